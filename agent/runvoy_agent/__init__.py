@@ -1,0 +1,1 @@
+"""What runs beside the commands: admission, lifecycle and locks, in Lambda or on one machine."""

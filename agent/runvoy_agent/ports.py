@@ -1,0 +1,314 @@
+"""What the core's callers need of the world.
+
+Each port has one contract suite (tests/contract) that runs against every implementation. Implementations may be called
+from several threads at once. What is not named as an exception of an operation is `Unavailable`, or a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+
+class Unavailable(Exception):
+    """The world failed: a full disk, a lost network, a throttled API. The operation may or may not have happened."""
+
+
+# --- Records ---------------------------------------------------------------------------------------------------------
+
+
+class Conflict(Exception):
+    """A condition of a commit did not hold: somebody else wrote first. Nothing was written."""
+
+
+class IndexEntry(NamedTuple):
+    """Where a record stands in an index: records of a partition come back in the order of `sort`, then of their key."""
+
+    partition: str
+    sort: str
+
+
+class Item(NamedTuple):
+    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten.
+
+    A record past `expires_at` may be deleted at any time after, and be seen until then.
+    """
+
+    body: bytes
+    indexes: Mapping[str, IndexEntry] = {}
+    expires_at: datetime | None = None
+
+
+class Versioned(NamedTuple):
+    """A stored record. `version` is 1 at its first put and rises by one at each."""
+
+    key: str
+    body: bytes
+    version: int
+
+
+class Put(NamedTuple):
+    """Write `item` if the stored version is `version`; 0 means that no such record may exist."""
+
+    key: str
+    item: Item
+    version: int
+
+
+class Delete(NamedTuple):
+    """Delete the record if the stored version is `version`."""
+
+    key: str
+    version: int
+
+
+class Check(NamedTuple):
+    """Hold the commit to `key` being at `version` still (0: absent), without writing it."""
+
+    key: str
+    version: int
+
+
+Write = Put | Delete | Check
+MAX_COMMIT_WRITES = 100
+
+
+class Page(NamedTuple):
+    """One page of a query. `after` is the cursor for the next one; None on the last."""
+
+    records: Sequence[Versioned]
+    after: str | None
+
+
+class Records(Protocol):
+    """Versioned documents with atomic conditional commits."""
+
+    def get(self, key: str) -> Versioned | None:
+        """The record as of the last commit (a consistent read)."""
+        ...
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """All of the writes or none, durable when this returns. At most 100, each key once.
+
+        Raises Conflict if a condition does not hold; ValueError for a commit that breaks the rules above.
+        """
+        ...
+
+    def query(
+        self, index: str, partition: str, *, after: str | None = None, limit: int = 100, descending: bool = False
+    ) -> Page:
+        """The records of a partition in order. May be stale: callers overlap their windows."""
+        ...
+
+
+# --- Objects ---------------------------------------------------------------------------------------------------------
+
+
+class PreconditionFailed(Exception):
+    """A conditional put found the object there already, or another than expected."""
+
+
+class StoredObject(NamedTuple):
+    """An object's content. `etag` changes when the content does; `version` names this content in a versioned bucket."""
+
+    data: bytes
+    etag: str
+    version: str
+
+
+class ObjectInfo(NamedTuple):
+    key: str
+    size: int
+
+
+class PostPolicy(NamedTuple):
+    """A presigned upload: one multipart form POST to `url` with `fields` before the file."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class Objects(Protocol):
+    """One bucket. Object keys are relative paths of plain segments; anything else is a ValueError."""
+
+    def put(
+        self,
+        object_key: str,
+        data: bytes,
+        *,
+        content_type: str,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> str:
+        """Store an object, durable and whole when this returns; the new etag.
+
+        Raises PreconditionFailed with `if_absent` when it exists, with `if_match` when its etag is another (or it is gone).
+        """
+        ...
+
+    def get(self, object_key: str, version: str | None = None) -> StoredObject | None:
+        """The object, or that version of it; None if there is none."""
+        ...
+
+    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
+        """Objects whose key begins with `prefix`, in order of their keys, beginning after the key `after`."""
+        ...
+
+    def delete(self, object_key: str) -> None:
+        """Remove an object; removing what is not there is no error."""
+        ...
+
+    def presign_post(
+        self, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime
+    ) -> PostPolicy:
+        """A policy that lets its bearer upload under `key_prefix` only: 1 to `max_bytes` bytes of `content_type`."""
+        ...
+
+    def presign_get(self, object_key: str, *, expires_at: datetime) -> str:
+        """A URL that reads one object, whether it exists yet or not."""
+        ...
+
+
+# --- Queue -----------------------------------------------------------------------------------------------------------
+
+QueueName = Literal["inbox", "starts", "bulk", "ends"]
+
+
+class Message(NamedTuple):
+    """A delivery: `receives` counts how often this message was received, this time included."""
+
+    message_id: str
+    body: bytes
+    receives: int
+
+
+class Queue(Protocol):
+    """Sending to the four queues. Deliveries may repeat, come late and out of order.
+
+    Receiving, acknowledging and dead letters belong to the runtime (the embedded worker, or Lambda's event source).
+    """
+
+    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+        """Durable when this returns; delivered at least once, not before the delay."""
+        ...
+
+
+# --- Launcher --------------------------------------------------------------------------------------------------------
+
+
+class Launch(NamedTuple):
+    """All that starts one attempt. Fixed before the first try: the same attempt is never launched with other values.
+
+    `payload` is what the runner receives (see docs/protocol.md); it may hold secrets and is never kept in a record.
+    """
+
+    execution_id: str
+    attempt: int
+    isolation: Literal["process", "container"]
+    image: str | None
+    cpu: int | None
+    memory_mib: int | None
+    payload: bytes
+
+
+class Launched(NamedTuple):
+    """The attempt's task exists; `task_ref` names it to stop and describe. It may have existed before (adopted)."""
+
+    task_ref: str
+
+
+class NoCapacity(NamedTuple):
+    """Nothing was started; the platform has no room now."""
+
+    message: str
+
+
+class LaunchRefused(NamedTuple):
+    """Nothing was started, and trying again will not help."""
+
+    message: str
+
+
+LaunchOutcome = Launched | NoCapacity | LaunchRefused
+
+
+class TaskState(NamedTuple):
+    """What the platform knows of an attempt's task.
+
+    `stopped`: no process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was
+    forgotten). `exit_code` is the command's where the platform reports it.
+    """
+
+    phase: Literal["running", "stopped", "missing"]
+    exit_code: int | None = None
+    message: str = ""
+
+
+class Launcher(Protocol):
+    """Starts tasks, at most one per (execution, attempt)."""
+
+    def start(self, launch: Launch) -> LaunchOutcome:
+        """Start the attempt's task, or adopt the one that exists. Safe to repeat with the same values."""
+        ...
+
+    def stop(self, execution_id: str, attempt: int) -> None:
+        """Ask the task to end: the runner does the steps of a deadline. Repeating it, or stopping what is gone, is no error."""
+        ...
+
+    def describe(self, execution_id: str, attempt: int) -> TaskState:
+        """What became of the task. Never starts anything."""
+        ...
+
+
+# --- Secrets, Clock --------------------------------------------------------------------------------------------------
+
+
+class Secrets(Protocol):
+    """Values by name, encrypted at rest. Values are bytes."""
+
+    def put(self, name: str, value: bytes, *, if_absent: bool = False) -> None:
+        """Store a value; PreconditionFailed with `if_absent` when the name is taken."""
+        ...
+
+    def get(self, name: str) -> bytes | None: ...
+
+    def delete(self, name: str) -> None:
+        """Remove a value; removing what is not there is no error."""
+        ...
+
+
+class Clock(Protocol):
+    """Time and randomness, the two things the core must be told."""
+
+    def now(self) -> datetime:
+        """The time, aware UTC, to the millisecond."""
+        ...
+
+    def new_id(self) -> str:
+        """A new UUIDv7 as 32 hex digits."""
+        ...
+
+    def random(self, count: int) -> bytes:
+        """`count` bytes no one can guess."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Ports(NamedTuple):
+    """Everything a handler may touch."""
+
+    records: Records
+    inbox: Objects
+    outbox: Objects
+    queue: Queue
+    launcher: Launcher
+    secrets: Secrets
+    clock: Clock
+
+
+def unique_keys(writes: Iterable[Write]) -> bool:
+    """Whether no key stands twice in a commit."""
+    keys = [write.key for write in writes]
+    return len(keys) == len(set(keys))

@@ -1,0 +1,181 @@
+"""The control API's messages: the signed call, and the JSON bodies of its routes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runvoy_protocol import codec, keys
+from runvoy_protocol.envelope import Envelope, PayloadType, parse, seal
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.status import ExecutionStatus
+
+API_PREFIX = "/api/v1"
+AUTHORIZATION_SCHEME = "Runvoy"
+MAX_AUTHORIZATION_BYTES = 4096
+MAX_BODY_BYTES = 128 * 1024
+CALL_LIFETIME = timedelta(seconds=60)
+CHUNKS_PER_GRANT = 64
+
+
+class ControlCall(msgspec.Struct, frozen=True, array_like=True):
+    """What is signed for one call. `target` is the path and query exactly as sent; `nonce` is 16 random bytes."""
+
+    version: int
+    deployment_id: str
+    method: str
+    target: str
+    body_sha256: bytes
+    issued_at: datetime
+    nonce: bytes
+
+
+SCHEMAS = {1: ControlCall}
+
+
+def authorization(call: ControlCall, signing_key: keys.SigningKey) -> str:
+    """The value of the Authorization header for a call."""
+    sealed = seal(PayloadType.CONTROL, codec.encode(call), signing_key)
+    return f"{AUTHORIZATION_SCHEME} {base64.urlsafe_b64encode(sealed).decode()}"
+
+
+def parse_authorization(header: str) -> Envelope:
+    """The envelope in an Authorization header, not yet verified; SIGNATURE_INVALID if there is none."""
+    scheme, _, text = header.partition(" ")
+    if scheme != AUTHORIZATION_SCHEME or not text:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the call is not signed")
+    if len(text) > MAX_AUTHORIZATION_BYTES:
+        raise RunvoyError(ErrorCode.TOO_LARGE, f"the Authorization header is over {MAX_AUTHORIZATION_BYTES:,} bytes")
+    try:
+        raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the Authorization header is not base64url") from error
+    return parse(raw, PayloadType.CONTROL, MAX_AUTHORIZATION_BYTES)
+
+
+def decode_call(payload: bytes) -> ControlCall:
+    """Decode the verified payload of a call."""
+    call = codec.decode(payload, SCHEMAS, "control call", MAX_AUTHORIZATION_BYTES)
+    if len(call.nonce) != 16 or call.issued_at.tzinfo is None:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the control call needs a 16-byte nonce and a time with a zone")
+    return call
+
+
+def body_digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET health: public. `instance` tells one start of an embedded stack from another."""
+
+    status: str
+    version: str
+    deployment_id: str
+    time: datetime
+    instance: str = ""
+
+
+class Whoami(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET whoami: who the deployment takes the caller for."""
+
+    user: str
+    role: str
+    key_id: str
+    deployment_id: str
+    version: str
+    key_expires_at: datetime | None = None
+
+
+class InboxGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """POST grants/inbox: a presigned POST policy tied to the caller's key.
+
+    The upload is one multipart form to `url`: `key` and `Content-Type`, then `fields`, then `file`.
+    """
+
+    url: str
+    fields: dict[str, str]
+    key_prefix: str
+    content_type: str
+    max_bytes: int
+    expires_at: datetime
+
+
+class OutboxGrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Asks for reads of one execution: from chunk `from_chunk` on, and, where the digest of the caller's own object is
+    given, its receipt."""
+
+    execution_id: str
+    from_chunk: int = 1
+    object_sha256: str | None = None
+
+
+class OutboxGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """POST grants/outbox: presigned reads, good until `expires_at`.
+
+    `state` is `admitted` (then `status_url` and the next chunks are there), `pending` (the object lies in the inbox and
+    nothing is decided), or `refused` (then `receipt` says why).
+    """
+
+    state: str
+    expires_at: datetime
+    receipt_url: str | None = None
+    receipt: Receipt | None = None
+    status_url: str | None = None
+    from_chunk: int = 1
+    chunk_urls: tuple[str, ...] = ()
+
+
+class ExecutionAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET executions/{id}: `state` as in OutboxGrant, with the status of an admitted one."""
+
+    state: str
+    status: ExecutionStatus | None = None
+    receipt: Receipt | None = None
+
+
+class ExecutionsPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET executions: newest first; `after` asks for the next page and is absent on the last."""
+
+    executions: tuple[ExecutionStatus, ...]
+    after: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of every answer that is an error, and of the command line's `--json` errors."""
+
+    code: ErrorCode
+    message: str
+    hint: str = ""
+    retryable: bool = False
+    details: dict[str, msgspec.Raw] = {}
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    error: ErrorBody
+
+
+def error_body(error: RunvoyError) -> bytes:
+    """`{"error": {...}}` for an error."""
+    body = {
+        "code": error.code.value,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "details": error.details,
+    }
+    return msgspec.json.encode({"error": body})
+
+
+def parse_error(raw: bytes) -> RunvoyError | None:
+    """The error in an answer's body; None if the body is something else (a proxy's page, say)."""
+    try:
+        body = msgspec.json.decode(raw, type=ErrorAnswer).error
+        details = {name: msgspec.json.decode(value) for name, value in body.details.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return RunvoyError(body.code, body.message, body.hint, details)

@@ -1,0 +1,68 @@
+"""Log chunks: gzip NDJSON, one record a line, a record being a block of one stream.
+
+A record is `{n, t, s, m}`: the number of its first line (from 1), the time of its first byte in milliseconds since the
+epoch, its stream, its text with every newline it had. `b` (base64) stands instead of `m` for bytes that are not UTF-8.
+`p` says that its last line goes on in a later record of the same stream; that record's `n` is the same line's number,
+and it holds nothing after that line's end. Concatenating one stream's records gives its bytes exactly. The last chunk
+ends with a record that has `end: true`, whose `n` is one more than the number of lines.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+MAX_CHUNK_BYTES = 32 * 1024 * 1024  # of one chunk, uncompressed; a runner closes a chunk at 4 MiB of output
+
+_GZIP = 31  # zlib's window bits for a gzip wrapper
+
+
+class LogRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    n: int
+    t: int
+    s: Literal["out", "err", "sys"]
+    m: str = ""
+    b: str = ""
+    p: bool = False
+    end: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The record's bytes, exactly as they were printed."""
+        return base64.b64decode(self.b) if self.b else self.m.encode()
+
+    @property
+    def text(self) -> str:
+        """The record as text; what is not UTF-8 becomes U+FFFD."""
+        return self.data.decode(errors="replace") if self.b else self.m
+
+
+_decoder = msgspec.json.Decoder(LogRecord)
+
+
+def decode_chunk(raw: bytes) -> list[LogRecord]:
+    """Decode one chunk; INVALID_REQUEST or TOO_LARGE if it is none, for its writer may be the command itself."""
+    try:
+        inflate = zlib.decompressobj(wbits=_GZIP)
+        text = inflate.decompress(raw, MAX_CHUNK_BYTES)
+        if inflate.unconsumed_tail:
+            raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
+        if not inflate.eof:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk is cut off")
+        return list(_records(text))
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"a log chunk is malformed: {error}") from error
+
+
+def _records(text: bytes) -> Iterator[LogRecord]:
+    for line in text.splitlines():
+        record = _decoder.decode(line)
+        if record.b:
+            base64.b64decode(record.b, validate=True)
+        yield record

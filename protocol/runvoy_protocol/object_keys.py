@@ -1,0 +1,76 @@
+"""Where things lie in the inbox, the outbox and staging. Every part derives an object key here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from runvoy_protocol import ids, keys
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_CHUNK_DIGITS = 8
+
+
+class RequestKey(NamedTuple):
+    """What the object key of a request says; the signed request must say the same."""
+
+    key_id: str
+    request_id: str
+
+
+def inbox_prefix(key_id: str) -> str:
+    """All that a key may write to."""
+    return f"requests/{key_id}/"
+
+
+def request(key_id: str, request_id: str) -> str:
+    return f"{inbox_prefix(key_id)}{request_id}"
+
+
+def parse_request(object_key: str) -> RequestKey | None:
+    """The parts of a request's object key; None if it is no such key."""
+    match object_key.split("/"):
+        case ["requests", key_id, request_id] if keys.is_key_id(key_id) and ids.is_execution_id(request_id):
+            return RequestKey(key_id, request_id)
+    return None
+
+
+def receipts_prefix(key_id: str, request_id: str) -> str:
+    return f"receipts/{key_id}/{request_id}/"
+
+
+def receipt(key_id: str, request_id: str, object_sha256: str) -> str:
+    """A receipt's place: under the digest of the object it answers, so that nobody can squat another's id."""
+    if not _DIGEST.match(object_sha256):
+        raise ValueError("a receipt lies under a SHA-256 in hex")
+    return f"{receipts_prefix(key_id, request_id)}{object_sha256}.json"
+
+
+def execution_prefix(execution_id: str) -> str:
+    return f"executions/{execution_id}/"
+
+
+def status(execution_id: str) -> str:
+    return f"{execution_prefix(execution_id)}status.json"
+
+
+def run_prefix(execution_id: str) -> str:
+    """All that an execution's runner may write to."""
+    return f"{execution_prefix(execution_id)}run/"
+
+
+def log_chunk(execution_id: str, number: int) -> str:
+    """The chunk's place; chunks are numbered from 1."""
+    return f"{run_prefix(execution_id)}logs/{number:0{_CHUNK_DIGITS}d}"
+
+
+def started(execution_id: str) -> str:
+    return f"{run_prefix(execution_id)}started.json"
+
+
+def result(execution_id: str) -> str:
+    return f"{run_prefix(execution_id)}result.json"
+
+
+def payload(execution_id: str) -> str:
+    return f"payloads/{execution_id}"

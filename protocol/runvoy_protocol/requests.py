@@ -1,0 +1,224 @@
+"""Run requests: what a member signs to have a command run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from runvoy_protocol import codec, ids, keys
+from runvoy_protocol.envelope import PayloadType, seal
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+MAX_LIFETIME = timedelta(hours=1)
+MAX_CLOCK_SKEW = timedelta(minutes=5)
+MAX_LOCKS = 8
+MAX_SECRETS = 64
+MAX_LABELS = 32
+MAX_ARGUMENT_BYTES = 128 * 1024  # Linux's MAX_ARG_STRLEN: execve refuses a longer argument or variable
+MAX_ENV_VALUE_BYTES = 128 * 1024 - 1024
+MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+DEFAULT_TIMEOUT_SECONDS = 600
+RESERVED_ENV_PREFIXES = ("RUNVOY_", "ECS_", "AWS_CONTAINER_")
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}\Z")
+_LABEL_VALUE_LENGTH = 256
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class GitSource(msgspec.Struct, frozen=True, array_like=True):
+    """A repository to clone before the command: its URL, a branch, tag or full SHA, and a folder within it."""
+
+    repo: str
+    ref: str = ""
+    path: str = ""
+
+
+class RunRequest(msgspec.Struct, frozen=True, array_like=True):
+    """One command to run. Immutable once signed; `version` is the schema's.
+
+    `command` is an argv, or one string for `/bin/sh -c`. `expires_at` bounds admission only. `timeout_seconds` is the
+    command's deadline, `queue_timeout_seconds` bounds waiting. `cpu` is in Fargate units (1024 = one vCPU).
+    `isolation` is empty (the deployment decides), `process` or `container`.
+    """
+
+    version: int
+    deployment_id: str
+    request_id: str
+    issued_at: datetime
+    expires_at: datetime
+    command: tuple[str, ...] | str
+    image: str | None = None
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()
+    if_locked: Literal["wait", "fail"] = "wait"
+    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
+    queue_timeout_seconds: int | None = None
+    cpu: int | None = None
+    memory_mib: int | None = None
+    git: GitSource | None = None
+    playbook: str | None = None
+    labels: dict[str, str] = {}
+    name: str | None = None
+    isolation: Literal["", "process", "container"] = ""
+
+
+SCHEMAS = {1: RunRequest}
+
+
+def encode(request: RunRequest) -> bytes:
+    """The canonical bytes of a request."""
+    return codec.encode(request)
+
+
+def decode(payload: bytes) -> RunRequest:
+    """Decode verified bytes and check every field; INVALID_REQUEST or TOO_LARGE otherwise."""
+    request = codec.decode(payload, SCHEMAS, "run request")
+    check(request)
+    return request
+
+
+def seal_request(request: RunRequest, signing_key: keys.SigningKey) -> bytes:
+    """Check, encode and sign a request: the bytes of the inbox object."""
+    check(request)
+    raw = seal(PayloadType.RUN_REQUEST, encode(request), signing_key)
+    if len(raw) > codec.MAX_ENVELOPE_BYTES:
+        raise RunvoyError(
+            ErrorCode.TOO_LARGE,
+            f"the signed request has {len(raw):,} bytes; at most {codec.MAX_ENVELOPE_BYTES:,} are allowed",
+            "Fetch large inputs in the command, instead of carrying them in arguments or variables.",
+        )
+    return raw
+
+
+def content_digest(request: RunRequest) -> bytes:
+    """SHA-256 of the canonical request with its times zeroed: what makes two tries the same request."""
+    return hashlib.sha256(encode(msgspec.structs.replace(request, issued_at=_EPOCH, expires_at=_EPOCH))).digest()
+
+
+def check(request: RunRequest) -> None:
+    """Refuse a request that no deployment would accept, naming every problem found."""
+    problems = list(_problems(request))
+    if not problems:
+        return
+    code = ErrorCode.TOO_LARGE if all(problem.too_large for problem in problems) else ErrorCode.INVALID_REQUEST
+    raise RunvoyError(code, "; ".join(problem.text for problem in problems[:5]))
+
+
+class _Problem:
+    __slots__ = ("text", "too_large")
+
+    def __init__(self, text: str, too_large: bool = False) -> None:
+        self.text = text
+        self.too_large = too_large
+
+
+def _problems(request: RunRequest) -> Iterator[_Problem]:
+    if not ids.is_execution_id(request.request_id):
+        yield _Problem("request_id is not a UUIDv7 or UUIDv8 as 32 lower-case hex digits")
+    if not _NAME.match(request.deployment_id):
+        yield _Problem("deployment_id is empty or holds other characters than letters, digits and ._/:@+-")
+    yield from _time_problems(request)
+    yield from _command_problems(request.command)
+    yield from _env_problems(request.env)
+    yield from _name_problems("locks", request.locks, MAX_LOCKS)
+    yield from _name_problems("secrets", request.secrets, MAX_SECRETS)
+    yield from _label_problems(request.labels)
+    yield from _limit_problems(request)
+    yield from _text_problems(request)
+
+
+def _time_problems(request: RunRequest) -> Iterator[_Problem]:
+    for name, at in (("issued_at", request.issued_at), ("expires_at", request.expires_at)):
+        if at.tzinfo is None:
+            yield _Problem(f"{name} has no time zone")
+            return
+    if not request.issued_at < request.expires_at <= request.issued_at + MAX_LIFETIME:
+        yield _Problem("expires_at must be after issued_at, by one hour at most")
+
+
+def _command_problems(command: tuple[str, ...] | str) -> Iterator[_Problem]:
+    words = (command,) if isinstance(command, str) else command
+    if not words or not words[0]:
+        yield _Problem("the command is empty")
+    for position, word in enumerate(words):
+        if "\0" in word:
+            yield _Problem(f"word {position} of the command holds a NUL character")
+        if not is_utf8(word):
+            yield _Problem(f"word {position} of the command is not valid UTF-8, which is all a request can carry")
+        elif len(word.encode()) >= MAX_ARGUMENT_BYTES:
+            yield _Problem(f"word {position} of the command is over {MAX_ARGUMENT_BYTES:,} bytes", too_large=True)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be encoded: arguments that are not UTF-8 reach Python as lone surrogates."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _env_problems(env: dict[str, str]) -> Iterator[_Problem]:
+    for name, value in env.items():
+        if not _ENV_NAME.match(name):
+            yield _Problem(f"{name[:64]!r} is no name for an environment variable (letters, digits and _ only)")
+        elif name.startswith(RESERVED_ENV_PREFIXES):
+            yield _Problem(f"the variable {name} is reserved: no name may begin with {', '.join(RESERVED_ENV_PREFIXES)}")
+        if "\0" in value:
+            yield _Problem(f"the value of {name[:64]} holds a NUL character")
+        if not is_utf8(value):
+            yield _Problem(f"the value of {name[:64]} is not valid UTF-8, which is all a request can carry")
+        elif len(value.encode()) > MAX_ENV_VALUE_BYTES:
+            yield _Problem(f"the value of {name[:64]} is over {MAX_ENV_VALUE_BYTES:,} bytes", too_large=True)
+
+
+def _name_problems(field: str, names: tuple[str, ...], most: int) -> Iterator[_Problem]:
+    if len(names) > most:
+        yield _Problem(f"{len(names)} {field} are named; at most {most} are allowed")
+    if len(set(names)) != len(names):
+        yield _Problem(f"{field} names one thing twice")
+    for name in names:
+        if not _NAME.match(name):
+            yield _Problem(f"{name[:64]!r} in {field} is no valid name (letters, digits and ._/:@+-, at most 128)")
+
+
+def _label_problems(labels: dict[str, str]) -> Iterator[_Problem]:
+    if len(labels) > MAX_LABELS:
+        yield _Problem(f"{len(labels)} labels are set; at most {MAX_LABELS} are allowed")
+    for name, value in labels.items():
+        if not _NAME.match(name) or len(value) > _LABEL_VALUE_LENGTH or not value.isprintable():
+            yield _Problem(f"the label {name[:64]!r} has an invalid name, or a value that is too long or not printable")
+
+
+def _limit_problems(request: RunRequest) -> Iterator[_Problem]:
+    if not 1 <= request.timeout_seconds <= MAX_TIMEOUT_SECONDS:
+        yield _Problem(f"timeout_seconds must be from 1 to {MAX_TIMEOUT_SECONDS:,}")
+    if request.queue_timeout_seconds is not None and not 1 <= request.queue_timeout_seconds <= MAX_TIMEOUT_SECONDS:
+        yield _Problem(f"queue_timeout_seconds must be from 1 to {MAX_TIMEOUT_SECONDS:,}")
+    if request.cpu is not None and not 64 <= request.cpu <= 16_384:
+        yield _Problem("cpu must be from 64 to 16,384 units (1,024 are one vCPU)")
+    if request.memory_mib is not None and not 64 <= request.memory_mib <= 122_880:
+        yield _Problem("memory_mib must be from 64 to 122,880")
+
+
+def _text_problems(request: RunRequest) -> Iterator[_Problem]:
+    for field, text, most in (
+        ("image", request.image, 512),
+        ("playbook", request.playbook, 128),
+        ("name", request.name, 128),
+    ):
+        if text is not None and (not text or len(text) > most or not text.isprintable()):
+            yield _Problem(f"{field} is empty, over {most} characters or not printable")
+    if request.git is not None:
+        for field, text, most in (
+            ("git.repo", request.git.repo, 2048),
+            ("git.ref", request.git.ref, 256),
+            ("git.path", request.git.path, 1024),
+        ):
+            if len(text) > most or not text.isprintable() or text.startswith("-"):
+                yield _Problem(f"{field} is over {most} characters, not printable, or begins with a dash")
+        if not request.git.repo:
+            yield _Problem("git.repo is empty")

@@ -1,0 +1,104 @@
+"""status.json: a projection of an execution's record, with everything that a client shows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from runvoy_protocol.states import TERMINAL, Reason, State
+
+EXIT_REFUSED = 121
+EXIT_LOCK_HELD = 122
+EXIT_GAVE_UP = 120
+EXIT_KILLED = 123
+EXIT_TIMED_OUT = 124
+EXIT_FAILED = 125
+EXIT_CODES_OF_RUNVOY = {
+    EXIT_GAVE_UP: "gave up waiting",
+    EXIT_REFUSED: "refused",
+    EXIT_LOCK_HELD: "lock held",
+    EXIT_KILLED: "killed",
+    EXIT_TIMED_OUT: "timed out",
+    EXIT_FAILED: "runvoy or the platform failed",
+}
+
+
+class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One lock of an execution. `position` 0 holds it, 1 is the next; `fence` is set once it was granted.
+
+    The holder is named as of the execution's last change; `runvoy locks show` asks the lock itself.
+    """
+
+    name: str
+    position: int = 0
+    fence: int | None = None
+    holder: str | None = None
+
+
+class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of an execution. Times are aware UTC; `record_version` only ever rises.
+
+    `exit_code` is the command's own (128 + n for signal n); None where it never exited by itself or nobody knows.
+    `lines` and `chunks` count the log once it is complete. `command` is shortened for display after 4,096 characters.
+    """
+
+    execution_id: str
+    record_version: int
+    state: State
+    owner: str
+    key_id: str
+    command: tuple[str, ...] | str
+    isolation: str
+    timeout_seconds: int
+    issued_at: datetime
+    admitted_at: datetime
+    version: int = 1
+    reason: Reason | None = None
+    message: str = ""
+    name: str | None = None
+    image: str | None = None
+    labels: dict[str, str] = {}
+    locks: tuple[LockStatus, ...] = ()
+    starting_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    attempt: int = 0
+    lines: int | None = None
+    chunks: int | None = None
+    lost_bytes: int = 0
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL
+
+
+def encode(status: ExecutionStatus) -> bytes:
+    return msgspec.json.encode(status)
+
+
+def decode(raw: bytes) -> ExecutionStatus:
+    """Raises msgspec.ValidationError or DecodeError: the outbox is written by the deployment alone."""
+    return msgspec.json.decode(raw, type=ExecutionStatus)
+
+
+def exit_code_of(status: ExecutionStatus) -> int:
+    """The exit code of `run` and `wait` for an execution that ended: the command's own, or 123 to 125."""
+    if status.state is State.SUCCEEDED:
+        return 0
+    if status.state is State.STOPPED:
+        return EXIT_KILLED
+    if status.state is State.TIMED_OUT:
+        return EXIT_TIMED_OUT
+    if status.state is State.FAILED and status.exit_code is not None:
+        return status.exit_code
+    return EXIT_FAILED
+
+
+def decided_by(status: ExecutionStatus) -> Literal["command", "runvoy"]:
+    """Whose exit code `exit_code_of` is; `--json` shows it, for a command may exit 124 by itself."""
+    command_ended = status.state in (State.SUCCEEDED, State.FAILED) and status.exit_code is not None
+    return "command" if command_ended else "runvoy"
