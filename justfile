@@ -1,0 +1,66 @@
+# Recipes for working on runvoy. `just` alone lists them; without it installed: uvx --from rust-just just
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Some machines forbid bytecode, and then every process a test starts compiles its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+default:
+    @just --list
+
+# Install everything into .venv
+setup:
+    uv sync --compile-bytecode
+
+# All that must hold before a change is handed in
+check: lint types contracts docs-current test
+
+# Run the tests; arguments go to pytest
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# The tests that answer while one works
+quick *ARGS:
+    uv run pytest -m "not slow" -x -q {{ARGS}}
+
+# Find what is wrong in style and likely wrong in substance
+lint:
+    uv run ruff check .
+    uv run ruff format --check .
+
+# Format, and fix what can be fixed without judgement
+format:
+    uv run ruff check --fix .
+    uv run ruff format .
+
+# Check types
+types:
+    uv run mypy
+
+# Check who may import whom
+contracts:
+    uv run lint-imports
+
+# Regenerate the pages that are made from code
+docs:
+    uv run python docs/generate.py
+
+# Fail if a generated page is not what the code says
+docs-current:
+    uv run python docs/generate.py --check
+
+# Fill the README's transcripts by running the program
+transcripts:
+    uv run python docs/transcripts.py
+
+# Write the golden bytes anew. Only on purpose: bytes that changed mean a new schema version
+golden:
+    uv run python tests/golden/generate.py
+
+# Measure; arguments choose benchmarks
+bench *ARGS:
+    uv run python -m benchmarks {{ARGS}}
+
+# What CI runs, on this checkout
+ci:
+    bash .ci/run
