@@ -163,12 +163,17 @@ def error_body(error: RunvoyError) -> bytes:
     """`{"error": {...}}` for an error."""
     body = {
         "code": error.code.value,
-        "message": error.message,
-        "hint": error.hint,
+        "message": _encodable(error.message),
+        "hint": _encodable(error.hint),
         "retryable": error.retryable,
         "details": error.details,
     }
     return msgspec.json.encode({"error": body})
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates (from arguments and paths that are not UTF-8) replaced, so that it can be sent."""
+    return text.encode(errors="replace").decode()
 
 
 def parse_error(raw: bytes) -> RunvoyError | None:
@@ -176,6 +181,6 @@ def parse_error(raw: bytes) -> RunvoyError | None:
     try:
         body = msgspec.json.decode(raw, type=ErrorAnswer).error
         details = {name: msgspec.json.decode(value) for name, value in body.details.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return RunvoyError(body.code, body.message, body.hint, details)

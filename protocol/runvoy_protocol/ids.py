@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 ID_PATTERN = re.compile(r"[0-9a-f]{12}[78][0-9a-f]{3}[89ab][0-9a-f]{15}\Z")
 
 
@@ -16,14 +17,14 @@ def uuid7(at: datetime, random_bytes: bytes) -> str:
     """A UUIDv7 (RFC 9562 §5.7) for the instant `at`, from 10 random bytes."""
     if len(random_bytes) != 10:
         raise ValueError("a UUIDv7 takes 10 random bytes")
-    milliseconds = int(at.timestamp() * 1000)
+    milliseconds = (at - _EPOCH) // timedelta(milliseconds=1)
     raw = bytearray(milliseconds.to_bytes(6, "big") + random_bytes)
     return _stamp(raw, 7)
 
 
 def uuid8_of(key_id: str, text: str) -> str:
     """The UUIDv8 (RFC 9562 §5.8) that a free-form `--id TEXT` stands for: the same text and key, the same id."""
-    raw = bytearray(hashlib.sha256(f"{key_id}\0{text}".encode()).digest()[:16])
+    raw = bytearray(hashlib.sha256(f"{key_id}\0{text}".encode(errors="surrogatepass")).digest()[:16])
     return _stamp(raw, 8)
 
 
@@ -39,7 +40,10 @@ def is_execution_id(text: str) -> bool:
 
 
 def made_at(execution_id: str) -> datetime | None:
-    """When the client made a UUIDv7, by its own clock; None for a UUIDv8, which holds no time."""
+    """When the client made a UUIDv7, by its own clock; None for a UUIDv8, which holds no time, or a year past 9999."""
     if not is_execution_id(execution_id) or execution_id[12] != "7":
         return None
-    return datetime.fromtimestamp(int(execution_id[:12], 16) / 1000, UTC)
+    try:
+        return _EPOCH + timedelta(milliseconds=int(execution_id[:12], 16))
+    except OverflowError:  # whoever makes the id chooses its 48 bits
+        return None

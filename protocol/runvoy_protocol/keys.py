@@ -85,7 +85,8 @@ def check_public_key(public_key: bytes) -> None:
 
 def is_signed_by(message: bytes, signature: bytes, public_key: bytes) -> bool:
     """Whether `signature` over `message` was made with `public_key`'s private half."""
-    if len(signature) != nacl.bindings.crypto_sign_BYTES:
+    # PyNaCl hands a public key of any length to libsodium, which reads 32 bytes.
+    if len(public_key) != nacl.bindings.crypto_sign_PUBLICKEYBYTES or len(signature) != nacl.bindings.crypto_sign_BYTES:
         return False
     try:
         nacl.bindings.crypto_sign_open(signature + message, public_key)

@@ -10,22 +10,25 @@ ends with a record that has `end: true`, whose `n` is one more than the number o
 from __future__ import annotations
 
 import base64
+import io
 import zlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_CHUNK_BYTES = 32 * 1024 * 1024  # of one chunk, uncompressed; a runner closes a chunk at 4 MiB of output
+MAX_LINE_NUMBER = 2**53 - 1  # what a browser reads exactly
+MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999, the last a datetime can hold
 
 _GZIP = 31  # zlib's window bits for a gzip wrapper
 
 
 class LogRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    n: int
-    t: int
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_LINE_NUMBER)]
+    t: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
     s: Literal["out", "err", "sys"]
     m: str = ""
     b: str = ""
@@ -50,19 +53,25 @@ def decode_chunk(raw: bytes) -> list[LogRecord]:
     """Decode one chunk; INVALID_REQUEST or TOO_LARGE if it is none, for its writer may be the command itself."""
     try:
         inflate = zlib.decompressobj(wbits=_GZIP)
-        text = inflate.decompress(raw, MAX_CHUNK_BYTES)
-        if inflate.unconsumed_tail:
+        # One byte more than allowed tells a chunk of exactly the limit from a longer one.
+        text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
+        if len(text) > MAX_CHUNK_BYTES:
             raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
         if not inflate.eof:
             raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk is cut off")
+        if inflate.unused_data:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk goes on after its end")
         return list(_records(text))
-    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    # RecursionError: a field no schema knows may nest as deep as it likes.
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"a log chunk is malformed: {error}") from error
 
 
 def _records(text: bytes) -> Iterator[LogRecord]:
-    for line in text.splitlines():
+    for line in io.BytesIO(text):  # no list of all lines: 32 MiB of newlines would take ten times as much
         record = _decoder.decode(line)
         if record.b:
+            if record.m:
+                raise ValueError("a record holds both text and bytes")
             base64.b64decode(record.b, validate=True)
         yield record

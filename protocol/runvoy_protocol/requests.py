@@ -87,13 +87,15 @@ def decode(payload: bytes) -> RunRequest:
 def seal_request(request: RunRequest, signing_key: keys.SigningKey) -> bytes:
     """Check, encode and sign a request: the bytes of the inbox object."""
     check(request)
-    raw = seal(PayloadType.RUN_REQUEST, encode(request), signing_key)
+    payload = encode(request)
+    raw = seal(PayloadType.RUN_REQUEST, payload, signing_key)
     if len(raw) > codec.MAX_ENVELOPE_BYTES:
         raise RunvoyError(
             ErrorCode.TOO_LARGE,
             f"the signed request has {len(raw):,} bytes; at most {codec.MAX_ENVELOPE_BYTES:,} are allowed",
             "Fetch large inputs in the command, instead of carrying them in arguments or variables.",
         )
+    codec.decode(payload, SCHEMAS, "run request")  # what the deployment will ask of these bytes, asked here first
     return raw
 
 
@@ -139,7 +141,8 @@ def _time_problems(request: RunRequest) -> Iterator[_Problem]:
         if at.tzinfo is None:
             yield _Problem(f"{name} has no time zone")
             return
-    if not request.issued_at < request.expires_at <= request.issued_at + MAX_LIFETIME:
+    # Compared as a difference: a sum may pass the year 9999, and the times are the signer's choice.
+    if not timedelta(0) < request.expires_at - request.issued_at <= MAX_LIFETIME:
         yield _Problem("expires_at must be after issued_at, by one hour at most")
 
 
@@ -166,13 +169,15 @@ def _env_problems(env: dict[str, str]) -> Iterator[_Problem]:
         if not _ENV_NAME.match(name):
             yield _Problem(f"{name[:64]!r} is no name for an environment variable (letters, digits and _ only)")
         elif name.startswith(RESERVED_ENV_PREFIXES):
-            yield _Problem(f"the variable {name} is reserved: no name may begin with {', '.join(RESERVED_ENV_PREFIXES)}")
+            yield _Problem(
+                f"the variable {name} is reserved: no name may begin with {', '.join(RESERVED_ENV_PREFIXES)}"
+            )
         if "\0" in value:
-            yield _Problem(f"the value of {name[:64]} holds a NUL character")
+            yield _Problem(f"the value of {name[:64]!r} holds a NUL character")
         if not is_utf8(value):
-            yield _Problem(f"the value of {name[:64]} is not valid UTF-8, which is all a request can carry")
+            yield _Problem(f"the value of {name[:64]!r} is not valid UTF-8, which is all a request can carry")
         elif len(value.encode()) > MAX_ENV_VALUE_BYTES:
-            yield _Problem(f"the value of {name[:64]} is over {MAX_ENV_VALUE_BYTES:,} bytes", too_large=True)
+            yield _Problem(f"the value of {name[:64]!r} is over {MAX_ENV_VALUE_BYTES:,} bytes", too_large=True)
 
 
 def _name_problems(field: str, names: tuple[str, ...], most: int) -> Iterator[_Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import msgspec
 
@@ -26,15 +26,10 @@ EXIT_CODES_OF_RUNVOY = {
 
 
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One lock of an execution. `position` 0 holds it, 1 is the next; `fence` is set once it was granted.
-
-    The holder is named as of the execution's last change; `runvoy locks show` asks the lock itself.
-    """
+    """One lock of an execution; `fence` is set once it was granted."""
 
     name: str
-    position: int = 0
     fence: int | None = None
-    holder: str | None = None
 
 
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,12 +88,18 @@ def exit_code_of(status: ExecutionStatus) -> int:
         return EXIT_KILLED
     if status.state is State.TIMED_OUT:
         return EXIT_TIMED_OUT
-    if status.state is State.FAILED and status.exit_code is not None:
+    if status.state is State.FAILED and _is_failure(status.exit_code):
         return status.exit_code
     return EXIT_FAILED
 
 
 def decided_by(status: ExecutionStatus) -> Literal["command", "runvoy"]:
     """Whose exit code `exit_code_of` is; `--json` shows it, for a command may exit 124 by itself."""
-    command_ended = status.state in (State.SUCCEEDED, State.FAILED) and status.exit_code is not None
-    return "command" if command_ended else "runvoy"
+    if status.state is State.SUCCEEDED or (status.state is State.FAILED and _is_failure(status.exit_code)):
+        return "command"
+    return "runvoy"
+
+
+def _is_failure(exit_code: int | None) -> TypeGuard[int]:
+    """Whether a process can exit with this code and have failed: 256 would leave the client as 0, a success."""
+    return exit_code is not None and 1 <= exit_code <= 255
