@@ -1,0 +1,170 @@
+"""The Records port on SQLite.
+
+A deleted record leaves a tombstone with its last version, and a record put again counts on from there: an old version
+number never comes true twice. Tombstones go a day after `purge_expired` first saw them; nobody holds a version that long
+(a handler reads and commits within one delivery).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from runvoy_agent.local.database import Database
+from runvoy_agent.ports import MAX_COMMIT_WRITES, Conflict, Delete, Page, Put, Versioned, Write, unique_keys
+
+TOMBSTONE_LIFETIME = timedelta(days=1)
+_PURGE_BATCH = 500
+_MAX_VERSION = 2**62
+
+# A tombstone is a row without a body. Times are milliseconds since 1970.
+_SCHEMA = """
+CREATE TABLE records (key TEXT PRIMARY KEY, version INTEGER NOT NULL, body BLOB, expires_at INTEGER);
+CREATE TABLE entries ("index" TEXT, partition TEXT, sort TEXT, key TEXT,
+                      PRIMARY KEY ("index", partition, sort, key)) WITHOUT ROWID;
+CREATE INDEX entries_by_key ON entries (key);
+CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX new_tombstones ON records (key) WHERE body IS NULL AND expires_at IS NULL
+"""
+
+
+class SqliteRecords:
+    """Records in one SQLite file. Index names, partitions, sorts and keys are ordered as their UTF-8 bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _SCHEMA, version=1)
+
+    def get(self, key: str) -> Versioned | None:
+        _check_text(key)
+        with self._database.read() as connection:
+            row = connection.execute("SELECT body, version FROM records WHERE key = ?", (key,)).fetchone()
+        return None if row is None or row[0] is None else Versioned(key, row[0], row[1])
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        writes = tuple(writes)
+        _check_writes(writes)
+        if writes:
+            self._database.write(lambda connection: _commit(connection, writes))
+
+    def query(
+        self, index: str, partition: str, *, after: str | None = None, limit: int = 100, descending: bool = False
+    ) -> Page:
+        """As the port says; ValueError for a cursor that is none, and a limit under 1."""
+        if limit < 1:
+            raise ValueError("the limit of a query is at least 1")
+        _check_text(index, partition)
+        sign, order = ("<", "DESC") if descending else (">", "ASC")
+        place = "" if after is None else f"AND (sort, entries.key) {sign} (?, ?)"
+        # Only `sign` and `order` are put into the text; both are constants.
+        statement = f"""
+            SELECT sort, entries.key, body, version FROM entries JOIN records ON records.key = entries.key
+            WHERE "index" = ? AND partition = ? {place} ORDER BY sort {order}, entries.key {order} LIMIT ?
+        """  # noqa: S608
+        start = () if after is None else _from_cursor(after)
+        with self._database.read() as connection:
+            rows = connection.execute(statement, (index, partition, *start, limit + 1)).fetchall()
+        records = [Versioned(key, body, version) for _, key, body, version in rows[:limit]]
+        more = len(rows) > limit
+        return Page(records, _to_cursor(rows[limit - 1][0], rows[limit - 1][1]) if more else None)
+
+    def purge_expired(self, now: datetime) -> int:
+        """Forget the records that expired before `now`; how many. Works in short transactions, so commits get through."""
+        purged = 0
+        while batch := self._database.write(lambda connection: _purge(connection, now), durable=False):
+            purged += batch
+        self._database.write(lambda connection: _age_tombstones(connection, now), durable=False)
+        return purged
+
+    def close(self) -> None:
+        """Close the file; later calls raise Unavailable."""
+        self._database.close()
+
+
+def _check_writes(writes: Sequence[Write]) -> None:
+    """Refuse here what SQLite would refuse halfway: other commits share the transaction."""
+    if len(writes) > MAX_COMMIT_WRITES:
+        raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
+    if not unique_keys(writes):
+        raise ValueError("a commit names each key once")
+    for write in writes:
+        _check_text(write.key)
+        if not 0 <= write.version < _MAX_VERSION:
+            raise ValueError(f"{write.version} is no version")
+        if isinstance(write, Put):
+            for index, entry in write.item.indexes.items():
+                _check_text(index, *entry)
+            if write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
+                raise ValueError("expires_at needs a time zone")
+
+
+def _check_text(*texts: str) -> None:
+    for text in texts:
+        text.encode()  # UnicodeEncodeError is a ValueError
+
+
+def _commit(connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
+    last_versions: list[int] = []  # of the key's row, be it a tombstone
+    for write in writes:
+        row = connection.execute("SELECT version, body IS NULL FROM records WHERE key = ?", (write.key,)).fetchone()
+        last_version, absent = row or (0, True)
+        current = 0 if absent else last_version
+        if current != write.version:
+            raise Conflict(f"{write.key} is at version {current}, not {write.version}")
+        last_versions.append(last_version)
+    for write, last_version in zip(writes, last_versions, strict=True):
+        if isinstance(write, Put):
+            _put(connection, write, last_version + 1)
+        elif isinstance(write, Delete):
+            connection.execute("DELETE FROM entries WHERE key = ?", (write.key,))
+            connection.execute("UPDATE records SET body = NULL, expires_at = NULL WHERE key = ?", (write.key,))
+
+
+def _put(connection: sqlite3.Connection, put: Put, version: int) -> None:
+    item = put.item
+    expires_at = None if item.expires_at is None else _milliseconds(item.expires_at)
+    if version > 1:
+        connection.execute("DELETE FROM entries WHERE key = ?", (put.key,))
+    connection.execute("REPLACE INTO records VALUES (?, ?, ?, ?)", (put.key, version, item.body, expires_at))
+    for index, entry in item.indexes.items():
+        connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (index, entry.partition, entry.sort, put.key))
+
+
+def _purge(connection: sqlite3.Connection, now: datetime) -> int:
+    expired = connection.execute(
+        "SELECT key FROM records WHERE expires_at < ? AND body IS NOT NULL LIMIT ?", (_milliseconds(now), _PURGE_BATCH)
+    ).fetchall()
+    forget_at = _milliseconds(now + TOMBSTONE_LIFETIME)
+    for (key,) in expired:
+        connection.execute("DELETE FROM entries WHERE key = ?", (key,))
+        connection.execute("UPDATE records SET body = NULL, expires_at = ? WHERE key = ?", (forget_at, key))
+    return len(expired)
+
+
+def _age_tombstones(connection: sqlite3.Connection, now: datetime) -> None:
+    """Start the lifetime of new tombstones (commits have no clock) and remove those at the end of theirs."""
+    connection.execute(
+        "UPDATE records SET expires_at = ? WHERE body IS NULL AND expires_at IS NULL",
+        (_milliseconds(now + TOMBSTONE_LIFETIME),),
+    )
+    connection.execute("DELETE FROM records WHERE body IS NULL AND expires_at < ?", (_milliseconds(now),))
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _to_cursor(sort: str, key: str) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((sort, key))).decode()
+
+
+def _from_cursor(cursor: str) -> tuple[str, str]:
+    try:
+        return msgspec.json.decode(base64.b64decode(cursor, altchars=b"-_", validate=True), type=tuple[str, str])
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
+        raise ValueError("the cursor is not one of this query's") from error
