@@ -1,0 +1,144 @@
+"""Framing: bytes of two streams, as they arrive, to the records of a log (runvoy_protocol.logs documents the format).
+
+Blocks, not lines: a block is scanned by bytes.count and rfind alone, so that the cost per line is nothing.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from json.encoder import encode_basestring
+
+RECORD_BYTES = 64 * 1024
+SPAN_MS = 100
+_CONTINUATION = 0x80
+_LONGEST_TAIL = 3
+
+
+class Framer:
+    """Turns output into encoded records, one JSON line each.
+
+    `emit` gets a record and the number of output bytes in it. One block is open at a time; `flush` closes it. A UTF-8
+    sequence that a border would split is held back for the stream's next block.
+    """
+
+    def __init__(self, emit: Callable[[bytes, int], None]) -> None:
+        self._emit = emit
+        self._next_line = 1
+        self._stream = ""
+        self._time_ms = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._open_lines: dict[str, int] = {}  # the number of a stream's line that goes on
+        self._held: dict[str, bytes] = {}
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are so far, those of closed blocks."""
+        return self._next_line - 1
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a block is open."""
+        return self._size > 0
+
+    def feed(self, stream: str, data: bytes, now_ms: int) -> None:
+        """Take what one read gave."""
+        if self._size and (stream != self._stream or not 0 <= now_ms - self._time_ms <= SPAN_MS):
+            self.flush()
+        for start in range(0, len(data), RECORD_BYTES):
+            part = data[start : start + RECORD_BYTES]
+            if not self._size:
+                self._stream, self._time_ms = stream, now_ms
+                part = self._held.pop(stream, b"") + part
+            self._parts.append(part)
+            self._size += len(part)
+            while self._size >= RECORD_BYTES:
+                self._cut(now_ms)
+
+    def flush(self) -> None:
+        """Close the open block."""
+        block = b"".join(self._parts)
+        self._parts, self._size = [], 0
+        tail = _incomplete(block)
+        if tail:
+            self._held[self._stream] = block[-tail:]
+            block = block[:-tail]
+        self._write(block)
+
+    def end(self, now_ms: int) -> None:
+        """Close everything and write the record that ends the log."""
+        self.flush()
+        for stream in sorted(self._open_lines.keys() | self._held.keys()):
+            self._stream, self._time_ms = stream, now_ms
+            self._close_stream(self._held.pop(stream, b""))
+        self._emit(b'{"n":%d,"t":%d,"s":"sys","end":true}\n' % (self._next_line, now_ms), 0)
+
+    def _close_stream(self, held: bytes) -> None:
+        """The rest of a stream's last line; empty if there is none, for an earlier record said that it goes on."""
+        number = self._open_lines.pop(self._stream, None)
+        if number is None:
+            number = self._next_line
+            self._next_line += 1
+        self._record(number, held, goes_on=False)
+
+    def _cut(self, now_ms: int) -> None:
+        """Write the first RECORD_BYTES of the block, up to a line's end if there is one, else up to a whole character."""
+        block = b"".join(self._parts)
+        end = block.rfind(b"\n", 0, RECORD_BYTES) + 1
+        if not end:
+            end = RECORD_BYTES - _incomplete(block[RECORD_BYTES - _LONGEST_TAIL : RECORD_BYTES])
+        self._write(block[:end])
+        rest = block[end:]
+        self._parts, self._size, self._time_ms = [rest] if rest else [], len(rest), now_ms
+
+    def _write(self, block: bytes) -> None:
+        """One record, or two where an open line ends within the block."""
+        if not block:
+            return
+        number = self._open_lines.pop(self._stream, None)
+        if number is not None:
+            end = block.find(b"\n") + 1
+            if not end:
+                self._open_lines[self._stream] = number
+                self._record(number, block, goes_on=True)
+                return
+            self._record(number, block[:end], goes_on=False)
+            block = block[end:]
+            if not block:
+                return
+        first = self._next_line
+        self._next_line += block.count(b"\n")
+        goes_on = not block.endswith(b"\n")
+        if goes_on:
+            self._open_lines[self._stream] = self._next_line
+            self._next_line += 1
+        self._record(first, block, goes_on)
+
+    def _record(self, number: int, block: bytes, goes_on: bool) -> None:
+        try:
+            body = '"m":' + encode_basestring(block.decode())
+        except UnicodeDecodeError:
+            body = '"b":"' + binascii.b2a_base64(block, newline=False).decode("ascii") + '"'
+        more = ',"p":true' if goes_on else ""
+        line = f'{{"n":{number},"t":{self._time_ms},"s":"{self._stream}",{body}{more}}}\n'
+        self._emit(line.encode(), len(block))
+
+
+def _incomplete(block: bytes) -> int:
+    """How many bytes at the end begin a UTF-8 sequence that is not finished: 0 to 3."""
+    for length in range(1, min(_LONGEST_TAIL, len(block)) + 1):
+        byte = block[-length]
+        if byte & 0xC0 == _CONTINUATION:
+            continue
+        needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        return length if needed > length and _may_go_on(block[-length:]) else 0
+    return 0
+
+
+def _may_go_on(tail: bytes) -> bool:
+    try:
+        tail.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False

@@ -1,0 +1,113 @@
+"""The way of the output: read → filter → frame → chunk → spool.
+
+Chunks close 100 ms after their first byte, or at 4 MiB of output. When the spool is full the output is dropped, counted
+and reported as a visible line: never lost in silence, and never a command that hangs because a disk is full.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+
+from runvoy_agent.runner.framing import Framer
+from runvoy_agent.runner.spool import Spool
+
+CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNK_ENCODED_BYTES = 16 * 1024 * 1024  # many tiny records weigh more than their output; readers accept 32 MiB
+_DELAY_SECONDS = 0.1
+_GZIP = 31  # zlib's window bits for a gzip wrapper
+_FASTEST = 1
+
+Filter = Callable[[str, bytes], bytes]
+"""Sees every read of a stream, and b"" at its end; returns what may be shown of what it saw so far."""
+
+
+def unfiltered(_stream: str, data: bytes) -> bytes:
+    """The filter that shows everything."""
+    return data
+
+
+class Output:
+    """Takes what was read and ships it. Call `tick` when `due` comes, `end` once after the last byte."""
+
+    def __init__(self, spool: Spool, shown: Filter = unfiltered) -> None:
+        self._spool = spool
+        self._filter = shown
+        self._framer = Framer(self._add)
+        self._gzip = _new_gzip()
+        self._encoded: list[bytes] = []
+        self._encoded_bytes = 0
+        self._chunk_bytes = 0
+        self._lost_now = 0
+        self.chunks = 0
+        self.lost_bytes = 0
+        self.due: float | None = None
+
+    @property
+    def lines(self) -> int:
+        """How many lines the log has; exact after `end`."""
+        return self._framer.lines
+
+    def feed(self, stream: str, data: bytes) -> None:
+        shown = self._filter(stream, data)
+        if not shown:
+            return
+        if self._spool.is_full:
+            self._lost_now += len(shown)
+            self.lost_bytes += len(shown)
+            return
+        self._report_loss()
+        self._frame(stream, shown)
+
+    def note(self, text: str) -> None:
+        """A line of runvoy's own in the log."""
+        self._frame("sys", f"runvoy: {text}\n".encode("utf-8", "replace"))
+
+    def tick(self, now: float) -> None:
+        if self.due is not None and now >= self.due:
+            self._framer.flush()
+            self._close_chunk()
+            self.due = None
+
+    def end(self) -> None:
+        """Ship the rest, with the record that ends the log: there is always a last chunk."""
+        for stream in ("out", "err"):
+            self.feed(stream, b"")
+        self._report_loss()
+        self._framer.end(_now_ms())
+        self._close_chunk()
+
+    def _report_loss(self) -> None:
+        if self._lost_now:
+            lost, self._lost_now = self._lost_now, 0
+            self.note(f"{lost:,} bytes of output were lost: {self._spool.failure}")
+
+    def _frame(self, stream: str, data: bytes) -> None:
+        self._framer.feed(stream, data, _now_ms())
+        if self.due is None:
+            self.due = time.monotonic() + _DELAY_SECONDS
+
+    def _add(self, record: bytes, size: int) -> None:
+        self._encoded.append(self._gzip.compress(record))
+        self._encoded_bytes += len(record)
+        self._chunk_bytes += size
+        if self._chunk_bytes >= CHUNK_BYTES or self._encoded_bytes >= _CHUNK_ENCODED_BYTES:
+            self._close_chunk()
+
+    def _close_chunk(self) -> None:
+        self.due = None
+        if not self._encoded_bytes:
+            return
+        data = b"".join(self._encoded) + self._gzip.flush()
+        self._gzip, self._encoded, self._encoded_bytes, self._chunk_bytes = _new_gzip(), [], 0, 0
+        self.chunks += 1
+        self._spool.put(f"logs/{self.chunks:08d}", data)
+
+
+def _new_gzip() -> zlib._Compress:
+    return zlib.compressobj(_FASTEST, zlib.DEFLATED, _GZIP)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

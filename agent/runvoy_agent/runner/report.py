@@ -1,0 +1,44 @@
+"""started.json and result.json: what the runner says, authenticated with the execution key."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+
+from runvoy_agent.runner.ending import Ending
+from runvoy_agent.runner.output import Output
+from runvoy_agent.runner.payload import Payload
+from runvoy_agent.runner.spool import Spool
+
+
+class Reports:
+    """Writes the two reports. `{"body": <JSON text>, "mac": hex HMAC-SHA256(execution key, kind + "\\n" + body)}`."""
+
+    def __init__(self, payload: Payload, spool: Spool, started_at_ms: int) -> None:
+        self._key = payload.execution_key
+        self._about = {"execution_id": payload.execution_id, "attempt": payload.attempt}
+        self._started_at_ms = started_at_ms
+        self._spool = spool
+
+    def started(self, pid: int) -> None:
+        self._put("started", {"started_at_ms": self._started_at_ms, "pid": pid})
+
+    def result(self, ending: Ending, output: Output) -> None:
+        fields: dict[str, object] = {
+            "outcome": ending.outcome,
+            "exit_code": ending.exit_code,
+            "signal": ending.signal,
+            "message": ending.message,
+            "started_at_ms": self._started_at_ms,
+            "ended_at_ms": time.time_ns() // 1_000_000,
+            "lines": output.lines,
+            "chunks": output.chunks,
+            "lost_bytes": output.lost_bytes,
+        }
+        self._put("result", fields)
+
+    def _put(self, kind: str, fields: dict[str, object]) -> None:
+        body = json.dumps(self._about | fields)
+        mac = hmac.digest(self._key, f"{kind}\n{body}".encode(), "sha256").hex()
+        self._spool.put(f"{kind}.json", json.dumps({"body": body, "mac": mac}).encode())

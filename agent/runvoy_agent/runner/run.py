@@ -1,0 +1,105 @@
+"""One run: prepare and start the command, supervise it, and say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from runvoy_agent.runner import process
+from runvoy_agent.runner.ending import Ending
+from runvoy_agent.runner.payload import Payload
+from runvoy_agent.runner.signals import Signals
+
+_KEPT_VARIABLES = (b"PATH", b"HOME", b"USER", b"LANG", b"TZ", b"TMPDIR")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runvoy_agent.runner.output import Output
+    from runvoy_agent.runner.report import Reports
+    from runvoy_agent.runner.spool import Spool
+
+
+def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
+    """Run a claimed execution to its end; whether nothing of it lives any more.
+
+    `alive` is the lock's descriptor, which the command inherits.
+    """
+    ending = Ending()
+    pipes = (*_pipe(), *_pipe())
+    started_at_ms = time.time_ns() // 1_000_000
+    command = _start(run_dir, payload, signals, (pipes[1], pipes[3], alive), ending)
+    for written in (pipes[1], pipes[3]):
+        os.close(written)
+    # Only now: the command is running while these load.
+    from runvoy_agent.runner.output import Output
+    from runvoy_agent.runner.report import Reports
+    from runvoy_agent.runner.spool import Spool, SpoolGone
+    from runvoy_agent.runner.supervise import Supervisor
+
+    spool = Spool(run_dir, payload.execution_id)
+    output = Output(spool)
+    reports = Reports(payload, spool, started_at_ms)
+    try:
+        if command is not None:
+            reports.started(command.pid)
+            Supervisor(command, payload, signals, {pipes[0]: "out", pipes[2]: "err"}, output, spool, ending).supervise()
+        elif ending.outcome != "killed":
+            output.note(ending.message)
+        _end(output, spool, reports, ending)
+    except SpoolGone as error:
+        print(f"{error} was removed: nobody is left to tell", file=sys.stderr, flush=True)
+    _remove_work_dir(f"{run_dir}/work")
+    return ending.survivors == 0
+
+
+def _end(output: Output, spool: Spool, reports: Reports, ending: Ending) -> None:
+    output.end()
+    reports.result(ending, output)
+    spool.finish()
+
+
+def _pipe() -> tuple[int, int]:
+    read, written = os.pipe()
+    os.set_blocking(read, False)
+    return read, written
+
+
+def _start(
+    run_dir: str, payload: Payload, signals: Signals, fds: tuple[int, int, int], ending: Ending
+) -> process.Command | None:
+    """The started command; None if it never ran, and `ending` says why."""
+    if signals.kill_wanted or os.path.lexists(f"{run_dir}/kill"):
+        ending.settle("killed", "killed before the command started")
+        return None
+    work_dir = f"{run_dir}/work"
+    try:
+        process.guard_and_adopt()
+        os.mkdir(work_dir, 0o700)  # noqa: PTH102 - pathlib costs start-up time
+        return process.start(payload.argv, _environment(payload), work_dir, *fds)
+    except process.ExecError as error:
+        ending.settle("exec_failed", str(error))
+        ending.exit_code = error.exit_code
+    except OSError as error:
+        ending.settle("setup_failed", f"the command could not be set up: {error}")
+    return None
+
+
+def _environment(payload: Payload) -> dict[bytes, bytes]:
+    """Nothing of the machine's but what a program needs to find its way; then what was requested, then secrets."""
+    kept = {name: os.environb[name] for name in _KEPT_VARIABLES if name in os.environb}
+    own = {b"RUNVOY_EXECUTION_ID": payload.execution_id.encode()}
+    # The id comes last: by it survivors of a killed runner are found.
+    return kept | payload.env | payload.secrets | own
+
+
+def _remove_work_dir(work_dir: str) -> None:
+    try:
+        os.rmdir(work_dir)  # noqa: PTH106 - mostly it is empty, and shutil takes a while to import
+    except FileNotFoundError:
+        return
+    except OSError:
+        from runvoy_agent.runner.removal import remove_tree
+
+        for failure in remove_tree(work_dir):
+            print(f"the working directory was not removed: {failure}", file=sys.stderr, flush=True)

@@ -1,0 +1,155 @@
+"""The spool: what the stack will take over, each file whole and durable before it has its name.
+
+A full disk loses nothing at first: files wait in memory, in order, and are tried again every second. The spool says
+when too much waits (`is_full`), so that output can be dropped and counted; reports wait however long it takes.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import sys
+import time
+
+from runvoy_agent.runner.claim import sync_directory
+
+PENDING_BYTES = 64 * 1024 * 1024
+RETRY_SECONDS = 1.0
+_BELL_RETRY_SECONDS = 0.05
+
+
+class SpoolGone(Exception):
+    """The run's folder was removed: nobody will ever read what it holds."""
+
+
+class Spool:
+    """Writes files under `run_dir/spool` and rings `bell`, the stack's FIFO, after each."""
+
+    def __init__(self, run_dir: str, execution_id: str) -> None:
+        self._folder = f"{run_dir}/spool"
+        self._run_dir = run_dir
+        self._bell = Bell(f"{os.path.dirname(run_dir)}/bell", execution_id)  # noqa: PTH120
+        self._pending: collections.deque[tuple[str, bytes]] = collections.deque()
+        self._pending_bytes = 0
+        self._retry_at: float | None = None
+        self.failure = ""  # why the last write failed, for the log
+        self._make_folders()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits in memory than may."""
+        return self._pending_bytes > PENDING_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is on disk."""
+        return not self._pending
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` has something to do (monotonic)."""
+        times = [at for at in (self._retry_at, self._bell.due) if at is not None]
+        return min(times, default=None)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write `data` as `name`, now or as soon as that works, after what was put before."""
+        self._pending.append((name, data))
+        self._pending_bytes += len(data)
+        if self._retry_at is None:
+            self._flush()
+
+    def tick(self, now: float) -> None:
+        if self._retry_at is not None and now >= self._retry_at:
+            self._flush()
+        if self._bell.due is not None and now >= self._bell.due:
+            self._bell.ring()
+
+    def finish(self) -> None:
+        """Stay until everything is on disk and the stack, if there is one, was told. Raises SpoolGone."""
+        while not self.is_empty:
+            time.sleep(RETRY_SECONDS)
+            self._flush()
+        sync_directory(f"{self._folder}/logs")
+        sync_directory(self._folder)
+        for _ in range(20):
+            if self._bell.due is None:
+                return
+            time.sleep(_BELL_RETRY_SECONDS)
+            self._bell.ring()
+
+    def _flush(self) -> None:
+        while self._pending:
+            name, data = self._pending[0]
+            try:
+                self._write(name, data)
+            except OSError as error:
+                self._note(error)
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                return
+            self._pending.popleft()
+            self._pending_bytes -= len(data)
+            self._bell.ring()
+        self._retry_at = None
+
+    def _note(self, error: OSError) -> None:
+        if error.errno == errno.ENOENT:
+            # The command shares our user and may remove anything; only without the run's folder is there no point.
+            if not os.path.isdir(self._run_dir):  # noqa: PTH112
+                raise SpoolGone(self._run_dir) from error
+            self._make_folders()
+        reason = error.strerror or repr(error)
+        if reason != self.failure:
+            print(f"the spool cannot be written: {reason}; trying again every second", file=sys.stderr, flush=True)
+        self.failure = reason
+
+    def _make_folders(self) -> None:
+        for folder in (self._folder, f"{self._folder}/logs"):
+            try:
+                os.mkdir(folder, 0o700)  # noqa: PTH102
+            except FileExistsError:
+                continue
+            except OSError as error:
+                # The first write fails as well, is kept, and tried again.
+                print(f"cannot make {folder}: {error.strerror}", file=sys.stderr, flush=True)
+
+    def _write(self, name: str, data: bytes) -> None:
+        draft = f"{self._folder}/draft"
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        except OSError:
+            os.ftruncate(fd, 0)  # half a file would keep the disk full
+            raise
+        finally:
+            os.close(fd)
+        os.rename(draft, f"{self._folder}/{name}")  # noqa: PTH104
+
+
+class Bell:
+    """The FIFO that wakes the stack. It is a hint: without a listener nothing is lost, the stack looks when it starts."""
+
+    def __init__(self, path: str, execution_id: str) -> None:
+        self._path = path
+        self._line = f"{execution_id}\n".encode()  # under PIPE_BUF: lines of several runners never mix
+        self.due: float | None = None
+
+    def ring(self) -> None:
+        self.due = None
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT):  # no stack listens
+                print(f"cannot ring the bell: {error.strerror}", file=sys.stderr, flush=True)
+            return
+        try:
+            os.write(fd, self._line)
+        except BlockingIOError:
+            self.due = time.monotonic() + _BELL_RETRY_SECONDS
+        except BrokenPipeError:
+            pass  # the stack went away just now; it looks when it starts
+        finally:
+            os.close(fd)
