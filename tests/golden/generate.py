@@ -1,0 +1,337 @@
+"""Golden messages: one fixed example of everything that travels, and the bytes it has in schema version 1.
+
+tests/unit/test_protocol_golden.py holds the code to the files beside this one. Run this (`just golden`) only on purpose:
+where the bytes of a *signed* message change, every client in use breaks, so that is a new schema version and a new
+folder; the old folder stays, and stays readable.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runvoy_protocol import codec, control, envelope, ids, logs, receipts, requests, run_objects, status
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.states import Reason, State
+
+HERE = Path(__file__).parent
+VERSION = "v1"
+
+KEY = SigningKey(bytes(range(32)))
+ID = "019ab1c2d3e47f0089abcdef01234567"
+DEPLOYMENT = "dep-golden"
+OBJECT_SHA256 = hashlib.sha256(b"golden").hexdigest()
+EXECUTION_KEY = run_objects.execution_key(b"\x07" * 32, ID, 1)
+
+
+def at(second: int, microsecond: int = 0) -> datetime:
+    return datetime(2026, 2, 3, 4, 5, second, microsecond, tzinfo=UTC)
+
+
+class Golden(NamedTuple):
+    """One message: its file, its bytes as made today, how it is read, and what reading must give."""
+
+    file: str
+    made: bytes
+    read: Callable[[bytes], Any]
+    value: Any
+    what: str
+
+
+FULL = requests.RunRequest(
+    version=1,
+    deployment_id=DEPLOYMENT,
+    request_id=ID,
+    issued_at=at(6, 789000),
+    expires_at=datetime(2026, 2, 3, 5, 5, 6, 789000, tzinfo=UTC),
+    command=("sh", "-c", 'printf "%s\\n" "$1" ümläut', "", "--help", "two\nlines", "\\"),
+    image="tools:1.2",
+    env={"B": "2", "A": "ä", "_C9": ""},
+    secrets=("db/password",),
+    locks=("prod/db", "prod/dns"),
+    if_locked="fail",
+    timeout_seconds=90,
+    queue_timeout_seconds=3600,
+    cpu=1024,
+    memory_mib=2048,
+    git=requests.GitSource("https://example.com/infra.git", "main", "envs/prod"),
+    playbook="deploy",
+    labels={"team": "core", "env": "prod"},
+    name="nightly",
+    isolation="container",
+)
+MINIMAL = requests.RunRequest(1, DEPLOYMENT, ID, at(6), at(7), "echo hello")
+CALL = control.ControlCall(
+    version=1,
+    deployment_id=DEPLOYMENT,
+    method="GET",
+    target="/api/v1/executions?limit=20&owner=ada%40example.com",
+    body_sha256=control.body_digest(b""),
+    issued_at=at(6),
+    nonce=bytes(range(16)),
+)
+ACCEPTED = receipts.Receipt(
+    outcome="accepted",
+    execution_id=ID,
+    key_id=KEY.key_id,
+    object_sha256=OBJECT_SHA256,
+    at=at(8),
+    resolved=receipts.Resolved(
+        owner="ada@example.com", isolation="container", timeout_seconds=90, image="tools:1.2", locks=("prod/db",)
+    ),
+)
+REFUSED = receipts.Receipt(
+    outcome="refused",
+    execution_id=ID,
+    key_id=KEY.key_id,
+    object_sha256=OBJECT_SHA256,
+    at=at(8),
+    code=ErrorCode.CLOCK_SKEW,
+    message="the request was issued 10 minutes from now",
+    hint="Set this machine's clock.",
+    details={"server_time": "2026-02-03T04:05:08Z"},
+)
+WAITING = status.ExecutionStatus(
+    execution_id=ID,
+    record_version=1,
+    state=State.QUEUED,
+    reason=Reason.LOCK,
+    owner="ada@example.com",
+    key_id=KEY.key_id,
+    command="echo hello",
+    isolation="process",
+    timeout_seconds=600,
+    issued_at=at(6),
+    admitted_at=at(8),
+    locks=(status.LockStatus(name="prod/db"),),
+)
+ENDED = status.ExecutionStatus(
+    execution_id=ID,
+    record_version=5,
+    state=State.FAILED,
+    reason=Reason.SIGNAL,
+    message="killed by SIGKILL",
+    owner="ada@example.com",
+    key_id=KEY.key_id,
+    command=("make", "all"),
+    isolation="container",
+    timeout_seconds=90,
+    issued_at=at(6),
+    admitted_at=at(8),
+    name="nightly",
+    image="tools:1.2",
+    labels={"team": "core"},
+    locks=(status.LockStatus(name="prod/db", fence=7),),
+    starting_at=at(9),
+    started_at=at(10, 250000),
+    ended_at=at(11),
+    exit_code=137,
+    signal=9,
+    attempt=1,
+    lines=3,
+    chunks=1,
+    lost_bytes=12,
+)
+RECORDS = [
+    logs.LogRecord(1, 1770091510250, "out", "one\ntwo\n"),
+    logs.LogRecord(3, 1770091510251, "err", "half a l", p=True),
+    logs.LogRecord(3, 1770091510400, "err", "ine\n"),
+    logs.LogRecord(4, 1770091510401, "out", b="//4K"),
+    logs.LogRecord(5, 1770091510402, "sys", "12 bytes of output were lost\n"),
+    logs.LogRecord(6, 1770091511000, "sys", end=True),
+]
+PAYLOAD = run_objects.RunnerPayload(
+    execution_id=ID,
+    attempt=1,
+    execution_key=EXECUTION_KEY.hex(),
+    command=("sh", "-c", "exit 7"),
+    timeout_seconds=90,
+    env={"A": "1"},
+    secrets={"DB_PASSWORD": b"hunter22"},
+)
+STARTED = run_objects.RunStarted(execution_id=ID, attempt=1, started_at_ms=1770091510250, pid=4242)
+RESULT = run_objects.RunResult(
+    execution_id=ID,
+    attempt=1,
+    outcome="exited",
+    exit_code=7,
+    signal=None,
+    message="",
+    started_at_ms=1770091510250,
+    ended_at_ms=1770091511000,
+    lines=5,
+    chunks=1,
+    lost_bytes=0,
+)
+ERROR = RunvoyError(ErrorCode.CLOCK_SKEW, "the clock is off", "Set it.", {"server_time": "2026-02-03T04:05:08Z"})
+BODIES: dict[str, msgspec.Struct] = {
+    "health": control.Health(
+        status="ok", version="0.1.0", deployment_id=DEPLOYMENT, time=at(8), instance="019ab1c2d3e47f0089abcdef00000001"
+    ),
+    "whoami": control.Whoami(
+        user="ada@example.com",
+        role="developer",
+        key_id=KEY.key_id,
+        deployment_id=DEPLOYMENT,
+        version="0.1.0",
+        key_expires_at=at(59),
+    ),
+    "inbox-grant": control.InboxGrant(
+        url="https://inbox.example.com/",
+        fields={"policy": "e30=", "x-amz-signature": "00"},
+        key_prefix=f"requests/{KEY.key_id}/",
+        content_type="application/vnd.runvoy",
+        max_bytes=codec.MAX_BATCH_BYTES,
+        expires_at=at(59),
+    ),
+    "outbox-grant-request": control.OutboxGrantRequest(execution_id=ID, from_chunk=65, object_sha256=OBJECT_SHA256),
+    "outbox-grant": control.OutboxGrant(
+        state="admitted",
+        expires_at=at(59),
+        receipt_url="https://outbox.example.com/receipt",
+        status_url="https://outbox.example.com/status",
+        from_chunk=65,
+        chunk_urls=("https://outbox.example.com/65", "https://outbox.example.com/66"),
+    ),
+    "outbox-grant-refused": control.OutboxGrant(state="refused", expires_at=at(59), receipt=REFUSED),
+    "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
+    "executions-page": control.ExecutionsPage(executions=(ENDED, WAITING), after=ID),
+}
+
+
+def signed_by_runner(kind: bytes, message: msgspec.Struct) -> bytes:
+    """What the runner writes: a JSON text, and its MAC under the execution key."""
+    body = json.dumps(msgspec.to_builtins(message))
+    return json.dumps({"body": body, "mac": run_objects.mac_of(EXECUTION_KEY, kind, body)}).encode()
+
+
+def read_request_envelope(raw: bytes) -> requests.RunRequest:
+    parsed = envelope.parse(raw, envelope.PayloadType.RUN_REQUEST)
+    return requests.decode(envelope.verified_payload(parsed, KEY.key_id, KEY.public_key))
+
+
+def read_authorization(raw: bytes) -> control.ControlCall:
+    parsed = control.parse_authorization(raw.decode())
+    return control.decode_call(envelope.verified_payload(parsed, KEY.key_id, KEY.public_key))
+
+
+def read_started(raw: bytes) -> run_objects.RunStarted:
+    return run_objects.open_signed(raw, run_objects.RunStarted, EXECUTION_KEY, ID, 1)
+
+
+def read_result(raw: bytes) -> run_objects.RunResult:
+    return run_objects.open_signed(raw, run_objects.RunResult, EXECUTION_KEY, ID, 1)
+
+
+def read_error(raw: bytes) -> tuple[object, ...]:
+    error = control.parse_error(raw)
+    assert error is not None
+    return (error.code, error.message, error.hint, error.details)
+
+
+def derived() -> dict[str, str]:
+    """What both ends compute from the same input and must agree on."""
+    return {
+        "api_key": KEY.to_api_key(),
+        "key_id": KEY.key_id,
+        "public_key": KEY.public_key.hex(),
+        "request_content_digest": requests.content_digest(FULL).hex(),
+        "id_of_text_deploy-42": ids.uuid8_of(KEY.key_id, "deploy-42"),
+        "execution_key": EXECUTION_KEY.hex(),
+    }
+
+
+def messages() -> list[Golden]:
+    """Every message, made by today's code."""
+    chunk = b"".join(msgspec.json.encode(record) + b"\n" for record in RECORDS)
+    golden = [
+        Golden("run-request.msgpack", requests.encode(FULL), requests.decode, FULL, "a run request, every field set"),
+        Golden(
+            "run-request-minimal.msgpack", requests.encode(MINIMAL), requests.decode, MINIMAL, "defaults left alone"
+        ),
+        Golden(
+            "run-request.envelope", requests.seal_request(FULL, KEY), read_request_envelope, FULL, "the inbox object"
+        ),
+        Golden("control-call.msgpack", codec.encode(CALL), control.decode_call, CALL, "a control call"),
+        Golden(
+            "control-call.authorization",
+            control.authorization(CALL, KEY).encode(),
+            read_authorization,
+            CALL,
+            "the Authorization header of a control call",
+        ),
+        Golden("receipt-accepted.json", receipts.encode(ACCEPTED), receipts.decode, ACCEPTED, "an accepted receipt"),
+        Golden("receipt-refused.json", receipts.encode(REFUSED), receipts.decode, REFUSED, "a refused receipt"),
+        Golden(
+            "status-waiting.json", status.encode(WAITING), status.decode, WAITING, "status.json, waiting for a lock"
+        ),
+        Golden("status-ended.json", status.encode(ENDED), status.decode, ENDED, "status.json, every field set"),
+        Golden(
+            "log-chunk.gz", gzip.compress(chunk, mtime=0), logs.decode_chunk, RECORDS, "the one and last chunk of a log"
+        ),
+        Golden(
+            "runner-payload.json",
+            msgspec.json.encode(PAYLOAD),
+            partial(msgspec.json.decode, type=run_objects.RunnerPayload),
+            PAYLOAD,
+            "what a runner is given",
+        ),
+        Golden(
+            "started.json",
+            signed_by_runner(b"started", STARTED),
+            read_started,
+            STARTED,
+            "the runner's word that the command began",
+        ),
+        Golden(
+            "result.json",
+            signed_by_runner(b"result", RESULT),
+            read_result,
+            RESULT,
+            "the runner's word on how the command ended",
+        ),
+        Golden(
+            "api-error.json",
+            control.error_body(ERROR),
+            read_error,
+            (ERROR.code, ERROR.message, ERROR.hint, ERROR.details),
+            "the body of an answer that is an error",
+        ),
+        Golden(
+            "derived.json", json.dumps(derived(), indent=1).encode(), json.loads, derived(), "ids, digests and keys"
+        ),
+    ]
+    for name, body in BODIES.items():
+        golden.append(
+            Golden(
+                f"api-{name}.json",
+                msgspec.json.encode(body),
+                partial(msgspec.json.decode, type=type(body)),
+                body,
+                f"the control API's {type(body).__name__}",
+            )
+        )
+    return golden
+
+
+def main() -> None:
+    folder = HERE / VERSION
+    folder.mkdir(exist_ok=True)
+    manifest = {}
+    for golden in messages():
+        (folder / golden.file).write_bytes(golden.made)
+        manifest[golden.file] = {"what": golden.what, "sha256": hashlib.sha256(golden.made).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Today's code makes and reads the very bytes of every golden message (tests/golden)."""
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def _load_examples():
+    spec = importlib.util.spec_from_file_location("golden_generate", GOLDEN / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["golden_generate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+examples = _load_examples()
+MESSAGES = {message.file: message for message in examples.messages()}
+FOLDER = GOLDEN / examples.VERSION
+MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+
+
+def test_the_manifest_lists_every_file_and_no_other():
+    assert {path.name for path in FOLDER.iterdir()} == MANIFEST.keys() | {"manifest.json"}
+    assert MESSAGES.keys() == MANIFEST.keys()
+
+
+@pytest.mark.parametrize("file", MANIFEST)
+def test_a_golden_file_is_what_it_was(file):
+    assert hashlib.sha256((FOLDER / file).read_bytes()).hexdigest() == MANIFEST[file]["sha256"]
+
+
+@pytest.mark.parametrize("file", MESSAGES)
+def test_today_s_code_makes_the_golden_bytes(file):
+    stored, made = (FOLDER / file).read_bytes(), MESSAGES[file].made
+    if file.endswith(".gz"):  # deflate's output is zlib's choice; what is compressed is ours
+        stored, made = gzip.decompress(stored), gzip.decompress(made)
+    assert made == stored
+
+
+@pytest.mark.parametrize("file", MESSAGES)
+def test_today_s_code_reads_the_golden_bytes(file):
+    message = MESSAGES[file]
+    assert message.read((FOLDER / file).read_bytes()) == message.value
+
+
+def test_the_runner_reads_the_golden_payload():
+    """The runner shares no code with the protocol, so the golden file is what holds the two together."""
+    payload = pytest.importorskip("runvoy_agent.runner.payload")
+    read = payload.parse((FOLDER / "runner-payload.json").read_bytes())
+    assert read.execution_id == examples.ID
+    assert read.attempt == 1
+    assert read.execution_key == examples.EXECUTION_KEY
+    assert read.argv == [b"sh", b"-c", b"exit 7"]
+    assert read.env == {b"A": b"1"}
+    assert read.secrets == {b"DB_PASSWORD": b"hunter22"}
+    assert (read.timeout_seconds, read.grace_seconds) == (90, 30)
