@@ -18,7 +18,7 @@ from typing import NamedTuple, get_args
 
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.database import Database
-from runvoy_agent.ports import Clock, Message, QueueName
+from runvoy_agent.ports import Clock, Message, QueueName, Unavailable
 
 QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 
@@ -116,11 +116,11 @@ class SqliteQueue:
                     ),
                     durable=False,
                 )
-            except BaseException:
+            except BaseException as error:
                 with self._lock:
                     self._return(number, _AFTER_A_FAULT_SECONDS)
-                    if self._closed:
-                        return None
+                if self._closed and isinstance(error, Unavailable):
+                    return None
                 raise
             if row is not None:
                 body, receives = row

@@ -1,0 +1,63 @@
+"""Files that are whole and on disk, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from runvoy_agent.ports import Unavailable
+
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+
+@contextlib.contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Turn what the file system refuses (full, read-only, out of descriptors, input/output error) into Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{what}: {error.strerror or error}") from error
+
+
+def sync(descriptor: int) -> None:
+    """Flush a file or directory to the disk."""
+    if _FULL_SYNC is not None:  # macOS, where fsync stops at the drive's cache
+        with contextlib.suppress(OSError):  # not every file system there has it
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+    os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
+    """A new file (0600) with `data`, on disk; removed at the end if it still bears that name. Raises OSError.
+
+    A process that dies meanwhile leaves the file: see `remove_leftovers`.
+    """
+    path = folder / secrets.token_hex(16)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            # The content, before a name that readers know can lead to it: a crash must not leave a torn object.
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, older_than: float) -> None:
+    """Remove the temporary files that dead processes left before `older_than` (seconds since 1970). Raises OSError."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < older_than:
+                    Path(entry.path).unlink()
