@@ -30,24 +30,10 @@ _EXPIRATION_MILLISECONDS = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class Upload(NamedTuple):
-    """An upload whose form was found right; the file is judged by `check_size`, once its size is known.
-
-    Reading may stop, and the upload be refused, after `max_bytes`; None if the policy sets no limit.
-    """
+    """What a form that was found right uploads. Take the values from here: field names have no case."""
 
     object_key: str
     content_type: str
-    min_bytes: int
-    max_bytes: int | None
-
-    def check_size(self, size: int) -> None:
-        """Raises TOO_LARGE, or FORBIDDEN for too small a file."""
-        if self.max_bytes is not None and size > self.max_bytes:
-            raise RunvoyError(
-                ErrorCode.TOO_LARGE, f"the upload is over the {self.max_bytes:,} bytes that its policy allows"
-            )
-        if size < self.min_bytes:
-            raise _refused(f"the upload has {size:,} bytes; its policy asks for at least {self.min_bytes:,}")
 
 
 class Grants:
@@ -87,8 +73,11 @@ class Grants:
         )
         return f"{self._base()}/{bucket}/{quote(object_key)}?{query}"
 
-    def check_post(self, bucket: Bucket, fields: Sequence[tuple[str, str]], *, now: datetime) -> Upload:
-        """Judge the fields of an upload form, in any order and without the file. Raises FORBIDDEN."""
+    def verify_post(self, bucket: Bucket, fields: Sequence[tuple[str, str]], size: int, now: datetime) -> Upload:
+        """Judge an upload by the form's fields (all but the file, in any order) and the file's size.
+
+        Raises RunvoyError: TOO_LARGE for too big a file, FORBIDDEN for every other broken condition.
+        """
         form = _form(fields)
         for name in (POLICY_FIELD, SIGNATURE_FIELD, "key"):
             if name not in form:
@@ -100,10 +89,11 @@ class Grants:
             raise _refused(f"the upload policy expired at {policy.expiration:{_EXPIRATION}}")
         if form.get("bucket", bucket) != bucket:
             raise _refused(f"the upload form names another bucket than {bucket!r}")
-        return policy.judge({**form, "bucket": bucket})
+        policy.judge({**form, "bucket": bucket}, size)
+        return Upload(form["key"], form.get("content-type", ""))
 
-    def check_get(self, method: str, bucket: Bucket, object_key: str, query: str, *, now: datetime) -> None:
-        """Judge a presigned read by its raw query string. Raises FORBIDDEN."""
+    def verify_get(self, bucket: Bucket, object_key: str, query: str, now: datetime) -> None:
+        """Judge a presigned GET by its raw query string. Raises RunvoyError: FORBIDDEN."""
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=8, errors="strict")
         except ValueError as error:
@@ -112,7 +102,7 @@ class Grants:
         if len(pairs) != 2 or values.keys() != {"expires", "signature"}:
             raise _refused("a presigned URL has the parameters expires and signature, once each, and no others")
         expires = values["expires"]
-        wanted = self._signature("presigned-url", method, bucket, object_key, expires)
+        wanted = self._signature("presigned-url", "GET", bucket, object_key, expires)
         if not hmac.compare_digest(values["signature"].encode(), wanted.encode()):
             raise _refused("the signature of the URL is wrong")
         if now.timestamp() >= int(expires):  # digits: it is what was signed
@@ -176,14 +166,17 @@ class _Policy(NamedTuple):
         except (ValueError, TypeError, binascii.Error, RecursionError) as error:
             raise _refused(f"the upload policy is malformed: {error}") from error
 
-    def judge(self, form: Mapping[str, str]) -> Upload:
+    def judge(self, form: Mapping[str, str], size: int) -> None:
         for condition in self.conditions:
             condition.check(form)
         uncovered = form.keys() - {condition.field for condition in self.conditions} - _UNCONDITIONED_FIELDS
         for name in sorted(uncovered):
             if not name.startswith(_IGNORED_PREFIX):
                 raise _refused(f"the field {name!r} of the upload form is not in its policy")
-        return Upload(form["key"], form.get("content-type", ""), self.min_bytes, self.max_bytes)
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise RunvoyError(ErrorCode.TOO_LARGE, f"the upload is over the {self.max_bytes:,} bytes its policy allows")
+        if size < self.min_bytes:
+            raise _refused(f"the upload has {size:,} bytes; its policy asks for at least {self.min_bytes:,}")
 
 
 def _parse_condition(form: object) -> _Condition:

@@ -34,12 +34,11 @@ _LEFTOVER_SECONDS = 3600
 _KNOWN_FOLDERS = 4096
 
 
-def version_of(data: bytes) -> str:
-    """The version id of a content: equal content, equal version."""
+def _version_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def etag_of(data: bytes) -> str:
+def _etag_of(data: bytes) -> str:
     return f'"{hashlib.sha256(data).hexdigest()}"'
 
 
@@ -91,14 +90,19 @@ class FolderObjects:
             temporary_file(self._temporary, data) as temporary,
         ):
             if self._versioned:  # first, so that no version can be overwritten before it has its own name
-                self._keep_version(temporary, folder, name, version_of(data))
+                self._keep_version(temporary, folder, name, _version_of(data))
             with self._locked(object_key, exclusive=if_match is not None):
                 if if_match is not None:
                     _check_match(folder, name, if_match, object_key)
                 _place(temporary, folder, name, object_key, if_absent=if_absent)
             sync(folder)  # the new name(s)
         self._changed(object_key)
-        return etag_of(data)
+        return _etag_of(data)
+
+    @staticmethod
+    def version_of(data: bytes) -> str:
+        """The version id of a content: equal content, equal version."""
+        return _version_of(data)
 
     def adopt(self, object_key: str, path: Path) -> None:
         """Move a file of the same file system into the bucket, without copying; replaces the object if there is one.
@@ -115,7 +119,7 @@ class FolderObjects:
             with unavailable(f"adopt {object_key}"), self._folder(object_key, folders, make=True) as folder:
                 sync(descriptor)  # its content; costs nothing if its writer did that
                 if self._versioned:
-                    self._keep_version(path, folder, name, version_of(_content(descriptor)))
+                    self._keep_version(path, folder, name, _version_of(_content(descriptor)))
                 with self._locked(object_key, exclusive=False):
                     _place(path, folder, name, object_key, if_absent=False)
                 sync(folder)  # the new name
@@ -133,9 +137,9 @@ class FolderObjects:
             except FileNotFoundError:
                 return None
             data = _read(folder, f".{name}@{version}" if version and self._versioned else name)
-        if data is None or (version is not None and version_of(data) != version):
+        if data is None or (version is not None and _version_of(data) != version):
             return None
-        return StoredObject(data, etag_of(data), version_of(data))
+        return StoredObject(data, _etag_of(data), _version_of(data))
 
     def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
         *folders, rest = prefix.split("/")
@@ -281,7 +285,7 @@ def _place(source: Path, folder: int, name: str, object_key: str, *, if_absent: 
 
 def _check_match(folder: int, name: str, if_match: str, object_key: str) -> None:
     data = _read(folder, name)
-    if data is None or etag_of(data) != if_match:
+    if data is None or _etag_of(data) != if_match:
         raise PreconditionFailed(f"{object_key} is {'gone' if data is None else 'another than expected'}")
 
 

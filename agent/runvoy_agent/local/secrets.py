@@ -89,9 +89,11 @@ class FolderSecrets:
         if not path.exists():
             if any(self._folder.glob(f"*{_SUFFIX}")) and not path.exists():
                 raise Unavailable(f"{path} is gone, and without it the secrets beside it cannot be read")
-            with temporary_file(self._temporary, nacl.utils.random(nacl.secret.SecretBox.KEY_SIZE)) as temporary:
-                with contextlib.suppress(FileExistsError):  # one of several processes wins
-                    path.hardlink_to(temporary)  # whole from its first moment
+            with (
+                temporary_file(self._temporary, nacl.utils.random(nacl.secret.SecretBox.KEY_SIZE)) as temporary,
+                contextlib.suppress(FileExistsError),  # one of several processes wins
+            ):
+                path.hardlink_to(temporary)  # whole from its first moment
         self._sync_folder()  # before anything is sealed under the key: the winner may not have come to it yet
         master_key = path.read_bytes()
         if len(master_key) != nacl.secret.SecretBox.KEY_SIZE:
