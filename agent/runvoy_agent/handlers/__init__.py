@@ -1,0 +1,2 @@
+"""One file per way in. A handler loads what the core needs, lets it decide, commits the decision, and only then tells
+anyone. Each may be run again at any point: a delivery is acknowledged after all of its effects."""

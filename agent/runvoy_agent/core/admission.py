@@ -1,0 +1,208 @@
+"""Admission: from a verified request to an accepted execution or a refusal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from runvoy_agent.core import access, locks
+from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, User
+from runvoy_protocol import requests
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.states import Reason, State
+
+COMMAND_SHOWN_CHARACTERS = 4096
+
+
+class Capabilities(NamedTuple):
+    """What a deployment can do with a request. `default_isolation` is for requests that name no image."""
+
+    default_isolation: Isolation
+    isolations: frozenset[Isolation]
+    secrets: bool = False
+    git: bool = False
+
+
+class Facts(NamedTuple):
+    """What admission must know beside the request: all loaded before, all checked in the commit after.
+
+    `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included.
+    """
+
+    deployment_id: str
+    capabilities: Capabilities
+    now: datetime
+    object_sha256: str
+    key: Key | None
+    user: User | None
+    existing: Execution | None
+    locks: locks.Locks
+
+
+class Accepted(NamedTuple):
+    """A new execution, with the locks whose queues it joined."""
+
+    execution: Execution
+    locks: dict[str, LockRecord]
+
+
+class Known(NamedTuple):
+    """The request was accepted before: the same key, id and content."""
+
+    execution: Execution
+
+
+Decision = Accepted | Known | Refusal
+
+
+def admit(request: RunRequest, key_id: str, facts: Facts) -> Decision:
+    """Decide on a request whose signature by `key_id` was verified.
+
+    The id is looked up before freshness is judged: a late repetition of an accepted request gets the first answer.
+    """
+    try:
+        return _admit(request, key_id, facts)
+    except RunvoyError as error:
+        return refusal(key_id, request.request_id, facts.object_sha256, facts.now, error)
+
+
+def refusal(key_id: str, request_id: str, object_sha256: str, at: datetime, error: RunvoyError) -> Refusal:
+    """The record of a refusal."""
+    return Refusal(
+        key_id=key_id,
+        request_id=request_id,
+        object_sha256=object_sha256,
+        at=at,
+        code=error.code,
+        message=error.message,
+        hint=error.hint,
+    )
+
+
+def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
+    digest = requests.content_digest(request).hex()
+    if facts.existing is not None:
+        return _known(facts.existing, key_id, digest)
+    _key, user = access.check_key(facts.key, facts.user, facts.now)
+    if request.deployment_id != facts.deployment_id:
+        raise RunvoyError(
+            ErrorCode.WRONG_DEPLOYMENT,
+            f"the request is for deployment {request.deployment_id!r}; this is {facts.deployment_id!r}",
+        )
+    _check_fresh(request, facts.now)
+    access.check_allowed(user, access.Action.RUN)
+    execution = _execution(request, key_id, user, digest, facts)
+    return _join(request, execution, facts.locks)
+
+
+def _known(existing: Execution, key_id: str, digest: str) -> Known:
+    if existing.key_id == key_id and existing.content_digest == digest:
+        return Known(existing)
+    # Says nothing of the other's owner or content: the caller may not be allowed to see it.
+    what = "other content" if existing.key_id == key_id else "another key"
+    raise RunvoyError(
+        ErrorCode.ID_CONFLICT,
+        f"the id {existing.execution_id} was used before with {what}; that execution is untouched",
+    )
+
+
+def _check_fresh(request: RunRequest, now: datetime) -> None:
+    if request.issued_at > now + requests.MAX_CLOCK_SKEW:
+        ahead = (request.issued_at - now).total_seconds()
+        raise RunvoyError(
+            ErrorCode.CLOCK_SKEW,
+            f"the request was issued {ahead:.0f} s in the future; the server's time is {now.isoformat()}",
+            details={"server_time": now.isoformat()},
+        )
+    if request.expires_at <= now:
+        raise RunvoyError(
+            ErrorCode.REQUEST_EXPIRED,
+            f"the request expired at {request.expires_at.isoformat()}; the server's time is {now.isoformat()}",
+        )
+
+
+def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts: Facts) -> Execution:
+    return Execution(
+        execution_id=request.request_id,
+        state=State.QUEUED,
+        owner=user.name,
+        key_id=key_id,
+        content_digest=digest,
+        object_sha256=facts.object_sha256,
+        command=shown_command(request.command),
+        isolation=resolve_isolation(request, facts.capabilities),
+        timeout_seconds=request.timeout_seconds,
+        queue_timeout_seconds=request.queue_timeout_seconds,
+        issued_at=request.issued_at,
+        admitted_at=facts.now,
+        updated_at=facts.now,
+        granted=False,
+        locks=tuple(ExecutionLock(name) for name in request.locks),
+        name=request.name,
+        image=request.image,
+        cpu=request.cpu,
+        memory_mib=request.memory_mib,
+        labels=request.labels,
+    )
+
+
+def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
+    """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback."""
+    if request.secrets and not capabilities.secrets:
+        raise RunvoyError(ErrorCode.SECRET_NOT_FOUND, f"no secret is named {request.secrets[0]!r} in this deployment")
+    if request.git is not None and not capabilities.git:
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE, "this deployment cannot clone git repositories yet", "Clone it in the command."
+        )
+    wanted = request.isolation or ("container" if request.image else capabilities.default_isolation)
+    if wanted not in capabilities.isolations:
+        if wanted == "container":
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                "this deployment cannot run containers, which an image or --isolation container asks for",
+                "Add --isolation process to run it on the machine itself instead, without the image.",
+            )
+        raise RunvoyError(
+            ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave --isolation process out."
+        )
+    if wanted == "process" and (request.cpu or request.memory_mib):
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            "cpu and memory cannot be limited for a host process",
+            "Leave out --cpu and --memory, or ask for --isolation container.",
+        )
+    return wanted
+
+
+def shown_command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
+    """The command for display: whole up to 4,096 characters, then shortened."""
+    if isinstance(command, str):
+        return command if len(command) <= COMMAND_SHOWN_CHARACTERS else command[:COMMAND_SHOWN_CHARACTERS] + "…"
+    shown: list[str] = []
+    left = COMMAND_SHOWN_CHARACTERS
+    for word in command:
+        if len(word) > left:
+            return (*shown, word[:left] + "…")
+        shown.append(word)
+        left -= len(word) + 1
+    return tuple(shown)
+
+
+def _join(request: RunRequest, execution: Execution, named: locks.Locks) -> Accepted:
+    joined = locks.join(named, execution.execution_id)
+    if isinstance(joined, str):
+        raise RunvoyError(
+            ErrorCode.LOCK_QUEUE_FULL,
+            f"the lock {joined!r} has {locks.MAX_WAITERS:,} waiters, which is as many as it may have",
+        )
+    if locks.heads_all(joined, execution.execution_id):
+        granted, started = locks.grant(joined, execution)
+        return Accepted(started, granted)
+    if request.if_locked == "fail":
+        holder = locks.first_holder(joined, execution.execution_id)
+        name, who = holder if holder is not None else ("", "")
+        raise RunvoyError(ErrorCode.LOCK_HELD, f"the lock {name!r} is held by execution {who}")
+    return Accepted(msgspec.structs.replace(execution, reason=Reason.LOCK), joined)

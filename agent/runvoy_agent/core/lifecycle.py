@@ -1,0 +1,166 @@
+"""What events make of an execution. Every function returns the changed execution, or None when nothing changes: events
+that come early, late or twice are normal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from runvoy_agent.core.model import Execution
+from runvoy_protocol.run_objects import RunResult, RunStarted
+from runvoy_protocol.states import Reason, State, can_follow
+from runvoy_protocol.status import ExecutionStatus, LockStatus
+
+_OUTCOMES: dict[str, tuple[State, Reason]] = {
+    "exited": (State.FAILED, Reason.EXIT),
+    "signalled": (State.FAILED, Reason.SIGNAL),
+    "exec_failed": (State.FAILED, Reason.EXEC_FAILED),
+    "setup_failed": (State.FAILED, Reason.SETUP_FAILED),
+    "timed_out": (State.TIMED_OUT, Reason.DEADLINE),
+    "killed": (State.STOPPED, Reason.KILLED),
+}
+MAX_MESSAGE_CHARACTERS = 1000
+
+
+def begin_start(execution: Execution, now: datetime) -> Execution | None:
+    """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched."""
+    if execution.state is not State.QUEUED or not execution.granted:
+        return None
+    return _changed(execution, now, state=State.STARTING, attempt=1, starting_at=now, reason=None, message="")
+
+
+def note_no_capacity(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """The platform said that nothing was started for want of room: the launch may be tried again, and the reason shows.
+
+    The state stays STARTING: another delivery's launch of the same attempt may have gone through.
+    """
+    if execution.state is not State.STARTING:
+        return None
+    return _changed(execution, now, starting_at=now, reason=Reason.CAPACITY, message=_short(message))
+
+
+def note_started(execution: Execution, started: RunStarted, now: datetime) -> Execution | None:
+    """The command began: STARTING → RUNNING. Later states keep, but learn when it began."""
+    if execution.started_at is not None or execution.state is State.QUEUED:
+        return None
+    state = State.RUNNING if execution.state is State.STARTING else execution.state
+    reason = None if execution.state is State.STARTING else execution.reason
+    return _changed(execution, now, state=state, reason=reason, started_at=_instant(started.started_at_ms))
+
+
+def settle(execution: Execution, result: RunResult, now: datetime) -> Execution | None:
+    """The runner's word on how it ended."""
+    state, reason = _OUTCOMES[result.outcome]
+    if result.outcome == "exited" and result.exit_code == 0:
+        state = State.SUCCEEDED
+    if not can_follow(execution.state, state):
+        return None
+    started_at = execution.started_at
+    if started_at is None and result.started_at_ms is not None:
+        started_at = _instant(result.started_at_ms)
+    return _changed(
+        execution,
+        now,
+        state=state,
+        reason=reason,
+        message=_short(result.message),
+        started_at=started_at,
+        ended_at=_instant(result.ended_at_ms),
+        exit_code=result.exit_code,
+        signal=result.signal,
+        lines=result.lines,
+        chunks=result.chunks,
+        lost_bytes=result.lost_bytes,
+    )
+
+
+def settle_lost(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """Its task is gone and left no result: nobody knows how the command ended."""
+    return _end(execution, now, State.UNKNOWN, Reason.LOST, message)
+
+
+def note_stopped(execution: Execution, now: datetime) -> Execution | None:
+    """Its task was seen stopped: it is no longer active, and its locks are to be released in the same commit."""
+    if execution.stopped_at is not None or not execution.is_terminal:
+        return None
+    return _changed(execution, now, stopped_at=now)
+
+
+def refuse_start(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """Its key or user lost the right to run before it was started."""
+    return _never_started(execution, now, State.STOPPED, Reason.REVOKED, message)
+
+
+def expire_in_queue(execution: Execution, now: datetime) -> Execution | None:
+    """Its queue timeout passed before it was started."""
+    if execution.queue_timeout_seconds is None:
+        return None
+    waited = timedelta(seconds=execution.queue_timeout_seconds)
+    if now < execution.admitted_at + waited:
+        return None
+    message = f"it was not started within {execution.queue_timeout_seconds} s"
+    return _never_started(execution, now, State.TIMED_OUT, Reason.QUEUE, message)
+
+
+def fail_launch(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """The platform would not run it, and nothing was started."""
+    ended = _end(execution, now, State.FAILED, Reason.LAUNCH_FAILED, message)
+    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
+
+
+def _never_started(execution: Execution, now: datetime, state: State, reason: Reason, message: str) -> Execution | None:
+    if execution.state is not State.QUEUED:
+        return None
+    ended = _end(execution, now, state, reason, message)
+    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
+
+
+def _end(execution: Execution, now: datetime, state: State, reason: Reason, message: str) -> Execution | None:
+    if not can_follow(execution.state, state):
+        return None
+    return _changed(execution, now, state=state, reason=reason, message=_short(message), ended_at=now)
+
+
+def _changed(execution: Execution, now: datetime, **fields: object) -> Execution:
+    # A clock that was set back must not make updated_at fall: windows over it overlap by time.
+    return msgspec.structs.replace(execution, updated_at=max(now, execution.updated_at), **fields)
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARACTERS else message[:MAX_MESSAGE_CHARACTERS] + "…"
+
+
+def project(execution: Execution, record_version: int) -> ExecutionStatus:
+    """status.json of an execution at a version of its record."""
+    return ExecutionStatus(
+        execution_id=execution.execution_id,
+        record_version=record_version,
+        state=execution.state,
+        owner=execution.owner,
+        key_id=execution.key_id,
+        command=execution.command,
+        isolation=execution.isolation,
+        timeout_seconds=execution.timeout_seconds,
+        issued_at=execution.issued_at,
+        admitted_at=execution.admitted_at,
+        reason=execution.reason,
+        message=execution.message,
+        name=execution.name,
+        image=execution.image,
+        labels=execution.labels,
+        locks=tuple(LockStatus(name=lock.name, fence=lock.fence) for lock in execution.locks),
+        starting_at=execution.starting_at,
+        started_at=execution.started_at,
+        ended_at=execution.ended_at,
+        exit_code=execution.exit_code,
+        signal=execution.signal,
+        attempt=execution.attempt,
+        lines=execution.lines,
+        chunks=execution.chunks,
+        lost_bytes=execution.lost_bytes,
+    )

@@ -1,0 +1,103 @@
+"""Lock queues: joining, leaving and granting.
+
+A request joins the queues of all its locks in one commit and is granted when it heads every one of them. Because joining
+is atomic, two requests stand in the same order in every queue they share: no deadlock, no starvation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from runvoy_agent.core.model import Execution, ExecutionLock, LockRecord
+from runvoy_protocol.states import State
+
+MAX_WAITERS = 1000
+
+Locks = Mapping[str, LockRecord]
+
+
+def join(locks: Locks, execution_id: str) -> dict[str, LockRecord] | str:
+    """The locks with the execution at the end of each queue; or the name of a lock whose queue is full."""
+    for name, lock in locks.items():
+        if len(lock.queue) > MAX_WAITERS:
+            return name
+    return {
+        name: msgspec.structs.replace(lock, queue=(*lock.queue, execution_id))
+        if execution_id not in lock.queue
+        else lock
+        for name, lock in locks.items()
+    }
+
+
+def heads_all(locks: Locks, execution_id: str) -> bool:
+    """Whether the execution stands at the head of every queue; true without locks."""
+    return all(lock.queue[:1] == (execution_id,) for lock in locks.values())
+
+
+def first_holder(locks: Locks, execution_id: str) -> tuple[str, str] | None:
+    """A lock that another execution heads, and that execution; None if there is none."""
+    for name, lock in locks.items():
+        if lock.queue and lock.queue[0] != execution_id:
+            return name, lock.queue[0]
+    return None
+
+
+def grant(locks: Locks, execution: Execution) -> tuple[dict[str, LockRecord], Execution]:
+    """Raise every fence and note it in the execution, which must head all the queues."""
+    raised = {name: msgspec.structs.replace(lock, fence=lock.fence + 1) for name, lock in locks.items()}
+    fenced = tuple(ExecutionLock(lock.name, raised[lock.name].fence) for lock in execution.locks)
+    return raised, msgspec.structs.replace(execution, granted=True, locks=fenced)
+
+
+def leave(locks: Locks, execution_id: str) -> dict[str, LockRecord]:
+    """The locks without the execution in their queues."""
+    return {
+        name: msgspec.structs.replace(lock, queue=tuple(waiter for waiter in lock.queue if waiter != execution_id))
+        for name, lock in locks.items()
+    }
+
+
+def next_in_line(before: Locks, after: Locks) -> list[str]:
+    """Executions that became the head of a queue: those who may have become free to start."""
+    return sorted(
+        {
+            after[name].queue[0]
+            for name in after
+            if after[name].queue and after[name].queue[:1] != before[name].queue[:1]
+        }
+    )
+
+
+class Release(NamedTuple):
+    """What a release changes. `locks` are all that changed; `granted` are the executions that may start now."""
+
+    locks: dict[str, LockRecord]
+    granted: list[Execution]
+
+
+def release(held: Locks, others: Locks, execution_id: str, candidates: Mapping[str, Execution]) -> Release:
+    """Take the execution out of `held` and grant whoever heads all of its locks then.
+
+    `candidates` are the executions of `next_in_line`; `others` are the locks they wait for beside `held`. The commit must
+    write or Check every lock given here: a release that reads a lock another release is changing would otherwise find it
+    still held, the other likewise, and nobody would wake the waiter.
+    """
+    locks = {**others, **leave(held, execution_id)}
+    changed = {name: locks[name] for name in held}
+    granted = []
+    for candidate in sorted(candidates.values(), key=lambda waiting: (waiting.admitted_at, waiting.execution_id)):
+        wanted = {lock.name: locks[lock.name] for lock in candidate.locks}
+        if candidate.state is State.QUEUED and not candidate.granted and heads_all(wanted, candidate.execution_id):
+            raised, started = grant(wanted, candidate)
+            locks.update(raised)
+            changed.update(raised)
+            granted.append(started)
+    return Release(changed, granted)
+
+
+def empty(name: str) -> LockRecord:
+    """A lock nobody has asked for yet."""
+    return LockRecord(name=name)

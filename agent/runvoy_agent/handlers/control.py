@@ -1,0 +1,200 @@
+"""The control API: who calls, may they, and the answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from runvoy_agent.core import access
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
+from runvoy_agent.handlers import executions, store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.routes import Call, Request, Response, Route, answer, route
+from runvoy_agent.ports import Conflict, Ports, Unavailable
+from runvoy_protocol import codec, control, envelope, object_keys
+from runvoy_protocol.control import API_PREFIX, CALL_LIFETIME, ControlCall, Health, InboxGrant, Whoami
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+log = logging.getLogger("runvoy.control")
+
+GRANT_LIFETIME = timedelta(minutes=55)
+REQUEST_CONTENT_TYPE = "application/vnd.runvoy.envelope+msgpack"
+HEALTH_PATH = f"{API_PREFIX}/health"
+
+HTTP_STATUS: Mapping[ErrorCode, int] = {
+    ErrorCode.INVALID_REQUEST: 400,
+    ErrorCode.SIGNATURE_INVALID: 401,
+    ErrorCode.KEY_UNKNOWN: 401,
+    ErrorCode.KEY_REVOKED: 401,
+    ErrorCode.KEY_EXPIRED: 401,
+    ErrorCode.REQUEST_EXPIRED: 401,
+    ErrorCode.CLOCK_SKEW: 401,
+    ErrorCode.WRONG_DEPLOYMENT: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.IMAGE_NOT_FOUND: 404,
+    ErrorCode.SECRET_NOT_FOUND: 404,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.SECRET_EXISTS: 409,
+    ErrorCode.LOCK_HELD: 409,
+    ErrorCode.LOCK_QUEUE_FULL: 409,
+    ErrorCode.ID_CONFLICT: 409,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.QUOTA_EXCEEDED: 429,
+    ErrorCode.CAPACITY: 503,
+    ErrorCode.UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+
+
+def handle(ports: Ports, deployment: Deployment, request: Request, routes: Sequence[Route] | None = None) -> Response:
+    """Answer one request by `routes` (ROUTES, if none are given). Never raises: what fails becomes an answer with a code."""
+    try:
+        return _serve(ports, deployment, request, ROUTES if routes is None else routes)
+    except RunvoyError as error:
+        return error_response(error)
+    except Unavailable as error:
+        log.exception("%s %s found something unavailable", request.method, request.path)
+        return error_response(RunvoyError(ErrorCode.UNAVAILABLE, f"the deployment cannot do this now: {error}"))
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(RunvoyError(ErrorCode.INTERNAL, "the deployment failed; its log says why"))
+
+
+def error_response(error: RunvoyError) -> Response:
+    return Response(HTTP_STATUS[error.code], control.error_body(error))
+
+
+def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Sequence[Route]) -> Response:
+    if request.path == HEALTH_PATH:
+        if request.method != "GET":
+            raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path} does not exist")
+        return _health(ports, deployment)
+    if len(request.body) > control.MAX_BODY_BYTES:
+        raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
+    caller = _authenticate(ports, deployment, request)
+    found, groups = _find(request, routes)
+    access.check_allowed(caller.user, found.action)
+    if found.single_use:
+        _use_up(ports, caller)
+    return found.serve(Call(ports, deployment, request, caller.key, caller.user, groups))
+
+
+def _health(ports: Ports, deployment: Deployment) -> Response:
+    return answer(
+        Health(
+            status="ok",
+            version=deployment.version,
+            deployment_id=deployment.deployment_id,
+            time=ports.clock.now(),
+            instance=deployment.instance,
+        )
+    )
+
+
+class _Caller(NamedTuple):
+    key: Key
+    user: User
+    call: ControlCall
+
+
+def _authenticate(ports: Ports, deployment: Deployment, request: Request) -> _Caller:
+    """Who signed this very request, now, for this deployment."""
+    sealed = control.parse_authorization(request.headers.get("authorization", ""))
+    key_id = sealed.signatures[0].key_id
+    key = store.load(ports.records, store.key_key(key_id), Key).document
+    if key is None:
+        raise RunvoyError(ErrorCode.KEY_UNKNOWN, "no such key is registered in this deployment")
+    call = control.decode_call(envelope.verified_payload(sealed, key_id, key.public_key))
+    user = store.load(ports.records, store.user_key(key.user), User).document
+    now = ports.clock.now()
+    key, user = access.check_key(key, user, now)
+    if call.deployment_id != deployment.deployment_id:
+        raise RunvoyError(
+            ErrorCode.WRONG_DEPLOYMENT,
+            f"the call is for deployment {call.deployment_id[:128]!r}; this is {deployment.deployment_id!r}",
+        )
+    signed = (call.method, call.target, call.body_sha256)
+    if signed != (request.method, request.target, control.body_digest(request.body)):
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the signature is for another method, address or body")
+    if abs(now - call.issued_at) > CALL_LIFETIME:
+        raise RunvoyError(
+            ErrorCode.CLOCK_SKEW,
+            f"the call was signed at {call.issued_at.isoformat()}; the server's time is {now.isoformat()}",
+            details={"server_time": now.isoformat()},
+        )
+    return _Caller(key, user, call)
+
+
+def _use_up(ports: Ports, caller: _Caller) -> None:
+    """Record the call's nonce; the same call again is SIGNATURE_INVALID."""
+    now = ports.clock.now()
+    nonce = Nonce(key_id=caller.key.key_id, used_at=now)
+    record = store.put_new(
+        store.nonce_key(caller.key.key_id, caller.call.nonce), nonce, expires_at=now + store.NONCE_LIFETIME
+    )
+    try:
+        ports.records.commit([record])
+    except Conflict as error:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "this very call was used before") from error
+
+
+def _find(request: Request, routes: Sequence[Route]) -> tuple[Route, Mapping[str, str]]:
+    for candidate in routes:
+        match = candidate.pattern.match(request.path)
+        if match is not None and candidate.method == request.method:
+            return candidate, match.groupdict()
+    raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
+
+
+def _whoami(call: Call) -> Response:
+    return answer(
+        Whoami(
+            user=call.user.name,
+            role=call.user.role.value,
+            key_id=call.key.key_id,
+            deployment_id=call.deployment.deployment_id,
+            version=call.deployment.version,
+            key_expires_at=call.key.expires_at,
+        )
+    )
+
+
+def _grant_inbox(call: Call) -> Response:
+    """The upload policy of a key. That the key got one is noted first: the reconciler looks for lost uploads there."""
+    now = call.ports.clock.now()
+    expires_at = now + GRANT_LIFETIME
+    if call.key.expires_at is not None:
+        expires_at = min(expires_at, call.key.expires_at)
+    grantee = store.load(call.ports.records, store.grantee_key(call.key.key_id), InboxGrantee)
+    noted = InboxGrantee(key_id=call.key.key_id, granted_at=now)
+    try:
+        call.ports.records.commit([store.put(grantee, noted)])
+    except Conflict:
+        log.info("key %s was granted an upload twice at once; either note will do", call.key.key_id)
+    prefix = object_keys.inbox_prefix(call.key.key_id)
+    policy = call.ports.inbox.presign_post(
+        prefix, content_type=REQUEST_CONTENT_TYPE, max_bytes=codec.MAX_BATCH_BYTES, expires_at=expires_at
+    )
+    return answer(
+        InboxGrant(
+            url=policy.url,
+            fields=policy.fields,
+            key_prefix=prefix,
+            content_type=REQUEST_CONTENT_TYPE,
+            max_bytes=codec.MAX_BATCH_BYTES,
+            expires_at=expires_at,
+        )
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    route("GET", "/whoami", Action.KNOW_SELF, _whoami),
+    route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
+    route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, single_use=True),
+    route("GET", "/executions", Action.READ_OWN, executions.list_executions),
+    route("GET", "/executions/{execution_id}", Action.READ_OWN, executions.show),
+)

@@ -1,0 +1,83 @@
+"""Something of a run was seen: its start, its result, or its task stopping. Each may come first, late or twice."""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeVar
+
+import msgspec
+
+from runvoy_agent.core import lifecycle
+from runvoy_agent.core.model import Execution
+from runvoy_agent.handlers import outbox, releases, store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.messages import EndMessage
+from runvoy_agent.ports import Ports, Put
+from runvoy_protocol import object_keys, run_objects
+from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.run_objects import RunResult, RunStarted
+
+log = logging.getLogger("runvoy.ends")
+
+B = TypeVar("B", RunStarted, RunResult)
+
+
+def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
+    """Handle one event; what it changed was announced when this returns."""
+    message = msgspec.json.decode(body, type=EndMessage)
+    store.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
+
+
+def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> None:
+    current = store.load_execution(ports.records, message.execution_id)
+    execution = current.document
+    if execution is None or execution.attempt != message.attempt:
+        log.warning("ignored %s of execution %.64s, which is not under way", message.event, message.execution_id)
+        return
+    changed = _after(ports, deployment, execution, message)
+    if changed is None:
+        # Perhaps another delivery committed this and died before it told anyone.
+        outbox.publish_status(ports, execution, current.version)
+        return
+    freed = releases.change_and_release(ports, current, changed, lambda: _audit(ports, changed, message))
+    releases.announce(ports, freed)
+
+
+def _after(ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage) -> Execution | None:
+    now = ports.clock.now()
+    if message.event == "started":
+        started = _read(ports, deployment, execution, RunStarted, object_keys.started(execution.execution_id))
+        return None if started is None else lifecycle.note_started(execution, started, now)
+    # The runner's own result goes first even when the platform's word came first: a deadline is TIMED_OUT in either order.
+    result = _read(ports, deployment, execution, RunResult, object_keys.result(execution.execution_id))
+    settled = None if result is None else lifecycle.settle(execution, result, now)
+    if message.event == "result":
+        return settled
+    ended = settled or execution
+    if not ended.is_terminal:
+        ended = lifecycle.settle_lost(ended, now, "its runner ended without leaving a result") or ended
+    return lifecycle.note_stopped(ended, now) or settled
+
+
+def _read(ports: Ports, deployment: Deployment, execution: Execution, schema: type[B], object_key: str) -> B | None:
+    """What the runner left, if it is there and proves to be this attempt's own."""
+    stored = ports.outbox.get(object_key)
+    if stored is None:
+        return None
+    key = run_objects.execution_key(deployment.secret, execution.execution_id, execution.attempt)
+    try:
+        return run_objects.open_signed(stored.data, schema, key, execution.execution_id, execution.attempt)
+    except RunvoyError as error:
+        log.warning("ignored %s: %s", object_key, error)
+        return None
+
+
+def _audit(ports: Ports, changed: Execution, message: EndMessage) -> Put:
+    return store.audit(
+        ports.clock,
+        "platform" if message.event == "stopped" else "runner",
+        message.event,
+        changed.state.value,
+        execution_id=changed.execution_id,
+        message=changed.message,
+    )

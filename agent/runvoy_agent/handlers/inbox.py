@@ -1,0 +1,164 @@
+"""A request arrived in the inbox: verify, admit, record, answer, push."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from runvoy_agent.core import admission, locks
+from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
+from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, StoredRequest, User
+from runvoy_agent.handlers import messages, outbox, store
+from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Ports, Write
+from runvoy_protocol import envelope, object_keys, requests
+from runvoy_protocol.envelope import PayloadType
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.object_keys import RequestKey
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.states import State
+
+log = logging.getLogger("runvoy.inbox")
+
+MAX_DELAY_SECONDS = 900
+"""The longest that a queue can delay a message (SQS: 15 minutes)."""
+
+
+class Deployment(NamedTuple):
+    """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it."""
+
+    deployment_id: str
+    version: str
+    created_at: datetime
+    secret: bytes
+    capabilities: Capabilities
+    instance: str = ""
+
+
+def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
+    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer."""
+    delivery = msgspec.json.decode(body, type=InboxDelivery)
+    place = object_keys.parse_request(delivery.object_key)
+    if place is None:
+        log.warning("ignored an object that is no request: %.200s", delivery.object_key)
+        return
+    stored = ports.inbox.get(delivery.object_key, delivery.version)
+    if stored is None:
+        log.warning("the object %s is gone; nothing was done", delivery.object_key)
+        return
+    object_sha256 = hashlib.sha256(stored.data).hexdigest()
+    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, place, stored.data, object_sha256))
+    if refused is not None:
+        outbox.publish_receipt(ports.outbox, outbox.refused_receipt(refused))
+
+
+def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, object_sha256: str) -> Refusal | None:
+    """Decide and commit; an accepted request is answered and pushed here, a refusal is returned. An object that was
+    refused once stays refused, whatever changed since."""
+    earlier = store.load(ports.records, store.refusal_key(place.key_id, place.request_id, object_sha256), Refusal)
+    if earlier.document is not None:
+        return earlier.document
+    key = store.load(ports.records, store.key_key(place.key_id), Key)
+    try:
+        request = _verified_request(raw, place, key.document)
+    except RunvoyError as error:
+        now = ports.clock.now()
+        return _refuse(ports, admission.refusal(place.key_id, place.request_id, object_sha256, now, error), key)
+    existing = store.load_execution(ports.records, request.request_id)
+    named = {name: store.load_lock(ports.records, name) for name in request.locks}
+    user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
+    facts = Facts(
+        deployment_id=deployment.deployment_id,
+        capabilities=deployment.capabilities,
+        now=ports.clock.now(),
+        object_sha256=object_sha256,
+        key=key.document,
+        user=user.document,
+        existing=existing.document,
+        locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
+    )
+    decision: Decision = admission.admit(request, place.key_id, facts)
+    match decision:
+        case Refusal():
+            return _refuse(ports, decision, key)
+        case Known(execution=execution):
+            _answer(ports, execution, existing.version, object_sha256)
+        case Accepted(execution=execution, locks=joined):
+            _record(ports, request, execution, [key, user, earlier], named, joined)
+            _answer(ports, execution, 1, object_sha256)
+    return None
+
+
+def _verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequest:
+    sealed = envelope.parse(raw, PayloadType.RUN_REQUEST)
+    if key is None:
+        raise RunvoyError(ErrorCode.KEY_UNKNOWN, f"no key {place.key_id} is registered in this deployment")
+    request = requests.decode(envelope.verified_payload(sealed, place.key_id, key.public_key))
+    if request.request_id != place.request_id:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the object's name is not the id that was signed")
+    return request
+
+
+def _refuse(ports: Ports, refusal: Refusal, key: Loaded[Key]) -> Refusal:
+    writes: list[Write] = [
+        store.put_new(store.refusal_key(refusal.key_id, refusal.request_id, refusal.object_sha256), refusal),
+        store.audit(
+            ports.clock,
+            key.document.user if key.document else "",
+            "admit",
+            refusal.code.value,
+            key_id=refusal.key_id,
+            execution_id=refusal.request_id,
+            message=refusal.message,
+        ),
+    ]
+    ports.records.commit(writes)
+    return refusal
+
+
+def _record(
+    ports: Ports,
+    request: RunRequest,
+    execution: Execution,
+    relied_on: list[Loaded[Key] | Loaded[User] | Loaded[Refusal]],
+    named: dict[str, Loaded[LockRecord]],
+    joined: dict[str, LockRecord],
+) -> None:
+    """The admission commit: the execution, the bytes that were signed, its place in every queue, and the audit. It holds
+    only if key and user are still what was judged, so a revocation that committed first wins, and if no other delivery
+    of the object was refused meanwhile."""
+    stored = StoredRequest(execution_id=execution.execution_id, payload=requests.encode(request))
+    writes: list[Write] = [
+        store.put_new(store.execution_key(execution.execution_id), execution),
+        store.put_new(store.request_key(execution.execution_id), stored),
+        *(document.check for document in relied_on),
+        *(store.put(named[name], lock) for name, lock in joined.items()),
+        store.audit(
+            ports.clock,
+            execution.owner,
+            "admit",
+            "accepted",
+            key_id=execution.key_id,
+            execution_id=execution.execution_id,
+        ),
+    ]
+    ports.records.commit(writes)
+
+
+def _answer(ports: Ports, execution: Execution, record_version: int, object_sha256: str) -> None:
+    """Everything that follows the commit, repeated by every delivery until one comes through."""
+    outbox.publish_receipt(ports.outbox, outbox.accepted_receipt(execution, object_sha256))
+    outbox.publish_status(ports, execution, record_version)
+    if execution.state is not State.QUEUED:
+        return
+    push = messages.encode(StartMessage(execution_id=execution.execution_id))
+    if execution.granted:
+        ports.queue.send("starts", push)
+    if execution.queue_timeout_seconds is not None and execution.queue_timeout_seconds <= MAX_DELAY_SECONDS:
+        # Ends it in time; longer waits are the reconciler's, once a minute.
+        ports.queue.send("starts", push, delay_seconds=execution.queue_timeout_seconds)

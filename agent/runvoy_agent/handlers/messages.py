@@ -1,0 +1,33 @@
+"""The bodies of queue messages. JSON, so that a dead letter can be read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+EndEvent = Literal["started", "result", "stopped"]
+
+
+class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """An object arrived: its key, and the version that arrived."""
+
+    object_key: str
+    version: str | None = None
+
+
+class StartMessage(msgspec.Struct, frozen=True, kw_only=True):
+    execution_id: str
+
+
+class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop."""
+
+    execution_id: str
+    attempt: int
+    event: EndEvent
+
+
+def encode(message: InboxDelivery | StartMessage | EndMessage) -> bytes:
+    return msgspec.json.encode(message)

@@ -1,0 +1,168 @@
+"""An execution may start: check again, fix the parameters, launch. At most once.
+
+The commit to STARTING comes before the launch, so whoever dies in between leaves a record that says so; the same attempt
+may then be launched again, for the launcher starts one task per attempt whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import msgspec
+
+from runvoy_agent.core import access, lifecycle
+from runvoy_agent.core.model import Execution, Key, StoredRequest, User
+from runvoy_agent.handlers import messages, outbox, releases, store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.messages import StartMessage
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Conflict, Launch, Launched, LaunchRefused, NoCapacity, Ports, Put, Write
+from runvoy_protocol import requests
+from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.run_objects import RunnerPayload, execution_key
+from runvoy_protocol.states import State
+
+log = logging.getLogger("runvoy.starts")
+
+RELAUNCH_WINDOW = timedelta(minutes=10)
+"""How long the same launch may be sent again; a platform remembers a client token for longer than this."""
+
+CAPACITY_DELAY_SECONDS = 5.0
+
+
+def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
+    """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
+    message = msgspec.json.decode(body, type=StartMessage)
+    current = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
+    if current is None or current.document is None or current.document.state is not State.STARTING:
+        return
+    execution = current.document
+    outbox.publish_status(ports, execution, current.version)
+    if execution.starting_at is not None and ports.clock.now() > execution.starting_at + RELAUNCH_WINDOW:
+        # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
+        log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
+        return
+    _launch(ports, deployment, current, execution)
+
+
+def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
+    """Commit QUEUED → STARTING (or the refusal); the execution as it stands now."""
+    current = store.load_execution(ports.records, execution_id)
+    execution = current.document
+    if execution is None:
+        log.warning("a push names execution %.64s, which has no record", execution_id)
+        return None
+    if execution.state is not State.QUEUED:
+        return current
+    now = ports.clock.now()
+    expired = lifecycle.expire_in_queue(execution, now)
+    if expired is not None:
+        releases.announce(ports, _end_unstarted(ports, current, expired))
+        return None
+    if not execution.granted:
+        return current
+    key = store.load(ports.records, store.key_key(execution.key_id), Key)
+    user = store.load(ports.records, store.user_key(execution.owner), User)
+    try:
+        _, good_user = access.check_key(key.document, user.document, now)
+        access.check_allowed(good_user, access.Action.RUN)
+        changed = lifecycle.begin_start(execution, now)
+    except RunvoyError as error:
+        changed = lifecycle.refuse_start(execution, now, error.message)
+    if changed is None:
+        return current
+    if changed.state is not State.STARTING:
+        releases.announce(ports, _end_unstarted(ports, current, changed))
+        return None
+    # The Checks make a revocation that committed first win against this start.
+    writes: list[Write] = [
+        store.put(current, changed),
+        key.check,
+        user.check,
+        _audit(ports, changed, "start", "starting"),
+    ]
+    ports.records.commit(writes)
+    return Loaded(current.key, changed, current.version + 1)
+
+
+def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
+    return releases.change_and_release(
+        ports, current, changed, lambda: _audit(ports, changed, "start", changed.state.value)
+    )
+
+
+def _audit(ports: Ports, execution: Execution, action: str, outcome: str) -> Put:
+    return store.audit(
+        ports.clock, execution.owner, action, outcome, execution_id=execution.execution_id, message=execution.message
+    )
+
+
+def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], execution: Execution) -> None:
+    outcome = ports.launcher.start(_launch_of(ports, deployment, execution))
+    match outcome:
+        case Launched():
+            return
+        case NoCapacity(message=message):
+            noted = lifecycle.note_no_capacity(execution, ports.clock.now(), message)
+            if noted is not None:
+                _commit_and_publish(ports, current, noted)
+            # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
+            body = messages.encode(StartMessage(execution_id=execution.execution_id))
+            ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
+        case LaunchRefused(message=message):
+            store.with_retries(ports.clock, lambda: _fail(ports, execution.execution_id, message))
+
+
+def _fail(ports: Ports, execution_id: str, message: str) -> None:
+    current = store.load_execution(ports.records, execution_id)
+    if current.document is None:
+        return
+    failed = lifecycle.fail_launch(current.document, ports.clock.now(), message)
+    if failed is not None:
+        releases.announce(ports, _end_unstarted(ports, current, failed))
+
+
+def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execution) -> None:
+    try:
+        ports.records.commit([store.put(current, changed)])
+    except Conflict:
+        log.info("execution %s went on meanwhile", changed.execution_id)
+        return
+    outbox.publish_status(ports, changed, current.version + 1)
+
+
+def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> Launch:
+    """The launch of an attempt, made of what was stored and of nothing else: repeated, it is the same."""
+    stored = store.load(ports.records, store.request_key(execution.execution_id), StoredRequest)
+    if stored.document is None:
+        raise LookupError(f"execution {execution.execution_id} has no stored request")
+    request = requests.decode(stored.document.payload)
+    payload = RunnerPayload(
+        execution_id=execution.execution_id,
+        attempt=execution.attempt,
+        execution_key=execution_key(deployment.secret, execution.execution_id, execution.attempt).hex(),
+        command=request.command,
+        timeout_seconds=execution.timeout_seconds,
+        env={**request.env, **_context_env(execution)},
+    )
+    return Launch(
+        execution_id=execution.execution_id,
+        attempt=execution.attempt,
+        isolation=execution.isolation,
+        image=execution.image,
+        cpu=execution.cpu,
+        memory_mib=execution.memory_mib,
+        payload=msgspec.json.encode(payload),
+    )
+
+
+def _context_env(execution: Execution) -> dict[str, str]:
+    """What a command is told of its own run. With several locks the fence is that of the first, as they were named; each
+    lock has its own as RUNVOY_LOCK_FENCES, `name=number` by spaces."""
+    env = {"RUNVOY_EXECUTION_ID": execution.execution_id}
+    fences = [(lock.name, lock.fence) for lock in execution.locks if lock.fence is not None]
+    if fences:
+        env["RUNVOY_LOCK_FENCE"] = str(fences[0][1])
+        env["RUNVOY_LOCK_FENCES"] = " ".join(f"{name}={fence}" for name, fence in fences)
+    return env

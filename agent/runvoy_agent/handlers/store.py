@@ -1,0 +1,236 @@
+"""The deployment's documents as records: their keys, their places in indexes, and the commit loop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from runvoy_agent.core.model import (
+    AuditEvent,
+    Execution,
+    InboxGrantee,
+    Key,
+    LockRecord,
+    Nonce,
+    Refusal,
+    StoredRequest,
+    User,
+)
+from runvoy_agent.ports import Check, Clock, Conflict, IndexEntry, Item, Put, Records, Versioned
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+SHARDS = 16
+COMMIT_TRIES = 30
+
+INDEX_DAY = "day"  # every execution, by the day it was admitted
+INDEX_UPDATED = "updated_hour"  # every execution, by the hour of its last change
+INDEX_OWNER = "owner"  # every execution, by owner and day
+INDEX_ACTIVE = "active"  # executions whose task was not yet seen stopped, and no others
+INDEX_AUDIT = "audit_day"
+INDEX_AUDIT_EXECUTION = "audit_execution"
+INDEX_GRANTEES = "grantees"
+
+D = TypeVar("D", bound=msgspec.Struct)
+R = TypeVar("R")
+
+
+class Loaded(NamedTuple, Generic[D]):
+    """A document with the version it was read at; `document` is None and `version` 0 where there is none."""
+
+    key: str
+    document: D | None
+    version: int
+
+    @property
+    def check(self) -> Check:
+        return Check(self.key, self.version)
+
+
+def execution_key(execution_id: str) -> str:
+    return f"execution#{execution_id}"
+
+
+def request_key(execution_id: str) -> str:
+    return f"request#{execution_id}"
+
+
+def lock_key(name: str) -> str:
+    return f"lock#{name}"
+
+
+def user_key(name: str) -> str:
+    return f"user#{name}"
+
+
+def key_key(key_id: str) -> str:
+    return f"key#{key_id}"
+
+
+def refusal_key(key_id: str, request_id: str, object_sha256: str) -> str:
+    return f"refusal#{key_id}#{request_id}#{object_sha256}"
+
+
+def nonce_key(key_id: str, nonce: bytes) -> str:
+    return f"nonce#{key_id}#{nonce.hex()}"
+
+
+def grantee_key(key_id: str) -> str:
+    return f"grantee#{key_id}"
+
+
+def shard_of(text: str) -> int:
+    """Spreads a hot partition (a day, an hour, all that is active) over 16."""
+    return hashlib.sha256(text.encode()).digest()[0] % SHARDS
+
+
+def day(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d")
+
+
+def hour(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H")
+
+
+def shard_partition(base: str, shard: int) -> str:
+    return f"{base}#{shard:02d}" if base else f"{shard:02d}"
+
+
+def owner_partition(owner: str, of_day: str) -> str:
+    return f"{owner}#{of_day}"
+
+
+def stamp(at: datetime) -> str:
+    """A time that sorts as text."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}"
+
+
+def load(records: Records, key: str, schema: type[D]) -> Loaded[D]:
+    """Read one document."""
+    return loaded(records.get(key), key, schema)
+
+
+def loaded(found: Versioned | None, key: str, schema: type[D]) -> Loaded[D]:
+    if found is None:
+        return Loaded(key, None, 0)
+    return Loaded(key, msgspec.json.decode(found.body, type=schema), found.version)
+
+
+def load_execution(records: Records, execution_id: str) -> Loaded[Execution]:
+    return load(records, execution_key(execution_id), Execution)
+
+
+def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
+    return load(records, lock_key(name), LockRecord)
+
+
+def put(target: Loaded[D], document: D) -> Put:
+    """Write a new state of what was loaded, if it is still what was loaded."""
+    return Put(target.key, _item(document), target.version)
+
+
+def put_new(key: str, document: msgspec.Struct, expires_at: datetime | None = None) -> Put:
+    """Write a document whose key must be free."""
+    return Put(key, _item(document, expires_at), 0)
+
+
+def audit(
+    clock: Clock,
+    actor: str,
+    action: str,
+    outcome: str,
+    *,
+    execution_id: str | None = None,
+    key_id: str | None = None,
+    message: str = "",
+) -> Put:
+    """The record of a decision, for the commit that makes it."""
+    event_id = clock.new_id()
+    event = AuditEvent(
+        event_id=event_id,
+        at=clock.now(),
+        actor=actor,
+        action=action,
+        outcome=outcome,
+        execution_id=execution_id,
+        key_id=key_id,
+        message=message,
+    )
+    return put_new(f"audit#{event_id}", event)
+
+
+def _item(document: msgspec.Struct, expires_at: datetime | None = None) -> Item:
+    return Item(msgspec.json.encode(document), _indexes(document), expires_at)
+
+
+def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
+    match document:
+        case Execution():
+            return _execution_indexes(document)
+        case AuditEvent(event_id=event_id, at=at, execution_id=execution_id):
+            entry = IndexEntry(shard_partition(day(at), shard_of(event_id)), stamp(at))
+            indexes = {INDEX_AUDIT: entry}
+            if execution_id is not None:
+                indexes[INDEX_AUDIT_EXECUTION] = IndexEntry(execution_id, stamp(at))
+            return indexes
+        case InboxGrantee(key_id=key_id, granted_at=at):
+            return {INDEX_GRANTEES: IndexEntry(shard_partition("", shard_of(key_id)), stamp(at))}
+        case User() | Key() | LockRecord() | Nonce() | Refusal() | StoredRequest():
+            return {}
+    raise TypeError(f"{type(document).__name__} is no record")
+
+
+def _execution_indexes(execution: Execution) -> dict[str, IndexEntry]:
+    shard = shard_of(execution.execution_id)
+    admitted = stamp(execution.admitted_at)
+    of_day = day(execution.admitted_at)
+    indexes = {
+        INDEX_DAY: IndexEntry(shard_partition(of_day, shard), admitted),
+        INDEX_UPDATED: IndexEntry(shard_partition(hour(execution.updated_at), shard), stamp(execution.updated_at)),
+        INDEX_OWNER: IndexEntry(owner_partition(execution.owner, of_day), admitted),
+    }
+    if execution.is_active:
+        indexes[INDEX_ACTIVE] = IndexEntry(shard_partition("", shard), admitted)
+    return indexes
+
+
+def partition_records(records: Records, index: str, partition: str, *, descending: bool = False) -> Sequence[Versioned]:
+    """Every record of a partition."""
+    found: list[Versioned] = []
+    after: str | None = None
+    while True:
+        page = records.query(index, partition, after=after, limit=200, descending=descending)
+        found.extend(page.records)
+        after = page.after
+        if after is None:
+            return found
+
+
+def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:
+    """Every execution admitted on the days from `since` to `until`."""
+    for days in range((until.date() - since.date()).days + 1):
+        of_day = day(since + timedelta(days=days))
+        for shard in range(SHARDS):
+            yield from partition_records(records, INDEX_DAY, shard_partition(of_day, shard))
+
+
+def with_retries(clock: Clock, attempt: Callable[[], R]) -> R:
+    """Run `attempt` (read, decide, commit) until its commit meets no conflict; CONFLICT after a bounded number of tries.
+
+    The pause doubles up to half a second and is drawn anew each time, so that those who collided once do not collide
+    in step.
+    """
+    for tried in range(COMMIT_TRIES):
+        try:
+            return attempt()
+        except Conflict:
+            longest = min(0.002 * 2**tried, 0.5)
+            clock.sleep(longest * int.from_bytes(clock.random(2), "big") / 0xFFFF)
+    raise RunvoyError(ErrorCode.CONFLICT, f"{COMMIT_TRIES} tries met a conflicting change each")
+
+
+NONCE_LIFETIME = timedelta(minutes=5)
+"""Longer than a call is valid for, the allowed clock skew of both sides included."""

@@ -1,0 +1,259 @@
+"""The embedded stack's one HTTP server: the control API, and the inbox and outbox under the same grants as S3's.
+
+It listens on this machine for anyone who can connect to it, browsers included. So: nothing without a signature or a
+grant, no Host but its own (a rebound DNS name carries another), no Origin but its own (a page elsewhere carries another).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import multipart
+
+from runvoy_agent.local.changes import Changes
+from runvoy_agent.local.grants import Grants
+from runvoy_agent.local.objects import FolderObjects
+from runvoy_agent.ports import Clock, Unavailable
+from runvoy_protocol import codec, control
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+log = logging.getLogger("runvoy.gateway")
+
+MAX_WAIT_SECONDS = 25.0
+MAX_FORM_BYTES = codec.MAX_BATCH_BYTES + 64 * 1024
+_MAX_FORM_FIELDS = 32
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+_REASONS = {
+    200: "OK",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+class ControlCall(NamedTuple):
+    """What the gateway passes on to the control handler (see handlers.routes.Request)."""
+
+    method: str
+    path: str
+    target: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Gateway:
+    """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request."""
+
+    def __init__(
+        self,
+        *,
+        inbox: FolderObjects,
+        outbox: FolderObjects,
+        grants: Grants,
+        changes: Changes,
+        clock: Clock,
+        serve_control: Callable[[ControlCall], Answer],
+        on_upload: Callable[[str, str], None],
+    ) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._grants = grants
+        self._changes = changes
+        self._clock = clock
+        self._serve_control = serve_control
+        self._on_upload = on_upload
+        self._names: frozenset[str] = _LOOPBACK_NAMES
+        self.port = 0
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        answer = self._answer(environ)
+        headers = [
+            ("Content-Length", str(len(answer.body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *answer.headers,
+        ]
+        if answer.body:
+            headers.append(("Content-Type", answer.content_type))
+        start_response(f"{answer.status} {_REASONS.get(answer.status, 'Unknown')}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    def _answer(self, environ: Environ) -> Answer:
+        try:
+            self._check_source(environ)
+            return self._dispatch(environ)
+        except RunvoyError as error:
+            return _error(error)
+        except Unavailable as error:
+            log.exception("%s %s found something unavailable", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            return _error(RunvoyError(ErrorCode.UNAVAILABLE, f"the embedded stack cannot do this now: {error}"))
+        except Exception:
+            log.exception("%s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            return _error(RunvoyError(ErrorCode.INTERNAL, "the embedded stack failed; see `runvoy local logs`"))
+
+    def _check_source(self, environ: Environ) -> None:
+        host = environ.get("HTTP_HOST", "")
+        name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
+        if name not in self._names or port != str(self.port):
+            raise RunvoyError(ErrorCode.FORBIDDEN, f"this server is not {host[:100]!r}")
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and origin != f"http://{host}":
+            raise RunvoyError(ErrorCode.FORBIDDEN, f"pages of {origin[:100]!r} may not call this server")
+        if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
+            raise RunvoyError(ErrorCode.FORBIDDEN, "pages of other sites may not call this server")
+
+    def _dispatch(self, environ: Environ) -> Answer:
+        method = environ["REQUEST_METHOD"]
+        target = _target(environ)
+        path = urlsplit(target).path
+        if path.startswith(f"{control.API_PREFIX}/"):
+            return self._control(environ, method, target, path)
+        if path == "/inbox" and method == "POST":
+            return self._upload(environ)
+        if path.startswith("/outbox/") and method == "GET":
+            return self._read(environ, target)
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"{method} {path[:200]} does not exist")
+
+    def _control(self, environ: Environ, method: str, target: str, path: str) -> Answer:
+        body = _body(environ, control.MAX_BODY_BYTES)
+        query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, max_num_fields=64))
+        headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
+        return self._serve_control(ControlCall(method, unquote(path), target, query, headers, body))
+
+    def _upload(self, environ: Environ) -> Answer:
+        """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""
+        fields, data = _form(environ)
+        self._grants.verify_post("inbox", fields, len(data), self._clock.now())
+        values = dict(fields)
+        object_key = values["key"]
+        try:
+            self._inbox.put(object_key, data, content_type=values["Content-Type"])
+        except ValueError as error:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{object_key[:200]!r} is no valid object key") from error
+        self._on_upload(object_key, FolderObjects.version_of(data))
+        return Answer(204)
+
+    def _read(self, environ: Environ, target: str) -> Answer:
+        parts = urlsplit(target)
+        object_key = unquote(parts.path.removeprefix("/outbox/"))
+        self._grants.verify_get("outbox", object_key, parts.query, self._clock.now())
+        known = environ.get("HTTP_IF_NONE_MATCH")
+        wait_seconds = _wait_seconds(environ.get("HTTP_PREFER", ""))
+        with self._changes.subscribed(object_key) as news:
+            answer = self._look(object_key, known)
+            if answer.status != 200 and wait_seconds and news is not None and news.wait(wait_seconds):
+                answer = self._look(object_key, known)
+        return answer
+
+    def _look(self, object_key: str, known_etag: str | None) -> Answer:
+        stored = self._outbox.get(object_key)
+        if stored is None:
+            return _error(RunvoyError(ErrorCode.NOT_FOUND, f"there is no object {object_key[:200]} (yet)"))
+        headers = (("ETag", stored.etag),)
+        if stored.etag == known_etag:
+            return Answer(304, headers=headers)
+        kind = "application/json" if object_key.endswith(".json") else "application/gzip"
+        return Answer(200, stored.data, kind, headers)
+
+
+def _target(environ: Environ) -> str:
+    """Path and query as they were sent; PATH_INFO is decoded already, and a signature covers what was sent."""
+    raw = environ.get("REQUEST_URI") or environ["PATH_INFO"]
+    query = environ.get("QUERY_STRING", "")
+    path: str = raw.split("?", 1)[0]
+    return f"{path}?{query}" if query else path
+
+
+def _body(environ: Environ, most: int) -> bytes:
+    length = _content_length(environ)
+    if length > most:
+        raise RunvoyError(ErrorCode.TOO_LARGE, f"the body has {length:,} bytes; at most {most:,} are allowed")
+    body: bytes = environ["wsgi.input"].read(length) if length else b""
+    if len(body) != length:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the body ended early")
+    return body
+
+
+def _content_length(environ: Environ) -> int:
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not text.isascii() or not text.isdigit():
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the Content-Length is no number")
+    return int(text)
+
+
+def _form(environ: Environ) -> tuple[list[tuple[str, str]], bytes]:
+    """The form's fields in order, and the file, which must come last (S3 ignores what follows it; here it is refused)."""
+    length = _content_length(environ)
+    if length > MAX_FORM_BYTES:
+        raise RunvoyError(ErrorCode.TOO_LARGE, f"the form has {length:,} bytes; at most {MAX_FORM_BYTES:,} are allowed")
+    kind, options = multipart.parse_options_header(environ.get("CONTENT_TYPE", ""))
+    if kind != "multipart/form-data" or not options.get("boundary"):
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "an upload is a multipart/form-data form")
+    fields: list[tuple[str, str]] = []
+    file: bytes | None = None
+    try:
+        parts = multipart.MultipartParser(
+            environ["wsgi.input"],
+            options["boundary"],
+            length,
+            strict=True,
+            part_limit=_MAX_FORM_FIELDS,
+            spool_limit=MAX_FORM_BYTES,
+            memory_limit=MAX_FORM_BYTES,
+        )
+        for part in parts:
+            if file is not None:
+                raise RunvoyError(ErrorCode.INVALID_REQUEST, "the file must be the form's last field")
+            if part.name == "file":
+                file = part.raw
+            else:
+                fields.append((part.name, part.value))
+            part.close()
+    except (multipart.MultipartError, UnicodeDecodeError) as error:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the form is malformed: {error}") from error
+    if file is None:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the form has no file")
+    return fields, file
+
+
+def _wait_seconds(prefer: str) -> float:
+    """The wait of a Prefer header (RFC 7240 §4.3), bounded; 0 without one."""
+    match = _WAIT.search(prefer)
+    return min(float(match.group(1)), MAX_WAIT_SECONDS) if match else 0.0
+
+
+def _error(error: RunvoyError) -> Answer:
+    status = {
+        ErrorCode.INVALID_REQUEST: 400,
+        ErrorCode.FORBIDDEN: 403,
+        ErrorCode.NOT_FOUND: 404,
+        ErrorCode.TOO_LARGE: 413,
+        ErrorCode.UNAVAILABLE: 503,
+    }.get(error.code, 500)
+    return Answer(status, control.error_body(error))

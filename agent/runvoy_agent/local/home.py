@@ -1,0 +1,165 @@
+"""What the embedded stack keeps in RUNVOY_HOME/local, and the locks and files by which its clients find it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from runvoy_protocol import keys
+
+
+class AlreadyRunning(Exception):
+    """Another stack holds this home."""
+
+
+class DeploymentFile(msgspec.Struct, frozen=True, kw_only=True):
+    deployment_id: str
+    created_at: datetime
+
+
+class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The public half of the key that the first client made, and whose it is."""
+
+    public_key: str
+    user: str
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """endpoint.json: where the stack listens. `instance` is new at each start."""
+
+    pid: int
+    port: int
+    instance: str
+    version: str
+    deployment_id: str
+
+
+class Home(NamedTuple):
+    """The paths under RUNVOY_HOME/local."""
+
+    folder: Path
+
+    @property
+    def records(self) -> Path:
+        return self.folder / "state.db"
+
+    @property
+    def queue(self) -> Path:
+        return self.folder / "queue.db"
+
+    @property
+    def inbox(self) -> Path:
+        return self.folder / "objects" / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        return self.folder / "objects" / "outbox"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    def make(self) -> None:
+        """Make the folder, for its owner alone."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+
+    def take_stack_lock(self) -> int:
+        """Hold stack.lock for the life of this process; AlreadyRunning if another stack does."""
+        descriptor = os.open(self.folder / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise AlreadyRunning(str(self.folder)) from error
+        return descriptor
+
+    def deployment(self) -> DeploymentFile:
+        """The deployment's identity, made at the first start. Call with the stack lock held."""
+        path = self.folder / "deployment.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=DeploymentFile)
+        except FileNotFoundError:
+            made = DeploymentFile(deployment_id=f"local-{secrets.token_hex(6)}", created_at=datetime.now(UTC))
+            write_file(path, msgspec.json.encode(made))
+            return made
+
+    def deployment_secret(self) -> bytes:
+        """The 32 bytes that runners' keys and grants are derived from. Call with the stack lock held."""
+        path = self.folder / "deployment.secret"
+        try:
+            secret = path.read_bytes()
+        except FileNotFoundError:
+            secret = secrets.token_bytes(32)
+            write_file(path, secret)
+        if len(secret) != 32:
+            raise ValueError(f"{path} is damaged: it should hold 32 bytes, not {len(secret)}")
+        return secret
+
+    def first_key(self) -> tuple[bytes, str] | None:
+        """The first client's public key and user; None if no client left one."""
+        try:
+            left = msgspec.json.decode((self.folder / "first_key.pub").read_bytes(), type=FirstKey)
+        except FileNotFoundError:
+            return None
+        public_key = bytes.fromhex(left.public_key)
+        keys.check_public_key(public_key)
+        return public_key, left.user
+
+    def last_port(self) -> int:
+        """The port of the last start, to be used again if it is free; 0 if there is none."""
+        try:
+            return int(json.loads((self.folder / "endpoint.json").read_bytes())["port"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def publish(self, endpoint: Endpoint) -> None:
+        write_file(self.folder / "endpoint.json", msgspec.json.encode(endpoint))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file whole and durable, for its owner alone."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def bind(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1: at `port` if it is free, else at any."""
+    for wanted in dict.fromkeys((port, 0)):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wanted))
+        except OSError:
+            listener.close()
+            if wanted == 0:
+                raise
+            continue
+        return listener
+    raise AssertionError("unreachable: port 0 either binds or raises")

@@ -1,0 +1,89 @@
+"""The life of the embedded stack's process: one per home, found by endpoint.json, ended by SIGTERM.
+
+Ending it, or killing it, leaves commands running: their runners spool to disk, and the next stack takes that in.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from waitress.server import create_server
+
+from runvoy_agent.local.gateway import Gateway
+from runvoy_agent.local.home import AlreadyRunning, Endpoint, Home, bind
+
+log = logging.getLogger("runvoy.stack")
+
+GATEWAY_THREADS = 96
+RECONCILE_EVERY_SECONDS = 60.0
+# Above what a request can take; the loop of the server sleeps until something happens, at most this long.
+_LOOP_TIMEOUT_SECONDS = 300
+
+
+class Services(Protocol):
+    """Everything behind the gateway, as the composition root builds it."""
+
+    gateway: Gateway
+    endpoint: Endpoint
+
+    def listen_at(self, port: int) -> Endpoint:
+        """Learn the port, which addresses in grants need."""
+        ...
+
+    def recover(self) -> None:
+        """Take in what happened while no stack ran."""
+        ...
+
+    def start(self) -> None: ...
+
+    def reconcile(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def run(folder: Path, build: Callable[[Home], Services]) -> int:
+    """Run the stack of a home until SIGTERM or SIGINT; the process's exit code."""
+    home = Home(folder)
+    home.make()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        lock = home.take_stack_lock()
+    except AlreadyRunning:
+        log.info("another stack runs in %s", folder)
+        return 0
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    log.info("holding %s (lock %d)", folder, lock)
+    _serve(home, build(home), stopping)
+    return 0
+
+
+def _serve(home: Home, services: Services, stopping: threading.Event) -> None:
+    listener = bind(home.last_port())
+    endpoint = services.listen_at(listener.getsockname()[1])
+    server = create_server(
+        services.gateway,
+        sockets=[listener],
+        threads=GATEWAY_THREADS,
+        max_request_body_size=16 * 1024 * 1024,
+        inbuf_overflow=16 * 1024 * 1024,
+        asyncore_loop_timeout=_LOOP_TIMEOUT_SECONDS,
+        ident=None,
+    )
+    services.recover()
+    services.start()
+    threading.Thread(target=server.run, name="gateway", daemon=True).start()
+    home.publish(endpoint)
+    log.info("listening on 127.0.0.1:%d, pid %d, version %s", endpoint.port, endpoint.pid, endpoint.version)
+    while not stopping.wait(RECONCILE_EVERY_SECONDS):
+        services.reconcile()
+    log.info("stopping; commands that run go on")
+    services.close()

@@ -1,0 +1,68 @@
+"""The embedded stack's threads: each takes from one queue and runs that queue's handler."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.ports import QueueName, Unavailable
+
+log = logging.getLogger("runvoy.worker")
+
+THREADS: Mapping[QueueName, int] = {"inbox": 2, "starts": 3, "bulk": 1, "ends": 3}
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Worker:
+    """Runs the handlers until it is closed. A delivery is acknowledged when its handler returned, and released to come
+    again, later each time, when it raised."""
+
+    def __init__(
+        self,
+        queue: SqliteQueue,
+        handlers: Mapping[QueueName, Callable[[bytes], None]],
+        wait_for_room: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._handlers = handlers
+        self._wait_for_room = wait_for_room
+        self._threads = [
+            threading.Thread(target=self._work, args=(name,), name=f"{name}-{number}", daemon=True)
+            for name, count in THREADS.items()
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait for the deliveries under way, once the queue is closed. What is not done by then is delivered again."""
+        for thread in self._threads:
+            thread.join(timeout_seconds)
+
+    def _work(self, name: QueueName) -> None:
+        while not self._queue.closed:
+            try:
+                self._work_once(name)
+            except Unavailable:
+                log.exception("the queue %s cannot be read", name)
+            except Exception:
+                log.exception("the worker of %s failed", name)
+
+    def _work_once(self, name: QueueName) -> None:
+        if name in ("starts", "bulk"):
+            # Not taking a start while there is no room for it keeps the order in which they came.
+            self._wait_for_room()
+        message = self._queue.receive(name)
+        if message is None:
+            return
+        try:
+            self._handlers[name](message.body)
+        except Exception:
+            log.exception("delivery %s of %s failed (receive %d)", message.message_id, name, message.receives)
+            self._queue.release(message.message_id, min(0.5 * 2**message.receives, _LONGEST_PAUSE_SECONDS))
+        else:
+            self._queue.acknowledge(message.message_id)

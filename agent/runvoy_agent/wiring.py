@@ -1,0 +1,203 @@
+"""The composition root: the one place where adapters and handlers meet."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import secrets
+from collections import Counter
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import msgspec
+
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.admission import Capabilities
+from runvoy_agent.core.model import Execution, Key, Role, User
+from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.routes import Call, Response, route
+from runvoy_agent.local.changes import Changes
+from runvoy_agent.local.clock import SystemClock
+from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
+from runvoy_agent.local.grants import Grants
+from runvoy_agent.local.home import Endpoint, Home
+from runvoy_agent.local.ingest import SpoolIngest
+from runvoy_agent.local.launcher import ProcessLauncher
+from runvoy_agent.local.objects import FolderObjects
+from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.records import SqliteRecords
+from runvoy_agent.local.secrets import FolderSecrets
+from runvoy_agent.local.stack import GATEWAY_THREADS
+from runvoy_agent.local.worker import Worker
+from runvoy_agent.ports import Ports
+from runvoy_protocol import keys
+
+log = logging.getLogger("runvoy.wiring")
+
+EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
+_STOP_SECONDS = 10.0
+_SPARE_GATEWAY_THREADS = 16
+
+
+class EmbeddedServices:
+    """The embedded stack behind its gateway (see local.stack.Services)."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        identity = home.deployment()
+        secret = home.deployment_secret()
+        self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
+        grants = Grants(hmac.digest(secret, b"runvoy grants v1", "sha256"))
+        clock = SystemClock()
+        self._records = SqliteRecords(home.records)
+        self._queue = SqliteQueue(home.queue)
+        self._inbox = FolderObjects(home.inbox, bucket="inbox", versioned=True, grants=grants)
+        self._outbox = FolderObjects(home.outbox, bucket="outbox", grants=grants, on_change=self._changes.announce)
+        self._ingest = SpoolIngest(home.runs, self._outbox, on_event=self._on_event)
+        self._launcher = ProcessLauncher(home.runs, on_stopped=self._on_stopped, on_bell=self._ingest.collect)
+        self._ports = Ports(
+            records=self._records,
+            inbox=self._inbox,
+            outbox=self._outbox,
+            queue=self._queue,
+            launcher=self._launcher,
+            secrets=FolderSecrets(home.secrets),
+            clock=clock,
+        )
+        self._deployment = Deployment(
+            deployment_id=identity.deployment_id,
+            version=installed_version("runvoy"),
+            created_at=identity.created_at,
+            secret=secret,
+            capabilities=EMBEDDED,
+            instance=secrets.token_hex(8),
+        )
+        self._routes = (*control.ROUTES, route("GET", "/stack", Action.SEE_STACK, self._show_stack))
+        self._worker = Worker(
+            self._queue,
+            {
+                "inbox": lambda body: inbox.handle(self._ports, self._deployment, body),
+                "starts": lambda body: starts.handle(self._ports, self._deployment, body),
+                "bulk": lambda body: starts.handle(self._ports, self._deployment, body),
+                "ends": self._handle_end,
+            },
+            self._launcher.wait_for_room,
+        )
+        self.gateway = Gateway(
+            inbox=self._inbox,
+            outbox=self._outbox,
+            grants=grants,
+            changes=self._changes,
+            clock=clock,
+            serve_control=self._serve_control,
+            on_upload=self._on_upload,
+        )
+        self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="")
+
+    def listen_at(self, port: int) -> Endpoint:
+        base_url = f"http://127.0.0.1:{port}"
+        self.gateway.port = port
+        self._inbox.base_url = base_url
+        self._outbox.base_url = base_url
+        self.endpoint = Endpoint(
+            pid=os.getpid(),
+            port=port,
+            instance=self._deployment.instance,
+            version=self._deployment.version,
+            deployment_id=self._deployment.deployment_id,
+        )
+        return self.endpoint
+
+    def recover(self) -> None:
+        self._register_first_key()
+        self._launcher.adopt_all()
+        self._ingest.collect_all()
+        reconcile.handle(self._ports, starting_up=True)
+
+    def start(self) -> None:
+        self._worker.start()
+
+    def reconcile(self) -> None:
+        """One round of the reconciler; what fails is logged and tried again in the next."""
+        try:
+            self._ingest.collect_all()
+            reconcile.handle(self._ports)
+            self._records.purge_expired(self._ports.clock.now())
+        except Exception:
+            log.exception("a round of the reconciler failed")
+
+    def close(self) -> None:
+        self._changes.close()
+        self._queue.close()
+        self._worker.join(_STOP_SECONDS)
+        self._launcher.close()
+        self._records.close()
+
+    def _register_first_key(self) -> None:
+        """The first client's key belongs to an admin. A key that is known, revoked ones included, stays as it is."""
+        left = self._home.first_key()
+        if left is None:
+            return
+        public_key, name = left
+        key_id = keys.key_id_of(public_key)
+        if self._records.get(store.key_key(key_id)) is not None:
+            return
+        now = self._ports.clock.now()
+        user = store.load(self._records, store.user_key(name), User)
+        key = Key(key_id=key_id, public_key=public_key, user=name, created_at=now)
+        writes = [store.put_new(store.key_key(key_id), key)]
+        if user.document is None:
+            writes.append(store.put(user, User(name=name, role=Role.ADMIN, created_at=now)))
+        writes.append(store.audit(self._ports.clock, name, "register-first-key", "ok", key_id=key_id))
+        self._records.commit(writes)
+        log.info("registered key %s of %s, an admin", key_id, name)
+
+    def _serve_control(self, call: ControlCall) -> Answer:
+        response = control.handle(self._ports, self._deployment, routes.Request(*call), self._routes)
+        return Answer(response.status, response.body, response.content_type)
+
+    def _on_upload(self, object_key: str, version: str) -> None:
+        self._queue.send("inbox", messages.encode(InboxDelivery(object_key=object_key, version=version)))
+
+    def _on_event(self, execution_id: str, attempt: int, event: messages.EndEvent) -> None:
+        self._queue.send("ends", messages.encode(EndMessage(execution_id=execution_id, attempt=attempt, event=event)))
+
+    def _on_stopped(self, execution_id: str, attempt: int) -> None:
+        """Everything of the run ended: take in the last of its output, then say so."""
+        self._ingest.collect(execution_id)
+        self._on_event(execution_id, attempt, "stopped")
+
+    def _handle_end(self, body: bytes) -> None:
+        ends.handle(self._ports, self._deployment, body)
+        message = msgspec.json.decode(body, type=EndMessage)
+        if message.event == "stopped":
+            self._ingest.remove(message.execution_id)
+
+    def _show_stack(self, call: Call) -> Response:
+        """What `local status` shows."""
+        states: Counter[str] = Counter()
+        for record in store.executions_since(self._records, self._deployment.created_at, call.ports.clock.now()):
+            states[msgspec.json.decode(record.body, type=Execution).state.value] += 1
+        body = {
+            "pid": self.endpoint.pid,
+            "endpoint": f"http://127.0.0.1:{self.endpoint.port}",
+            "version": self.endpoint.version,
+            "instance": self.endpoint.instance,
+            "deployment_id": self.endpoint.deployment_id,
+            "data_directory": str(self._home.folder),
+            "counts": dict(states),
+            "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
+        }
+        return Response(200, msgspec.json.encode(body))
+
+
+def embedded(home: Home) -> EmbeddedServices:
+    """The embedded stack of a home."""
+    return EmbeddedServices(home)
+
+
+def embedded_home(runvoy_home: Path) -> Path:
+    return runvoy_home / "local"
