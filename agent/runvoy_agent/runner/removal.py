@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 
 def remove_tree(path: str) -> list[str]:
     """Remove what can be removed, following no link; what went wrong with the rest."""
     failures: list[str] = []
-
-    def open_up(remove: Callable[..., object], name: str, _info: object) -> None:
-        try:
-            Path(name).parent.chmod(0o700)
-            if not Path(name).is_symlink() and Path(name).is_dir():
-                Path(name).chmod(0o700)
-                shutil.rmtree(name)
-            elif remove is not os.scandir:
-                Path(name).unlink()
-        except OSError as error:
-            failures.append(str(error))
-
-    shutil.rmtree(path, onerror=open_up)
+    try:
+        Path(path).chmod(0o700)
+        for folder, below, _ in os.walk(path):
+            for name in below:
+                if not (Path(folder) / name).is_symlink():
+                    (Path(folder) / name).chmod(0o700)  # before the walk goes down there
+    except OSError as error:
+        failures.append(str(error))
+    shutil.rmtree(path, onerror=lambda _what, _name, info: failures.append(str(info[1])))
     return failures

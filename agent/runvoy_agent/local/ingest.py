@@ -1,0 +1,174 @@
+"""Taking in what runners spooled: log chunks, started.json and result.json move into the outbox.
+
+The files were written under our own user, by the runner or by the command: names, kinds and sizes are checked, and what
+does not fit is left where it is, with a warning. Reports prove their origin by their MAC; that is checked by who reads
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+from runvoy_agent.local import processes
+from runvoy_agent.ports import StoredObject
+from runvoy_protocol import object_keys
+from runvoy_protocol.ids import is_execution_id
+
+_log = logging.getLogger(__name__)
+_CHUNK_NAME = re.compile(r"[0-9]{8}\Z")
+_MAX_CHUNK_BYTES = (
+    16 * 1024 * 1024
+)  # a runner closes a chunk at 4 MiB of output, which compresses to a little over that
+_MAX_REPORT_BYTES = 64 * 1024
+_LOCKS = 64
+
+Report = Literal["started", "result"]
+
+
+class Outbox(Protocol):
+    """The part of FolderObjects that is needed here."""
+
+    def adopt(self, object_key: str, path: Path) -> None: ...
+
+    def get(self, object_key: str, version: str | None = None) -> StoredObject | None: ...
+
+
+class SpoolIngest:
+    """Moves spooled files into the outbox, chunks in order, a result only after all chunks.
+
+    `on_event(execution_id, report)` is called when that report is in the outbox; again after a restart, until the run is
+    removed, so an event is never lost and may repeat. Calls for one execution wait for each other. What `adopt` and
+    `on_event` raise goes to the caller; calling again continues.
+    """
+
+    def __init__(self, runs_folder: Path, outbox: Outbox, on_event: Callable[[str, Report], None]) -> None:
+        self._runs_folder = runs_folder.resolve()
+        self._outbox = outbox
+        self._on_event = on_event
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._warned: set[Path] = set()
+
+    def ingest(self, execution_id: str) -> None:
+        """Take in what is in the execution's spool now."""
+        with self._lock(execution_id):
+            for report in self._take_in(execution_id):
+                self._on_event(execution_id, report)
+
+    def ingest_all(self) -> None:
+        """At the start: take in every spool, and tell again of reports that are in the outbox of runs not yet removed."""
+        for folder in sorted(self._runs_folder.iterdir()):
+            if not is_execution_id(folder.name) or not (folder / "spool").is_dir():
+                continue
+            with self._lock(folder.name):
+                self._take_in(folder.name)
+                for report in self._present(folder.name):
+                    self._on_event(folder.name, report)
+
+    def remove(self, execution_id: str) -> None:
+        """Delete a stopped run's folder, after a last look at its spool, but for the claim.
+
+        The claim stays as long as the execution could be launched again: a start that is delivered once more must find
+        it. `forget` deletes it, once the execution's record is final and no start of it can be in the queue.
+        """
+        folder = self._runs_folder / execution_id
+        with self._lock(execution_id):
+            for report in self._take_in(execution_id):
+                self._on_event(execution_id, report)
+            if not folder.is_dir():
+                return
+            # The lock last: with it the run is still found when the stack starts, and removed then.
+            entries = sorted(folder.iterdir(), key=lambda entry: entry.name == processes.LOCK)
+            for entry in entries:
+                if entry.name != processes.CLAIM:
+                    _remove(entry)
+            if not (folder / processes.CLAIM).exists():
+                folder.rmdir()
+            self._warned = {path for path in self._warned if folder not in path.parents}
+
+    def forget(self, execution_id: str) -> None:
+        """Delete a removed run's claim. From here on a start of this execution would run it again."""
+        folder = self._runs_folder / execution_id
+        with self._lock(execution_id):
+            (folder / processes.CLAIM).unlink(missing_ok=True)
+            if folder.is_dir():
+                folder.rmdir()
+
+    def _lock(self, execution_id: str) -> threading.Lock:
+        if not is_execution_id(execution_id):
+            raise ValueError("an execution id is a UUID in 32 hex digits")
+        return self._locks[int(execution_id[-4:], 16) % _LOCKS]
+
+    def _take_in(self, execution_id: str) -> list[Report]:
+        """The reports that were moved, in their order."""
+        spool = self._runs_folder / execution_id / "spool"
+        result = spool / "result.json"
+        # Before the chunks are listed: the runner writes the result after its last chunk, so with a result seen here the
+        # list below is complete.
+        has_result = self._fits(result, _MAX_REPORT_BYTES)
+        moved: list[Report] = []
+        started = spool / "started.json"
+        if self._fits(started, _MAX_REPORT_BYTES) and self._move(object_keys.started(execution_id), started):
+            moved.append("started")
+        for chunk in self._chunks(spool / "logs"):
+            self._move(object_keys.log_chunk(execution_id, int(chunk.name)), chunk)
+        if has_result and self._move(object_keys.result(execution_id), result):
+            moved.append("result")
+        return moved
+
+    def _present(self, execution_id: str) -> list[Report]:
+        reports: list[Report] = []
+        if self._outbox.get(object_keys.started(execution_id)) is not None:
+            reports.append("started")
+        if self._outbox.get(object_keys.result(execution_id)) is not None:
+            reports.append("result")
+        return reports
+
+    def _chunks(self, folder: Path) -> list[Path]:
+        try:
+            paths = sorted(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        named = [path for path in paths if _CHUNK_NAME.match(path.name) and int(path.name)]
+        return [path for path in named if self._fits(path, _MAX_CHUNK_BYTES)]
+
+    def _fits(self, path: Path, max_bytes: int) -> bool:
+        """Whether this is a file to take in. The command could swap it a moment later, for another file of its own user."""
+        try:
+            info = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= max_bytes:
+            return True
+        if path not in self._warned:
+            self._warned.add(path)
+            _log.warning("%s is left out: %s, %d bytes", path, stat.filemode(info.st_mode), info.st_size)
+        return False
+
+    def _move(self, object_key: str, path: Path) -> bool:
+        try:
+            self._outbox.adopt(object_key, path)
+        except (FileNotFoundError, ValueError) as error:
+            _log.warning("%s is left out: it changed while it was taken in: %s", path, error)
+            return False
+        return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a tree, parts of which its owner may have made read-only; raises OSError if it stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    for folder, below, _ in os.walk(path):
+        for name in below:
+            if not Path(folder, name).is_symlink():
+                Path(folder, name).chmod(0o700)  # before the walk goes down there
+    shutil.rmtree(path)

@@ -1,0 +1,309 @@
+"""The launcher of the embedded stack: a runner process per execution, at most one, whoever dies.
+
+A run's folder, `runs/{execution_id}` (0700), holds
+
+    started          the claim: which runner runs it. Exists once the run may have begun; stays when all else is removed
+    alive            the lock that the runner and the command hold as long as they live
+    kill             somebody wants the run to end
+    work/            the command's working directory
+    spool/           what the runner has written and nobody has taken in yet: logs/00000001…, started.json, result.json
+    runner.log       the runner's own words
+
+and `runs/bell` is the FIFO by which runners tell that there is something in their spools.
+
+The claim is the execution's, not the attempt's: on one machine a claimed run has begun, so a further attempt would run
+the command twice and is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from runvoy_agent.local import processes
+from runvoy_agent.local.watch import Watched, Watcher
+from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_protocol.ids import is_execution_id
+
+_log = logging.getLogger(__name__)
+_RUNNER = Path(__file__).parent.parent / "runner" / "__main__.py"
+_KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
+_ANSWER_SECONDS = 60.0
+_GRACE_SECONDS = 30.0
+_KILL_AGAIN_SECONDS = 0.1
+_EXIT_BAD_PAYLOAD = 64
+_LOG_TAIL_BYTES = 2000
+
+
+def default_max_running() -> int:
+    """How many runs one machine takes at once: commands mostly wait for something else."""
+    return max(16, 8 * (os.cpu_count() or 1))
+
+
+class ProcessLauncher:
+    """Starts runners as processes of this machine (ports.Launcher).
+
+    `on_stopped(execution_id, attempt)` is called once when nothing of a run lives any more, whatever became of it: look
+    at its spool and at `describe`. `on_bell(execution_id)` says that there is something in its spool. Both are called in
+    the watching thread and must only hand over.
+    """
+
+    def __init__(
+        self,
+        runs_folder: Path,
+        on_stopped: Callable[[str, int], None],
+        on_bell: Callable[[str], None],
+        *,
+        max_running: int | None = None,
+        grace_seconds: float = _GRACE_SECONDS,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._runs_folder = runs_folder.resolve()
+        self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._tell_stopped = on_stopped
+        self._max_running = max_running or default_max_running()
+        self._grace_seconds = grace_seconds
+        source = os.environ if environment is None else environment
+        self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
+        self._room = threading.Condition()
+        self._starting: dict[str, int] = {}  # execution id → starts under way
+        self._watched: set[str] = set()
+        self._ending: set[str] = set()
+        self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
+
+    # --- the port ---
+
+    def start(self, launch: Launch) -> LaunchOutcome:
+        """Returns once a runner has claimed the run, this one's or an earlier one's.
+
+        Raises Unavailable if no runner came that far: nothing was run then, and trying again is safe.
+        """
+        if launch.isolation != "process":
+            return LaunchRefused(
+                "this stack runs no containers; ask for --isolation process to run on the machine itself"
+            )
+        if not is_execution_id(launch.execution_id):
+            raise ValueError("an execution id is a UUID in 32 hex digits")
+        claim = processes.read_claim(self._folder(launch.execution_id))
+        if claim is not None:
+            return self._adopt(launch, claim)
+        if not self._take_room(launch.execution_id):
+            return NoCapacity(f"{self._max_running} runs are under way on this machine")
+        try:
+            return self._start(launch)
+        finally:
+            self._give_room(launch.execution_id)
+
+    def stop(self, execution_id: str, attempt: int) -> None:
+        """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts."""
+        folder = self._folder(execution_id)
+        claim = processes.read_claim(folder)
+        if claim is not None and (claim.attempt not in (attempt, 0) or not self._lives(execution_id, claim)):
+            return
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / processes.KILL_MARKER).touch(mode=0o600)
+        # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
+        claim = processes.read_claim(folder)
+        if claim is None or processes.signal_runner(claim, folder):
+            return
+        with self._room:
+            if execution_id in self._ending:
+                return
+            self._ending.add(execution_id)
+        name = f"runvoy-end-{execution_id}"
+        threading.Thread(target=self._end_survivors, args=[execution_id], name=name, daemon=True).start()
+
+    def describe(self, execution_id: str, attempt: int) -> TaskState:
+        """`missing`: never claimed, or claimed by another attempt."""
+        claim = processes.read_claim(self._folder(execution_id))
+        if claim is None or claim.attempt not in (attempt, 0):
+            return TaskState("missing")
+        return TaskState("running" if self._lives(execution_id, claim) else "stopped")
+
+    # --- the stack ---
+
+    def adopt_all(self) -> int:
+        """Watch every claimed run that was not removed yet, ended ones included; how many."""
+        count = 0
+        for folder in self._runs_folder.iterdir():
+            if not is_execution_id(folder.name) or not (folder / processes.LOCK).exists():
+                continue
+            claim = processes.read_claim(folder)
+            if claim is not None:
+                self._watch(folder.name, claim.attempt, None)
+                count += 1
+        return count
+
+    def wait_for_room(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until a run could be started; False if that did not come about in time."""
+        with self._room:
+            return self._room.wait_for(lambda: len(self._running()) < self._max_running, timeout_seconds)
+
+    def close(self) -> None:
+        """Stop watching; the runs go on, and `adopt_all` finds them."""
+        self._watcher.close()
+
+    # --- starting ---
+
+    def _start(self, launch: Launch) -> LaunchOutcome:
+        folder = self._folder(launch.execution_id)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            runner = self._spawn(folder)
+        except OSError as error:
+            raise Unavailable(f"the runner cannot be started: {error}") from error
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        _deliver(runner, launch.payload, deadline)
+        answer = _answer(runner, deadline)
+        claim = processes.read_claim(folder)
+        if answer == b"claimed\n" or (claim is not None and runner.poll() is None and answer != b"taken\n"):
+            self._watch(launch.execution_id, launch.attempt, runner)
+            return Launched(_task_ref(launch.execution_id))
+        if answer is None:
+            self._watch(launch.execution_id, launch.attempt, runner)
+            raise Unavailable(f"the runner has claimed nothing within {_ANSWER_SECONDS:g} seconds")
+        exit_code = runner.wait()
+        if claim is not None:
+            return self._adopt(launch, claim)
+        said = _tail(folder / "runner.log")
+        if exit_code == _EXIT_BAD_PAYLOAD:
+            return LaunchRefused(f"the runner refused its payload: {said}")
+        raise Unavailable(f"the runner ended with {exit_code} before it claimed the run: {said}")
+
+    def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(folder / "runner.log", flags, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_RUNNER), str(folder)],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd="/",
+                env=self._environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def _adopt(self, launch: Launch, claim: processes.Claim) -> LaunchOutcome:
+        if claim.attempt not in (launch.attempt, 0):
+            return LaunchRefused(f"attempt {claim.attempt} of this execution has begun on this machine already")
+        if (self._folder(launch.execution_id) / processes.LOCK).exists():
+            self._watch(launch.execution_id, launch.attempt, None)
+        return Launched(_task_ref(launch.execution_id))
+
+    # --- what runs ---
+
+    def _folder(self, execution_id: str) -> Path:
+        return self._runs_folder / execution_id
+
+    def _lives(self, execution_id: str, claim: processes.Claim) -> bool:
+        """Whether anything of a claimed run lives. The cheap signs first; a machine that was started anew has none."""
+        if claim.boot_id and claim.boot_id != processes.boot_id():
+            return False
+        return (
+            processes.is_runner_alive(claim)
+            or processes.is_lock_held(self._folder(execution_id))
+            or bool(processes.survivors(execution_id))
+        )
+
+    def _take_room(self, execution_id: str) -> bool:
+        with self._room:
+            if execution_id not in self._running() and len(self._running()) >= self._max_running:
+                return False
+            self._starting[execution_id] = self._starting.get(execution_id, 0) + 1
+            return True
+
+    def _give_room(self, execution_id: str) -> None:
+        with self._room:
+            self._starting[execution_id] -= 1
+            if not self._starting[execution_id]:
+                del self._starting[execution_id]
+            self._room.notify_all()
+
+    def _running(self) -> set[str]:
+        """What takes room. Under the lock."""
+        return self._watched | self._starting.keys()
+
+    def _watch(self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None) -> None:
+        with self._room:
+            self._watched.add(execution_id)
+        self._watcher.watch(Watched(execution_id, attempt, runner))
+
+    def _on_stopped(self, run: Watched) -> None:
+        with self._room:
+            self._watched.discard(run.execution_id)
+            self._room.notify_all()
+        self._tell_stopped(run.execution_id, run.attempt)
+
+    def _end_survivors(self, execution_id: str) -> None:
+        """SIGTERM, grace, SIGKILL, for a command whose runner was killed."""
+        try:
+            for pid in processes.survivors(execution_id):
+                processes.signal_process(pid, signal.SIGTERM)
+            kill_at = time.monotonic() + self._grace_seconds
+            while living := processes.survivors(execution_id):
+                if time.monotonic() >= kill_at:
+                    for pid in living:
+                        processes.signal_process(pid, signal.SIGKILL)
+                time.sleep(_KILL_AGAIN_SECONDS)
+        finally:
+            with self._room:
+                self._ending.discard(execution_id)
+
+
+def _task_ref(execution_id: str) -> str:
+    return f"process:{execution_id}"
+
+
+def _deliver(runner: subprocess.Popen[bytes], payload: bytes, deadline: float) -> None:
+    """Write the payload and its end. A runner that died or stalls is found by its answer."""
+    assert runner.stdin is not None  # noqa: S101 - for the type checker: Popen was given PIPE
+    rest = memoryview(payload)
+    with runner.stdin as stdin:
+        fd = stdin.fileno()
+        os.set_blocking(fd, False)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                if not _ready(fd, select.POLLOUT, deadline):
+                    return  # closing leaves a truncated payload, which claims nothing
+            except BrokenPipeError:
+                return
+
+
+def _answer(runner: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+    """What the runner said until it closed its stdout; None if it did not in time."""
+    assert runner.stdout is not None  # noqa: S101 - as above
+    said = b""
+    with runner.stdout as stdout:
+        while _ready(stdout.fileno(), select.POLLIN, deadline):
+            part = os.read(stdout.fileno(), 64)
+            if not part:
+                return said
+            said += part
+    return None
+
+
+def _ready(fd: int, event: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    except OSError as error:
+        return f"(its log cannot be read: {error.strerror})"
