@@ -1,0 +1,159 @@
+"""Admission: what is accepted, what is refused and why, and what a repetition gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from runvoy_agent.core import locks
+from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known, admit, shown_command
+from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, Role, User
+from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.requests import GitSource, RunRequest
+from runvoy_protocol.states import Reason, State
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+KEY_ID = "a" * 32
+OTHER_KEY_ID = "b" * 32
+REQUEST_ID = "019a0000000070008000000000000001"
+OTHER_ID = "019a0000000070008000000000000002"
+DIGEST = "0" * 64
+PROCESSES = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
+CONTAINERS = Capabilities(default_isolation="container", isolations=frozenset({"container"}))
+KEY = Key(key_id=KEY_ID, public_key=b"k" * 32, user="ada", created_at=NOW - timedelta(days=1))
+USER = User(name="ada", role=Role.DEVELOPER, created_at=NOW - timedelta(days=1))
+
+
+def make_request(**fields: object) -> RunRequest:
+    values: dict[str, object] = {
+        "version": 1,
+        "deployment_id": "here",
+        "request_id": REQUEST_ID,
+        "issued_at": NOW - timedelta(seconds=1),
+        "expires_at": NOW + timedelta(minutes=5),
+        "command": ("true",),
+    }
+    return RunRequest(**(values | fields))  # type: ignore[arg-type]
+
+
+def decide(
+    request: RunRequest,
+    *,
+    key: Key | None = KEY,
+    user: User | None = USER,
+    existing: Execution | None = None,
+    queues: dict[str, tuple[str, ...]] | None = None,
+    capabilities: Capabilities = PROCESSES,
+    key_id: str = KEY_ID,
+) -> Decision:
+    named = {name: LockRecord(name=name, queue=(queues or {}).get(name, ()), fence=7) for name in request.locks}
+    facts = Facts("here", capabilities, NOW, DIGEST, key, user, existing, named)
+    return admit(request, key_id, facts)
+
+
+def accepted(request: RunRequest, **facts: object) -> Accepted:
+    decision = decide(request, **facts)  # type: ignore[arg-type]
+    assert isinstance(decision, Accepted), decision
+    return decision
+
+
+def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
+    execution = accepted(make_request(name="deploy", labels={"team": "db"}, timeout_seconds=60)).execution
+    assert (execution.state, execution.granted, execution.owner) == (State.QUEUED, True, "ada")
+    assert (execution.name, execution.labels, execution.timeout_seconds) == ("deploy", {"team": "db"}, 60)
+    assert execution.isolation == "process"
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "facts", "code"),
+    [
+        ({}, {"key": None, "user": None}, ErrorCode.KEY_UNKNOWN),
+        ({}, {"user": None}, ErrorCode.KEY_UNKNOWN),
+        ({}, {"key": msgspec.structs.replace(KEY, revoked_at=NOW)}, ErrorCode.KEY_REVOKED),
+        ({}, {"user": msgspec.structs.replace(USER, revoked_at=NOW)}, ErrorCode.KEY_REVOKED),
+        ({}, {"key": msgspec.structs.replace(KEY, expires_at=NOW)}, ErrorCode.KEY_EXPIRED),
+        ({}, {"user": msgspec.structs.replace(USER, role=Role.VIEWER)}, ErrorCode.FORBIDDEN),
+        ({"deployment_id": "there"}, {}, ErrorCode.WRONG_DEPLOYMENT),
+        ({"expires_at": NOW}, {}, ErrorCode.REQUEST_EXPIRED),
+        ({"issued_at": NOW + timedelta(minutes=6), "expires_at": NOW + timedelta(minutes=9)}, {}, ErrorCode.CLOCK_SKEW),
+        ({"image": "alpine"}, {}, ErrorCode.UNAVAILABLE),
+        ({"isolation": "container"}, {}, ErrorCode.UNAVAILABLE),
+        ({"isolation": "process"}, {"capabilities": CONTAINERS}, ErrorCode.FORBIDDEN),
+        ({"cpu": 256}, {}, ErrorCode.INVALID_REQUEST),
+        ({"memory_mib": 512}, {}, ErrorCode.INVALID_REQUEST),
+        ({"secrets": ("token",)}, {}, ErrorCode.SECRET_NOT_FOUND),
+        ({"git": GitSource("https://example.org/x.git")}, {}, ErrorCode.UNAVAILABLE),
+        ({"locks": ("db",), "if_locked": "fail"}, {"queues": {"db": (OTHER_ID,)}}, ErrorCode.LOCK_HELD),
+        (
+            {"locks": ("db",)},
+            {"queues": {"db": tuple(f"{number:032x}" for number in range(locks.MAX_WAITERS + 1))}},
+            ErrorCode.LOCK_QUEUE_FULL,
+        ),
+    ],
+)
+def test_refuses_with_a_code_and_a_hint(
+    request_fields: dict[str, object], facts: dict[str, object], code: ErrorCode
+) -> None:
+    decision = decide(make_request(**request_fields), **facts)  # type: ignore[arg-type]
+    assert isinstance(decision, Refusal), decision
+    assert decision.code is code
+    assert decision.message
+    assert decision.hint
+
+
+def test_a_request_a_little_ahead_of_the_server_is_fine() -> None:
+    accepted(make_request(issued_at=NOW + timedelta(minutes=4), expires_at=NOW + timedelta(minutes=9)))
+
+
+def test_the_same_id_key_and_content_is_the_same_request_even_after_it_expired() -> None:
+    first = accepted(make_request()).execution
+    again = make_request(issued_at=NOW - timedelta(minutes=50), expires_at=NOW - timedelta(minutes=40))
+    assert decide(again, existing=first) == Known(first)
+
+
+@pytest.mark.parametrize("change", [{"command": ("false",)}, {"timeout_seconds": 7}, {"env": {"A": "1"}}])
+def test_other_content_under_a_used_id_is_a_conflict(change: dict[str, object]) -> None:
+    first = accepted(make_request()).execution
+    decision = decide(make_request(**change), existing=first)
+    assert isinstance(decision, Refusal)
+    assert decision.code is ErrorCode.ID_CONFLICT
+
+
+def test_another_keys_id_is_a_conflict_that_tells_nothing_of_it() -> None:
+    first = accepted(make_request(name="private")).execution
+    decision = decide(make_request(name="private"), existing=first, key_id=OTHER_KEY_ID)
+    assert isinstance(decision, Refusal)
+    assert decision.code is ErrorCode.ID_CONFLICT
+    assert "ada" not in decision.message
+    assert "private" not in decision.message
+
+
+def test_joins_every_queue_at_once_and_waits_unless_it_heads_all() -> None:
+    decision = accepted(make_request(locks=("a", "b")), queues={"b": (OTHER_ID,)})
+    assert decision.locks["a"].queue == (REQUEST_ID,)
+    assert decision.locks["b"].queue == (OTHER_ID, REQUEST_ID)
+    assert not decision.execution.granted
+    assert decision.execution.reason is Reason.LOCK
+    assert {lock.fence for lock in decision.locks.values()} == {7}
+
+
+def test_free_locks_are_granted_with_a_fence_that_rose() -> None:
+    decision = accepted(make_request(locks=("a", "b"), if_locked="fail"))
+    assert decision.execution.granted
+    assert [lock.fence for lock in decision.execution.locks] == [8, 8]
+    assert decision.locks["a"].fence == 8
+
+
+def test_an_image_is_left_out_only_when_that_was_asked_for() -> None:
+    execution = accepted(make_request(image="alpine", isolation="process")).execution
+    assert execution.isolation == "process"
+    assert accepted(make_request(image="alpine"), capabilities=CONTAINERS).execution.isolation == "container"
+
+
+def test_a_long_command_is_shortened_for_display_only() -> None:
+    assert shown_command(("echo", "hi")) == ("echo", "hi")
+    assert len(shown_command("x" * 5000)) == 4097
+    assert sum(map(len, shown_command(("a",) * 9000))) <= 4097
+    assert shown_command(("a", "b" * 5000))[1].endswith("…")
