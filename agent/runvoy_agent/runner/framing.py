@@ -13,6 +13,8 @@ RECORD_BYTES = 64 * 1024
 SPAN_MS = 100
 _CONTINUATION = 0x80
 _LONGEST_TAIL = 3
+_COMMON = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\n", b"\\n"), (b"\t", b"\\t"), (b"\r", b"\\r"))  # the backslash first
+_RARE = bytes(byte for byte in range(0x20) if byte not in b"\n\t\r")  # what else JSON wants escaped
 
 
 class Framer:
@@ -116,13 +118,24 @@ class Framer:
         self._record(first, block, goes_on)
 
     def _record(self, number: int, block: bytes, goes_on: bool) -> None:
+        more = b',"p":true' if goes_on else b""
+        head = b'{"n":%d,"t":%d,"s":"%s",' % (number, self._time_ms, self._stream.encode())
+        self._emit(b"".join((head, _encoded(block), more, b"}\n")), len(block))
+
+
+def _encoded(block: bytes) -> bytes:
+    """The block as the record's `m`, or `b` if it is not UTF-8."""
+    if not block.isascii():
         try:
-            body = '"m":' + encode_basestring(block.decode())
+            block.decode()
         except UnicodeDecodeError:
-            body = '"b":"' + binascii.b2a_base64(block, newline=False).decode("ascii") + '"'
-        more = ',"p":true' if goes_on else ""
-        line = f'{{"n":{number},"t":{self._time_ms},"s":"{self._stream}",{body}{more}}}\n'
-        self._emit(line.encode(), len(block))
+            return b'"b":"' + binascii.b2a_base64(block, newline=False) + b'"'
+    if len(block.translate(None, _RARE)) != len(block):
+        return b'"m":' + encode_basestring(block.decode()).encode()
+    # Twice as fast as the json module, for what is nearly always there.
+    for byte, escaped in _COMMON:
+        block = block.replace(byte, escaped)
+    return b'"m":"' + block + b'"'
 
 
 def _incomplete(block: bytes) -> int:
