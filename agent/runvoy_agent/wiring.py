@@ -24,9 +24,10 @@ from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import Endpoint, Home
-from runvoy_agent.local.ingest import SpoolIngest
+from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.local.objects import FolderObjects
+from runvoy_agent.local.pump import Pump
 from runvoy_agent.local.queue import SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
@@ -39,6 +40,7 @@ log = logging.getLogger("runvoy.wiring")
 
 EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
 _STOP_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
 
 
@@ -50,14 +52,18 @@ class EmbeddedServices:
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
-        grants = Grants(hmac.digest(secret, b"runvoy grants v1", "sha256"))
+        self._grants = Grants(hmac.digest(secret, b"runvoy grants v1", "sha256"))
         clock = SystemClock()
         self._records = SqliteRecords(home.records)
         self._queue = SqliteQueue(home.queue)
-        self._inbox = FolderObjects(home.inbox, bucket="inbox", versioned=True, grants=grants)
-        self._outbox = FolderObjects(home.outbox, bucket="outbox", grants=grants, on_change=self._changes.announce)
-        self._ingest = SpoolIngest(home.runs, self._outbox, on_event=self._on_event)
-        self._launcher = ProcessLauncher(home.runs, on_stopped=self._on_stopped, on_bell=self._ingest.collect)
+        self._inbox = FolderObjects(home.inbox, bucket="inbox", versioned=True, grants=self._grants)
+        self._outbox = FolderObjects(
+            home.outbox, bucket="outbox", grants=self._grants, on_change=self._changes.announce
+        )
+        home.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ingest = SpoolIngest(home.runs, self._outbox, on_event=self._on_report)
+        self._pump = Pump(self._ingest.ingest, self._on_stopped)
+        self._launcher = ProcessLauncher(home.runs, on_stopped=self._pump.stopped, on_bell=self._pump.bell)
         self._ports = Ports(
             records=self._records,
             inbox=self._inbox,
@@ -84,12 +90,12 @@ class EmbeddedServices:
                 "bulk": lambda body: starts.handle(self._ports, self._deployment, body),
                 "ends": self._handle_end,
             },
-            self._launcher.wait_for_room,
+            lambda: self._launcher.wait_for_room(_LOOK_AGAIN_SECONDS),
         )
         self.gateway = Gateway(
             inbox=self._inbox,
             outbox=self._outbox,
-            grants=grants,
+            grants=self._grants,
             changes=self._changes,
             clock=clock,
             serve_control=self._serve_control,
@@ -98,10 +104,8 @@ class EmbeddedServices:
         self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="")
 
     def listen_at(self, port: int) -> Endpoint:
-        base_url = f"http://127.0.0.1:{port}"
         self.gateway.port = port
-        self._inbox.base_url = base_url
-        self._outbox.base_url = base_url
+        self._grants.base_url = f"http://127.0.0.1:{port}"
         self.endpoint = Endpoint(
             pid=os.getpid(),
             port=port,
@@ -113,17 +117,18 @@ class EmbeddedServices:
 
     def recover(self) -> None:
         self._register_first_key()
+        self._ingest.ingest_all()
+        self._forget_claims()
         self._launcher.adopt_all()
-        self._ingest.collect_all()
         reconcile.handle(self._ports, starting_up=True)
 
     def start(self) -> None:
+        self._pump.start()
         self._worker.start()
 
     def reconcile(self) -> None:
         """One round of the reconciler; what fails is logged and tried again in the next."""
         try:
-            self._ingest.collect_all()
             reconcile.handle(self._ports)
             self._records.purge_expired(self._ports.clock.now())
         except Exception:
@@ -134,7 +139,16 @@ class EmbeddedServices:
         self._queue.close()
         self._worker.join(_STOP_SECONDS)
         self._launcher.close()
+        self._pump.close(_STOP_SECONDS)
         self._records.close()
+
+    def _forget_claims(self) -> None:
+        """Drop the claims of runs that are over. Only here, where no start can be half-way: one that read the record
+        before the run ended would find no claim and run it again."""
+        for execution_id in self._ingest.removed():
+            execution = store.load_execution(self._records, execution_id).document
+            if execution is not None and not execution.is_active:
+                self._ingest.forget(execution_id)
 
     def _register_first_key(self) -> None:
         """The first client's key belongs to an admin. A key that is known, revoked ones included, stays as it is."""
@@ -162,13 +176,12 @@ class EmbeddedServices:
     def _on_upload(self, object_key: str, version: str) -> None:
         self._queue.send("inbox", messages.encode(InboxDelivery(object_key=object_key, version=version)))
 
-    def _on_event(self, execution_id: str, attempt: int, event: messages.EndEvent) -> None:
-        self._queue.send("ends", messages.encode(EndMessage(execution_id=execution_id, attempt=attempt, event=event)))
+    def _on_report(self, execution_id: str, report: Report) -> None:
+        self._queue.send("ends", messages.encode(EndMessage(execution_id=execution_id, event=report)))
 
     def _on_stopped(self, execution_id: str, attempt: int) -> None:
-        """Everything of the run ended: take in the last of its output, then say so."""
-        self._ingest.collect(execution_id)
-        self._on_event(execution_id, attempt, "stopped")
+        message = EndMessage(execution_id=execution_id, event="stopped", attempt=attempt)
+        self._queue.send("ends", messages.encode(message))
 
     def _handle_end(self, body: bytes) -> None:
         ends.handle(self._ports, self._deployment, body)

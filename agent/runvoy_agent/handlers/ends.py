@@ -31,7 +31,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
 def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> None:
     current = store.load_execution(ports.records, message.execution_id)
     execution = current.document
-    if execution is None or execution.attempt != message.attempt:
+    if execution is None or (message.attempt is not None and message.attempt != execution.attempt):
         log.warning("ignored %s of execution %.64s, which is not under way", message.event, message.execution_id)
         return
     changed = _after(ports, deployment, execution, message)

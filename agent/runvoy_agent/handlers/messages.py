@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-
 EndEvent = Literal["started", "result", "stopped"]
 
 
@@ -22,11 +21,13 @@ class StartMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop."""
+    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop.
+
+    `attempt` says which one's task stopped; the two objects say themselves which they are of."""
 
     execution_id: str
-    attempt: int
     event: EndEvent
+    attempt: int | None = None
 
 
 def encode(message: InboxDelivery | StartMessage | EndMessage) -> bytes:

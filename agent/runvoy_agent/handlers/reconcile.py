@@ -14,7 +14,6 @@ from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution, InboxGrantee
 from runvoy_agent.handlers import messages, outbox, releases, store
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.states import State
@@ -85,10 +84,10 @@ def _active_executions(ports: Ports, starting_up: bool) -> Iterator[Repair]:
             execution_id = msgspec.json.decode(record.body, type=Execution).execution_id
             current = store.load_execution(ports.records, execution_id)
             if current.document is not None and current.document.is_active:
-                yield from _repair(ports, current, current.document, starting_up)
+                yield from _repair(ports, current.document, starting_up)
 
 
-def _repair(ports: Ports, current: Loaded[Execution], execution: Execution, starting_up: bool) -> Iterator[Repair]:
+def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
     now = ports.clock.now()
     idle = now - execution.updated_at
     if execution.state is State.QUEUED:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import multipart
+import multipart  # type: ignore[import-untyped]
 
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.grants import Grants
@@ -149,14 +149,14 @@ class Gateway:
     def _upload(self, environ: Environ) -> Answer:
         """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""
         fields, data = _form(environ)
-        self._grants.verify_post("inbox", fields, len(data), self._clock.now())
-        values = dict(fields)
-        object_key = values["key"]
+        upload = self._grants.verify_post("inbox", fields, len(data), self._clock.now())
         try:
-            self._inbox.put(object_key, data, content_type=values["Content-Type"])
+            self._inbox.put(upload.object_key, data, content_type=upload.content_type)
         except ValueError as error:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{object_key[:200]!r} is no valid object key") from error
-        self._on_upload(object_key, FolderObjects.version_of(data))
+            raise RunvoyError(
+                ErrorCode.INVALID_REQUEST, f"{upload.object_key[:200]!r} is no valid object key"
+            ) from error
+        self._on_upload(upload.object_key, FolderObjects.version_of(data))
         return Answer(204)
 
     def _read(self, environ: Environ, target: str) -> Answer:

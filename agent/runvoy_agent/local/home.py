@@ -7,13 +7,13 @@ import json
 import os
 import secrets
 import socket
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from runvoy_agent.local.durable import sync, temporary_file
 from runvoy_protocol import keys
 
 
@@ -132,19 +132,11 @@ class Home(NamedTuple):
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a small file whole and durable, for its owner alone."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with temporary_file(path.parent, data) as temporary:
+        temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        sync(folder)
     finally:
         os.close(folder)
 

@@ -93,6 +93,14 @@ class SpoolIngest:
                 folder.rmdir()
             self._warned = {path for path in self._warned if folder not in path.parents}
 
+    def removed(self) -> list[str]:
+        """The executions of which only the claim is left."""
+        return [
+            folder.name
+            for folder in sorted(self._runs_folder.iterdir())
+            if is_execution_id(folder.name) and not (folder / processes.LOCK).exists()
+        ]
+
     def forget(self, execution_id: str) -> None:
         """Delete a removed run's claim. From here on a start of this execution would run it again."""
         folder = self._runs_folder / execution_id

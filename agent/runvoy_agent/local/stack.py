@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from waitress.server import create_server
+from waitress.server import create_server  # type: ignore[import-untyped]
 
 from runvoy_agent.local.gateway import Gateway
 from runvoy_agent.local.home import AlreadyRunning, Endpoint, Home, bind

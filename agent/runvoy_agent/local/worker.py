@@ -23,7 +23,7 @@ class Worker:
         self,
         queue: SqliteQueue,
         handlers: Mapping[QueueName, Callable[[bytes], None]],
-        wait_for_room: Callable[[], None],
+        wait_for_room: Callable[[], bool],
     ) -> None:
         self._queue = queue
         self._handlers = handlers
@@ -53,9 +53,9 @@ class Worker:
                 log.exception("the worker of %s failed", name)
 
     def _work_once(self, name: QueueName) -> None:
-        if name in ("starts", "bulk"):
-            # Not taking a start while there is no room for it keeps the order in which they came.
-            self._wait_for_room()
+        # Not taking a start while there is no room for it keeps the order in which they came.
+        if name in ("starts", "bulk") and not self._wait_for_room():
+            return
         message = self._queue.receive(name)
         if message is None:
             return
