@@ -1,0 +1,4 @@
+"""The command line. It imports the protocol, never the agent: the embedded stack is started as a process."""
+
+# Also in pyproject.toml. A constant, for reading the package's metadata takes longer than a submit.
+__version__ = "0.1.0"

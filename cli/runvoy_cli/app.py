@@ -1,0 +1,198 @@
+"""The assembly: which commands there are, and the one place where an error becomes a message and an exit code.
+
+Only the used command's module is imported: start-up is what people wait for most often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+from typer.core import TyperGroup, TyperOption
+
+from runvoy_cli import __version__, options, problems
+from runvoy_cli.options import Settings
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter, Parameter
+
+PROGRAM = "runvoy"
+_COMPLETION_VARIABLE = "_RUNVOY_COMPLETE"
+_EXIT_FAILED = 125
+_WITH_A_COMMANDS_CODE = frozenset(
+    {"run", "wait"}
+)  # their exit code is the remote command's, so runvoy's are 120 to 125
+
+
+COMMANDS = {
+    "run": "Run a command, follow its output, exit with its code.",
+    "submit": "Submit a command and print its execution id.",
+    "wait": "Wait for executions and exit with their code.",
+    "logs": "Print an execution's log.",
+    "status": "Show what is known of an execution.",
+    "list": "List executions, newest first.",
+    "whoami": "Show who the deployment takes you for.",
+    "configure": "Set the deployment and the API key to use.",
+    "local": "The embedded stack on this machine.",
+    "version": "Print the versions of client and deployment.",
+    "completion": "Print a shell's completion script.",
+}
+
+
+class LazyGroup(TyperGroup):
+    """The commands by name; a command's module is imported when the command is used."""
+
+    def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - the base's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:  # noqa: ARG002 - the base's signature
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _load(cmd_name)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            nearest = get_close_matches(args[0], COMMANDS, n=1)
+            raise problems.UsageProblem(
+                f"there is no command {args[0]!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
+                "`runvoy --help` lists the commands. To run one of your own: runvoy run -- COMMAND",
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - the base's signature
+        # From the table: help for all of them must not import all of them.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _load(name: str) -> Command:
+    module = importlib.import_module(f"runvoy_cli.commands.{name}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    if hasattr(module, "prepare"):
+        module.prepare(command)
+    options.attach(command, getattr(module, "TIMEOUT_HELP", options.CALL_TIMEOUT_HELP))
+    return command
+
+
+def _group() -> LazyGroup:
+    def show_version(context: Context, _parameter: Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            sys.stdout.write(f"{PROGRAM} {__version__}\n")
+            raise typer.Exit
+
+    group = LazyGroup(
+        name=PROGRAM,
+        help="Run commands for a team without giving the team credentials.\n\n"
+        "With nothing configured, commands run on this machine; `runvoy configure` sets a deployment.",
+        epilog="Example: runvoy run -- sh -c 'echo hello; exit 7'",
+        rich_markup_mode=None,
+        params=[
+            TyperOption(
+                param_decls=["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=show_version,
+                help="Print the client's version.",
+            )
+        ],
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    options.attach(group, "A duration; what it bounds depends on the command: see its --help.")
+    return group
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    settings = Settings()
+    # For errors met before the options are parsed; a command's own words do not count.
+    group = _group()
+    if _COMPLETION_VARIABLE in os.environ:
+        group.main(args=arguments, prog_name=PROGRAM, complete_var=_COMPLETION_VARIABLE, obj=settings)
+        return 0
+    invoked = ""
+    try:
+        context = group.make_context(PROGRAM, arguments, obj=settings)
+        with context:
+            try:
+                result = group.invoke(context)
+            finally:
+                invoked = context.invoked_subcommand or ""
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the one boundary: everything that ends a command ends here
+        return _ended_by(error, settings, invoked, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments: list[str]) -> int:
+    """Tell about what ended a command; the exit code."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return problems.EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return _stdout_is_gone()
+    if settings.debug and not isinstance(error, typer.TyperException):
+        import traceback
+
+        traceback.print_exception(error)
+    from runvoy_cli.render import show_error
+
+    as_json = settings.json or _asks_for_json(arguments)
+    if isinstance(error, problems.Refused):
+        show_error(error.error, as_json)
+        return error.error.exit_code
+    told = _as_runvoy_error(error)
+    show_error(told, as_json)
+    if isinstance(told, problems.UsageProblem):
+        return problems.EXIT_USAGE
+    return told.exit_code if invoked in _WITH_A_COMMANDS_CODE else 1
+
+
+def _as_runvoy_error(error: BaseException) -> RunvoyError:
+    if isinstance(error, RunvoyError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return RunvoyError(ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}")
+    return RunvoyError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _usage(error: typer.TyperException) -> problems.UsageProblem:
+    context: Context | None = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    message = error.format_message().strip()
+    return problems.UsageProblem(message or "no command is given", f"See `{path} --help`.")
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Whether --json was meant in a command line that could not be parsed; a run's own words do not count."""
+    with contextlib.suppress(ValueError):
+        arguments = arguments[: arguments.index("--")]
+    return "--json" in arguments
+
+
+def _stdout_is_gone() -> int:
+    """The reader went away, as `head` does: leave quietly, and keep the interpreter from flushing into nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return problems.EXIT_BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What a client remembers of a deployment between two commands: the upload grant and its clock's offset.
+
+A lost or broken cache costs one request, so nothing here ever fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from runvoy_cli.files import private_folder, write_private
+from runvoy_protocol.control import InboxGrant
+
+_EXPIRY_MARGIN = timedelta(seconds=60)
+_OFFSET_LIFETIME = timedelta(hours=1)  # a clock that was wrong may be set meanwhile
+
+
+class _Content(msgspec.Struct, omit_defaults=True):
+    inbox_grant: InboxGrant | None = None
+    offset_seconds: float = 0.0
+    offset_learned_at: datetime | None = None
+
+
+class Cache:
+    """The cache of one key at one endpoint: a file of mode 0600, for a grant lets its bearer upload."""
+
+    def __init__(self, home: Path, endpoint: str, key_id: str) -> None:
+        name = hashlib.sha256(f"{endpoint}\0{key_id}".encode()).hexdigest()[:32]
+        self._path = home / "cache" / f"{name}.json"
+        self._content = _Content()
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            self._content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+
+    def now(self) -> datetime:
+        """The server's time as well as it is known, in whole milliseconds, which is what travels."""
+        now = datetime.now(UTC)
+        learned_at = self._content.offset_learned_at
+        if learned_at is not None and abs(now - learned_at) < _OFFSET_LIFETIME:
+            now += timedelta(seconds=self._content.offset_seconds)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    def learn_time(self, server_time: datetime) -> None:
+        now = datetime.now(UTC)
+        self._content.offset_seconds = (server_time - now).total_seconds()
+        self._content.offset_learned_at = now
+        self._save()
+
+    @property
+    def inbox_grant(self) -> InboxGrant | None:
+        grant = self._content.inbox_grant
+        return grant if grant is not None and grant.expires_at - _EXPIRY_MARGIN > self.now() else None
+
+    @inbox_grant.setter
+    def inbox_grant(self, grant: InboxGrant | None) -> None:
+        self._content.inbox_grant = grant
+        self._save()
+
+    def _save(self) -> None:
+        with contextlib.suppress(OSError):
+            private_folder(self._path.parent)
+            write_private(self._path, msgspec.json.encode(self._content), durable=False)

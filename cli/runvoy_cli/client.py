@@ -1,0 +1,258 @@
+"""The deployment as a client sees it: signed control calls, uploads to the inbox, reads of the outbox."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from runvoy_cli.cache import Cache
+from runvoy_cli.transport import Answer, NoAnswer, Transport
+from runvoy_protocol import control, object_keys
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+READ_SECONDS = 30.0
+_TRIES = 4
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_PASSING = frozenset({429, 500, 502, 503, 504})  # where the answer is not ours, a proxy's or S3's
+_FORBIDDEN = 403
+
+
+class Target(NamedTuple):
+    """Which deployment, and as whom."""
+
+    endpoint: str
+    deployment_id: str
+    signing_key: SigningKey
+
+
+class Client:
+    """Calls one deployment with one key. Not for several threads.
+
+    `limit_seconds` bounds each call with all its retries. `revive` is asked for the target anew after a call that found
+    nobody: the embedded stack may have been restarted, on another port.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        cache_of: Callable[[Target], Cache],
+        transport: Transport,
+        limit_seconds: float,
+        revive: Callable[[], Target] | None = None,
+    ) -> None:
+        self.target = target
+        self.transport = transport
+        self._cache_of = cache_of
+        self._cache = cache_of(target)
+        self._limit_seconds = limit_seconds
+        self._revive = revive
+
+    @property
+    def key_id(self) -> str:
+        return self.target.signing_key.key_id
+
+    def now(self) -> datetime:
+        """The deployment's time, as well as this client knows it."""
+        return self._cache.now()
+
+    def learn_time(self, error: RunvoyError) -> bool:
+        """Keep the clock's offset from a CLOCK_SKEW; whether it was one that told the server's time."""
+        if error.code is not ErrorCode.CLOCK_SKEW:
+            return False
+        try:
+            server_time = datetime.fromisoformat(str(error.details["server_time"]))
+            self._cache.learn_time(server_time)
+        except (KeyError, ValueError, TypeError):
+            return False
+        return True
+
+    def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
+        """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
+        target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
+        answer = self._persist(lambda: self._signed(method, target, body))
+        if _is_success(answer):
+            return answer.body
+        error = self._error_of(answer)
+        if self.learn_time(error):
+            answer = self._persist(lambda: self._signed(method, target, body))
+            if _is_success(answer):
+                return answer.body
+            error = self._error_of(answer)
+        raise error
+
+    def ask(
+        self, kind: type[M], method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None
+    ) -> M:
+        """A call whose answer is a JSON message of a known kind."""
+        return self.parse(self.call(method, path, body, query), kind)
+
+    def parse(self, raw: bytes, kind: type[M]) -> M:
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"{self.target.endpoint} gave an answer that is no {kind.__name__}: {error}",
+                "Check the endpoint, and with `runvoy version` whether client and deployment fit together.",
+            ) from error
+
+    def upload(self, execution_id: str, sealed: bytes) -> None:
+        """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""
+        was_cached = self._cache.inbox_grant is not None
+        answer = self._persist(lambda: self._post(self._inbox_grant(), execution_id, sealed))
+        if answer.status == _FORBIDDEN and was_cached:
+            self._cache.inbox_grant = None
+            answer = self._persist(lambda: self._post(self._inbox_grant(), execution_id, sealed))
+        if not _is_success(answer):
+            raise _upload_error(answer)
+
+    def outbox_grant(
+        self, execution_id: str, from_chunk: int = 1, object_sha256: str | None = None
+    ) -> control.OutboxGrant:
+        """Reads of one execution, its receipt while it is pending."""
+        request = control.OutboxGrantRequest(
+            execution_id=execution_id, from_chunk=from_chunk, object_sha256=object_sha256
+        )
+        return self.ask(control.OutboxGrant, "POST", "/grants/outbox", msgspec.json.encode(request))
+
+    def read(self, url: str, etag: str = "", wait_seconds: float = 0.0) -> Answer:
+        """One read of the outbox, one try; raises NoAnswer.
+
+        With `wait_seconds` a gateway answers when there is news, or 304 or 404 after that time; S3 answers at once.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        if wait_seconds >= 1:
+            headers["Prefer"] = f"wait={int(wait_seconds)}"
+        return self.transport.send("GET", url, headers=headers, timeout=READ_SECONDS + wait_seconds)
+
+    def _signed(self, method: str, target: str, body: bytes) -> Answer:
+        # Signed anew at every try: a nonce counts once, and the first try may have arrived.
+        call = control.ControlCall(
+            version=1,
+            deployment_id=self.target.deployment_id,
+            method=method,
+            target=target,
+            body_sha256=control.body_digest(body),
+            issued_at=self.now(),
+            nonce=os.urandom(16),
+        )
+        headers = {"Authorization": control.authorization(call, self.target.signing_key)}
+        if body:
+            headers["Content-Type"] = "application/json"
+        url = self.target.endpoint + target
+        return self.transport.send(method, url, headers=headers, body=body or None, timeout=self._read_seconds())
+
+    def _inbox_grant(self) -> control.InboxGrant:
+        grant = self._cache.inbox_grant
+        if grant is None:
+            grant = self.ask(control.InboxGrant, "POST", "/grants/inbox")
+            self._cache.inbox_grant = grant
+        return grant
+
+    def _post(self, grant: control.InboxGrant, execution_id: str, sealed: bytes) -> Answer:
+        fields = {
+            "key": object_keys.request(self.key_id, execution_id),
+            "Content-Type": grant.content_type,
+            **grant.fields,
+        }
+        boundary = f"runvoy-{os.urandom(16).hex()}"
+        return self.transport.send(
+            "POST",
+            grant.url,
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+            body=multipart_form(fields, sealed, grant.content_type, boundary),
+            timeout=self._read_seconds(),
+        )
+
+    def _read_seconds(self) -> float:
+        return max(1.0, min(READ_SECONDS, self._limit_seconds))
+
+    def _persist(self, attempt: Callable[[], Answer]) -> Answer:
+        """Try until an answer comes, a few times and within the limit; raises UNAVAILABLE."""
+        deadline = time.monotonic() + self._limit_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        tries = 0
+        while True:
+            try:
+                answer = attempt()
+            except NoAnswer as lost:
+                if lost.reused:
+                    continue  # the transport has closed that connection: the next try opens one
+                tries += 1
+                if tries >= _TRIES or time.monotonic() + pause > deadline:
+                    raise self._unreachable(lost) from lost
+                self._look_again()
+            else:
+                is_passing = answer.status in _PASSING and control.parse_error(answer.body) is None
+                tries += 1
+                if not is_passing or tries >= _TRIES or time.monotonic() + pause > deadline:
+                    return answer
+            time.sleep(pause)
+            pause = min(pause * 4, _LONGEST_PAUSE_SECONDS)
+
+    def _look_again(self) -> None:
+        if self._revive is None:
+            return
+        target = self._revive()
+        if target != self.target:
+            self.target = target
+            self._cache = self._cache_of(target)
+
+    def _unreachable(self, lost: NoAnswer) -> RunvoyError:
+        return RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            f"no answer from {lost.host}: {lost.reason}",
+            f"Check the network and the endpoint {self.target.endpoint}, then try again.",
+        )
+
+    def _error_of(self, answer: Answer) -> RunvoyError:
+        return control.parse_error(answer.body) or RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            f"{self.target.endpoint} answered {answer.status}, and not as a runvoy deployment does",
+            "Check the endpoint; a proxy may stand before it.",
+        )
+
+
+def _is_success(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
+
+
+def _upload_error(answer: Answer) -> RunvoyError:
+    known = control.parse_error(answer.body)
+    if known is not None:
+        return known
+    # S3 explains itself in XML: <Error><Code>EntityTooLarge</Code><Message>…
+    text = answer.body[:4096].decode(errors="replace")
+    parts = [match.group(1) for tag in ("Code", "Message") if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text))]
+    code = ErrorCode.TOO_LARGE if "EntityTooLarge" in parts else ErrorCode.UNAVAILABLE
+    return RunvoyError(
+        code, f"the inbox refused the upload with {answer.status}: {': '.join(parts) or 'no reason given'}"
+    )
+
+
+def multipart_form(fields: Mapping[str, str], file: bytes, content_type: str, boundary: str) -> bytes:
+    """A form in the order that presigned POST policies ask for: the fields, then the file."""
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="request"\r\n'
+    head += f"Content-Type: {content_type}\r\n\r\n"
+    return head.encode() + file + f"\r\n--{boundary}--\r\n".encode()
+
+
+def digest(sealed: bytes) -> str:
+    """The SHA-256 of an object, in hex, under which its receipt lies."""
+    return hashlib.sha256(sealed).hexdigest()

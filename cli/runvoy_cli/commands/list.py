@@ -1,0 +1,82 @@
+"""`runvoy list`: executions, newest first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from runvoy_cli.client import Client
+from runvoy_cli.options import new_app
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.render import age, columns, command_text, print_json, print_line, ran_for
+from runvoy_cli.session import open_session
+from runvoy_protocol.control import ExecutionsPage
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus, exit_code_of
+
+DEFAULT_LIMIT = 20
+_PAGE = 100
+_HEADER = ("ID", "STATE", "EXIT", "AGE", "RAN", "OWNER", "COMMAND")
+app = new_app()
+
+
+@app.command(epilog="Example: runvoy list --status running --label team=data")
+def list_executions(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only in this state, e.g. RUNNING. Repeatable.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(metavar="USER", help="Only this user's; `me` for your own.")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME[=VALUE]", help="Only with this label, or this value of it.")
+    ] = None,
+) -> None:
+    """List executions, newest first.
+
+    With --json one array of the executions' statuses.
+    """
+    query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label or ""}
+    client = open_session(context.obj).client
+    found = _pages(client, {name: value for name, value in query.items() if value}, limit)
+    if context.obj.json:
+        print_json(found)
+        return
+    now = datetime.now(UTC)
+    for line in columns(_HEADER, [_row(one, now) for one in found]) if found else []:
+        print_line(line)
+
+
+def _state(text: str) -> str:
+    wanted = text.strip().upper().replace("-", "_")
+    if wanted not in State.__members__:
+        raise UsageProblem(f"{text!r} is no state", f"The states are {', '.join(State.__members__)}.")
+    return wanted
+
+
+def _pages(client: Client, query: dict[str, str], limit: int) -> list[ExecutionStatus]:
+    found: list[ExecutionStatus] = []
+    after: str | None = None
+    while len(found) < limit:
+        paging = {"limit": str(min(limit - len(found), _PAGE))} | ({"after": after} if after else {})
+        page = client.ask(ExecutionsPage, "GET", "/executions", query={**query, **paging})
+        found.extend(page.executions)
+        after = page.after
+        if after is None:
+            break
+    return found[:limit]
+
+
+def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:
+    text = command_text(one.command)
+    return (
+        one.execution_id,
+        one.state.value,
+        str(exit_code_of(one)) if one.is_terminal else "",
+        age(one.admitted_at, now),
+        ran_for(one, now),
+        one.owner,
+        f"{one.name}: {text}" if one.name else text,
+    )

@@ -1,0 +1,215 @@
+"""`runvoy local`: the embedded stack on this machine, whatever deployment is configured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import deque
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from runvoy_cli import config
+from runvoy_cli.cache import Cache
+from runvoy_cli.client import Client, Target
+from runvoy_cli.embedded import Embedded, Endpoint
+from runvoy_cli.files import told_about
+from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.render import Console, TerminalFilter, facts, print_json, print_line
+from runvoy_cli.transport import Transport
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+STOP_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
+_RUNNING = ("STARTING", "RUNNING", "TERMINATING")
+app = new_app()
+
+
+@app.callback(epilog="Example: runvoy local status")
+def local() -> None:
+    """The embedded stack: what runs commands on this machine when no deployment is configured.
+
+    It starts by itself with the first command. Its state is in the folder `local` of RUNVOY_HOME (~/.runvoy).
+    """
+
+
+@app.command(epilog="Example: runvoy local up")
+def up(context: typer.Context) -> None:
+    """Start the stack, if it does not run."""
+    stack = _stack(context.obj)
+    stack.ensure()
+    _show(_facts_of(stack, context.obj), context.obj)
+
+
+@app.command(epilog="Example: runvoy local down")
+def down(context: typer.Context) -> None:
+    """Stop the stack. Commands that run go on; the next command starts the stack again, and it takes in their output."""
+    was_running = _stop(_stack(context.obj))
+    if context.obj.json:
+        print_json({"running": False, "was_running": was_running})
+    else:
+        print_line("stopped; running commands go on" if was_running else "the stack was not running")
+
+
+@app.command(epilog="Example: runvoy --json local status")
+def status(context: typer.Context) -> None:
+    """Show whether the stack runs, where, and what is in it.
+
+    Nothing is started for it. Exit code 0 either way: `running` in the JSON tells.
+    """
+    _show(_facts_of(_stack(context.obj), context.obj), context.obj)
+
+
+@app.command(epilog="Example: runvoy local logs --tail 50")
+def logs(
+    context: typer.Context,
+    tail: Annotated[int, typer.Option(metavar="N", min=0, help="The last N lines.")] = 100,
+) -> None:
+    """Print the end of the stack's own log (not a command's: that is `runvoy logs`)."""
+    stack = _stack(context.obj)
+    with told_about(stack.home):
+        try:
+            with stack.log_path.open("rb") as file:
+                lines = list(deque(file, maxlen=tail))
+        except FileNotFoundError:
+            lines = []
+    if context.obj.json:
+        print_json({"path": str(stack.log_path), "lines": [line.decode(errors="replace").rstrip() for line in lines]})
+        return
+    content = b"".join(lines)
+    sys.stdout.buffer.write(TerminalFilter().feed(content) if sys.stdout.isatty() else content)
+
+
+@app.command(epilog="Example: runvoy local reset --yes")
+def reset(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while commands run; they go on, seen by nobody.")
+    ] = False,
+) -> None:
+    """Stop the stack and remove all its state: executions, logs, secrets, locks and this machine's key."""
+    stack = _stack(context.obj)
+    if not stack.folder.exists():
+        _told_reset(context.obj, "there is nothing to remove", removed=False)
+        return
+    if not force:
+        _refuse_while_running(stack, context.obj)
+    if not yes:
+        _confirm(stack)
+    with told_about(stack.home), stack.start_lock():
+        _stop_locked(stack)
+        shutil.rmtree(stack.folder)
+    _told_reset(context.obj, f"removed {stack.folder}", removed=True)
+
+
+def _stack(settings: Settings) -> Embedded:
+    console = Console(settings)
+    return Embedded(config.home(), Transport(console.trace if settings.debug else None), console.warn)
+
+
+def _facts_of(stack: Embedded, settings: Settings) -> dict[str, Any]:
+    """What `status` shows."""
+    target = stack.existing_target()
+    if target is None:
+        return {"running": False, "data_directory": str(stack.folder)}
+    return {"running": True, **_ask_stack(stack, target, settings)}
+
+
+def _ask_stack(stack: Embedded, target: Target, settings: Settings) -> dict[str, Any]:
+    limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+    client = Client(target, lambda of: Cache(stack.home, of.endpoint, of.signing_key.key_id), Transport(), limit)
+    answer: dict[str, Any] = msgspec.json.decode(client.call("GET", "/stack"))
+    return answer
+
+
+def _show(found: dict[str, Any], settings: Settings) -> None:
+    if settings.json:
+        print_json(found)
+        return
+    counts: dict[str, int] = found.get("counts", {})
+    pairs = [
+        ("stack", f"running, pid {found['pid']}" if found["running"] else "not running"),
+        ("endpoint", found.get("endpoint", "")),
+        ("version", found.get("version", "")),
+        ("data", found["data_directory"]),
+        ("executions", ", ".join(f"{count} {state}" for state, count in counts.items())),
+    ]
+    for line in facts(pairs):
+        print_line(line)
+
+
+def _stop(stack: Embedded) -> bool:
+    """Stop the stack; whether it ran."""
+    if not stack.folder.exists():
+        return False
+    with told_about(stack.home), stack.start_lock():
+        return _stop_locked(stack)
+
+
+def _stop_locked(stack: Embedded) -> bool:
+    """Under start.lock, so that no client starts the next one meanwhile."""
+    endpoint = stack.probe()
+    if endpoint is None and not stack.is_held():
+        return False
+    if endpoint is None:
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            "a process of the embedded stack lives but does not answer, so its pid cannot be trusted",
+            f"Find who holds it with: fuser {stack.folder / 'stack.lock'}",
+        )
+    _end(stack, endpoint)
+    return True
+
+
+def _end(stack: Embedded, endpoint: Endpoint) -> None:
+    try:
+        os.kill(endpoint.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    deadline = time.monotonic() + STOP_SECONDS
+    while stack.is_held():
+        if time.monotonic() > deadline:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"the stack (pid {endpoint.pid}) did not stop within {STOP_SECONDS:.0f} s",
+                f"Look at {stack.log_path}; kill -9 {endpoint.pid} loses nothing.",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _refuse_while_running(stack: Embedded, settings: Settings) -> None:
+    """Commands may run while the stack does not, so it is started to tell."""
+    try:
+        counts: dict[str, int] = _ask_stack(stack, stack.ensure(), settings).get("counts", {})
+    except RunvoyError as error:
+        raise RunvoyError(
+            error.code,
+            f"whether commands run cannot be found out: {error.message}",
+            "`runvoy local reset --force` removes the state all the same.",
+        ) from error
+    running = sum(counts.get(state, 0) for state in _RUNNING)
+    if running:
+        raise RunvoyError(
+            ErrorCode.CONFLICT,
+            f"{running} command{'s' if running > 1 else ''} still running (`runvoy list`)",
+            "Wait for them, or use --force: they go on, seen by nobody.",
+        )
+
+
+def _confirm(stack: Embedded) -> None:
+    if not sys.stdin.isatty():
+        raise UsageProblem("there is no terminal to ask on", "Give --yes to remove everything without being asked.")
+    typer.confirm(f"Remove {stack.folder} with all executions, logs, secrets and the key?", abort=True, err=True)
+
+
+def _told_reset(settings: Settings, text: str, removed: bool) -> None:
+    if settings.json:
+        print_json({"removed": removed})
+    else:
+        print_line(text)

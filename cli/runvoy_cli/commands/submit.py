@@ -1,0 +1,72 @@
+"""`runvoy submit`: make a request durable, print its id, leave."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from runvoy_cli import request, submitting
+from runvoy_cli.follow import Follower
+from runvoy_cli.options import new_app
+from runvoy_cli.problems import GaveUp, Refused
+from runvoy_cli.render import print_json, print_line
+from runvoy_cli.session import Session, open_session
+from runvoy_protocol.errors import RunvoyError
+
+RECEIPT_SECONDS = 5.0
+TIMEOUT_HELP = request.TIMEOUT_HELP
+prepare = request.prepare
+app = new_app()
+
+
+@app.command(
+    cls=request.LiteralCommand,
+    context_settings={"allow_interspersed_args": False},
+    epilog="Example: id=$(runvoy submit --lock prod --timeout 30m -- terraform apply -auto-approve)",
+)
+def submit(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="CMD...", show_default=False)] = None,
+) -> int:
+    """Submit a command and print its execution id, once the request is durable.
+
+    Options stand before CMD; after its first word everything is the command's own. One word is a line for /bin/sh,
+    several are an argv and are kept exactly. RUNVOY_USER_X=... in the environment becomes X for the command.
+
+    With --id the decision is waited for, 5 s at most: a refusal, a conflicting id above all, exits 121 (122 for a held
+    lock). Without it the exit code is 0, 1, or 2 for a mistake on the command line.
+    """
+    command = request.command_of(context, words)
+    session = open_session(context.obj, calls_are_limited=False)
+    prepared = submitting.prepare(context, command, session)
+    submitted = submitting.send(session, prepared.request)
+    refusal = _refusal(session, submitted) if prepared.has_chosen_id else None
+    if refusal is not None and session.client.learn_time(refusal):
+        refusal = _refusal(session, submitting.send(session, prepared.request))
+    if refusal is not None:
+        refusal.details.setdefault("execution_id", submitted.execution_id)
+        raise Refused(refusal)
+    if context.obj.json:
+        print_json({"execution_id": submitted.execution_id})
+    else:
+        print_line(submitted.execution_id)
+    return 0
+
+
+def _refusal(session: Session, submitted: submitting.Submitted) -> RunvoyError | None:
+    """The refusal of a request, if one is told within 5 s; None if it was accepted or nothing is known yet."""
+    follower = Follower(
+        session.client,
+        submitted.execution_id,
+        deadline=time.monotonic() + RECEIPT_SECONDS,
+        object_sha256=submitted.object_sha256,
+    )
+    try:
+        follower.receipt()
+    except GaveUp:
+        session.console.remark("not decided yet; `runvoy wait` tells what becomes of it")
+    except RunvoyError as error:
+        return error
+    return None

@@ -1,0 +1,87 @@
+"""`runvoy wait`: wait for executions and exit with their code."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from runvoy_cli.follow import Follower
+from runvoy_cli.options import new_app
+from runvoy_cli.problems import GaveUp, UsageProblem
+from runvoy_cli.render import print_json, result_json, show_error, summary
+from runvoy_cli.session import Session, open_session
+from runvoy_cli.values import execution_id
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.status import EXIT_GAVE_UP, exit_code_of
+
+TIMEOUT_HELP = "How long to wait for all of them, then give up with 120; 0 looks once.  [default: no limit]"
+app = new_app()
+
+
+@app.command(epilog="Example: runvoy wait --timeout 15m $(runvoy submit -- make test)")
+def wait(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
+) -> int:
+    """Wait until executions have ended, and exit with the command's code.
+
+    Several: 0 if all succeeded, else the code of the first, in the order given, that did not. One line for each goes to
+    stderr; with --json one object for each goes to stdout.
+
+    What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
+    124 timed out, 125 runvoy or the platform failed.
+    """
+    wanted = list(_wanted(ids))
+    session = open_session(context.obj, calls_are_limited=False)
+    limit = context.obj.timeout_seconds
+    deadline = None if limit is None else time.monotonic() + limit
+    first_failure = 0
+    for one in wanted:
+        code = _wait_for(one, session, deadline, context.obj.json)
+        first_failure = first_failure or code
+    return first_failure
+
+
+def _wanted(texts: list[str]) -> Iterator[str]:
+    for text in texts:
+        if text != "-":
+            yield execution_id(text)
+            continue
+        found = sys.stdin.read().split()
+        if not found:
+            # Not success: an empty pipe is what a failed `submit` leaves.
+            raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
+        yield from (execution_id(line) for line in found)
+
+
+def _wait_for(one: str, session: Session, deadline: float | None, as_json: bool) -> int:
+    follower = Follower(session.client, one, deadline=deadline)
+    try:
+        status = follower.wait()
+    except GaveUp:
+        if as_json:
+            print_json(_given_up(one, follower))
+        session.console.say(f"{one} gave up waiting; it goes on")
+        return EXIT_GAVE_UP
+    except RunvoyError as error:
+        if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
+            raise
+        error.details.setdefault("execution_id", one)
+        show_error(error, as_json)
+        return error.exit_code
+    if as_json:
+        print_json(result_json(status))
+    else:
+        session.console.say(summary(status, datetime.now(UTC)))
+    return exit_code_of(status)
+
+
+def _given_up(one: str, follower: Follower) -> dict[str, object]:
+    if follower.status is not None:
+        return result_json(follower.status, EXIT_GAVE_UP)
+    return {"execution_id": one, "state": None, "exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "status": None}

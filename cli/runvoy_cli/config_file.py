@@ -1,0 +1,139 @@
+"""config.yaml: read with a line for every complaint, written whole and at once.
+
+Apart from config.py because it imports yaml, which a machine without a config file need not wait for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from runvoy_cli import values
+from runvoy_cli.problems import UsageProblem
+
+FIELDS = ("endpoint", "deployment_id", "api_key", "web_url", "timeout")
+_INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixture of two deployments helps nobody
+_STRING = "tag:yaml.org,2002:str"
+_INTEGER = "tag:yaml.org,2002:int"
+
+
+class ConfigFile(NamedTuple):
+    top: dict[str, str]
+    profiles: dict[str, dict[str, str]]
+
+    def settings(self, profile: str | None, path: Path) -> dict[str, str]:
+        """The values of a profile, or of the top level; UsageProblem if there is no such profile."""
+        if profile is None:
+            return self.top
+        if profile not in self.profiles:
+            known = ", ".join(sorted(self.profiles)) or "none"
+            raise UsageProblem(
+                f"{path} has no profile {profile!r}; its profiles: {known}",
+                f"Make it with `runvoy configure --profile {profile}`.",
+            )
+        inherited = {name: self.top[name] for name in _INHERITED if name in self.top}
+        return {**inherited, **self.profiles[profile]}
+
+
+def load(path: Path) -> ConfigFile:
+    """Read and check the file; UsageProblem with the line of the first mistake."""
+    try:
+        text = path.read_bytes().decode()
+        root = yaml.compose(text, Loader=_loader())
+    except OSError as error:
+        raise UsageProblem(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{path} is not valid UTF-8 (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        raise UsageProblem(f"{path}{_line_of(error)}: this is no valid YAML: {_problem_of(error)}") from error
+    top: dict[str, str] = {}
+    profiles: dict[str, dict[str, str]] = {}
+    if root is None:
+        return ConfigFile(top, profiles)
+    for name, key, value in _entries(root, path):
+        if name == "profiles":
+            for profile, _, body in _entries(value, path):
+                profiles[profile] = _fields(body, path)
+        else:
+            top[name] = _field(name, key, value, path, (*FIELDS, "profiles"))
+    return ConfigFile(top, profiles)
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it was built
+    return loader
+
+
+def _fields(node: yaml.Node, path: Path) -> dict[str, str]:
+    return {name: _field(name, key, value, path, FIELDS) for name, key, value in _entries(node, path)}
+
+
+def _entries(node: yaml.Node, path: Path) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _mistake(path, node, "`name: value` pairs are expected here")
+    seen: set[str] = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _mistake(path, key, "a name is expected here")
+        if key.value in seen:
+            raise _mistake(path, key, f"{key.value!r} stands here a second time")
+        seen.add(key.value)
+        yield key.value, key, value
+
+
+def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple[str, ...]) -> str:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
+        raise _mistake(path, key, f"there is no setting {name!r}", f"{hint}The settings are: {', '.join(known)}.")
+    is_text = isinstance(value, yaml.ScalarNode) and value.tag in (_STRING, _INTEGER)
+    if not is_text or (value.tag == _INTEGER and name != "timeout"):
+        kind = (
+            "a duration such as 10m" if name == "timeout" else "text; put it in quotes if it looks like something else"
+        )
+        raise _mistake(path, value, f"{name} must be {kind}")
+    if not value.value.strip():
+        raise _mistake(path, value, f"{name} is empty")
+    if name != "timeout":
+        return str(value.value)
+    try:
+        return str(values.duration(value.value))
+    except UsageProblem as problem:
+        raise _mistake(path, value, f"timeout: {problem.message}", problem.hint) from problem
+
+
+def _mistake(path: Path, node: yaml.Node, what: str, hint: str = "") -> UsageProblem:
+    return UsageProblem(
+        f"{path}, line {node.start_mark.line + 1}: {what}", hint or "Mend it, or run `runvoy configure`."
+    )
+
+
+def _line_of(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
+
+
+def _problem_of(error: yaml.YAMLError) -> str:
+    # Not str(error): that quotes the line, and the line may hold the API key.
+    return str(getattr(error, "problem", None) or "it holds characters that are not allowed")
+
+
+def save(path: Path, profile: str | None, changed: Mapping[str, str]) -> None:
+    """Set values of one profile (None: the top level), keep everything else; whole or not at all, mode 0600."""
+    real = Path(os.path.realpath(path))  # a link into somebody's dotfiles stays a link
+    current = load(real) if real.exists() else ConfigFile({}, {})
+    if profile is None:
+        current.top.update(changed)
+    else:
+        current.profiles.setdefault(profile, {}).update(changed)
+    document: dict[str, object] = {**current.top}
+    if current.profiles:
+        document["profiles"] = current.profiles
+    from runvoy_cli.files import write_private
+
+    write_private(real, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())

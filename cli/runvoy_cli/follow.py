@@ -1,0 +1,271 @@
+"""Waiting for executions and following their logs, by reads of the outbox.
+
+A gateway honours `Prefer: wait=N`: a read blocks until its object, or a sibling of the same execution, changes. S3
+ignores it and answers at once. So a read that comes back early and brings no news is followed by a pause that grows
+from 100 ms to 1 s; news sets it back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from runvoy_cli.client import Client
+from runvoy_cli.problems import GaveUp
+from runvoy_cli.transport import Answer, NoAnswer
+from runvoy_protocol import logs
+from runvoy_protocol.control import OutboxGrant
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.logs import LogRecord
+from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus
+
+WAIT_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached while we follow
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+_OK = 200
+_TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after its status
+
+OnStatus = Callable[[ExecutionStatus], None]
+OnRecord = Callable[[LogRecord], None]
+
+
+class Follower:
+    """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
+
+    `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        execution_id: str,
+        *,
+        deadline: float | None = None,
+        object_sha256: str | None = None,
+        on_status: OnStatus | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.execution_id = execution_id
+        self.status: ExecutionStatus | None = None
+        self._client = client
+        self._deadline = deadline
+        self._object_sha256 = object_sha256
+        self._on_status = on_status
+        self._clock = clock
+        self._sleep = sleep
+        self._grant: OutboxGrant | None = None
+        self._status_etag = ""
+        self._next_chunk = 1
+        self._log_is_complete = False
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._lost_since: float | None = None
+
+    def receipt(self) -> Receipt | None:
+        """Wait until the request is decided; its receipt if this client saw it, None if it is admitted.
+
+        Raises the refusal as an error, and NOT_FOUND for an id nobody submitted.
+        """
+        while True:
+            grant = self._regrant()
+            if grant.state == "admitted":
+                return grant.receipt
+            receipt = grant.receipt or self._pending_receipt(grant)
+            if receipt is not None:
+                return _accepted(receipt)
+            self._check_deadline()
+
+    def wait(self) -> ExecutionStatus:
+        """Wait for the execution's end."""
+        self.receipt()
+        self._read_status()
+        while self.status is None or not self.status.is_terminal:
+            self._check_deadline()
+            began = self._clock()
+            if not self._read_status(wait=True):
+                self._rest_if_early(began)
+        return self.status
+
+    def follow(self, on_record: OnRecord) -> ExecutionStatus:
+        """Hand out the log as it grows, all of it, and wait for the execution's end."""
+        self.receipt()
+        self._read_status()
+        while self.status is None or not self.status.is_terminal:
+            self._check_deadline()
+            self._await_news(on_record)
+        self._drain(on_record)
+        tail_deadline = self._clock() + _TAIL_SECONDS
+        while not self.log_is_whole and self._clock() < tail_deadline:
+            self._rest()
+            self._drain(on_record)
+        return self.status
+
+    def read_now(self, on_record: OnRecord) -> ExecutionStatus | None:
+        """Hand out the log as far as it is there, without waiting; None while the request is not decided."""
+        grant = self._regrant()
+        if grant.state != "admitted":
+            if grant.receipt is not None:
+                _accepted(grant.receipt)
+            return None
+        self._read_status()
+        self._drain(on_record)
+        return self.status
+
+    @property
+    def log_is_whole(self) -> bool:
+        """Whether all of an ended execution's log was handed out."""
+        if self._log_is_complete:
+            return True
+        if self.status is None or not self.status.is_terminal:
+            return False
+        # No count: the log was never completed, the run never began or its task was lost. What is there was read.
+        return self.status.chunks is None or self._next_chunk > self.status.chunks
+
+    def _await_news(self, on_record: OnRecord) -> None:
+        """One blocking read of what changes next, then a look at the other.
+
+        Before the run that is the status; during it the next chunk, for the last chunk comes before the end's status.
+        A change between two reads would otherwise be noticed only when the blocking one ends.
+        """
+        began = self._clock()
+        is_running = self.status is not None and self.status.state in (State.RUNNING, State.TERMINATING)
+        if is_running and not self._log_is_complete:
+            is_news = self._take_chunk(on_record, wait=True) or self._read_status()
+        else:
+            is_news = self._read_status(wait=True) or self._take_chunk(on_record)
+        if not is_news:
+            self._rest_if_early(began)
+
+    def _drain(self, on_record: OnRecord) -> None:
+        while self._take_chunk(on_record):
+            pass
+
+    def _take_chunk(self, on_record: OnRecord, wait: bool = False) -> bool:
+        """Read the next chunk and hand it out; whether there was one."""
+        if self._log_is_complete:
+            return False
+        answer = self._read(self._chunk_url, wait_seconds=self._span() if wait else 0.0)
+        if answer is None or answer.status != _OK:
+            return False
+        try:
+            records = logs.decode_chunk(answer.body)
+        except RunvoyError as error:
+            # Its writer may be the command itself: what cannot be read is told about, and the rest goes on.
+            text = f"chunk {self._next_chunk} of the log cannot be read: {error.message}\n"
+            records = [LogRecord(n=0, t=0, s="sys", m=text)]
+        self._next_chunk += 1
+        self._pause = _FIRST_PAUSE_SECONDS
+        for record in records:
+            self._log_is_complete = self._log_is_complete or record.end
+            if record.data:
+                on_record(record)
+        return True
+
+    def _read_status(self, wait: bool = False) -> bool:
+        """Read status.json; whether it was news."""
+        answer = self._read(self._status_url, self._status_etag, self._span() if wait else 0.0)
+        if answer is None or answer.status != _OK:
+            return False
+        self._status_etag = answer.etag
+        status = self._client.parse(answer.body, ExecutionStatus)
+        if self.status is not None and status.record_version <= self.status.record_version:
+            return False
+        self.status = status
+        self._pause = _FIRST_PAUSE_SECONDS
+        if self._on_status is not None:
+            self._on_status(status)
+        return True
+
+    def _pending_receipt(self, grant: OutboxGrant) -> Receipt | None:
+        """Wait a while for the receipt of a pending request."""
+        began = self._clock()
+        url = grant.receipt_url
+        answer = self._read(lambda: url, wait_seconds=self._span()) if url is not None else None
+        if answer is None or answer.status != _OK:
+            self._rest_if_early(began)
+            return None
+        return self._client.parse(answer.body, Receipt)
+
+    def _read(self, url_of: Callable[[], str | None], etag: str = "", wait_seconds: float = 0.0) -> Answer | None:
+        """One read: 200, 304 or 404; None if there was no such answer, and the next read is to have a new grant."""
+        try:
+            url = url_of()
+            if url is None:
+                return None
+            answer = self._client.read(url, etag, wait_seconds)
+        except NoAnswer as lost:
+            if not lost.reused:
+                self._grant = None  # the embedded stack may come back on another port
+                self._endure(lost.host, lost.reason)
+            return None
+        except RunvoyError as error:
+            if error.code is not ErrorCode.UNAVAILABLE:
+                raise
+            self._endure("the deployment", error.message)
+            return None
+        if answer.status in (_OK, 304, 404):
+            self._lost_since = None
+            return answer
+        self._grant = None  # 403: it has expired
+        self._endure(url.split("/")[2], f"a read was answered with {answer.status}")
+        return None
+
+    def _endure(self, host: str, reason: str) -> None:
+        """Bear with a read that failed: at once the first time, with pauses after that, and not for ever."""
+        if self._lost_since is None:
+            self._lost_since = self._clock()
+            return
+        if self._clock() - self._lost_since > PATIENCE_SECONDS:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"{host} cannot be read any more: {reason}",
+                f"The execution goes on; come back with `runvoy logs --follow {self.execution_id}`.",
+            )
+        self._rest()
+
+    def _regrant(self) -> OutboxGrant:
+        self._grant = self._client.outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
+        return self._grant
+
+    def _admitted(self) -> OutboxGrant:
+        return self._grant or self._regrant()
+
+    def _status_url(self) -> str | None:
+        return self._admitted().status_url
+
+    def _chunk_url(self) -> str | None:
+        index = self._next_chunk - self._admitted().from_chunk
+        if not 0 <= index < len(self._admitted().chunk_urls):
+            index = self._next_chunk - self._regrant().from_chunk
+        urls = self._admitted().chunk_urls
+        return urls[index] if 0 <= index < len(urls) else None
+
+    def _span(self) -> float:
+        """How long a read may wait: less where the deadline is near."""
+        if self._deadline is None:
+            return WAIT_SECONDS
+        return max(0.0, min(WAIT_SECONDS, self._deadline - self._clock()))
+
+    def _rest_if_early(self, began: float) -> None:
+        if self._clock() - began < WAIT_SECONDS / 2:
+            self._rest()
+
+    def _rest(self) -> None:
+        left = self._pause if self._deadline is None else self._deadline - self._clock()
+        self._sleep(max(0.0, min(self._pause, left)))
+        self._pause = min(self._pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+    def _check_deadline(self) -> None:
+        # Never before the first look, so that `--timeout 0` asks how it stands.
+        if self._deadline is not None and self._clock() >= self._deadline:
+            raise GaveUp
+
+
+def _accepted(receipt: Receipt) -> Receipt:
+    refusal = receipt.error()
+    if refusal is not None:
+        raise refusal
+    return receipt

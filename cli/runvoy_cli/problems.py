@@ -1,0 +1,31 @@
+"""What ends a command otherwise than by an error of the deployment."""
+
+from __future__ import annotations
+
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a shell shows for any other program whose reader went away
+
+
+class UsageProblem(RunvoyError):
+    """The command line, the environment or the configuration is wrong; nothing was sent. Exit 2 in every command."""
+
+    def __init__(self, message: str, hint: str = "", code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
+        super().__init__(code, message, hint or "See `runvoy --help`, or `--help` after the command's name.")
+
+    def __reduce__(self) -> tuple[type[UsageProblem], tuple[str, str, ErrorCode]]:  # type: ignore[override]
+        return type(self), (self.message, self.hint, self.code)
+
+
+class GaveUp(Exception):
+    """`--timeout` passed while waiting; the execution goes on. Exit 120."""
+
+
+class Refused(Exception):
+    """A refusal that a command waited for: its own exit code counts, in `submit` too."""
+
+    def __init__(self, error: RunvoyError) -> None:
+        super().__init__(str(error))
+        self.error = error

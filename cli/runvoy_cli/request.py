@@ -1,0 +1,194 @@
+"""The options of `run` and `submit`, and the run request they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from runvoy_cli import values
+from runvoy_cli.problems import UsageProblem
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.requests import GitSource, RunRequest, check
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, Parameter
+
+LIFETIME = timedelta(minutes=15)
+_META = "runvoy.request"
+_LITERAL = "runvoy.literal"
+
+
+class LiteralCommand(TyperCommand):
+    """A command whose words after its options belong to another program, `--help` too."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        words = ctx.params.get("words") or ()
+        # Whoever wrote `--` said where the command begins; then nothing in it looks like a slip.
+        before = len(given) - len(words) - 1
+        ctx.meta[_LITERAL] = before >= 0 and given[before] == "--"
+        return rest
+
+
+class _Spec(NamedTuple):
+    field: str
+    metavar: str
+    help: str
+    convert: Callable[[Any], Any]
+    is_list: bool = False
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in allowed:
+            raise UsageProblem(f"{text!r} is none of {', '.join(allowed)}", "Choose one of them.")
+        return text
+
+    return convert
+
+
+def _text(text: str) -> str:
+    return values.exact_text(text, "the value")
+
+
+def _texts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_text(text) for text in texts))
+
+
+_OPTIONS = (
+    _Spec("image", "NAME", "The image to run in; without it the deployment's default.", _text),
+    _Spec("lock", "NAME", "A lock to hold while running. Repeatable, up to 8.", _texts, True),
+    _Spec("if_locked", "[wait|fail]", "What to do where a lock is held.  [default: wait]", _choice("wait", "fail")),
+    _Spec("queue_timeout", "DURATION", "How long to wait for locks and room, then end TIMED_OUT.", values.duration),
+    _Spec("env", "NAME=VALUE", "A variable for the command. Repeatable; stronger than --env-file.", list, True),
+    _Spec("env_file", "FILE", "Variables for the command, NAME=VALUE a line. Repeatable; the last wins.", list, True),
+    _Spec("secret", "NAME", "A secret to put into the command's environment. Repeatable.", _texts, True),
+    _Spec("git_repo", "URL", "A repository to clone first; the command runs in it.", _text),
+    _Spec("git_ref", "REF", "The branch, tag or full SHA to check out.", _text),
+    _Spec("git_path", "FOLDER", "The folder of the repository to run in.", _text),
+    _Spec("cpu", "CPU", "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU).", values.cpu_units),
+    _Spec("memory", "SIZE", "Memory, like 512m or 2g, or MiB: 512.", values.memory_mib),
+    _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
+    _Spec("name", "TEXT", "A name for people to read.", _text),
+    _Spec("id", "TEXT", "Names this piece of work: the same text again is the same execution.", str),
+    _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
+)
+TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
+
+
+def prepare(command: Command) -> None:
+    """Give `run` or `submit` the options that make a request."""
+    command.params.extend(
+        TyperOption(
+            param_decls=[f"--{spec.field.replace('_', '-')}"],
+            metavar=spec.metavar,
+            help=spec.help,
+            multiple=spec.is_list,
+            expose_value=False,
+            callback=_storing(spec),
+        )
+        for spec in _OPTIONS
+    )
+
+
+def _storing(spec: _Spec) -> Callable[[Context, Parameter, Any], None]:
+    def store(context: Context, parameter: Parameter, value: Any) -> None:
+        if value is None or (spec.is_list and not value):
+            return
+        try:
+            context.meta.setdefault(_META, {})[spec.field] = spec.convert(value)
+        except UsageProblem as problem:
+            raise typer.BadParameter(f"{problem.message}. {problem.hint}", ctx=context, param=parameter) from None
+
+    return store
+
+
+def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | str:
+    """What to run: one word is a shell's line, several are an argv. UsageProblem where an option came too late."""
+    name = context.info_name
+    if not words:
+        raise UsageProblem("no command is given", f"Write it after the options: runvoy {name} -- make test")
+    exact = values.words(words)
+    if len(exact) == 1:
+        return exact[0]
+    first, second = exact[0], exact[1].partition("=")[0]
+    options = {option for parameter in context.command.params for option in parameter.opts}
+    if not context.meta.get(_LITERAL) and any(map(str.isspace, first)) and second in options:
+        raise UsageProblem(
+            f"{second} stands after the command, where it would be the command's own",
+            f"Options stand before the command: runvoy {name} {second} … {first!r}. "
+            f"If it is meant for the command, put -- before: runvoy {name} -- {first!r} {second} …",
+        )
+    return exact
+
+
+def chosen_id(context: Context, key_id: str) -> str | None:
+    """The execution id that `--id` stands for; None if it was not given."""
+    text = context.meta.get(_META, {}).get("id")
+    return None if text is None else values.chosen_id(text, key_id)
+
+
+def build(
+    context: Context,
+    command: tuple[str, ...] | str,
+    *,
+    deployment_id: str,
+    request_id: str,
+    now: datetime,
+    timeout_seconds: int,
+    environ: Mapping[str, str],
+) -> RunRequest:
+    """The request that the options describe; UsageProblem for what no deployment would accept."""
+    given: dict[str, Any] = context.meta.get(_META, {})
+    request = RunRequest(
+        version=1,
+        deployment_id=deployment_id,
+        request_id=request_id,
+        issued_at=now,
+        expires_at=now + LIFETIME,
+        command=command,
+        image=given.get("image"),
+        env=_environment(given, environ),
+        secrets=given.get("secret", ()),
+        locks=given.get("lock", ()),
+        if_locked=given.get("if_locked", "wait"),
+        timeout_seconds=timeout_seconds,
+        queue_timeout_seconds=given.get("queue_timeout"),
+        cpu=given.get("cpu"),
+        memory_mib=given.get("memory"),
+        git=_git(given),
+        labels=values.pairs("--label", given.get("label", ())),
+        name=given.get("name"),
+        isolation=given.get("isolation", ""),
+    )
+    try:
+        check(request)
+    except RunvoyError as error:
+        hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
+        raise UsageProblem(error.message, hint, error.code) from error
+    return request
+
+
+def _environment(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    found = values.user_environment(environ)
+    for path in given.get("env_file", ()):
+        found.update(values.env_file(Path(path)))
+    found.update(values.pairs("--env", given.get("env", ())))
+    return found
+
+
+def _git(given: Mapping[str, Any]) -> GitSource | None:
+    if "git_repo" in given:
+        return GitSource(given["git_repo"], given.get("git_ref", ""), given.get("git_path", ""))
+    for field in ("git_ref", "git_path"):
+        if field in given:
+            raise UsageProblem(
+                f"--{field.replace('_', '-')} needs --git-repo", "Name the repository with --git-repo URL."
+            )
+    return None

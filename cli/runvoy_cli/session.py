@@ -1,0 +1,45 @@
+"""From the global options to a client of the deployment that is meant."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runvoy_cli import config
+from runvoy_cli.cache import Cache
+from runvoy_cli.client import Client, Target
+from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings
+from runvoy_cli.render import Console
+from runvoy_cli.transport import Transport
+
+
+class Session(NamedTuple):
+    client: Client
+    console: Console
+    default_timeout_seconds: int
+    is_embedded: bool
+
+
+def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
+    """Find the deployment (starting the embedded stack if that is what is meant) and connect a client to it.
+
+    `calls_are_limited`: whether `--timeout` is the limit of a call; in run, submit, wait and logs it means another thing.
+    """
+    console = Console(settings)
+    transport = Transport(console.trace if settings.debug else None)
+    home = config.home()
+    remote = config.resolve(settings.profile, console.warn)
+    default = (remote.timeout_seconds if remote else None) or DEFAULT_TIMEOUT_SECONDS
+    limit = settings.timeout_seconds if calls_are_limited and settings.timeout_seconds is not None else default
+
+    def cache_of(target: Target) -> Cache:
+        return Cache(home, target.endpoint, target.signing_key.key_id)
+
+    if remote is not None:
+        target = Target(remote.endpoint, remote.deployment_id, remote.signing_key)
+        return Session(Client(target, cache_of, transport, limit), console, default, is_embedded=False)
+
+    from runvoy_cli.embedded import Embedded
+
+    stack = Embedded(home, transport, console.warn)
+    client = Client(stack.ensure(), cache_of, transport, limit, revive=stack.ensure)
+    return Session(client, console, default, is_embedded=True)

@@ -1,0 +1,58 @@
+"""From a command line to a durable request: what `run` and `submit` share."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from runvoy_cli import request as request_options
+from runvoy_cli.client import digest
+from runvoy_cli.session import Session
+from runvoy_protocol import ids
+from runvoy_protocol.requests import RunRequest, seal_request
+
+if TYPE_CHECKING:
+    from typer._click import Context
+
+
+class Prepared(NamedTuple):
+    """A request before it is sent. `has_chosen_id`: another may have the same id."""
+
+    request: RunRequest
+    has_chosen_id: bool
+
+
+class Submitted(NamedTuple):
+    execution_id: str
+    object_sha256: str
+
+
+def prepare(context: Context, command: tuple[str, ...] | str, session: Session) -> Prepared:
+    """Build the request that the options describe, with its id; nothing is sent."""
+    client = session.client
+    chosen = request_options.chosen_id(context, client.key_id)
+    now = client.now()
+    timeout_seconds = context.obj.timeout_seconds
+    request = request_options.build(
+        context,
+        command,
+        deployment_id=client.target.deployment_id,
+        request_id=chosen or ids.uuid7(now, os.urandom(10)),
+        now=now,
+        timeout_seconds=session.default_timeout_seconds if timeout_seconds is None else timeout_seconds,
+        environ=os.environ,
+    )
+    return Prepared(request, has_chosen_id=chosen is not None)
+
+
+def send(session: Session, request: RunRequest) -> Submitted:
+    """Sign and upload; returns once the request is durable. Its times are taken now, its id stays."""
+    client = session.client
+    now = client.now()
+    current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
+    sealed = seal_request(current, client.target.signing_key)
+    client.upload(request.request_id, sealed)
+    session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
+    return Submitted(request.request_id, digest(sealed))

@@ -1,0 +1,147 @@
+"""HTTP/1.1 on http.client: one kept connection per host, nothing retried, nothing logged that is secret."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+CONNECT_SECONDS = 10.0
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def etag(self) -> str:
+        return self.headers.get("etag", "")
+
+
+class NoAnswer(Exception):
+    """No whole answer came. The request may have been carried out all the same.
+
+    `reused`: it was sent on a kept connection, which the other end may have closed long before.
+    """
+
+    def __init__(self, host: str, reason: str, reused: bool) -> None:
+        super().__init__(f"{host}: {reason}")
+        self.host = host
+        self.reason = reason
+        self.reused = reused
+
+
+def check_url(url: str) -> SplitResult:
+    """The URL's parts; a RunvoyError for anything but https, or http to this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return parts
+    if parts.scheme == "http" and parts.hostname in _LOOPBACK:
+        return parts
+    if parts.scheme == "http" and parts.hostname:
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            f"plain http to {parts.hostname} is refused: commands and their output would travel unprotected",
+            "Use an https:// endpoint.",
+        )
+    raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{url[:200]!r} is no http(s) URL", "Write it like https://host.")
+
+
+class Transport:
+    """Sends requests. Not for several threads."""
+
+    def __init__(self, trace: Callable[[str], None] | None = None) -> None:
+        self._connections: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        self._trace = trace
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout: float,
+        connect_timeout: float = CONNECT_SECONDS,
+    ) -> Answer:
+        """One request, one answer; raises NoAnswer. `timeout` bounds every read, not the whole."""
+        parts = check_url(url)
+        began = time.monotonic()
+        place = (parts.scheme, parts.netloc)
+        connection = self._connections.get(place)
+        reused = connection is not None and connection.sock is not None
+        if connection is None:
+            connection = self._connections[place] = _connection(parts)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            if not reused:
+                connection.timeout = min(timeout, connect_timeout)
+                connection.connect()
+            connection.sock.settimeout(timeout)
+            answer = _exchange(connection, method, target, dict(headers or {}), body)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self._tell(method, parts, f"no answer: {reason_of(error)}", began)
+            raise NoAnswer(parts.netloc, reason_of(error), reused) from error
+        except BaseException:
+            connection.close()  # interrupted halfway: what comes next on it is not ours to read
+            raise
+        self._tell(method, parts, str(answer.status), began)
+        return answer
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def _tell(self, method: str, parts: SplitResult, outcome: str, began: float) -> None:
+        if self._trace is not None:
+            query = "?…" if parts.query else ""  # a presigned URL's query is its signature
+            milliseconds = (time.monotonic() - began) * 1000
+            self._trace(
+                f"{method} {parts.scheme}://{parts.netloc}{parts.path}{query} -> {outcome} ({milliseconds:.0f} ms)"
+            )
+
+
+def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, parts.port)
+    return http.client.HTTPSConnection(host, parts.port)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: dict[str, str], body: bytes | None
+) -> Answer:
+    headers.setdefault("User-Agent", "runvoy")
+    try:
+        connection.request(method, target, body=body, headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server that refuses a body early answers and closes; the answer can still be read.
+        if body is None:
+            raise
+    response = connection.getresponse()
+    raw = response.read(MAX_BODY_BYTES + 1)
+    if len(raw) > MAX_BODY_BYTES:
+        raise http.client.HTTPException(f"the answer is over {MAX_BODY_BYTES:,} bytes")
+    if response.will_close:
+        connection.close()
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, raw)
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason in words, for messages."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the connection was closed before an answer"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
