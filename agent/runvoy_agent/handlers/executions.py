@@ -217,8 +217,8 @@ def _newest_first(call: Call, query: _Query) -> Iterator[tuple[Execution, int, s
     for days in range((newest.date() - oldest.date()).days + 1):
         of_day = store.day(newest - timedelta(days=days))
         streams = [_partition(call, index, partition) for index, partition in _partitions(query, of_day)]
-        for sort, key, execution, version in heapq.merge(*streams, key=lambda row: row[:2], reverse=True):
-            cursor = f"{sort}~{key}"
+        for sort, execution_id, execution, version in heapq.merge(*streams, key=lambda row: row[:2], reverse=True):
+            cursor = f"{sort}~{execution_id}"
             if query.after is None or cursor < query.after:
                 yield execution, version, cursor
 
@@ -235,7 +235,7 @@ def _partition(call: Call, index: str, partition: str) -> Iterator[tuple[str, st
         page = call.ports.records.query(index, partition, after=after, limit=50, descending=True)
         for record in page.records:
             execution = msgspec.json.decode(record.body, type=Execution)
-            yield store.stamp(execution.admitted_at), record.key, execution, record.version
+            yield store.stamp(execution.admitted_at), execution.execution_id, execution, record.version
         after = page.after
         if after is None:
             return
