@@ -26,8 +26,8 @@ def placed(body: bytes, **places: tuple[str, str]) -> Item:
     return Item(body, {index: IndexEntry(*place) for index, place in places.items()})
 
 
-def keys_of(records: Records, index: str, partition: str, **how: bool) -> list[str]:
-    return [record.key for record in records.query(index, partition, **how).records]
+def keys_of(records: Records, index: str, partition: str, descending: bool = False) -> list[str]:
+    return [record.key for record in records.query(index, partition, descending=descending).records]
 
 
 def test_absent_record_is_none(records: Records) -> None:

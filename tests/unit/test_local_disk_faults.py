@@ -1,0 +1,182 @@
+"""A full disk, a read-only one, and a limit on file sizes: Unavailable, nothing torn, and well again afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runvoy_agent.local.objects import FolderObjects
+from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.records import SqliteRecords
+from runvoy_agent.local.secrets import FolderSecrets
+from runvoy_agent.ports import Item, Put, Unavailable
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small file system needs root on Linux")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    path = disk / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return path
+
+
+def until_unavailable(action: Callable[[int], object]) -> int:
+    """How often it worked."""
+    for number in range(10_000):
+        try:
+            action(number)
+        except Unavailable:
+            return number
+    raise AssertionError("the disk never filled")
+
+
+def read_only(disk: Path, yes: bool) -> None:
+    subprocess.run(["mount", "-o", f"remount,{'ro' if yes else 'rw'}", str(disk)], check=True)
+
+
+def test_records_on_a_full_disk(disk: Path) -> None:
+    records = SqliteRecords(disk / "r")
+    records.commit([Put("before", Item(b"b"), 0)])
+    filler = fill(disk)
+    written = until_unavailable(lambda number: records.commit([Put(f"k{number}", Item(bytes(10_000)), 0)]))
+    assert records.get(f"k{written}") is None
+    assert records.get("before") is not None
+    filler.unlink()
+    records.commit([Put(f"k{written}", Item(b"after"), 0)])
+    records.close()
+    records = SqliteRecords(disk / "r")
+    assert [records.get(f"k{number}") is not None for number in range(written + 2)] == [True] * (written + 1) + [False]
+
+
+def test_queue_on_a_full_disk(disk: Path) -> None:
+    queue = SqliteQueue(disk / "q")
+    queue.send("inbox", b"0")
+    filler = fill(disk)
+    sent = until_unavailable(lambda _: queue.send("inbox", bytes(10_000)))
+    filler.unlink()
+    queue.send("inbox", b"after")
+    bodies = []
+    while (message := queue.receive("inbox", 0)) is not None:
+        queue.acknowledge(message.message_id)
+        bodies.append(message.body)
+    assert bodies == [b"0", *[bytes(10_000)] * sent, b"after"]
+
+
+def test_receiving_on_a_read_only_disk(disk: Path) -> None:
+    queue = SqliteQueue(disk / "q")
+    queue.send("inbox", b"a")
+    queue.close()
+    records = SqliteRecords(disk / "r")
+    records.commit([Put("a", Item(b"a"), 0)])
+    records.close()
+    read_only(disk, True)
+    with pytest.raises(Unavailable):
+        SqliteQueue(disk / "q")
+    with pytest.raises(Unavailable):
+        SqliteRecords(disk / "r")
+    read_only(disk, False)
+    message = SqliteQueue(disk / "q").receive("inbox", PATIENCE)
+    assert message is not None
+    assert SqliteRecords(disk / "r").get("a") is not None
+
+
+def test_objects_on_a_full_disk(disk: Path) -> None:
+    objects = FolderObjects(disk / "o", versioned=True)
+    objects.put("same", b"before", content_type="")
+    filler = fill(disk)
+    with pytest.raises(Unavailable, match="space"):
+        objects.put("same", bytes(100_000), content_type="")
+    with pytest.raises(Unavailable, match="space"):
+        objects.put("new/deep/one", bytes(100_000), content_type="", if_absent=True)
+    stored = objects.get("same")
+    assert stored is not None
+    assert stored.data == b"before"
+    assert [info.key for info in objects.list("")] == ["same"]
+    assert list((disk / "o/.tmp").iterdir()) == []
+    filler.unlink()
+    objects.put("new/deep/one", bytes(100_000), content_type="", if_absent=True)
+
+
+def test_objects_and_secrets_on_a_read_only_disk(disk: Path) -> None:
+    objects, secrets = FolderObjects(disk / "o"), FolderSecrets(disk / "s")
+    objects.put("a", b"a", content_type="")
+    secrets.put("a", b"a")
+    read_only(disk, True)
+    for call in (
+        lambda: objects.put("b", b"", content_type=""),
+        lambda: objects.delete("a"),
+        lambda: secrets.put("a", b""),
+        lambda: secrets.delete("a"),
+        lambda: FolderObjects(disk / "new"),
+        lambda: FolderSecrets(disk / "new"),
+    ):
+        with pytest.raises(Unavailable):
+            call()
+    assert objects.get("a") is not None
+    assert secrets.get("a") == b"a"
+    read_only(disk, False)
+    objects.put("b", b"", content_type="")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from runvoy_agent.local.objects import FolderObjects
+from runvoy_agent.local.records import SqliteRecords
+from runvoy_agent.local.secrets import FolderSecrets
+from runvoy_agent.ports import Item, Put, Unavailable
+folder = Path(sys.argv[1])
+records, objects, secrets = SqliteRecords(folder / "r"), FolderObjects(folder / "o"), FolderSecrets(folder / "s")
+records.commit([Put("a", Item(b"a"), 0)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+for call in (
+    lambda: [records.commit([Put(f"k{number}", Item(bytes(20_000)), 0)]) for number in range(100)],
+    lambda: objects.put("a", bytes(500_000), content_type=""),
+    lambda: secrets.put("a", bytes(500_000)),
+):
+    try:
+        call()
+    except Unavailable as error:
+        print(error)
+    else:
+        sys.exit("it was stored")
+assert objects.get("a") is None and secrets.get("a") is None and records.get("a").body == b"a"
+"""
+
+
+def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
+    """The same without root: writes that fail halfway."""
+    ended = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    records = SqliteRecords(tmp_path / "r")
+    kept = [records.get(f"k{number}") is not None for number in range(100)]
+    assert kept == sorted(kept, reverse=True)
+    records.commit([Put("b", Item(bytes(20_000)), 0)])
