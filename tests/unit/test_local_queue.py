@@ -145,15 +145,22 @@ def test_waiting_receivers_each_get_their_message(tmp_path: Path) -> None:
 
 
 def test_a_receiver_that_leaves_passes_the_watch_on(tmp_path: Path) -> None:
+    """The one that was told of a due time gives up before it; the other, asleep without a limit, must take over."""
     queue = SqliteQueue(tmp_path / "q")
     with ThreadPoolExecutor(2) as pool:
-        patient = pool.submit(queue.receive, "inbox", PATIENCE)
-        hasty = pool.submit(queue.receive, "inbox", 0.1)
-        queue.send("inbox", b"later", delay_seconds=0.4)
-        first, second = hasty.result(PATIENCE), patient.result(PATIENCE)
-    assert first is None
-    assert second is not None
-    assert second.body == b"later"
+        hasty = pool.submit(queue.receive, "inbox", 0.6)
+        assert not hasty.done()
+        time.sleep(0.1)  # the hasty one should sleep first; if it does not, the test is only easier to pass
+        patient = pool.submit(queue.receive, "inbox", None)
+        time.sleep(0.1)
+        queue.send("inbox", b"later", delay_seconds=1.2)
+        try:
+            assert hasty.result(PATIENCE) is None
+            message = patient.result(PATIENCE)
+        finally:
+            queue.close()
+    assert message is not None
+    assert message.body == b"later"
 
 
 def test_an_idle_receiver_sleeps(tmp_path: Path) -> None:

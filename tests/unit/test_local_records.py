@@ -7,6 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -132,40 +135,56 @@ def test_held_lock_is_unavailable_after_a_while(tmp_path: Path) -> None:
     other.close()
 
 
-def test_commit_that_fails_leaves_those_beside_it_alone(tmp_path: Path) -> None:
-    """Commits of several threads share a transaction: each must still stand or fall by itself."""
-    shared = database.Database(tmp_path / "d", "CREATE TABLE t (n INTEGER PRIMARY KEY)", 1)
-    gate, waiting = threading.Event(), threading.Semaphore(0)
-    outcomes: dict[int, str] = {}
+def together(shared: database.Database, actions: Sequence[Callable[[sqlite3.Connection], object]]) -> list[str]:
+    """Commit `actions` in one transaction, by holding the writer until all of them wait; the names of their errors."""
+    gate, holding = threading.Event(), threading.Event()
 
-    def insert(number: int) -> None:
+    def hold(_: sqlite3.Connection) -> None:
+        holding.set()
+        assert gate.wait(30)
+
+    def outcome(action: Callable[[sqlite3.Connection], object]) -> str:
+        try:
+            shared.write(action)
+        except (KeyError, Unavailable) as error:
+            return type(error).__name__
+        return "written"
+
+    with ThreadPoolExecutor(len(actions) + 1) as pool:
+        pool.submit(shared.write, hold)
+        assert holding.wait(30)
+        outcomes = [pool.submit(outcome, action) for action in actions]
+        while len(shared._waiting) < len(actions):
+            time.sleep(0.001)
+        gate.set()
+        return [future.result(30) for future in outcomes]
+
+
+def test_commits_in_one_transaction_stand_or_fall_by_themselves(tmp_path: Path) -> None:
+    shared = database.Database(tmp_path / "d", "CREATE TABLE t (n INTEGER PRIMARY KEY)", 1)
+
+    def insert(number: int) -> Callable[[sqlite3.Connection], object]:
         def action(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO t VALUES (?)", (number,))
             if number % 2:
                 raise KeyError(number)
 
-        try:
-            shared.write(action)
-            outcomes[number] = "written"
-        except KeyError:
-            outcomes[number] = "refused"
+        return action
 
-    def hold(connection: sqlite3.Connection) -> None:
-        waiting.release()
-        assert gate.wait(30)
+    def rows() -> list[int]:
+        with shared.read() as connection:
+            return [row[0] for row in connection.execute("SELECT n FROM t ORDER BY n")]
 
-    holder = threading.Thread(target=lambda: shared.write(hold))
-    holder.start()
-    assert waiting.acquire(timeout=30)
-    threads = [threading.Thread(target=insert, args=(number,)) for number in range(10)]
-    for thread in threads:
-        thread.start()
-    gate.set()
-    for thread in (holder, *threads):
-        thread.join(30)
-    assert outcomes == {number: "refused" if number % 2 else "written" for number in range(10)}
-    with shared.read() as connection:
-        assert [row[0] for row in connection.execute("SELECT n FROM t ORDER BY n")] == [0, 2, 4, 6, 8]
+    assert together(shared, [insert(number) for number in range(6)]) == ["written", "KeyError"] * 3
+    assert rows() == [0, 2, 4]
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    # Nothing that was found out in a transaction that never was may be told as true.
+    assert together(shared, [insert(6), insert(7), fail]) == ["Unavailable"] * 3
+    assert rows() == [0, 2, 4]
+    assert together(shared, [insert(8)]) == ["written"]
 
 
 INCREMENT = """

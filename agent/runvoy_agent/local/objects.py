@@ -22,7 +22,7 @@ from pathlib import Path
 
 from runvoy_agent.local.durable import remove_leftovers, sync, temporary_file, unavailable
 from runvoy_agent.local.grants import Grants
-from runvoy_agent.ports import ObjectInfo, PostPolicy, PreconditionFailed, StoredObject
+from runvoy_agent.ports import ObjectInfo, PostPolicy, PreconditionFailed, StoredObject, Unavailable
 
 MAX_KEY_LENGTH = 512
 _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")  # 200: a version's file name must fit in 255
@@ -111,10 +111,7 @@ class FolderObjects:
         FileNotFoundError if there is no such file, ValueError if it is not a regular one.
         """
         folders, name = _split(object_key)
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise ValueError(f"{path} cannot be adopted: it is not a regular file")
-        with unavailable(f"adopt {object_key}"):
-            descriptor = os.open(path, _FILE)
+        descriptor = _open_to_adopt(path)
         try:
             with unavailable(f"adopt {object_key}"), self._folder(object_key, folders, make=True) as folder:
                 sync(descriptor)  # its content; costs nothing if its writer did that
@@ -234,6 +231,21 @@ class FolderObjects:
     def _keep_version(self, source: Path, folder: int, name: str, version: str) -> None:
         with contextlib.suppress(FileExistsError):  # the same content before
             os.link(source, f".{name}@{version}", dst_dir_fd=folder, follow_symlinks=False)
+
+
+def _open_to_adopt(path: Path) -> int:
+    try:
+        descriptor = os.open(path, _FILE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise ValueError(f"{path} cannot be adopted: {error.strerror}") from error
+        raise Unavailable(f"adopt {path}: {error.strerror}") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ValueError(f"{path} cannot be adopted: it is not a regular file")
 
 
 def _split(object_key: str) -> tuple[list[str], str]:
