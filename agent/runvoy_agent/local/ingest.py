@@ -73,7 +73,7 @@ class SpoolIngest:
                     self._on_event(folder.name, report)
 
     def remove(self, execution_id: str) -> None:
-        """Delete a stopped run's folder, after a last look at its spool, but for the claim.
+        """Delete a stopped run's folder, after a last look at its spool, but for the claim. A run that lives stays.
 
         The claim stays as long as the execution could be launched again: a start that is delivered once more must find
         it. `forget` deletes it, once the execution's record is final and no start of it can be in the queue.
@@ -82,11 +82,10 @@ class SpoolIngest:
         with self._lock(execution_id):
             for report in self._take_in(execution_id):
                 self._on_event(execution_id, report)
-            if not folder.is_dir():
+            if not folder.is_dir() or processes.is_lock_held(folder):
                 return
             # The lock last: with it the run is still found when the stack starts, and removed then.
-            entries = sorted(folder.iterdir(), key=lambda entry: entry.name == processes.LOCK)
-            for entry in entries:
+            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.LOCK):
                 if entry.name != processes.CLAIM:
                     _remove(entry)
             if not (folder / processes.CLAIM).exists():
@@ -105,9 +104,12 @@ class SpoolIngest:
         """Delete a removed run's claim. From here on a start of this execution would run it again."""
         folder = self._runs_folder / execution_id
         with self._lock(execution_id):
-            (folder / processes.CLAIM).unlink(missing_ok=True)
-            if folder.is_dir():
-                folder.rmdir()
+            if not folder.is_dir() or processes.is_lock_held(folder):
+                return
+            # The claim last; beside it there may be the marker of a stop that came before the start.
+            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.CLAIM):
+                _remove(entry)
+            folder.rmdir()
 
     def _lock(self, execution_id: str) -> threading.Lock:
         if not is_execution_id(execution_id):
@@ -142,7 +144,8 @@ class SpoolIngest:
     def _chunks(self, folder: Path) -> list[Path]:
         try:
             paths = sorted(folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            self._warn_of(folder, error)
             return []
         named = [path for path in paths if _CHUNK_NAME.match(path.name) and int(path.name)]
         return [path for path in named if self._fits(path, _MAX_CHUNK_BYTES)]
@@ -151,7 +154,8 @@ class SpoolIngest:
         """Whether this is a file to take in. The command could swap it a moment later, for another file of its own user."""
         try:
             info = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            self._warn_of(path, error)
             return False
         if stat.S_ISREG(info.st_mode) and 0 < info.st_size <= max_bytes:
             return True
@@ -159,6 +163,12 @@ class SpoolIngest:
             self._warned.add(path)
             _log.warning("%s is left out: %s, %d bytes", path, stat.filemode(info.st_mode), info.st_size)
         return False
+
+    def _warn_of(self, path: Path, error: OSError) -> None:
+        """Not being there is no fault; a loop of links or a closed folder is the command's doing."""
+        if not isinstance(error, FileNotFoundError) and path not in self._warned:
+            self._warned.add(path)
+            _log.warning("%s is left out: %s", path, error.strerror)
 
     def _move(self, object_key: str, path: Path) -> bool:
         try:

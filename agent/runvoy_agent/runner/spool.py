@@ -17,6 +17,7 @@ from runvoy_agent.runner.claim import sync_directory
 PENDING_BYTES = 64 * 1024 * 1024
 RETRY_SECONDS = 1.0
 _BELL_RETRY_SECONDS = 0.05
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # these pass, or nothing helps
 
 
 class SpoolGone(Exception):
@@ -34,7 +35,7 @@ class Spool:
         self._pending_bytes = 0
         self._retry_at: float | None = None
         self.failure = ""  # why the last write failed, for the log
-        self._make_folders()
+        self._repair("")
 
     @property
     def is_full(self) -> bool:
@@ -70,13 +71,22 @@ class Spool:
         while not self.is_empty:
             time.sleep(RETRY_SECONDS)
             self._flush()
-        sync_directory(f"{self._folder}/logs")
-        sync_directory(self._folder)
+        self._sync()
         for _ in range(20):
             if self._bell.due is None:
                 return
             time.sleep(_BELL_RETRY_SECONDS)
             self._bell.ring()
+
+    def _sync(self) -> None:
+        try:
+            sync_directory(f"{self._folder}/logs")
+            sync_directory(self._folder)
+        except FileNotFoundError as error:
+            raise SpoolGone(self._folder) from error
+        except OSError as error:
+            # Everything was written; only a machine that loses power now would lose it.
+            print(f"the spool cannot be synced: {error.strerror}", file=sys.stderr, flush=True)
 
     def _flush(self) -> None:
         while self._pending:
@@ -84,7 +94,7 @@ class Spool:
             try:
                 self._write(name, data)
             except OSError as error:
-                self._note(error)
+                self._note(name, error)
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 return
             self._pending.popleft()
@@ -92,41 +102,65 @@ class Spool:
             self._bell.ring()
         self._retry_at = None
 
-    def _note(self, error: OSError) -> None:
-        if error.errno == errno.ENOENT:
-            # The command shares our user and may remove anything; only without the run's folder is there no point.
-            if not os.path.isdir(self._run_dir):  # noqa: PTH112
-                raise SpoolGone(self._run_dir) from error
-            self._make_folders()
+    def _note(self, name: str, error: OSError) -> None:
+        if not os.path.isdir(self._run_dir):  # noqa: PTH112 - pathlib costs start-up time
+            raise SpoolGone(self._run_dir) from error
         reason = error.strerror or repr(error)
         if reason != self.failure:
             print(f"the spool cannot be written: {reason}; trying again every second", file=sys.stderr, flush=True)
         self.failure = reason
+        if error.errno not in _NO_ROOM:
+            self._repair(name)
+
+    def _repair(self, name: str) -> None:
+        """Undo what the command, which shares our user, may have done: or the runner would try for ever."""
+        try:
+            for folder in (self._folder, f"{self._folder}/logs"):
+                if os.path.islink(folder) or not os.path.isdir(folder):  # noqa: PTH112, PTH114
+                    _put_aside(folder)
+            self._make_folders()
+            target = f"{self._folder}/{name}"
+            if os.path.isdir(target):  # noqa: PTH112
+                _put_aside(target)
+        except OSError as error:
+            print(f"the spool cannot be repaired: {error}", file=sys.stderr, flush=True)
 
     def _make_folders(self) -> None:
         for folder in (self._folder, f"{self._folder}/logs"):
             try:
                 os.mkdir(folder, 0o700)  # noqa: PTH102
             except FileExistsError:
-                continue
-            except OSError as error:
-                # The first write fails as well, is kept, and tried again.
-                print(f"cannot make {folder}: {error.strerror}", file=sys.stderr, flush=True)
+                os.chmod(folder, 0o700)  # noqa: PTH101
 
     def _write(self, name: str, data: bytes) -> None:
-        draft = f"{self._folder}/draft"
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        draft = f"{self._folder}/draft.{os.urandom(8).hex()}"  # a name where nothing can wait for us
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            os.fsync(fd)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(draft, f"{self._folder}/{name}")  # noqa: PTH104
         except OSError:
-            os.ftruncate(fd, 0)  # half a file would keep the disk full
+            _remove_if_there(draft)  # half a file would keep the disk full
             raise
-        finally:
-            os.close(fd)
-        os.rename(draft, f"{self._folder}/{name}")  # noqa: PTH104
+
+
+def _remove_if_there(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return
+
+
+def _put_aside(path: str) -> None:
+    try:
+        os.rename(path, f"{path}.{os.urandom(8).hex()}")  # noqa: PTH104
+    except FileNotFoundError:
+        return
 
 
 class Bell:

@@ -130,10 +130,21 @@ def test_loss_is_told(new_run: NewRun, until: Callable[..., None]) -> None:
     assert f"{result['lost_bytes']:,} bytes of output were lost: File too large" in run.output("sys").decode()
 
 
-def test_a_spool_that_the_command_removed(new_run: NewRun) -> None:
-    run = new_run().start("echo a; sleep 0.3; rm -rf ../spool; echo b; exit 4")
-    assert run.wait()["exit_code"] == 4
-    assert (run.folder / "spool/result.json").exists()
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        "rm -rf ../spool",
+        "rm -rf ../spool; touch ../spool",
+        "rm -rf ../spool; ln -s /nowhere ../spool",
+        "rm -rf ../spool/logs; ln -s . ../spool/logs",
+        "mkdir -p ../spool/logs/00000002/x ../spool/result.json",
+        "mkfifo ../spool/draft ../spool/result.json",
+        "chmod 0 ../spool/logs ../spool",
+    ],
+)
+def test_a_command_that_spoils_its_spool(new_run: NewRun, sabotage: str) -> None:
+    run = new_run().start(f"echo a; sleep 0.3; {sabotage}; echo b; exit 4")
+    assert run.wait(20)["exit_code"] == 4
 
 
 def test_a_run_folder_that_was_removed_ends_the_runner(new_run: NewRun) -> None:
