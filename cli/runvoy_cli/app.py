@@ -116,11 +116,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     settings = Settings()
-    # For errors met before the options are parsed; a command's own words do not count.
     group = _group()
     if _COMPLETION_VARIABLE in os.environ:
+        typer.main.get_install_completion_arguments()  # for its effect: it makes Typer's kinds of shells known
         group.main(args=arguments, prog_name=PROGRAM, complete_var=_COMPLETION_VARIABLE, obj=settings)
         return 0
+    if not arguments:
+        sys.stderr.write(group.make_context(PROGRAM, ["--verbose"], obj=settings).get_help() + "\n")
+        return problems.EXIT_USAGE
     invoked = ""
     try:
         context = group.make_context(PROGRAM, arguments, obj=settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from runvoy_cli.files import private_folder, write_private
 from runvoy_protocol.control import InboxGrant
 
 _EXPIRY_MARGIN = timedelta(seconds=60)
+_WEEK_SECONDS = 7 * 24 * 3600
 _OFFSET_LIFETIME = timedelta(hours=1)  # a clock that was wrong may be set meanwhile
 
 
@@ -62,4 +64,13 @@ class Cache:
     def _save(self) -> None:
         with contextlib.suppress(OSError):
             private_folder(self._path.parent)
+            self._forget_the_others()
             write_private(self._path, msgspec.json.encode(self._content), durable=False)
+
+    def _forget_the_others(self) -> None:
+        """Remove what was not touched for a week: deployments come and go, the embedded stack's ports above all."""
+        oldest = time.time() - _WEEK_SECONDS
+        for path in self._path.parent.glob("*.json"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()

@@ -206,9 +206,9 @@ class Client:
         if self._revive is None:
             return
         target = self._revive()
-        if target != self.target:
-            self.target = target
+        if target.endpoint != self.target.endpoint or target.signing_key.key_id != self.key_id:
             self._cache = self._cache_of(target)
+        self.target = target
 
     def _unreachable(self, lost: NoAnswer) -> RunvoyError:
         return RunvoyError(

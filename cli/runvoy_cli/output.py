@@ -78,6 +78,7 @@ class Split:
     def __init__(self) -> None:
         self._out = Stream(sys.stdout.buffer, sys.stdout.isatty())
         self._err = Stream(sys.stderr.buffer, sys.stderr.isatty())
+        self.told = b""  # runvoy's own words so far, so that nobody says them twice
 
     def __call__(self, record: LogRecord) -> None:
         if record.s == "out":
@@ -85,6 +86,7 @@ class Split:
         elif record.s == "err":
             self._err.write(record.data)
         else:
+            self.told += record.data
             self._err.write(prefixed(record.data))
 
 
@@ -123,5 +125,9 @@ class AsJson:
             print_json(line.as_json())
 
 
+_PREFIX = b"runvoy: "
+
+
 def prefixed(data: bytes) -> bytes:
-    return b"".join(b"runvoy: " + line + b"\n" for line in data.splitlines())
+    """runvoy's own words, marked as such; the runner marks them already."""
+    return b"".join(_PREFIX + line.removeprefix(_PREFIX) + b"\n" for line in data.splitlines())

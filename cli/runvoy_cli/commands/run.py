@@ -79,21 +79,22 @@ class _Following:
     def through(self, context: typer.Context, command: tuple[str, ...] | str) -> int:
         self._session = session = open_session(context.obj, calls_are_limited=False)
         prepared = submitting.prepare(context, command, session)
-        as_json = AsJson() if context.obj.json else None
+        sink = AsJson() if context.obj.json else Split()
         try:
-            status = self._attempt(session, prepared, as_json)
+            status = self._attempt(session, prepared, sink)
         except RunvoyError as refusal:
             if not session.client.learn_time(refusal):
                 raise
-            status = self._attempt(session, prepared, as_json)  # once more, by the deployment's clock
+            status = self._attempt(session, prepared, sink)  # once more, by the deployment's clock
         code = exit_code_of(status)
-        if as_json is not None:
-            as_json.finish()
+        if isinstance(sink, AsJson):
+            sink.finish()
             print_json(result_json(status))
-        self._close(session.console, status, code)
+        told = sink.told.decode(errors="replace") if isinstance(sink, Split) else ""
+        self._close(session.console, status, code, told)
         return code
 
-    def _attempt(self, session: Session, prepared: Prepared, as_json: AsJson | None) -> ExecutionStatus:
+    def _attempt(self, session: Session, prepared: Prepared, sink: AsJson | Split) -> ExecutionStatus:
         self._sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         self._durable_id = submitted.execution_id
@@ -104,7 +105,7 @@ class _Following:
             object_sha256=submitted.object_sha256,
             on_status=self._tell,
         )
-        status = follower.follow(as_json or Split())
+        status = follower.follow(sink)
         if not follower.log_is_whole:
             session.console.say("the end of the output is missing; `runvoy logs` may have it later")
         return status
@@ -120,12 +121,10 @@ class _Following:
             self._last_state = text
             self._session.console.remark(text)
 
-    def _close(self, console: Console, status: ExecutionStatus, code: int) -> None:
-        is_by_itself = status.reason in (None, Reason.EXIT, Reason.SIGNAL) and status.state in (
-            State.SUCCEEDED,
-            State.FAILED,
-        )
-        if not is_by_itself:
+    def _close(self, console: Console, status: ExecutionStatus, code: int, told: str) -> None:
+        """Say how it ended where the command did not end it, unless the log has `told` so."""
+        ended_itself = status.reason in (None, Reason.EXIT, Reason.SIGNAL) and status.exit_code is not None
+        if not ended_itself and not (status.message and status.message in told):
             console.say(ending(status))
         duration = ran_for(status, datetime.now(UTC))
         console.remark(f"{status.state.value}, exit code {code}" + (f", {duration}" if duration else ""))
@@ -149,8 +148,10 @@ class _Following:
 def ending(status: ExecutionStatus) -> str:
     """How a run ended that the command itself did not end."""
     text = _ENDINGS.get(status.state, status.state.value)
+    if status.reason is Reason.QUEUE:
+        return f"the command was never started: {status.message or _REASONS[Reason.QUEUE]}"
     if status.reason is Reason.DEADLINE:
-        text += f" after {status.timeout_seconds} s"
-    elif status.reason in _REASONS:
+        return f"{text} after {status.timeout_seconds} s"
+    if status.reason in _REASONS:
         text += f": {_REASONS[status.reason]}"
     return text + (f" ({status.message})" if status.message else "")

@@ -1,0 +1,262 @@
+"""From a command line to a run request: where options may stand, what is literal, what is refused."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+import typer
+
+from runvoy_cli import app, request
+from runvoy_cli.options import Settings
+from runvoy_cli.problems import UsageProblem
+from runvoy_protocol import ids
+from runvoy_protocol.requests import GitSource
+
+NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
+ID = ids.uuid7(NOW, bytes(10))
+
+
+def contexts(*arguments):
+    """The context of the group and of the command, parsed and not run."""
+    settings = Settings()
+    group = app._group()
+    outer = group.make_context("runvoy", list(arguments), obj=settings)
+    name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
+    return settings, command.make_context(name, rest, parent=outer)
+
+
+def build(*arguments, environ=None):
+    settings, context = contexts(*arguments)
+    return request.build(
+        context,
+        request.command_of(context, context.params["words"]),
+        deployment_id="d-1",
+        request_id=ID,
+        now=NOW,
+        timeout_seconds=600 if settings.timeout_seconds is None else settings.timeout_seconds,
+        environ=environ or {},
+    )
+
+
+@pytest.mark.parametrize("name", ["run", "submit"])
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["echo hi"], "echo hi"),
+        (["--", "echo hi"], "echo hi"),
+        (["echo", "hi"], ("echo", "hi")),
+        (["--", "sh", "-c", "exit 7"], ("sh", "-c", "exit 7")),
+        (["sh", "-c", "exit 7"], ("sh", "-c", "exit 7")),
+        (["make", "--help"], ("make", "--help")),
+        (["make", "--timeout", "5"], ("make", "--timeout", "5")),
+        (["make", "--", "--json"], ("make", "--", "--json")),
+        (["--", "--", "x"], ("--", "x")),
+        (["--", "my script", "--timeout", "5"], ("my script", "--timeout", "5")),
+        (["my script", "--other"], ("my script", "--other")),
+        (["printf", "%s", "", "a  b", "*", "$HOME"], ("printf", "%s", "", "a  b", "*", "$HOME")),
+        (["--timeout", "5", "echo", "-n"], ("echo", "-n")),
+    ],
+)
+def test_what_is_run(name, arguments, command):
+    assert build(name, *arguments).command == command
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--timeout=5", "--env", "--json", "--lock=a"])
+def test_an_option_after_a_shell_line_is_a_slip(option):
+    with pytest.raises(UsageProblem, match="stands after the command") as caught:
+        build("run", "echo hi", option, "5")
+    assert "Options stand before the command" in caught.value.hint
+
+
+@pytest.mark.parametrize("arguments", [[], ["--"], ["--timeout", "5"], [""], ["", "x"]])
+def test_no_command(arguments):
+    with pytest.raises(UsageProblem, match=r"no command|command is empty"):
+        build("run", *arguments)
+
+
+def test_every_option_is_in_the_request():
+    made = build(
+        *["run", "--image", "alpine", "--lock", "a", "--lock", "b", "--if-locked", "fail", "--queue-timeout", "1h"],
+        *["--timeout", "1h30m", "--env", "A=1", "--secret", "s", "--git-repo", "https://x.example/r"],
+        *["--git-ref", "main", "--git-path", "infra", "--cpu", "0.5", "--memory", "2g", "--label", "team=data"],
+        *["--name", "deploy", "--isolation", "container", "make"],
+        environ={"RUNVOY_USER_B": "2"},
+    )
+    assert (made.image, made.locks, made.if_locked) == ("alpine", ("a", "b"), "fail")
+    assert (made.queue_timeout_seconds, made.timeout_seconds) == (3600, 5400)
+    assert (made.env, made.secrets) == ({"A": "1", "B": "2"}, ("s",))
+    assert made.git == GitSource("https://x.example/r", "main", "infra")
+    assert (made.cpu, made.memory_mib, made.labels) == (512, 2048, {"team": "data"})
+    assert (made.name, made.isolation, made.command) == ("deploy", "container", "make")
+
+
+def test_the_environment_of_the_command_by_strength(tmp_path):
+    file = tmp_path / "env"
+    file.write_text("A=file\nB=file\n")
+    made = build(
+        *["run", "--env", "A=option", "--env-file", str(file), "env"],
+        environ={"RUNVOY_USER_A": "user", "RUNVOY_USER_B": "user", "RUNVOY_USER_C": "user"},
+    )
+    assert made.env == {"A": "option", "B": "file", "C": "user"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--git-ref", "main", "x"], "--git-ref needs --git-repo"),
+        (["--env", "1A=x", "x"], "no name for an environment variable"),
+        (["--env", "RUNVOY_A=x", "x"], "reserved"),
+        (["--lock", "", "x"], "no valid name"),
+        ([*(f"--lock=l{n}" for n in range(9)), "x"], "9 locks are named; at most 8"),
+        (["--timeout", "0", "x"], "timeout_seconds must be from 1"),
+        (["--timeout", "8d", "x"], "timeout_seconds must be from 1"),
+        (["--memory", "1m", "x"], "memory_mib must be from 64"),
+        (["--label", "a", "x"], "--label number 1"),
+        (["a", "x" * 200_000], "over 131,072 bytes"),
+    ],
+)
+def test_what_no_deployment_would_accept_is_refused_here(arguments, told):
+    with pytest.raises(UsageProblem, match=told):
+        build("run", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--if-locked", "maybe", "x"], ["--timeout", "soon", "x"], ["--cpu", "x", "x"], ["--isolation", "", "x"]],
+)
+def test_a_bad_value_is_told_with_its_option(arguments):
+    with pytest.raises(typer.BadParameter) as caught:
+        build("run", *arguments)
+    assert arguments[0] in caught.value.format_message()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json", "--profile", "p", "--timeout", "5s", "run", "x"],
+        ["run", "--json", "--profile", "p", "--timeout", "5s", "x"],
+        ["--profile", "q", "--timeout", "9s", "run", "--json", "--profile", "p", "--timeout", "5s", "x"],
+    ],
+)
+def test_global_options_stand_before_or_after_the_name_and_the_innermost_wins(arguments):
+    settings, _ = contexts(*arguments)
+    assert (settings.json, settings.profile, settings.timeout_seconds) == (True, "p", 5)
+
+
+def runvoy(*arguments, home, **environ):
+    # Where bytecode is forbidden every process would compile its imports anew.
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("RUNVOY_", "PYTHONDONTWRITE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "runvoy_cli.app", *arguments],
+        env={**base, "RUNVOY_HOME": str(home), **environ},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+
+
+MISTAKES = [
+    ([], "Usage: runvoy"),
+    (["bogus"], "there is no command 'bogus'"),
+    (["runn", "x"], "did you mean 'run'?"),
+    (["run"], "no command is given"),
+    (["run", "--bogus", "x"], "No such option: --bogus"),
+    (["run", "echo hi", "--timeout", "5"], "hint: Options stand before the command"),
+    (["run", "a\udcff"], "word 1 of the command is not valid UTF-8"),
+    (["wait", "nonsense"], "no execution id"),
+    (["wait"], "Missing argument"),
+    (["logs", "--grep", "(", ID], "no Python pattern"),
+    (["local"], "Missing command"),
+    (["--profile", "p", "list"], "there is no config file"),
+    (["completion", "tcsh"], "tcsh"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES)
+def test_mistakes_exit_2_before_anything_starts(tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    assert app.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.out == ""
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", b"a\xff"], "word 1 of the command is not valid UTF-8"),
+        (["wait", "-"], "there are no ids on standard input"),
+        (["configure", "--endpoint", "https://x.example"], "the API key is missing"),
+    ],
+)
+def test_mistakes_of_a_process_exit_2(tmp_path, arguments, told):
+    done = runvoy(*arguments, home=tmp_path / "home")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--json", "run"], ["run", "--json", "--bogus", "x"]])
+def test_errors_are_json_on_stderr_if_asked_for(capsys, arguments):
+    assert app.main(arguments) == 2
+    assert capsys.readouterr().err.startswith('{"error":{"code":"INVALID_REQUEST"')
+
+
+@pytest.mark.parametrize("name", [None, *app.COMMANDS])
+def test_every_command_has_help_with_an_example(capsys, name):
+    assert app.main([*([name] if name else []), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "Example: " in printed
+    assert "--json" in printed
+
+
+def test_version_of_the_client_is_the_packages():
+    import tomllib
+    from pathlib import Path
+
+    from runvoy_cli import __version__
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
+
+
+def test_completion_offers_commands_and_options(tmp_path):
+    assert "_RUNVOY_COMPLETE=complete_bash" in runvoy("completion", "bash", home=tmp_path).stdout
+    for words, cword, offered in [("runvoy sub", "1", "submit"), ("runvoy run --queue", "2", "--queue-timeout")]:
+        done = runvoy(home=tmp_path, _RUNVOY_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=cword)
+        assert offered in done.stdout.split()
+
+
+def test_a_home_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = runvoy("run", "true", home=tmp_path / "file" / "home")
+    assert done.returncode == 125
+    assert "set RUNVOY_HOME to a folder that you can write to" in done.stderr
+    assert runvoy("list", home=tmp_path / "file" / "home").returncode == 1
+
+
+HOT = """
+import sys
+from runvoy_cli import app
+from runvoy_cli.options import Settings
+group = app._group()
+outer = group.make_context("runvoy", sys.argv[1:], obj=Settings())
+name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
+command.make_context(name, rest, parent=outer)
+slow = {"boto3", "rich", "pydantic", "httpx", "yaml", "asyncio", "runvoy_agent", "pygments", "importlib.metadata"}
+print(sorted(slow & set(sys.modules)))
+print(sorted(m for m in sys.modules if m.startswith("runvoy_cli.commands.")))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["submit", "x"], ["run", "x"], ["wait", ID], ["logs", ID]])
+def test_the_hot_path_imports_nothing_slow_and_no_other_command(arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", HOT, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["[]", f"['runvoy_cli.commands.{arguments[0]}']"]
