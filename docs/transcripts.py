@@ -19,7 +19,7 @@ _SECONDS = 120
 
 
 class Transcript(NamedTuple):
-    """A shell session: its lines, and the exit code that the last line must print or give."""
+    """A shell session, line by line. `$?` must be asked for in the line of its command."""
 
     name: str
     lines: tuple[str, ...]
@@ -28,10 +28,7 @@ class Transcript(NamedTuple):
 TRANSCRIPTS = (
     Transcript(
         "run",
-        (
-            "runvoy run 'echo hello; echo oops >&2; exit 3'",
-            "echo $?",
-        ),
+        ("runvoy run 'echo hello; echo oops >&2; exit 3'; echo $?",),
     ),
     Transcript(
         "submit",
