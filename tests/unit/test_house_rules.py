@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
+MAX_TEST_LINES = 600  # a suite is read a test at a time
 # Longer by nature. A file is listed here with its reason, or split.
 LONG_FILES: dict[str, str] = {}
 
@@ -51,9 +52,9 @@ def test_files_stay_small_enough_to_be_read_at_once(tracked_files):
         name = str(path.relative_to(ROOT))
         if path.suffix == ".py" and name not in LONG_FILES:
             count = len(path.read_text().splitlines())
-            if count > MAX_LINES:
+            if count > (MAX_TEST_LINES if name.startswith("tests/") else MAX_LINES):
                 long[name] = count
-    assert not long, f"over {MAX_LINES} lines: split, or list with a reason in LONG_FILES: {long}"
+    assert not long, f"too long: split, or list with a reason in LONG_FILES: {long}"
 
 
 def test_no_lock_file_is_tracked(tracked_files):
