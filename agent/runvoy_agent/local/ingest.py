@@ -87,8 +87,8 @@ class SpoolIngest:
             # The lock last: with it the run is still found when the stack starts, and removed then.
             for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.LOCK):
                 if entry.name != processes.CLAIM:
-                    _remove(entry)
-            if not (folder / processes.CLAIM).exists():
+                    self._remove(entry)
+            if not any(folder.iterdir()):
                 folder.rmdir()
             self._warned = {path for path in self._warned if folder not in path.parents}
 
@@ -108,8 +108,9 @@ class SpoolIngest:
                 return
             # The claim last; beside it there may be the marker of a stop that came before the start.
             for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.CLAIM):
-                _remove(entry)
-            folder.rmdir()
+                self._remove(entry)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def _lock(self, execution_id: str) -> threading.Lock:
         if not is_execution_id(execution_id):
@@ -163,6 +164,13 @@ class SpoolIngest:
             self._warned.add(path)
             _log.warning("%s is left out: %s, %d bytes", path, stat.filemode(info.st_mode), info.st_size)
         return False
+
+    def _remove(self, entry: Path) -> None:
+        """What cannot be removed stays, told of: a command with other rights may have left another user's files."""
+        try:
+            _remove(entry)
+        except OSError as error:
+            _log.warning("%s was not removed: %s", entry, error)
 
     def _warn_of(self, path: Path, error: OSError) -> None:
         """Not being there is no fault; a loop of links or a closed folder is the command's doing."""

@@ -62,13 +62,24 @@ class Command:
 
     def signal_all(self, number: int) -> int:
         """Signal every process of the run; how many there were."""
-        found = _descendants() if _LINUX else []
+        if not _LINUX:
+            return self._signal_group(number)
+        found = _descendants()
         for pid in found:
             _kill(pid, number)
-        if not _LINUX and self.status is None:
-            os.killpg(self.pid, number)
-            return 1
         return len(found)
+
+    def end_group(self) -> None:
+        """Where orphans do not become ours, end what is left in the command's group, as soon as it was reaped."""
+        if not _LINUX:
+            self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: int) -> int:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            return 0
+        return 1
 
 
 def start(argv: list[bytes], env: dict[bytes, bytes], work_dir: str, out: int, err: int, keep: int) -> Command:

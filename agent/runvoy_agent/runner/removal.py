@@ -18,5 +18,9 @@ def remove_tree(path: str) -> list[str]:
                     (Path(folder) / name).chmod(0o700)  # before the walk goes down there
     except OSError as error:
         failures.append(str(error))
-    shutil.rmtree(path, onerror=lambda _what, _name, info: failures.append(str(info[1])))
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        failures.append(str(error))
+        shutil.rmtree(path, ignore_errors=True)  # all the rest
     return failures

@@ -115,22 +115,17 @@ class Spool:
     def _repair(self, name: str) -> None:
         """Undo what the command, which shares our user, may have done: or the runner would try for ever."""
         try:
-            for folder in (self._folder, f"{self._folder}/logs"):
+            for folder in (self._folder, f"{self._folder}/logs"):  # in this order: a closed folder hides the next
                 if os.path.islink(folder) or not os.path.isdir(folder):  # noqa: PTH112, PTH114
                     _put_aside(folder)
-            self._make_folders()
+                    os.mkdir(folder, 0o700)  # noqa: PTH102
+                else:
+                    os.chmod(folder, 0o700)  # noqa: PTH101
             target = f"{self._folder}/{name}"
-            if os.path.isdir(target):  # noqa: PTH112
+            if name and os.path.isdir(target):  # noqa: PTH112
                 _put_aside(target)
         except OSError as error:
             print(f"the spool cannot be repaired: {error}", file=sys.stderr, flush=True)
-
-    def _make_folders(self) -> None:
-        for folder in (self._folder, f"{self._folder}/logs"):
-            try:
-                os.mkdir(folder, 0o700)  # noqa: PTH102
-            except FileExistsError:
-                os.chmod(folder, 0o700)  # noqa: PTH101
 
     def _write(self, name: str, data: bytes) -> None:
         draft = f"{self._folder}/draft.{os.urandom(8).hex()}"  # a name where nothing can wait for us

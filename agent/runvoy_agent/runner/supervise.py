@@ -91,6 +91,7 @@ class Supervisor:
 
     def _kill_leftovers(self) -> None:
         """SIGKILL what the command left behind, until there is no child any more."""
+        self._command.end_group()
         give_up_at = time.monotonic() + _LEFTOVERS_SECONDS
         while self._command.reap():
             living = self._command.signal_all(signal.SIGKILL)
