@@ -40,6 +40,8 @@ log = logging.getLogger("runvoy.wiring")
 
 EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
 _STOP_SECONDS = 10.0
+# Above what a handler can take. A stack that dies gives everything back at once, so nothing waits for this to pass.
+_VISIBILITY_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
 
@@ -55,7 +57,7 @@ class EmbeddedServices:
         self._grants = Grants(hmac.digest(secret, b"runvoy grants v1", "sha256"))
         clock = SystemClock()
         self._records = SqliteRecords(home.records)
-        self._queue = SqliteQueue(home.queue)
+        self._queue = SqliteQueue(home.queue, visibility_seconds=_VISIBILITY_SECONDS)
         self._inbox = FolderObjects(home.inbox, bucket="inbox", versioned=True, grants=self._grants)
         self._outbox = FolderObjects(
             home.outbox, bucket="outbox", grants=self._grants, on_change=self._changes.announce
@@ -136,8 +138,7 @@ class EmbeddedServices:
 
     def close(self) -> None:
         self._changes.close()
-        self._queue.close()
-        self._worker.join(_STOP_SECONDS)
+        self._worker.close(_STOP_SECONDS)
         self._launcher.close()
         self._pump.close(_STOP_SECONDS)
         self._records.close()

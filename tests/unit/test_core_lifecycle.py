@@ -12,7 +12,7 @@ from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State
-from runvoy_protocol.status import decided_by, exit_code_of
+from runvoy_protocol.status import ExecutionStatus, decided_by, exit_code_of
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -155,5 +155,5 @@ def test_status_says_all_that_the_record_knows() -> None:
     kept |= {"queue_timeout_seconds"}
     for field in Execution.__struct_fields__:
         if field not in kept:
-            assert field in {"labels", "locks"} or field in lifecycle.ExecutionStatus.__struct_fields__, field
+            assert field in {"labels", "locks"} or field in ExecutionStatus.__struct_fields__, field
     assert shown["state"] == "STARTING"

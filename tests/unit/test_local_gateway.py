@@ -69,7 +69,7 @@ class Served:
         self.calls.append(call)
         return Answer(200, b"{}")
 
-    def send(self, method: str, target: str, body: bytes = b"", **headers: str) -> Reply:
+    def send(self, method: str, target: str, body: bytes = b"", /, **headers: str) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
         try:
             wanted = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from runvoy_agent.local.queue import SqliteQueue
-from runvoy_agent.ports import QueueName, Unavailable
+from runvoy_agent.ports import Message, QueueName, Unavailable
 
 log = logging.getLogger("runvoy.worker")
 
@@ -17,7 +17,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 
 class Worker:
     """Runs the handlers until it is closed. A delivery is acknowledged when its handler returned, and released to come
-    again, later each time, when it raised."""
+    again, later each time, when it raised. While the world fails (a full disk) it is held: an outage is no fault of the
+    message, and must not bury it among the dead letters."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Worker:
         self._queue = queue
         self._handlers = handlers
         self._wait_for_room = wait_for_room
+        self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(name,), name=f"{name}-{number}", daemon=True)
             for name, count in THREADS.items()
@@ -38,8 +40,10 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
-    def join(self, timeout_seconds: float) -> None:
-        """Wait for the deliveries under way, once the queue is closed. What is not done by then is delivered again."""
+    def close(self, timeout_seconds: float) -> None:
+        """Close the queue and wait for the deliveries under way. What is not done by then is delivered again."""
+        self._closing.set()
+        self._queue.close()
         for thread in self._threads:
             thread.join(timeout_seconds)
 
@@ -60,9 +64,21 @@ class Worker:
         if message is None:
             return
         try:
-            self._handlers[name](message.body)
+            self._handle(name, message)
         except Exception:
             log.exception("delivery %s of %s failed (receive %d)", message.message_id, name, message.receives)
             self._queue.release(message.message_id, min(0.5 * 2**message.receives, _LONGEST_PAUSE_SECONDS))
         else:
             self._queue.acknowledge(message.message_id)
+
+    def _handle(self, name: QueueName, message: Message) -> None:
+        pause_seconds = 0.5
+        while True:
+            try:
+                return self._handlers[name](message.body)
+            except Unavailable as error:
+                log.warning("delivery %s of %s waits: %s", message.message_id, name, error)
+            self._queue.extend(message.message_id, _LONGEST_PAUSE_SECONDS * 2)
+            if self._closing.wait(pause_seconds):
+                raise Unavailable("the stack is stopping")
+            pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
