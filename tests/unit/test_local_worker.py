@@ -49,8 +49,8 @@ def test_an_outage_buries_nothing(queue: SqliteQueue) -> None:
     queue.send("inbox", b"x")
     worker = run(queue, handler)
     assert handler.done.wait(PATIENCE_SECONDS)
-    worker.close(PATIENCE_SECONDS)
     assert queue.dead_letters("inbox") == []
+    worker.close(PATIENCE_SECONDS)
 
 
 def test_a_delivery_that_fails_comes_again_and_then_no_more(queue: SqliteQueue) -> None:
@@ -61,9 +61,9 @@ def test_a_delivery_that_fails_comes_again_and_then_no_more(queue: SqliteQueue) 
         if queue.dead_letters("ends"):
             break
         threading.Event().wait(0.05)
-    worker.close(PATIENCE_SECONDS)
     [letter] = queue.dead_letters("ends")
     assert (letter.body, letter.receives) == (b"poison", 2)
+    worker.close(PATIENCE_SECONDS)
 
 
 def test_the_pump_passes_on_a_stop_after_its_spool_and_tries_until_it_works() -> None:
