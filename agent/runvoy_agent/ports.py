@@ -159,9 +159,7 @@ class Objects(Protocol):
         """Remove an object; removing what is not there is no error."""
         ...
 
-    def presign_post(
-        self, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime
-    ) -> PostPolicy:
+    def presign_post(self, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime) -> PostPolicy:
         """A policy that lets its bearer upload under `key_prefix` only: 1 to `max_bytes` bytes of `content_type`."""
         ...
 

@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 _EPOCH = datetime.fromtimestamp(0, UTC)
 ID_PATTERN = re.compile(r"[0-9a-f]{12}[78][0-9a-f]{3}[89ab][0-9a-f]{15}\Z")
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
 
 def uuid7(at: datetime, random_bytes: bytes) -> str:
     """A UUIDv7 (RFC 9562 §5.7) for the instant `at`, from 10 random bytes."""

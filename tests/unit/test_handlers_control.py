@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -174,6 +175,25 @@ def test_a_second_try_after_a_refusal_is_pending_again(world: World) -> None:
     world.submit(request)
     world.upload(world.request(request_id=request.request_id))
     assert grant_outbox(world, request.request_id)["state"] == "pending"
+
+
+def test_another_request_under_a_used_id_is_pending_until_it_is_judged(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    other = world.request(request_id=request.request_id, command=("other",))
+    delivery = world.upload(other)
+    stored = world.inbox.get(delivery.object_key, delivery.version)
+    assert stored is not None
+    digest = hashlib.sha256(stored.data).hexdigest()
+    assert grant_outbox(world, request.request_id, object_sha256=digest)["state"] == "pending"
+    world.deliver(delivery)
+    shown = grant_outbox(world, request.request_id, object_sha256=digest)
+    assert (shown["state"], shown["receipt"]["code"]) == ("refused", "ID_CONFLICT")
+
+
+def test_a_deeply_nested_body_is_malformed(world: World) -> None:
+    body = b'{"x":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
+    assert code_of(world.call(signed(world, "POST", "/api/v1/grants/outbox", body))) is ErrorCode.INVALID_REQUEST
 
 
 def test_members_read_what_their_role_lets_them(world: World) -> None:

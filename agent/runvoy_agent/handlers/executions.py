@@ -48,7 +48,7 @@ def grant_outbox(call: Call) -> Response:
     """Reads of one execution: status and the next chunks once it is admitted, its receipt before."""
     try:
         asked = msgspec.json.decode(call.request.body, type=OutboxGrantRequest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
     if not 1 <= asked.from_chunk <= MAX_CHUNK_NUMBER:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "from_chunk is not the number of a chunk")
@@ -98,14 +98,18 @@ def _look_up(
     """
     if not is_execution_id(execution_id):
         raise RunvoyError(ErrorCode.NOT_FOUND, f"{execution_id[:64]!r} is no execution id")
+    own_key = object_keys.request(call.key.key_id, execution_id)
     if object_sha256 is not None:
         receipt = _receipt(call, execution_id, object_sha256)
+        if receipt is None and call.ports.inbox.get(own_key) is not None:
+            # Undecided, even where an execution of this id exists: it may be another request's.
+            return None, None
         if receipt is not None and receipt.outcome == "refused":
             return None, receipt
     found = store.load_execution(call.ports.records, execution_id)
     if found.document is not None and _may_read(call, found.document):
         return found, None
-    sent = call.ports.inbox.get(object_keys.request(call.key.key_id, execution_id))
+    sent = call.ports.inbox.get(own_key)
     if sent is not None:
         receipt = _receipt(call, execution_id, hashlib.sha256(sent.data).hexdigest())
         # An accepted one has a record; seeing none here means that it was read a moment too early.
