@@ -231,7 +231,8 @@ class Follower:
         return self._grant
 
     def _admitted(self) -> OutboxGrant:
-        return self._grant or self._regrant()
+        # A grant from before the admission has no addresses to read: it is asked for again.
+        return self._grant if self._grant is not None and self._grant.status_url is not None else self._regrant()
 
     def _status_url(self) -> str | None:
         return self._admitted().status_url
