@@ -51,6 +51,7 @@ class Follower:
     ) -> None:
         self.execution_id = execution_id
         self.status: ExecutionStatus | None = None
+        self.refusal: RunvoyError | None = None  # the deployment's answer, where it was raised: no trouble on the way
         self._client = client
         self._deadline = deadline
         self._object_sha256 = object_sha256
@@ -75,7 +76,7 @@ class Follower:
                 return grant.receipt
             receipt = grant.receipt or self._pending_receipt(grant)
             if receipt is not None:
-                return _accepted(receipt)
+                return self._accepted(receipt)
             self._check_deadline()
 
     def wait(self) -> ExecutionStatus:
@@ -108,7 +109,7 @@ class Follower:
         grant = self._regrant()
         if grant.state != "admitted":
             if grant.receipt is not None:
-                _accepted(grant.receipt)
+                self._accepted(grant.receipt)
             return None
         self._read_status()
         self._drain(on_record)
@@ -264,9 +265,8 @@ class Follower:
         if self._deadline is not None and self._clock() >= self._deadline:
             raise GaveUp
 
-
-def _accepted(receipt: Receipt) -> Receipt:
-    refusal = receipt.error()
-    if refusal is not None:
-        raise refusal
-    return receipt
+    def _accepted(self, receipt: Receipt) -> Receipt:
+        self.refusal = receipt.error()
+        if self.refusal is not None:
+            raise self.refusal
+        return receipt

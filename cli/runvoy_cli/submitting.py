@@ -9,6 +9,7 @@ import msgspec
 
 from runvoy_cli import request as request_options
 from runvoy_cli.client import digest
+from runvoy_cli.render import write_stderr
 from runvoy_cli.session import Session
 from runvoy_protocol import ids
 from runvoy_protocol.requests import RunRequest, seal_request
@@ -56,3 +57,22 @@ def send(session: Session, request: RunRequest) -> Submitted:
     client.upload(request.request_id, sealed)
     session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
     return Submitted(request.request_id, digest(sealed))
+
+
+def say_where_it_stands(sending_id: str, durable_id: str) -> None:
+    """After Ctrl-C: whether anything was submitted, and how to come back to it.
+
+    An upload that was cut off may have arrived, so only what was never begun is called not submitted.
+    """
+    if durable_id:
+        write_stderr(
+            f"\nrunvoy: left; {durable_id} goes on\n"
+            f"hint: runvoy logs --follow {durable_id}  or  runvoy wait {durable_id}\n"
+        )
+    elif sending_id:
+        write_stderr(
+            "\nrunvoy: interrupted while it was being submitted; it may or may not have been\n"
+            f"hint: runvoy status {sending_id} tells which\n"
+        )
+    else:
+        write_stderr("\nrunvoy: not submitted\n")

@@ -291,9 +291,11 @@ def test_refusals_are_errors_however_they_are_learnt():
     refused = receipt("refused", ErrorCode.LOCK_HELD)
     world = World()
     world.grant_answers = [OutboxGrant(state="refused", expires_at=NOW, receipt=refused)]
+    follower = world.follower()
     with pytest.raises(RunvoyError) as caught:
-        world.follower().wait()
+        follower.wait()
     assert (caught.value.code, caught.value.exit_code) == (ErrorCode.LOCK_HELD, 122)
+    assert caught.value is follower.refusal
     world = World()
     world.grant_answers = [pending("http://h/receipt")]
     world.put(0, "receipt", msgspec.json.encode(refused))

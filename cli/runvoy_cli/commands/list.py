@@ -39,13 +39,16 @@ def list_executions(
     With --json one array of the executions' statuses.
     """
     query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label or ""}
-    client = open_session(context.obj).client
-    found = _pages(client, {name: value for name, value in query.items() if value}, limit)
+    session = open_session(context.obj)
+    found = _pages(session.client, {name: value for name, value in query.items() if value}, limit)
     if context.obj.json:
         print_json(found)
         return
+    if not found:
+        session.console.remark("there are no such executions")
+        return
     now = datetime.now(UTC)
-    for line in columns(_HEADER, [_row(one, now) for one in found]) if found else []:
+    for line in columns(_HEADER, [_row(one, now) for one in found]):
         print_line(line)
 
 

@@ -12,7 +12,7 @@ from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
 from runvoy_cli.output import AsJson, Split
 from runvoy_cli.problems import EXIT_INTERRUPTED
-from runvoy_cli.render import Console, print_json, ran_for, result_json, write_stderr
+from runvoy_cli.render import Console, print_json, ran_for, result_json
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_protocol.errors import RunvoyError
@@ -63,7 +63,7 @@ def run(
     try:
         return following.through(context, command)
     except KeyboardInterrupt:
-        following.say_where_it_stands()
+        submitting.say_where_it_stands(following.sending_id, following.durable_id)
         return EXIT_INTERRUPTED
 
 
@@ -72,8 +72,8 @@ class _Following:
 
     def __init__(self) -> None:
         self._session: Session | None = None
-        self._sending_id = ""
-        self._durable_id = ""
+        self.sending_id = ""
+        self.durable_id = ""
         self._last_state = ""
 
     def through(self, context: typer.Context, command: tuple[str, ...] | str) -> int:
@@ -95,9 +95,9 @@ class _Following:
         return code
 
     def _attempt(self, session: Session, prepared: Prepared, sink: AsJson | Split) -> ExecutionStatus:
-        self._sending_id = prepared.request.request_id
+        self.sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
-        self._durable_id = submitted.execution_id
+        self.durable_id = submitted.execution_id
         session.console.remark(f"submitted {submitted.execution_id}")
         follower = Follower(
             session.client,
@@ -128,21 +128,6 @@ class _Following:
             console.say(ending(status))
         duration = ran_for(status, datetime.now(UTC))
         console.remark(f"{status.state.value}, exit code {code}" + (f", {duration}" if duration else ""))
-
-    def say_where_it_stands(self) -> None:
-        """After Ctrl-C: whether anything was submitted, and how to come back to it."""
-        if self._durable_id:
-            write_stderr(
-                f"\nrunvoy: left; {self._durable_id} goes on\n"
-                f"hint: runvoy logs --follow {self._durable_id}  or  runvoy wait {self._durable_id}\n"
-            )
-        elif self._sending_id:
-            write_stderr(
-                "\nrunvoy: interrupted while it was being submitted; it may or may not have been\n"
-                f"hint: runvoy status {self._sending_id} tells which\n"
-            )
-        else:
-            write_stderr("\nrunvoy: not submitted\n")
 
 
 def ending(status: ExecutionStatus) -> str:

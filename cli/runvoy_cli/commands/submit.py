@@ -10,7 +10,7 @@ import typer
 from runvoy_cli import request, submitting
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import GaveUp, Refused
+from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused
 from runvoy_cli.render import print_json, print_line
 from runvoy_cli.session import Session, open_session
 from runvoy_protocol.errors import RunvoyError
@@ -39,20 +39,33 @@ def submit(
     lock). Without it the exit code is 0, 1, or 2 for a mistake on the command line.
     """
     command = request.command_of(context, words)
-    session = open_session(context.obj, calls_are_limited=False)
-    prepared = submitting.prepare(context, command, session)
-    submitted = submitting.send(session, prepared.request)
-    refusal = _refusal(session, submitted) if prepared.has_chosen_id else None
-    if refusal is not None and session.client.learn_time(refusal):
-        refusal = _refusal(session, submitting.send(session, prepared.request))
-    if refusal is not None:
-        refusal.details.setdefault("execution_id", submitted.execution_id)
-        raise Refused(refusal)
+    sending_id = durable_id = ""
+    try:
+        session = open_session(context.obj, calls_are_limited=False)
+        prepared = submitting.prepare(context, command, session)
+        sending_id = prepared.request.request_id
+        submitted = submitting.send(session, prepared.request)
+        durable_id = submitted.execution_id
+        if prepared.has_chosen_id:
+            _see_the_decision(session, prepared, submitted)
+    except KeyboardInterrupt:
+        submitting.say_where_it_stands(sending_id, durable_id)
+        return EXIT_INTERRUPTED
     if context.obj.json:
         print_json({"execution_id": submitted.execution_id})
     else:
         print_line(submitted.execution_id)
     return 0
+
+
+def _see_the_decision(session: Session, prepared: submitting.Prepared, submitted: submitting.Submitted) -> None:
+    """Raise the refusal of a request whose id another may have, if it is told in time."""
+    refusal = _refusal(session, submitted)
+    if refusal is not None and session.client.learn_time(refusal):
+        refusal = _refusal(session, submitting.send(session, prepared.request))
+    if refusal is not None:
+        refusal.details.setdefault("execution_id", submitted.execution_id)
+        raise Refused(refusal)
 
 
 def _refusal(session: Session, submitted: submitting.Submitted) -> RunvoyError | None:
@@ -68,5 +81,8 @@ def _refusal(session: Session, submitted: submitting.Submitted) -> RunvoyError |
     except GaveUp:
         session.console.remark("not decided yet; `runvoy wait` tells what becomes of it")
     except RunvoyError as error:
-        return error
+        if error is follower.refusal:
+            return error
+        # Durable all the same: that nobody answered now is no reason to call it failed.
+        session.console.remark(f"the decision could not be seen: {error.message}")
     return None

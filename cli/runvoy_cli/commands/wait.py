@@ -69,8 +69,8 @@ def _wait_for(one: str, session: Session, deadline: float | None, as_json: bool)
         session.console.say(f"{one} gave up waiting; it goes on")
         return EXIT_GAVE_UP
     except RunvoyError as error:
-        if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
-            raise
+        if error is not follower.refusal and error.code is not ErrorCode.NOT_FOUND:
+            raise  # trouble on the way: it would meet the others too
         error.details.setdefault("execution_id", one)
         show_error(error, as_json)
         return error.exit_code
