@@ -13,6 +13,7 @@ from runvoy_protocol import codec, keys
 from runvoy_protocol.envelope import Envelope, PayloadType, parse, seal
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
 
 API_PREFIX = "/api/v1"
@@ -143,6 +144,53 @@ class ExecutionsPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     executions: tuple[ExecutionStatus, ...]
     after: str | None = None
+
+
+class LockEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One execution in a lock's queue. `position` 0 is the head, which holds the lock once it heads all it asked for;
+    `granted_at` is when that was."""
+
+    execution_id: str
+    position: int
+    owner: str
+    state: State
+    admitted_at: datetime
+    granted_at: datetime | None = None
+
+
+class LockAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET locks/{name}: its queue from the head on (the first 100), how many are in it, and the last fence given."""
+
+    name: str
+    fence: int
+    length: int
+    queue: tuple[LockEntry, ...] = ()
+
+
+class LocksAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """GET locks: every lock somebody holds or waits for, each with its head alone."""
+
+    locks: tuple[LockAnswer, ...]
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST locks/{name}/release: who is thought to hold it, so that nobody else's is released by a moment's delay."""
+
+    execution_id: str
+
+
+class RepairAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing the reconciler mended: what was wrong with what, and what was done."""
+
+    subject: str
+    problem: str
+    action: str
+
+
+class ReconcileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """POST health/reconcile."""
+
+    repairs: tuple[RepairAnswer, ...]
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -26,10 +26,19 @@ EXIT_CODES_OF_RUNVOY = {
 
 
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One lock of an execution; `fence` is set once it was granted."""
+    """One lock of an execution; `fence` is set once it was granted.
+
+    Where the deployment is asked (not in status.json, which cannot know), a waiter's lock also has its `position` in the
+    queue, the holder being 0, and the holder: its execution, whose it is, and since when it holds the lock (absent while
+    the head of this queue itself waits for another lock).
+    """
 
     name: str
     fence: int | None = None
+    position: int | None = None
+    holder: str | None = None
+    holder_owner: str | None = None
+    held_since: datetime | None = None
 
 
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

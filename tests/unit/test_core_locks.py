@@ -47,7 +47,7 @@ class World:
         joined = locks.join(named, execution.execution_id)
         assert not isinstance(joined, str)
         if locks.heads_all(joined, execution.execution_id):
-            joined, execution = locks.grant(joined, execution)
+            joined, execution = locks.grant(joined, execution, NOW)
             self._note_grant(execution)
         self.locks.update(joined)
         self.executions[execution.execution_id] = execution
@@ -56,11 +56,11 @@ class World:
         ended = self.executions.pop(execution_id)
         self.running.discard(execution_id)
         held = {lock.name: self.locks[lock.name] for lock in ended.locks}
-        waiting = locks.next_in_line(held, locks.leave(held, execution_id))
+        waiting = locks.heads(locks.leave(held, execution_id))
         candidates = {waiter: self.executions[waiter] for waiter in waiting}
         wanted = {lock.name for candidate in candidates.values() for lock in candidate.locks}
         others = {name: self.locks[name] for name in wanted - held.keys()}
-        release = locks.release(held, others, execution_id, candidates)
+        release = locks.release(held, others, execution_id, candidates, NOW)
         self.locks.update(release.locks)
         for granted in release.granted:
             self.executions[granted.execution_id] = granted

@@ -67,7 +67,7 @@ def test_whoami(world: World) -> None:
 def test_an_unsigned_call_gets_nothing_done(world: World) -> None:
     for header in ({}, {"authorization": "Bearer x"}, {"authorization": "Runvoy"}, {"authorization": "Runvoy !!"}):
         for route in control_handler.ROUTES:
-            path = route.pattern.pattern.removesuffix(r"\Z").replace("(?P<execution_id>[^/]+)", "0" * 32)
+            path = route.path.format(execution_id="0" * 32, name="db")
             response = world.call(Request(route.method, path, path, {}, header, b""))
             assert code_of(response) is ErrorCode.SIGNATURE_INVALID
 
@@ -123,7 +123,7 @@ def test_a_minting_call_works_once(world: World) -> None:
 def test_every_role_on_every_route(world: World, role: Role) -> None:
     member = world.add_user("member", role)
     for route in control_handler.ROUTES:
-        path = route.pattern.pattern.removesuffix(r"\Z").replace("(?P<execution_id>[^/]+)", "0" * 32)
+        path = route.path.format(execution_id="0" * 32, name="db")
         response = world.call(signed(world, route.method, path, b"", member))
         refused = response.status == 403
         assert refused == (route.action not in ALLOWED[role]), (role, path, response)

@@ -19,16 +19,19 @@ class Action(StrEnum):
     READ_ANY = "read-any"
     KILL_OWN = "kill-own"
     KILL_ANY = "kill-any"
+    READ_LOCKS = "read-locks"
+    RELEASE_LOCKS = "release-locks"
+    RECONCILE = "reconcile"
     SEE_STACK = "see-stack"
 
 
-_EVERYONE = frozenset({Action.KNOW_SELF, Action.READ_OWN})
+_EVERYONE = frozenset({Action.KNOW_SELF, Action.READ_OWN, Action.READ_LOCKS})
 _RUNS = _EVERYONE | {Action.RUN, Action.KILL_OWN}
 
 ALLOWED: Mapping[Role, frozenset[Action]] = {
     Role.VIEWER: _EVERYONE | {Action.READ_ANY},
     Role.DEVELOPER: _RUNS,
-    Role.OPERATOR: _RUNS | {Action.READ_ANY, Action.KILL_ANY, Action.SEE_STACK},
+    Role.OPERATOR: _RUNS | {Action.READ_ANY, Action.KILL_ANY, Action.RELEASE_LOCKS, Action.RECONCILE, Action.SEE_STACK},
     Role.ADMIN: frozenset(Action),
 }
 

@@ -199,7 +199,7 @@ def _join(request: RunRequest, execution: Execution, named: locks.Locks) -> Acce
             f"the lock {joined!r} has {locks.MAX_WAITERS:,} waiters, which is as many as it may have",
         )
     if locks.heads_all(joined, execution.execution_id):
-        granted, started = locks.grant(joined, execution)
+        granted, started = locks.grant(joined, execution, execution.admitted_at)
         return Accepted(started, granted)
     if request.if_locked == "fail":
         holder = locks.first_holder(joined, execution.execution_id)

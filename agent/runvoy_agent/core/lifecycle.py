@@ -20,7 +20,10 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
     "timed_out": (State.TIMED_OUT, Reason.DEADLINE),
     "killed": (State.STOPPED, Reason.KILLED),
 }
+_EXPIRED = frozenset({Reason.START, Reason.DEADLINE})
 MAX_MESSAGE_CHARACTERS = 1000
+START_TIMEOUT = timedelta(minutes=15)
+"""Bounds pulling an image and booting, from the launch to the command's first moment."""
 
 
 def begin_start(execution: Execution, now: datetime) -> Execution | None:
@@ -52,6 +55,8 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
 def settle(execution: Execution, result: RunResult, now: datetime) -> Execution | None:
     """The runner's word on how it ended."""
     state, reason = _OUTCOMES[result.outcome]
+    if result.outcome == "killed" and execution.reason in _EXPIRED:
+        state, reason = State.TIMED_OUT, execution.reason
     if result.outcome == "exited" and result.exit_code == 0:
         state = State.SUCCEEDED
     if not can_follow(execution.state, state):
@@ -76,7 +81,10 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
 
 
 def settle_lost(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its task is gone and left no result: nobody knows how the command ended."""
+    """Its task is gone and left no result: nobody knows how the command ended, unless runvoy had asked for the end."""
+    if execution.state is State.TERMINATING:
+        state = State.TIMED_OUT if execution.reason in _EXPIRED else State.STOPPED
+        return _end(execution, now, state, execution.reason or Reason.KILLED, message)
     return _end(execution, now, State.UNKNOWN, Reason.LOST, message)
 
 
@@ -101,6 +109,46 @@ def expire_in_queue(execution: Execution, now: datetime) -> Execution | None:
         return None
     message = f"it was not started within {execution.queue_timeout_seconds} s"
     return _never_started(execution, now, State.TIMED_OUT, Reason.QUEUE, message)
+
+
+def kill(execution: Execution, now: datetime, who: str) -> Execution | None:
+    """A user's wish that it end: what has no task ends at once, the task of what has one is to be stopped."""
+    message = f"killed by {who}"
+    if execution.state is State.QUEUED:
+        return _never_started(execution, now, State.STOPPED, Reason.KILLED, message)
+    return _terminate(execution, now, Reason.KILLED, message)
+
+
+def expire_start(execution: Execution, now: datetime) -> Execution | None:
+    """The start clock: it was launched and did not begin in time."""
+    begun = execution.starting_at
+    if execution.state is not State.STARTING or begun is None or now < begun + START_TIMEOUT:
+        return None
+    message = f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s of its launch"
+    return _terminate(execution, now, Reason.START, message)
+
+
+def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Execution | None:
+    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much."""
+    if execution.state is not State.RUNNING or execution.started_at is None:
+        return None
+    if now < execution.started_at + timedelta(seconds=execution.timeout_seconds) + grace:
+        return None
+    return _terminate(execution, now, Reason.DEADLINE, f"its timeout of {execution.timeout_seconds} s passed")
+
+
+def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
+    """It was to be stopped, and the platform says that nothing was started."""
+    if execution.state is not State.TERMINATING:
+        return None
+    ended = settle_lost(execution, now, execution.message)
+    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
+
+
+def _terminate(execution: Execution, now: datetime, reason: Reason, message: str) -> Execution | None:
+    if not can_follow(execution.state, State.TERMINATING):
+        return None
+    return _changed(execution, now, state=State.TERMINATING, reason=reason, message=_short(message))
 
 
 def fail_launch(execution: Execution, now: datetime, message: str) -> Execution | None:

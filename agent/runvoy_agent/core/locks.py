@@ -7,6 +7,7 @@ is atomic, two requests stand in the same order in every queue they share: no de
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -45,11 +46,11 @@ def first_holder(locks: Locks, execution_id: str) -> tuple[str, str] | None:
     return None
 
 
-def grant(locks: Locks, execution: Execution) -> tuple[dict[str, LockRecord], Execution]:
+def grant(locks: Locks, execution: Execution, now: datetime) -> tuple[dict[str, LockRecord], Execution]:
     """Raise every fence and note it in the execution, which must head all the queues."""
     raised = {name: msgspec.structs.replace(lock, fence=lock.fence + 1) for name, lock in locks.items()}
     fenced = tuple(ExecutionLock(lock.name, raised[lock.name].fence) for lock in execution.locks)
-    return raised, msgspec.structs.replace(execution, granted=True, locks=fenced)
+    return raised, msgspec.structs.replace(execution, granted=True, granted_at=now, locks=fenced, reason=None)
 
 
 def leave(locks: Locks, execution_id: str) -> dict[str, LockRecord]:
@@ -60,15 +61,9 @@ def leave(locks: Locks, execution_id: str) -> dict[str, LockRecord]:
     }
 
 
-def next_in_line(before: Locks, after: Locks) -> list[str]:
-    """Executions that became the head of a queue: those who may have become free to start."""
-    return sorted(
-        {
-            after[name].queue[0]
-            for name in after
-            if after[name].queue and after[name].queue[:1] != before[name].queue[:1]
-        }
-    )
+def heads(locks: Locks) -> list[str]:
+    """Who heads a queue: those who may be free to start."""
+    return sorted({lock.queue[0] for lock in locks.values() if lock.queue})
 
 
 class Release(NamedTuple):
@@ -78,10 +73,12 @@ class Release(NamedTuple):
     granted: list[Execution]
 
 
-def release(held: Locks, others: Locks, execution_id: str, candidates: Mapping[str, Execution]) -> Release:
+def release(
+    held: Locks, others: Locks, execution_id: str, candidates: Mapping[str, Execution], now: datetime
+) -> Release:
     """Take the execution out of `held` and grant whoever heads all of its locks then.
 
-    `candidates` are the executions of `next_in_line`; `others` are the locks they wait for beside `held`. The commit must
+    `candidates` are the executions of `heads` once it has left; `others` are the locks they wait for beside `held`. The commit must
     write or Check every lock given here: a release that reads a lock another release is changing would otherwise find it
     still held, the other likewise, and nobody would wake the waiter.
     """
@@ -91,7 +88,7 @@ def release(held: Locks, others: Locks, execution_id: str, candidates: Mapping[s
     for candidate in sorted(candidates.values(), key=lambda waiting: (waiting.admitted_at, waiting.execution_id)):
         wanted = {lock.name: locks[lock.name] for lock in candidate.locks}
         if candidate.state is State.QUEUED and not candidate.granted and heads_all(wanted, candidate.execution_id):
-            raised, started = grant(wanted, candidate)
+            raised, started = grant(wanted, candidate, now)
             locks.update(raised)
             changed.update(raised)
             granted.append(started)

@@ -83,6 +83,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     admitted_at: datetime
     updated_at: datetime
     granted: bool
+    granted_at: datetime | None = None
     locks: tuple[ExecutionLock, ...] = ()
     queue_timeout_seconds: int | None = None
     name: str | None = None

@@ -6,16 +6,26 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from runvoy_agent.core import access
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
-from runvoy_agent.handlers import executions, store
+from runvoy_agent.handlers import executions, kills, lock_queues, reconcile, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.routes import Call, Request, Response, Route, answer, route
 from runvoy_agent.ports import Conflict, Ports, Unavailable
 from runvoy_protocol import codec, control, envelope, object_keys
-from runvoy_protocol.control import API_PREFIX, CALL_LIFETIME, ControlCall, Health, InboxGrant, Whoami
+from runvoy_protocol.control import (
+    API_PREFIX,
+    CALL_LIFETIME,
+    ControlCall,
+    Health,
+    InboxGrant,
+    ReconcileAnswer,
+    RepairAnswer,
+    Whoami,
+)
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 log = logging.getLogger("runvoy.control")
@@ -146,7 +156,7 @@ def _find(request: Request, routes: Sequence[Route]) -> tuple[Route, Mapping[str
     for candidate in routes:
         match = candidate.pattern.match(request.path)
         if match is not None and candidate.method == request.method:
-            return candidate, match.groupdict()
+            return candidate, {name: unquote(part) for name, part in match.groupdict().items()}
     raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
 
 
@@ -191,10 +201,21 @@ def _grant_inbox(call: Call) -> Response:
     )
 
 
+def _reconcile(call: Call) -> Response:
+    """One round of the reconciler, now; what it found and did."""
+    repairs = tuple(RepairAnswer(**repair._asdict()) for repair in reconcile.handle(call.ports))
+    return answer(ReconcileAnswer(repairs=repairs))
+
+
 ROUTES: tuple[Route, ...] = (
     route("GET", "/whoami", Action.KNOW_SELF, _whoami),
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
     route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, single_use=True),
     route("GET", "/executions", Action.READ_OWN, executions.list_executions),
     route("GET", "/executions/{execution_id}", Action.READ_OWN, executions.show),
+    route("DELETE", "/executions/{execution_id}", Action.KILL_OWN, kills.serve_kill, single_use=True),
+    route("GET", "/locks", Action.READ_LOCKS, lock_queues.list_locks),
+    route("GET", "/locks/{name}", Action.READ_LOCKS, lock_queues.show_lock),
+    route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, lock_queues.release_lock, single_use=True),
+    route("POST", "/health/reconcile", Action.RECONCILE, _reconcile, single_use=True),
 )

@@ -39,7 +39,7 @@ def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> None:
         # Perhaps another delivery committed this and died before it told anyone.
         outbox.publish_status(ports, execution, current.version)
         return
-    freed = releases.change_and_release(ports, current, changed, lambda: _audit(ports, changed, message))
+    freed = releases.change_and_release(ports, current, changed, _audit(ports, changed, message))
     releases.announce(ports, freed)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from runvoy_agent.core import access, lifecycle
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers import lock_queues, store
 from runvoy_agent.handlers.routes import Call, Response, answer
 from runvoy_agent.handlers.store import Loaded
 from runvoy_protocol import object_keys, receipts
@@ -40,8 +40,19 @@ def show(call: Call) -> Response:
     found, receipt = _look_up(call, call.groups["execution_id"])
     if found is not None and found.document is not None:
         status = lifecycle.project(found.document, found.version)
+        if found.document.state is State.QUEUED:
+            locks = lock_queues.waiting_locks(call.ports.records, found.document)
+            status = msgspec.structs.replace(status, locks=locks)
         return answer(ExecutionAnswer(state="admitted", status=status))
     return answer(ExecutionAnswer(state="refused" if receipt else "pending", receipt=receipt))
+
+
+def find_readable(call: Call, execution_id: str) -> Loaded[Execution] | None:
+    """An execution that the caller may read; None while it is undecided, and NOT_FOUND as `show` says it."""
+    found, receipt = _look_up(call, execution_id)
+    if receipt is not None:
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"the request {execution_id} was refused ({receipt.code})")
+    return found
 
 
 def grant_outbox(call: Call) -> Response:

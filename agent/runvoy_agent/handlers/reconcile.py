@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee
-from runvoy_agent.handlers import messages, outbox, releases, store
+from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, store
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.ports import Ports
 from runvoy_protocol import ids, object_keys
@@ -27,6 +28,8 @@ PUSH_AGAIN_AFTER = timedelta(seconds=30)
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
+DEADLINE_GRACE = timedelta(seconds=150)
+"""After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 
 
 class Repair(NamedTuple):
@@ -39,7 +42,12 @@ class Repair(NamedTuple):
 
 def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
     """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given."""
-    repairs = [*_lost_uploads(ports), *_active_executions(ports, starting_up), *_stale_projections(ports)]
+    repairs = [
+        *_lost_uploads(ports),
+        *_active_executions(ports, starting_up),
+        *_held_up_locks(ports),
+        *_stale_projections(ports),
+    ]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
@@ -98,6 +106,12 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
             _push(ports, execution)
             yield Repair(execution.execution_id, "it may start and was not pushed", "pushed it again")
         return
+    expired = lifecycle.expire_start(execution, now) or lifecycle.expire_run(execution, now, DEADLINE_GRACE)
+    if expired is not None:
+        yield from _terminate(ports, execution)
+    elif execution.state is State.TERMINATING and (starting_up or idle > PUSH_AGAIN_AFTER):
+        # Told again until it is seen stopped; its stop is found below.
+        ports.launcher.stop(execution.execution_id, execution.attempt)
     if not starting_up and idle < LOOK_AFTER:
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
@@ -146,7 +160,36 @@ def _expire(ports: Ports, execution_id: str) -> releases.Freed | None:
     audit = store.audit(
         ports.clock, "reconciler", "expire", expired.state.value, execution_id=execution_id, message=expired.message
     )
-    return releases.change_and_release(ports, current, expired, lambda: audit)
+    return releases.change_and_release(ports, current, expired, audit)
+
+
+def _terminate(ports: Ports, execution: Execution) -> Iterator[Repair]:
+    def expire(current: Execution) -> Execution | None:
+        now = ports.clock.now()
+        return lifecycle.expire_start(current, now) or lifecycle.expire_run(current, now, DEADLINE_GRACE)
+
+    if kills.end(ports, execution.execution_id, "reconciler", expire):
+        yield Repair(execution.execution_id, "it is past its deadline and its runner did not end it", "had it stopped")
+
+
+def _held_up_locks(ports: Ports) -> Iterator[Repair]:
+    """Locks whose head is over, or could start and was not granted. No commit leaves one so; a restored backup might."""
+    for lock in lock_queues.busy_locks(ports.records):
+        head = store.load_execution(ports.records, lock.queue[0]).document
+        over = head is None or not head.is_active
+        if not over and head is not None and (head.granted or not _heads_all(ports, head)):
+            continue
+        # Taking out the dead head grants the next; with a living one, taking out nobody grants itself.
+        leaver = lock.queue[0] if over else ""
+        freed = store.with_retries(ports.clock, partial(releases.release, ports, leaver, [lock.name]))
+        releases.announce(ports, freed)
+        problem = "its holder is over" if over else "its first waiter could start and was not granted"
+        yield Repair(f"lock {lock.name}", problem, "released it" if over else "granted it")
+
+
+def _heads_all(ports: Ports, execution: Execution) -> bool:
+    named = {lock.name: store.load_lock(ports.records, lock.name).document for lock in execution.locks}
+    return locks.heads_all({name: lock or locks.empty(name) for name, lock in named.items()}, execution.execution_id)
 
 
 def _push(ports: Ports, execution: Execution) -> None:

@@ -3,7 +3,7 @@ grants whoever heads all of theirs then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from runvoy_agent.core import locks
@@ -21,38 +21,38 @@ class Freed(NamedTuple):
     changed: list[tuple[Execution, int]]
 
 
-def change_and_release(
-    ports: Ports, current: Loaded[Execution], changed: Execution, audit: Callable[[], Write]
-) -> Freed:
-    """Commit `changed`; if it is no longer active, release its locks in the same commit. Raises ports.Conflict.
+def change_and_release(ports: Ports, current: Loaded[Execution], changed: Execution, audit: Write) -> Freed:
+    """Commit `changed`; if it is no longer active, release its locks in the same commit. Raises ports.Conflict."""
+    names = [] if changed.is_active else [lock.name for lock in changed.locks]
+    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit])
+    return Freed([(changed, current.version + 1), *freed.changed])
 
-    The commit writes or Checks every lock record it read (see core.locks.release).
+
+def release(ports: Ports, execution_id: str, names: Iterable[str], writes: Sequence[Write] = ()) -> Freed:
+    """Commit `writes`, and with them take the execution out of the queues of these locks. Raises ports.Conflict.
+
+    The commit writes or Checks every lock record it read (see core.locks.release). An execution that is in none of the
+    queues may still free one: whoever heads a queue is looked at again.
     """
-    writes: list[Write] = [store.put(current, changed), audit()]
-    freed = [(changed, current.version + 1)]
-    if not changed.is_active and changed.locks:
-        held = _load_locks(ports, [lock.name for lock in changed.locks])
-        before = _documents(held)
-        waiting = {
-            execution_id: store.load_execution(ports.records, execution_id)
-            for execution_id in locks.next_in_line(before, locks.leave(before, changed.execution_id))
-        }
-        candidates = {
-            execution_id: loaded.document for execution_id, loaded in waiting.items() if loaded.document is not None
-        }
-        wanted = {lock.name for candidate in candidates.values() for lock in candidate.locks}
-        others = _load_locks(ports, sorted(wanted - held.keys()))
-        release = locks.release(before, _documents(others), changed.execution_id, candidates)
-        every = {**held, **others}
-        writes += [
-            store.put(every[name], release.locks[name]) if name in release.locks else every[name].check
-            for name in sorted(every)
-        ]
-        for granted in release.granted:
-            loaded = waiting[granted.execution_id]
-            writes.append(store.put(loaded, granted))
-            freed.append((granted, loaded.version + 1))
-    ports.records.commit(writes)
+    held = _load_locks(ports, names)
+    before = _documents(held)
+    after = locks.leave(before, execution_id)
+    waiting = {head: store.load_execution(ports.records, head) for head in locks.heads(after)}
+    candidates = {head: loaded.document for head, loaded in waiting.items() if loaded.document is not None}
+    wanted = {lock.name for candidate in candidates.values() for lock in candidate.locks}
+    others = _load_locks(ports, wanted - held.keys())
+    plan = locks.release(before, _documents(others), execution_id, candidates, ports.clock.now())
+    every = {**held, **others}
+    commit = [*writes]
+    commit += [
+        store.put(every[name], plan.locks[name]) if name in plan.locks else every[name].check for name in sorted(every)
+    ]
+    freed = []
+    for granted in plan.granted:
+        loaded = waiting[granted.execution_id]
+        commit.append(store.put(loaded, granted))
+        freed.append((granted, loaded.version + 1))
+    ports.records.commit(commit)
     return Freed(freed)
 
 
@@ -64,8 +64,8 @@ def announce(ports: Ports, freed: Freed) -> None:
             ports.queue.send("starts", messages.encode(StartMessage(execution_id=execution.execution_id)))
 
 
-def _load_locks(ports: Ports, names: list[str]) -> dict[str, Loaded[LockRecord]]:
-    return {name: store.load_lock(ports.records, name) for name in names}
+def _load_locks(ports: Ports, names: Iterable[str]) -> dict[str, Loaded[LockRecord]]:
+    return {name: store.load_lock(ports.records, name) for name in sorted(names)}
 
 
 def _documents(loaded: dict[str, Loaded[LockRecord]]) -> dict[str, LockRecord]:

@@ -39,7 +39,7 @@ def answer(document: msgspec.Struct) -> Response:
 
 
 class Call(NamedTuple):
-    """A request whose caller is known and may do what the route does. `groups` are the parts of its path."""
+    """A request whose caller is known and may do what the route does. `groups` are the parts of its path, decoded."""
 
     ports: Ports
     deployment: Deployment
@@ -50,9 +50,10 @@ class Call(NamedTuple):
 
 
 class Route(NamedTuple):
-    """`action` is what the caller's role must allow. `single_use` calls cannot be replayed within their lifetime."""
+    """`path` holds `{name}` for one segment. `action` is what the caller's role must allow. `single_use` calls cannot be replayed within their lifetime."""
 
     method: str
+    path: str
     pattern: re.Pattern[str]
     action: Action
     single_use: bool
@@ -63,5 +64,6 @@ def route(
     method: str, path: str, action: Action, serve: Callable[[Call], Response], *, single_use: bool = False
 ) -> Route:
     """A route at a path under /api/v1, in which `{name}` stands for one segment."""
-    pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", API_PREFIX + path)
-    return Route(method, re.compile(pattern + r"\Z"), action, single_use, serve)
+    full = API_PREFIX + path
+    pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", full)
+    return Route(method, full, re.compile(pattern + r"\Z"), action, single_use, serve)

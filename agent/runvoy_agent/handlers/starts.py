@@ -87,9 +87,7 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
-    return releases.change_and_release(
-        ports, current, changed, lambda: _audit(ports, changed, "start", changed.state.value)
-    )
+    return releases.change_and_release(ports, current, changed, _audit(ports, changed, "start", changed.state.value))
 
 
 def _audit(ports: Ports, execution: Execution, action: str, outcome: str) -> Put:
@@ -105,31 +103,38 @@ def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], ex
             return
         case NoCapacity(message=message):
             noted = lifecycle.note_no_capacity(execution, ports.clock.now(), message)
-            if noted is not None:
-                _commit_and_publish(ports, current, noted)
+            if noted is not None and not _commit_and_publish(ports, current, noted):
+                store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, ""))
             # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
             body = messages.encode(StartMessage(execution_id=execution.execution_id))
             ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
         case LaunchRefused(message=message):
-            store.with_retries(ports.clock, lambda: _fail(ports, execution.execution_id, message))
+            store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, message))
 
 
-def _fail(ports: Ports, execution_id: str, message: str) -> None:
+def _end_unlaunched(ports: Ports, execution_id: str, refusal: str) -> None:
+    """The platform says that nothing was started: end what was killed meanwhile, or what the platform refuses."""
     current = store.load_execution(ports.records, execution_id)
     if current.document is None:
         return
-    failed = lifecycle.fail_launch(current.document, ports.clock.now(), message)
-    if failed is not None:
-        releases.announce(ports, _end_unstarted(ports, current, failed))
+    if ports.launcher.describe(execution_id, current.document.attempt).phase != "missing":
+        return  # another delivery of the same push had better luck
+    now = ports.clock.now()
+    ended = lifecycle.end_unlaunched(current.document, now)
+    if ended is None and refusal:
+        ended = lifecycle.fail_launch(current.document, now, refusal)
+    if ended is not None:
+        releases.announce(ports, _end_unstarted(ports, current, ended))
 
 
-def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execution) -> None:
+def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execution) -> bool:
     try:
         ports.records.commit([store.put(current, changed)])
     except Conflict:
         log.info("execution %s went on meanwhile", changed.execution_id)
-        return
+        return False
     outbox.publish_status(ports, changed, current.version + 1)
+    return True
 
 
 def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> Launch:

@@ -33,6 +33,7 @@ INDEX_ACTIVE = "active"  # executions whose task was not yet seen stopped, and n
 INDEX_AUDIT = "audit_day"
 INDEX_AUDIT_EXECUTION = "audit_execution"
 INDEX_GRANTEES = "grantees"
+INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
 
 D = TypeVar("D", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -178,7 +179,9 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return indexes
         case InboxGrantee(key_id=key_id, granted_at=at):
             return {INDEX_GRANTEES: IndexEntry(shard_partition("", shard_of(key_id)), stamp(at))}
-        case User() | Key() | LockRecord() | Nonce() | Refusal() | StoredRequest():
+        case LockRecord(name=name, queue=queue):
+            return {INDEX_LOCKS: IndexEntry(shard_partition("", shard_of(name)), name)} if queue else {}
+        case User() | Key() | Nonce() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 

@@ -144,7 +144,7 @@ class Gateway:
         body = _body(environ, control.MAX_BODY_BYTES)
         query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, max_num_fields=64))
         headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
-        return self._serve_control(ControlCall(method, unquote(path), target, query, headers, body))
+        return self._serve_control(ControlCall(method, path, target, query, headers, body))
 
     def _upload(self, environ: Environ) -> Answer:
         """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""

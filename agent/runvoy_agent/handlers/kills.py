@@ -1,0 +1,86 @@
+"""Having an execution end: by a user's wish, or because a clock of the deployment ran out.
+
+The commit comes first, so that whoever dies before the task was told leaves a record from which the reconciler tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runvoy_agent.core import access, lifecycle
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.model import Execution
+from runvoy_agent.handlers import releases, store
+from runvoy_agent.handlers.executions import find_readable
+from runvoy_agent.handlers.routes import Call, Response, answer
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Ports
+from runvoy_protocol.control import ExecutionAnswer
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.states import State
+
+
+def serve_kill(call: Call) -> Response:
+    """DELETE executions/{id}: the execution as it stands then. One that has ended is left as it is."""
+    execution_id = call.groups["execution_id"]
+    found = find_readable(call, execution_id)
+    if found is None or found.document is None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT, f"the request {execution_id} is not decided yet", "Try again in a moment."
+        )
+    own = found.document.owner == call.user.name
+    access.check_allowed(call.user, Action.KILL_OWN if own else Action.KILL_ANY)
+    end(
+        call.ports,
+        execution_id,
+        call.user.name,
+        lambda execution: lifecycle.kill(execution, call.ports.clock.now(), call.user.name),
+        key_id=call.key.key_id,
+    )
+    current = store.load_execution(call.ports.records, execution_id)
+    if current.document is None:
+        raise LookupError(f"execution {execution_id} has vanished")
+    return answer(ExecutionAnswer(state="admitted", status=lifecycle.project(current.document, current.version)))
+
+
+def end(
+    ports: Ports,
+    execution_id: str,
+    actor: str,
+    change: Callable[[Execution], Execution | None],
+    *,
+    key_id: str | None = None,
+) -> bool:
+    """Commit what `change` makes of the execution and have its task stopped, if it has one; whether that was new.
+
+    A task that was told before is told again: the first telling may have been lost.
+    """
+    current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, actor, change, key_id))
+    stands = changed or current
+    if stands is not None and stands.state is State.TERMINATING:
+        ports.launcher.stop(execution_id, stands.attempt)
+    return changed is not None
+
+
+def _commit(
+    ports: Ports,
+    execution_id: str,
+    actor: str,
+    change: Callable[[Execution], Execution | None],
+    key_id: str | None,
+) -> tuple[Execution | None, Execution | None]:
+    current: Loaded[Execution] = store.load_execution(ports.records, execution_id)
+    changed = None if current.document is None else change(current.document)
+    if changed is None:
+        return current.document, None
+    audit = store.audit(
+        ports.clock,
+        actor,
+        "end",
+        changed.state.value,
+        execution_id=execution_id,
+        key_id=key_id,
+        message=changed.message,
+    )
+    releases.announce(ports, releases.change_and_release(ports, current, changed, audit))
+    return current.document, changed
