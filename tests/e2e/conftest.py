@@ -34,9 +34,10 @@ class Machine:
 
     def __call__(self, *args: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end."""
+        patience = options.pop("patience", PATIENCE_SECONDS)
         process = self.popen(*args, **options)
         try:
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+            out, err = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -1,0 +1,203 @@
+"""The rules of a run on the real thing: locks, kill, deadlines, with stack and runners dying among them.
+
+Commands watch the locks themselves: each takes an flock of the lock's name, which the kernel drops when they die, and
+says so if somebody has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Machine
+
+SEED = 20260507
+
+
+def watched(machine: Machine, names: list[str], body: str) -> str:
+    """A command line that runs `body` and records any overlap under one of its locks."""
+    folder = machine.home / "watch"
+    folder.mkdir(parents=True, exist_ok=True)
+    takes = "".join(
+        f"exec {3 + place}>{folder}/{name}; flock -n {3 + place} || echo {name} $$ >> {folder}/overlaps; "
+        for place, name in enumerate(names)
+    )
+    return takes + body
+
+
+def overlaps(machine: Machine) -> str:
+    path = machine.home / "watch" / "overlaps"
+    return path.read_text() if path.exists() else ""
+
+
+def lock_options(names: list[str]) -> list[str]:
+    return [option for name in names for option in ("--lock", name)]
+
+
+def test_twenty_runs_under_one_lock_go_one_by_one_in_order_of_admission(machine: Machine) -> None:
+    machine.ok("local", "up")
+    order = machine.home / "order"
+
+    def submit(_: int) -> str:
+        body = watched(machine, ["db"], f"echo $RUNVOY_EXECUTION_ID $RUNVOY_LOCK_FENCE >> {order}; sleep 0.05")
+        return machine.ok("submit", "--lock", "db", body).strip()
+
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(submit, range(20)))
+    assert machine("wait", *ids).returncode == 0
+    assert overlaps(machine) == ""
+    executions = json.loads(machine.ok("list", "--limit", "50", "--json"))
+    admitted = sorted(executions, key=lambda execution: execution["admitted_at"])
+    ran = [line.split() for line in order.read_text().splitlines()]
+    assert [execution_id for execution_id, _ in ran] == [execution["execution_id"] for execution in admitted]
+    assert [int(fence) for _, fence in ran] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("chaos", [False, True], ids=["calm", "with kill -9"])
+def test_fifty_requests_over_five_locks_all_end_and_never_overlap(machine: Machine, chaos: bool) -> None:
+    chance = random.Random(SEED + chaos)
+    print(f"seed {SEED + chaos}")
+    machine.ok("local", "up")
+    done = threading.Event()
+    wanted = []
+    for number in range(50):
+        names = chance.sample(["a", "b", "c", "d", "e"], chance.randint(1, 3))
+        fate = chance.choice(["end", "end", "end", "fail", "kill", "time out", "queue"])
+        wanted.append((number, names, fate))
+
+    def submit(item: tuple[int, list[str], str]) -> str:
+        number, names, fate = item
+        body = {"fail": "sleep 0.05; exit 3", "kill": "sleep 60", "time out": "sleep 60"}.get(fate, "sleep 0.05")
+        options = ["--id", f"run-{number}", *lock_options(names)]
+        options += ["--timeout", "1s"] if fate == "time out" else []
+        options += ["--queue-timeout", "4s"] if fate == "queue" else []
+        for _ in range(5):
+            process = machine("submit", *options, watched(machine, names, body))
+            if process.returncode == 0:
+                return process.stdout.decode().strip()
+        raise AssertionError(process)
+
+    def kill_things() -> None:
+        while not done.wait(chance.uniform(0.5, 2.0)):
+            victims = _runners(machine) if chance.random() < 0.4 else [_stack(machine)]
+            for pid in victims[:1]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            machine("local", "up")
+
+    with ThreadPoolExecutor(5) as pool:
+        if chaos:
+            pool.submit(kill_things)
+        ids = list(pool.map(submit, wanted))
+        kills = [execution_id for execution_id, item in zip(ids, wanted, strict=True) if item[2] == "kill"]
+        for execution_id in kills:
+            machine.wait_until(lambda execution_id=execution_id: machine("kill", execution_id).returncode == 0)
+        done.set()
+    machine.ok("local", "up")
+    waited = machine("wait", "--json", *ids, patience=150)
+    answers = {answer["execution_id"]: answer for answer in map(json.loads, waited.stdout.splitlines())}
+    assert set(answers) == set(ids), waited.stderr
+    assert overlaps(machine) == ""
+    for execution_id, (number, _, fate) in zip(ids, wanted, strict=True):
+        allowed = {
+            "end": {"SUCCEEDED"},
+            "fail": {"FAILED"},
+            "kill": {"STOPPED"},
+            "time out": {"TIMED_OUT"},
+            "queue": {"SUCCEEDED", "TIMED_OUT"},
+        }[fate]
+        # A runner that was killed leaves no result, and its command may have ended or not: UNKNOWN is the honest word.
+        assert answers[execution_id]["state"] in (allowed | {"UNKNOWN"} if chaos else allowed), (number, fate)
+    machine.wait_until(lambda: json.loads(machine.ok("locks", "list", "--json"))["locks"] == [])
+
+
+def _stack(machine: Machine) -> int:
+    try:
+        return machine.stack_pid()
+    except FileNotFoundError:
+        return 2**22 + 1  # no process has this number
+
+
+def _runners(machine: Machine) -> list[int]:
+    found = []
+    for pid in machine.processes():
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"runner/__main__.py" in command:
+            found.append(pid)
+    return found
+
+
+def test_if_locked_fail_is_122_at_once(machine: Machine) -> None:
+    holder = machine.ok("submit", "--lock", "db", "sleep 60").strip()
+    machine.wait_until(lambda: machine.status(holder)["state"] == "RUNNING")
+    done = machine("run", "--lock", "db", "--if-locked", "fail", "echo never")
+    assert (done.returncode, done.stdout) == (122, b"")
+    assert b"LOCK_HELD" in done.stderr
+    assert holder.encode() in done.stderr
+    assert machine("kill", holder).returncode == 0
+    assert machine("wait", holder).returncode == 123
+    assert machine("run", "--lock", "db", "--if-locked", "fail", "echo now").stdout == b"now\n"
+
+
+def test_a_queue_timeout_is_124_with_its_reason(machine: Machine) -> None:
+    holder = machine.ok("submit", "--lock", "db", "sleep 60").strip()
+    machine.wait_until(lambda: machine.status(holder)["state"] == "RUNNING")
+    done = machine("run", "--lock", "db", "--queue-timeout", "1s", "echo never")
+    assert (done.returncode, done.stdout) == (124, b"")
+    machine("kill", holder)
+
+
+def test_kill_ends_the_whole_tree_and_keeps_the_log(machine: Machine) -> None:
+    pids = machine.home / "pids"
+    body = f"echo before; for i in 1 2 3; do (setsid sleep 300 & echo $! >> {pids}) ; done; sleep 300"
+    process = machine.popen("run", body)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"before\n"
+    [execution] = json.loads(machine.ok("list", "--json"))
+    machine.wait_until(lambda: len(pids.read_text().split()) == 3 if pids.exists() else False)
+    assert machine("kill", execution["execution_id"]).returncode == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 123
+    assert machine.ok("logs", execution["execution_id"]).startswith("before\n")
+    for pid in pids.read_text().split():
+        machine.wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+    again = machine("kill", execution["execution_id"])
+    assert again.returncode == 0
+
+
+def test_a_deadline_ends_what_ignores_it(machine: Machine) -> None:
+    done = machine("run", "--timeout", "1s", "trap 'echo noticed; exit 0' TERM; while :; do sleep 0.1; done")
+    assert done.returncode == 124
+    assert done.stdout == b"noticed\n"
+    [execution] = json.loads(machine.ok("list", "--json"))
+    assert (execution["state"], execution["reason"], execution["exit_code"]) == ("TIMED_OUT", "deadline", 0)
+
+
+def test_a_dead_runner_leaves_the_lock_held_while_its_command_lives(machine: Machine) -> None:
+    gate = machine.home / "gate"
+    body = watched(machine, ["db"], f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    first = machine.ok("submit", "--lock", "db", body).strip()
+    machine.wait_until(lambda: machine.status(first)["state"] == "RUNNING")
+    second = machine.ok("submit", "--lock", "db", watched(machine, ["db"], "echo mine")).strip()
+    [runner] = _runners(machine)
+    os.kill(runner, signal.SIGKILL)
+    assert machine("wait", "--timeout", "2s", second).returncode == 120, "the lock passed on while the command lived"
+    gate.touch()
+    assert machine("wait", second).returncode == 0
+    assert overlaps(machine) == ""
+    status: dict[str, Any] = machine.status(first)
+    assert (status["state"], status["reason"]) == ("UNKNOWN", "lost")
