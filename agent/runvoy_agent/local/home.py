@@ -9,16 +9,23 @@ import secrets
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from runvoy_agent.local.durable import sync, temporary_file
 from runvoy_protocol import keys
+from runvoy_protocol.errors import RunvoyError
+
+D = TypeVar("D", bound=msgspec.Struct)
 
 
 class AlreadyRunning(Exception):
     """Another stack holds this home."""
+
+
+class DamagedHome(Exception):
+    """A file of the home is not what a stack wrote there. Nothing is made anew in its place: state would be lost."""
 
 
 class DeploymentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +98,7 @@ class Home(NamedTuple):
         """The deployment's identity, made at the first start. Call with the stack lock held."""
         path = self.folder / "deployment.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=DeploymentFile)
+            return _decode(path, DeploymentFile)
         except FileNotFoundError:
             made = DeploymentFile(deployment_id=f"local-{secrets.token_hex(6)}", created_at=datetime.now(UTC))
             write_file(path, msgspec.json.encode(made))
@@ -106,17 +113,20 @@ class Home(NamedTuple):
             secret = secrets.token_bytes(32)
             write_file(path, secret)
         if len(secret) != 32:
-            raise ValueError(f"{path} is damaged: it should hold 32 bytes, not {len(secret)}")
+            raise DamagedHome(f"{path} is damaged: it should hold 32 bytes, not {len(secret)}")
         return secret
 
     def first_key(self) -> tuple[bytes, str] | None:
         """The first client's public key and user; None if no client left one."""
+        path = self.folder / "first_key.pub"
         try:
-            left = msgspec.json.decode((self.folder / "first_key.pub").read_bytes(), type=FirstKey)
+            left = _decode(path, FirstKey)
+            public_key = bytes.fromhex(left.public_key)
+            keys.check_public_key(public_key)
         except FileNotFoundError:
             return None
-        public_key = bytes.fromhex(left.public_key)
-        keys.check_public_key(public_key)
+        except (ValueError, RunvoyError) as error:
+            raise DamagedHome(f"{path} is damaged: {error}") from error
         return public_key, left.user
 
     def last_port(self) -> int:
@@ -128,6 +138,13 @@ class Home(NamedTuple):
 
     def publish(self, endpoint: Endpoint) -> None:
         write_file(self.folder / "endpoint.json", msgspec.json.encode(endpoint))
+
+
+def _decode(path: Path, schema: type[D]) -> D:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=schema)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedHome(f"{path} is damaged: {error}") from error
 
 
 def write_file(path: Path, data: bytes) -> None:

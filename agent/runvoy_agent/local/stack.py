@@ -16,7 +16,8 @@ from typing import Protocol
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from runvoy_agent.local.gateway import Gateway
-from runvoy_agent.local.home import AlreadyRunning, Endpoint, Home, bind
+from runvoy_agent.local.home import AlreadyRunning, DamagedHome, Endpoint, Home, bind
+from runvoy_agent.ports import Unavailable
 
 log = logging.getLogger("runvoy.stack")
 
@@ -62,11 +63,16 @@ def run(folder: Path, build: Callable[[Home], Services]) -> int:
         signal.signal(number, lambda *_: stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log.info("holding %s (lock %d)", folder, lock)
-    _serve(home, build(home), stopping)
+    try:
+        _serve(home, build, stopping)
+    except (DamagedHome, Unavailable, OSError) as error:
+        log.error("the stack cannot go on: %s", error)  # noqa: TRY400 - a person reads this, and needs no trace
+        return 1
     return 0
 
 
-def _serve(home: Home, services: Services, stopping: threading.Event) -> None:
+def _serve(home: Home, build: Callable[[Home], Services], stopping: threading.Event) -> None:
+    services = build(home)
     listener = bind(home.last_port())
     endpoint = services.listen_at(listener.getsockname()[1])
     server = create_server(

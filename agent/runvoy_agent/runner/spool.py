@@ -9,10 +9,10 @@ from __future__ import annotations
 import collections
 import errno
 import os
-import sys
 import time
 
 from runvoy_agent.runner.claim import sync_directory
+from runvoy_agent.runner.remarks import remark
 
 PENDING_BYTES = 64 * 1024 * 1024
 RETRY_SECONDS = 1.0
@@ -86,7 +86,7 @@ class Spool:
             raise SpoolGone(self._folder) from error
         except OSError as error:
             # Everything was written; only a machine that loses power now would lose it.
-            print(f"the spool cannot be synced: {error.strerror}", file=sys.stderr, flush=True)
+            remark(f"the spool cannot be synced: {error.strerror}")
 
     def _flush(self) -> None:
         while self._pending:
@@ -107,7 +107,7 @@ class Spool:
             raise SpoolGone(self._run_dir) from error
         reason = error.strerror or repr(error)
         if reason != self.failure:
-            print(f"the spool cannot be written: {reason}; trying again every second", file=sys.stderr, flush=True)
+            remark(f"the spool cannot be written: {reason}; trying again every second")
         self.failure = reason
         if error.errno not in _NO_ROOM:
             self._repair(name)
@@ -125,7 +125,7 @@ class Spool:
             if name and os.path.isdir(target):  # noqa: PTH112
                 _put_aside(target)
         except OSError as error:
-            print(f"the spool cannot be repaired: {error}", file=sys.stderr, flush=True)
+            remark(f"the spool cannot be repaired: {error}")
 
     def _write(self, name: str, data: bytes) -> None:
         draft = f"{self._folder}/draft.{os.urandom(8).hex()}"  # a name where nothing can wait for us
@@ -172,7 +172,7 @@ class Bell:
             fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno not in (errno.ENXIO, errno.ENOENT):  # no stack listens
-                print(f"cannot ring the bell: {error.strerror}", file=sys.stderr, flush=True)
+                remark(f"cannot ring the bell: {error.strerror}")
             return
         try:
             os.write(fd, self._line)

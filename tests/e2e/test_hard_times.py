@@ -1,0 +1,116 @@
+"""The embedded stack when the world is against it, and when nothing happens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.conftest import Machine as MachineAt
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Machine
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root and the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_refuses_with_a_code_and_loses_nothing(small_disk: Path) -> None:
+    machine = MachineAt(small_disk / "home")
+    try:
+        gate = small_disk.parent / "gate"
+        running = machine.ok("submit", f"echo before; while [ ! -e {gate} ]; do sleep 0.05; done; echo after").strip()
+        machine.wait_until(lambda: machine.status(running)["state"] == "RUNNING")
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        refused = machine("submit", "--timeout", "5s", "echo never")
+        assert refused.returncode == 1
+        assert b"UNAVAILABLE" in refused.stderr
+        assert b"hint:" in refused.stderr
+        gate.touch()  # the command ends while there is no room for its result
+        time.sleep(1)
+        filler.unlink()
+        assert machine("wait", running, patience=90).returncode == 0
+        assert machine.ok("logs", running) == "before\nafter\n"
+        assert machine("run", "echo again").stdout == b"again\n"
+    finally:
+        machine.end()
+
+
+@pytest.mark.parametrize("where", ["a file", "not writable", "no such device"])
+def test_a_home_that_cannot_be_used_is_an_error_with_a_hint(tmp_path: Path, where: str) -> None:
+    home = tmp_path / "home"
+    if where == "a file":
+        home.write_text("x")
+    elif where == "no such device":
+        home = Path("/proc/nothing/home")
+    else:
+        if os.geteuid() == 0:
+            pytest.skip("root may write anywhere")
+        home.mkdir(mode=0o500)
+    done = MachineAt(home)("run", "true")
+    assert done.returncode == 125, done
+    assert b"hint:" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_damaged_files_are_named_or_made_anew(machine: Machine) -> None:
+    assert machine("run", "echo one").stdout == b"one\n"
+    local = machine.home / "local"
+    machine.ok("local", "down")
+    (local / "endpoint.json").write_text("{")
+    assert machine("run", "echo two").stdout == b"two\n"
+    for name in ("deployment.json", "deployment.secret", "state.db"):
+        machine.ok("local", "down")
+        path = local / name
+        kept = path.read_bytes()
+        path.write_bytes(b"damaged" * 2000)
+        done = machine("run", "echo never")
+        assert done.returncode == 125, (name, done)
+        assert name.encode() in done.stderr, done.stderr
+        assert b"hint:" in done.stderr
+        path.write_bytes(kept)
+        assert machine("run", "echo back").stdout == b"back\n", name
+
+
+def test_idle_it_sleeps_and_is_small(machine: Machine) -> None:
+    for _ in range(5):
+        machine.ok("run", "seq 2000")
+    pid = machine.stack_pid()
+    time.sleep(2)
+    quiet = min(_switches_in(pid, 3.0) for _ in range(2))  # the reconciler may fall into one of the two
+    assert quiet == 0, "something wakes up while nothing happens"
+    [resident] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    assert int(resident.split()[1]) < 80 * 1024
+
+
+def _switches_in(pid: int, seconds: float) -> int:
+    before = _switches(pid)
+    time.sleep(seconds)
+    return _switches(pid) - before
+
+
+def _switches(pid: int) -> int:
+    """How often all threads of a process were put to sleep or aside."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches" in line)
+    return total
