@@ -57,6 +57,10 @@ transcripts:
 golden:
     uv run python tests/golden/generate.py
 
+# Write the vectors (valid messages, and every tamper of them) anew. As `golden`: only on purpose
+vectors:
+    uv run python tests/golden/vectors.py
+
 # Measure; arguments choose benchmarks
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}
