@@ -1,4 +1,4 @@
-"""The way of the output: read → filter → frame → chunk → spool.
+"""The way of the output: read → mask → frame → chunk → spool.
 
 Chunks close 100 ms after their first byte, or at 4 MiB of output. When the spool is full the output is dropped, counted
 and reported as a visible line: never lost in silence, and never a command that hangs because a disk is full.
@@ -20,7 +20,8 @@ _GZIP = 31  # zlib's window bits for a gzip wrapper
 _FASTEST = 1
 
 Filter = Callable[[str, bytes], bytes]
-"""Sees every read of a stream, and b"" at its end; returns what may be shown of what it saw so far."""
+"""Sees every read of a stream, and b"" at its end; returns what may be shown of what it saw so far. What comes after a
+stream's end begins it anew."""
 
 
 def unfiltered(_stream: str, data: bytes) -> bytes:
@@ -62,7 +63,12 @@ class Output:
 
     def note(self, text: str) -> None:
         """A line of runvoy's own in the log."""
-        self._frame("sys", f"runvoy: {text}\n".encode("utf-8", "replace"))
+        self._frame("sys", f"runvoy: {self.showable(text)}\n".encode("utf-8", "replace"))
+
+    def showable(self, text: str) -> str:
+        """What the filter lets pass of a text of runvoy's own, which may quote the command line."""
+        data = self._filter("sys", text.encode("utf-8", "replace")) + self._filter("sys", b"")
+        return data.decode("utf-8", "replace")
 
     def tick(self, now: float) -> None:
         if self.due is not None and now >= self.due:

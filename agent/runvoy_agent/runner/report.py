@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import time
 
-from runvoy_agent.runner.ending import Ending
+from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.output import Output
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.spool import Spool
@@ -15,23 +14,23 @@ from runvoy_agent.runner.spool import Spool
 class Reports:
     """Writes the two reports. `{"body": <JSON text>, "mac": hex HMAC-SHA256(execution key, kind + "\\n" + body)}`."""
 
-    def __init__(self, payload: Payload, spool: Spool, started_at_ms: int) -> None:
+    def __init__(self, payload: Payload, spool: Spool, clock: Clock) -> None:
         self._key = payload.execution_key
         self._about = {"execution_id": payload.execution_id, "attempt": payload.attempt}
-        self._started_at_ms = started_at_ms
+        self._clock = clock
         self._spool = spool
 
     def started(self, pid: int) -> None:
-        self._put("started", {"started_at_ms": self._started_at_ms, "pid": pid})
+        self._put("started", {"started_at_ms": self._clock.started_at_ms, "pid": pid})
 
     def result(self, ending: Ending, output: Output) -> None:
         fields: dict[str, object] = {
             "outcome": ending.outcome,
             "exit_code": ending.exit_code,
             "signal": ending.signal,
-            "message": ending.message,
-            "started_at_ms": self._started_at_ms,
-            "ended_at_ms": time.time_ns() // 1_000_000,
+            "message": output.showable(ending.message),
+            "started_at_ms": self._clock.started_at_ms,
+            "ended_at_ms": self._clock.now_ms() if ending.at_ms is None else ending.at_ms,
             "lines": output.lines,
             "chunks": output.chunks,
             "lost_bytes": output.lost_bytes,

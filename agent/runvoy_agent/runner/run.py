@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from runvoy_agent.runner import process
-from runvoy_agent.runner.ending import Ending
+from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.signals import Signals
 
@@ -27,23 +26,23 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
     """
     ending = Ending()
     pipes = (*_pipe(), *_pipe())
-    started_at_ms = time.time_ns() // 1_000_000
+    clock = Clock()
     command = _start(run_dir, payload, signals, (pipes[1], pipes[3], alive), ending)
     for written in (pipes[1], pipes[3]):
         os.close(written)
     # Only now: the command is running while these load.
-    from runvoy_agent.runner.output import Output
     from runvoy_agent.runner.report import Reports
     from runvoy_agent.runner.spool import Spool, SpoolGone
     from runvoy_agent.runner.supervise import Supervisor
 
     spool = Spool(run_dir, payload.execution_id)
-    output = Output(spool)
-    reports = Reports(payload, spool, started_at_ms)
+    output = _output(spool, payload.secrets)
+    reports = Reports(payload, spool, clock)
     try:
         if command is not None:
             reports.started(command.pid)
-            Supervisor(command, payload, signals, {pipes[0]: "out", pipes[2]: "err"}, output, spool, ending).supervise()
+            streams = {pipes[0]: "out", pipes[2]: "err"}
+            Supervisor(command, payload, signals, streams, output, spool, ending, clock).supervise()
         elif ending.outcome != "killed":
             output.note(ending.message)
         _end(output, spool, reports, ending)
@@ -51,6 +50,20 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
         print(f"{error} was removed: nobody is left to tell", file=sys.stderr, flush=True)
     _remove_work_dir(f"{run_dir}/work")
     return ending.survivors == 0
+
+
+def _output(spool: Spool, secrets: dict[bytes, bytes]) -> Output:
+    from runvoy_agent.runner.output import Output
+
+    if not secrets:
+        return Output(spool)
+    from runvoy_agent.runner.masking import Masker
+
+    masker = Masker(secrets)
+    output = Output(spool, masker.filter)
+    for name in masker.too_short:
+        output.note(f"secret {name} is too short to be masked")
+    return output
 
 
 def _end(output: Output, spool: Spool, reports: Reports, ending: Ending) -> None:

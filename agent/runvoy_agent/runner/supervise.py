@@ -7,7 +7,7 @@ import select
 import signal
 import time
 
-from runvoy_agent.runner.ending import Ending
+from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.output import Output
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.process import Command
@@ -22,7 +22,7 @@ _SIGNAL_BASE = 128
 
 
 class Supervisor:
-    """Supervises one command. Clocks are monotonic: setting the machine's time moves no deadline."""
+    """Supervises one command. The deadline counts from the clock's start, however long this took to be here."""
 
     def __init__(
         self,
@@ -33,11 +33,13 @@ class Supervisor:
         output: Output,
         spool: Spool,
         ending: Ending,
+        clock: Clock,
     ) -> None:
         self._command = command
         self._grace_seconds = payload.grace_seconds
         self._timeout_seconds = payload.timeout_seconds
-        self._deadline = time.monotonic() + payload.timeout_seconds
+        self._clock = clock
+        self._deadline = clock.started + payload.timeout_seconds
         self._kill_at: float | None = None
         self._signals = signals
         self._streams = streams
@@ -81,6 +83,7 @@ class Supervisor:
             self._command.signal_all(signal.SIGTERM)
 
     def _record_exit(self, status: int) -> None:
+        self._ending.at_ms = self._clock.now_ms()
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             self._ending.exit_code = code
@@ -138,4 +141,4 @@ class Supervisor:
             return
         self._poll.unregister(fd)
         os.close(fd)
-        del self._streams[fd]
+        self._output.feed(self._streams.pop(fd), b"")
