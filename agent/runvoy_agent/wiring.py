@@ -21,6 +21,8 @@ from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.routes import Call, Response, route
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
+from runvoy_agent.local.containers import Containers
+from runvoy_agent.local.engines import Engines
 from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import Endpoint, Home
@@ -65,7 +67,10 @@ class EmbeddedServices:
         home.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ingest = SpoolIngest(home.runs, self._outbox, on_event=self._on_report)
         self._pump = Pump(self._ingest.ingest, self._on_stopped)
-        self._launcher = ProcessLauncher(home.runs, on_stopped=self._pump.stopped, on_bell=self._pump.bell)
+        self._engines = Engines(os.environ)
+        self._launcher = ProcessLauncher(
+            home.runs, on_stopped=self._pump.stopped, on_bell=self._pump.bell, containers=Containers(self._engines)
+        )
         self._ports = Ports(
             records=self._records,
             inbox=self._inbox,
@@ -82,6 +87,7 @@ class EmbeddedServices:
             secret=secret,
             capabilities=EMBEDDED,
             instance=secrets.token_hex(8),
+            look_for_containers=self._look_for_containers,
         )
         self._routes = (*control.ROUTES, route("GET", "/stack", Action.SEE_STACK, self._show_stack))
         self._worker = Worker(
@@ -142,6 +148,12 @@ class EmbeddedServices:
         self._launcher.close()
         self._pump.close(_STOP_SECONDS)
         self._records.close()
+
+    def _look_for_containers(self) -> Capabilities:
+        found = self._engines.find()
+        if found.path is None:
+            return EMBEDDED._replace(no_containers=found.why)
+        return EMBEDDED._replace(isolations=EMBEDDED.isolations | {"container"})
 
     def _forget_claims(self) -> None:
         """Drop the claims of runs that are over. Only here, where no start can be half-way: one that read the record

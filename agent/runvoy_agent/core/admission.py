@@ -18,12 +18,14 @@ COMMAND_SHOWN_CHARACTERS = 4096
 
 
 class Capabilities(NamedTuple):
-    """What a deployment can do with a request. `default_isolation` is for requests that name no image."""
+    """What a deployment can do with a request. `default_isolation` is for requests that name no image; `no_containers`
+    says why there are none."""
 
     default_isolation: Isolation
     isolations: frozenset[Isolation]
     secrets: bool = False
     git: bool = False
+    no_containers: str = ""
 
 
 class Facts(NamedTuple):
@@ -149,6 +151,11 @@ def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts:
     )
 
 
+def asks_for_container(request: RunRequest) -> bool:
+    """Whether the request itself wants a container, whatever the deployment's default is."""
+    return (request.isolation or ("container" if request.image else "")) == "container"
+
+
 def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
     """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback."""
     if request.secrets and not capabilities.secrets:
@@ -160,9 +167,10 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolat
     wanted = request.isolation or ("container" if request.image else capabilities.default_isolation)
     if wanted not in capabilities.isolations:
         if wanted == "container":
+            why = f": {capabilities.no_containers}" if capabilities.no_containers else ""
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
-                "this deployment cannot run containers, which an image or --isolation container asks for",
+                f"this deployment cannot run containers, which an image or --isolation container asks for{why}",
                 "Add --isolation process to run it on the machine itself instead, without the image.",
             )
         raise RunvoyError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -30,7 +31,10 @@ MAX_DELAY_SECONDS = 900
 
 
 class Deployment(NamedTuple):
-    """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it."""
+    """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
+
+    `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
+    """
 
     deployment_id: str
     version: str
@@ -38,6 +42,11 @@ class Deployment(NamedTuple):
     secret: bytes
     capabilities: Capabilities
     instance: str = ""
+    look_for_containers: Callable[[], Capabilities] | None = None
+
+    def capabilities_for(self, request: RunRequest) -> Capabilities:
+        look = self.look_for_containers
+        return self.capabilities if look is None or not admission.asks_for_container(request) else look()
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -74,7 +83,7 @@ def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, 
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
     facts = Facts(
         deployment_id=deployment.deployment_id,
-        capabilities=deployment.capabilities,
+        capabilities=deployment.capabilities_for(request),
         now=ports.clock.now(),
         object_sha256=object_sha256,
         key=key.document,

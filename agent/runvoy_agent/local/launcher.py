@@ -5,6 +5,7 @@ A run's folder, `runs/{execution_id}` (0700), holds
     started          the claim: which runner runs it. Exists once the run may have begun; stays when all else is removed
     alive            the lock that the runner and the command hold as long as they live
     kill             somebody wants the run to end
+    container.json   the run has a container: which engine's, and of what image
     work/            the command's working directory
     spool/           what the runner has written and nobody has taken in yet: logs/00000001…, started.json, result.json
     runner.log       the runner's own words
@@ -29,6 +30,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runvoy_agent.local import processes
+from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.watch import Watched, Watcher
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState, Unavailable
 from runvoy_protocol.ids import is_execution_id
@@ -49,11 +51,11 @@ def default_max_running() -> int:
 
 
 class ProcessLauncher:
-    """Starts runners as processes of this machine (ports.Launcher).
+    """Starts runners as processes of this machine (ports.Launcher). With `containers` a runner may run its command in one.
 
     `on_stopped(execution_id, attempt)` is called once when nothing of a run lives any more, whatever became of it: look
     at its spool and at `describe`. `on_bell(execution_id)` says that there is something in its spool. Both are called in
-    the watching thread and must only hand over.
+    a watching thread and must only hand over.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ProcessLauncher:
         max_running: int | None = None,
         grace_seconds: float = _GRACE_SECONDS,
         environment: Mapping[str, str] | None = None,
+        containers: Containers | None = None,
     ) -> None:
         self._runs_folder = runs_folder.resolve()
         self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,6 +76,7 @@ class ProcessLauncher:
         self._grace_seconds = grace_seconds
         source = os.environ if environment is None else environment
         self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
+        self._containers = containers
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
@@ -86,10 +90,6 @@ class ProcessLauncher:
 
         Raises Unavailable if no runner came that far: nothing was run then, and trying again is safe.
         """
-        if launch.isolation != "process":
-            return LaunchRefused(
-                "this stack runs no containers; ask for --isolation process to run on the machine itself"
-            )
         if not is_execution_id(launch.execution_id):
             raise ValueError("an execution id is a UUID in 32 hex digits")
         claim = processes.read_claim(self._folder(launch.execution_id))
@@ -98,7 +98,8 @@ class ProcessLauncher:
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:
-            return self._start(launch)
+            environment = self._environment if launch.isolation == "process" else self._prepare_container(launch)
+            return LaunchRefused(environment) if isinstance(environment, str) else self._start(launch, environment)
         finally:
             self._give_room(launch.execution_id)
 
@@ -150,14 +151,25 @@ class ProcessLauncher:
     def close(self) -> None:
         """Stop watching; the runs go on, and `adopt_all` finds them."""
         self._watcher.close()
+        if self._containers is not None:
+            self._containers.close()
 
     # --- starting ---
 
-    def _start(self, launch: Launch) -> LaunchOutcome:
+    def _prepare_container(self, launch: Launch) -> dict[str, str] | str:
+        """The runner's environment, or why there can be no container. Never a host process instead."""
+        if self._containers is None:
+            return "this stack runs no containers; ask for --isolation process to run on the machine itself"
+        try:
+            return self._containers.prepare(self._folder(launch.execution_id), launch)
+        except OSError as error:
+            raise Unavailable(f"the container cannot be put on record: {error}") from error
+
+    def _start(self, launch: Launch, environment: dict[str, str]) -> LaunchOutcome:
         folder = self._folder(launch.execution_id)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            runner = self._spawn(folder)
+            runner = self._spawn(folder, environment)
         except OSError as error:
             raise Unavailable(f"the runner cannot be started: {error}") from error
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -178,7 +190,7 @@ class ProcessLauncher:
             return LaunchRefused(f"the runner refused its payload: {said}")
         raise Unavailable(f"the runner ended with {exit_code} before it claimed the run: {said}")
 
-    def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         log = os.open(folder / "runner.log", flags, 0o600)
         try:
@@ -189,7 +201,7 @@ class ProcessLauncher:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd="/",
-                env=self._environment,
+                env=environment,
                 start_new_session=True,
             )
         finally:
@@ -209,13 +221,12 @@ class ProcessLauncher:
 
     def _lives(self, execution_id: str, claim: processes.Claim) -> bool:
         """Whether anything of a claimed run lives. The cheap signs first; a machine that was started anew has none."""
-        if claim.boot_id and claim.boot_id != processes.boot_id():
-            return False
-        return (
-            processes.is_runner_alive(claim)
-            or processes.is_lock_held(self._folder(execution_id))
-            or bool(processes.survivors(execution_id))
-        )
+        folder = self._folder(execution_id)
+        if (not claim.boot_id or claim.boot_id == processes.boot_id()) and (
+            processes.is_runner_alive(claim) or processes.is_lock_held(folder) or processes.survivors(execution_id)
+        ):
+            return True
+        return self._containers is not None and self._containers.lives(folder)
 
     def _take_room(self, execution_id: str) -> bool:
         with self._room:
@@ -241,6 +252,13 @@ class ProcessLauncher:
         self._watcher.watch(Watched(execution_id, attempt, runner))
 
     def _on_stopped(self, run: Watched) -> None:
+        """No process of the run lives. A runner that left with 0 removed its container; else that may go on."""
+        ended_cleanly = run.runner is not None and run.runner.returncode == 0
+        containers = None if ended_cleanly else self._containers
+        if containers is None or not containers.follow(self._folder(run.execution_id), lambda: self._gone(run)):
+            self._gone(run)
+
+    def _gone(self, run: Watched) -> None:
         with self._room:
             self._watched.discard(run.execution_id)
             self._room.notify_all()
@@ -249,6 +267,7 @@ class ProcessLauncher:
     def _end_survivors(self, execution_id: str) -> None:
         """SIGTERM, grace, SIGKILL, for a command whose runner was killed."""
         try:
+            self._end_container(execution_id)
             for pid in processes.survivors(execution_id):
                 processes.signal_process(pid, signal.SIGTERM)
             kill_at = time.monotonic() + self._grace_seconds
@@ -257,9 +276,14 @@ class ProcessLauncher:
                     for pid in living:
                         processes.signal_process(pid, signal.SIGKILL)
                 time.sleep(_KILL_AGAIN_SECONDS)
+            self._end_container(execution_id)  # one of them may have been starting it
         finally:
             with self._room:
                 self._ending.discard(execution_id)
+
+    def _end_container(self, execution_id: str) -> None:
+        if self._containers is not None:
+            self._containers.end(self._folder(execution_id), self._grace_seconds)
 
 
 def _task_ref(execution_id: str) -> str:

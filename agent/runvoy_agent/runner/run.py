@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from runvoy_agent.runner import process
 from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.payload import Payload
+from runvoy_agent.runner.remarks import remark
 from runvoy_agent.runner.signals import Signals
 
 _KEPT_VARIABLES = (b"PATH", b"HOME", b"USER", b"LANG", b"TZ", b"TMPDIR")
@@ -24,6 +24,10 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
 
     `alive` is the lock's descriptor, which the command inherits.
     """
+    if "RUNVOY_CONTAINER" in os.environ:
+        from runvoy_agent.runner.container_run import run_in_container
+
+        return run_in_container(run_dir, payload, signals)
     ending = Ending()
     pipes = (*_pipe(), *_pipe())
     clock = Clock()
@@ -47,7 +51,7 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
             output.note(ending.message)
         _end(output, spool, reports, ending)
     except SpoolGone as error:
-        print(f"{error} was removed: nobody is left to tell", file=sys.stderr, flush=True)
+        remark(f"{error} was removed: nobody is left to tell")
     _remove_work_dir(f"{run_dir}/work")
     return ending.survivors == 0
 
@@ -115,4 +119,4 @@ def _remove_work_dir(work_dir: str) -> None:
         from runvoy_agent.runner.removal import remove_tree
 
         for failure in remove_tree(work_dir):
-            print(f"the working directory was not removed: {failure}", file=sys.stderr, flush=True)
+            remark(f"the working directory was not removed: {failure}")
