@@ -171,13 +171,14 @@ def _spans(text: bytes, solid: bytes, candidates: list[Form]) -> list[tuple[int,
 
 
 def _occurrences(text: bytes, data: bytes) -> Iterable[tuple[int, int]]:
-    """All occurrences, those that overlap or touch each other as one span."""
+    """All occurrences, those that overlap each other as one span. (What lies between two that touch in joined text is a
+    break, and no part of either.)"""
     size = len(data)
     start = text.find(data)
     while start >= 0:
         last = start
-        # A form that repeats itself may occur at every byte: going from the last that touches is linear even then.
-        while (further := text.rfind(data, last + 1, last + 2 * size)) >= 0:
+        # A form that repeats itself may occur at every byte: going on from the last that overlaps is linear even then.
+        while (further := text.rfind(data, last + 1, last + 2 * size - 1)) >= 0:
             last = further
         yield start, last + size
         start = text.find(data, last + size)

@@ -122,10 +122,20 @@ def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Iterator[Callable[[], Run]]:
+    yield from _runs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Run]]:
+    """As `new_run`, for runs that several tests look at."""
+    yield from _runs(tmp_path_factory.mktemp("runs"))
+
+
+def _runs(folder: Path) -> Iterator[Callable[[], Run]]:
     runs: list[Run] = []
 
     def make() -> Run:
-        runs.append(Run(tmp_path))
+        runs.append(Run(folder))
         return runs[-1]
 
     yield make
