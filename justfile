@@ -68,3 +68,7 @@ bench *ARGS:
 # What CI runs, on this checkout
 ci:
     bash .ci/run
+
+# Simulate seeds of a whole deployment in a failing world: `just simulate --seeds 100 --requests 300`
+simulate *ARGS:
+    uv run python -m tests.simulation {{ARGS}}

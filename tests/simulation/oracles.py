@@ -1,0 +1,285 @@
+"""What must hold, watched at every commit, every object and every move of the platform, and judged once more at the end.
+
+The oracles keep books of their own (the order of admissions by lock, who really runs) and never ask the code they judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+import msgspec
+from tests.simulation.platform import Task
+from tests.simulation.ports import START, SimObjects, SimRecords
+
+from runvoy_agent.core import lifecycle
+from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord
+from runvoy_agent.handlers import store
+from runvoy_agent.ports import Put, Write
+from runvoy_protocol import object_keys, receipts, status
+from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.states import TERMINAL, Reason, State, can_follow
+
+_FORCED = b'"release-lock"'
+_MILLISECOND = timedelta(milliseconds=1)
+_START_CLOCK_MS = int(lifecycle.START_TIMEOUT.total_seconds() * 1000)
+
+
+class Violation(AssertionError):
+    """Something that must never be was seen."""
+
+
+class Upload(NamedTuple):
+    """One object that a client put into the inbox. `content` tells requests of one id apart."""
+
+    key_id: str
+    request_id: str
+    object_sha256: str
+    content: str
+
+
+class Oracles:
+    """The books, and the judgement. `check` raises Violation at once, so that the trace ends where it happened."""
+
+    def __init__(self, records: SimRecords, outbox: SimObjects) -> None:
+        self._records = records
+        self._outbox = outbox
+        self.executions: dict[str, Execution] = {}
+        self.uploads: list[Upload] = []
+        self.kill_asked: set[str] = set()
+        self.unanswerable: set[str] = set()  # objects whose only delivery the world lost for good
+        self.tasks: dict[str, Task] = {}
+        self.starts: dict[str, int] = {}
+        self.grants = 0
+        self._queues: dict[str, dict[str, None]] = {}  # lock → its executions in the order of their admission
+        self._fences: dict[str, int] = {}
+        self._started_fences: dict[str, int] = {}
+        self._holding: dict[str, dict[str, None]] = {}
+        self._forced: set[tuple[str, str]] = set()
+        self._revoked: set[str] = set()
+        self._shown: dict[str, int] = {}
+        self._receipts: dict[str, bytes] = {}
+        self.now_ms = lambda: 0
+        self.spares_begun = True
+
+    # -- commits
+
+    def committed(self, writes: Sequence[Write]) -> None:
+        puts = [write for write in writes if isinstance(write, Put)]
+        revoked_before = set(self._revoked)
+        for put in puts:
+            if put.key.startswith("audit#") and _FORCED in put.item.body:
+                self._note_forced(msgspec.json.decode(put.item.body, type=AuditEvent))
+            elif put.key.startswith("key#"):
+                key = msgspec.json.decode(put.item.body, type=Key)
+                if key.revoked_at is not None:
+                    self._revoked.add(key.key_id)
+        # Leaving first: whoever releases a lock grants it in the same commit.
+        changed = [
+            msgspec.json.decode(put.item.body, type=Execution) for put in puts if put.key.startswith("execution#")
+        ]
+        for execution in sorted(changed, key=lambda execution: execution.is_active):
+            self._execution(execution, revoked_before)
+        for put in puts:
+            if put.key.startswith("lock#"):
+                self._lock(msgspec.json.decode(put.item.body, type=LockRecord))
+
+    def _execution(self, execution: Execution, revoked: set[str]) -> None:
+        execution_id = execution.execution_id
+        before = self.executions.get(execution_id)
+        self.executions[execution_id] = execution
+        if before is None:
+            check(execution.state is State.QUEUED, f"{execution_id} was admitted as {execution.state}")
+            check(execution.key_id not in revoked, f"{execution_id} was admitted after its key's revocation")
+            for lock in execution.locks:
+                self._queues.setdefault(lock.name, {})[execution_id] = None
+        else:
+            self._moved(before, execution, revoked)
+        if execution.granted and (before is None or not before.granted):
+            self._granted(execution)
+        if not execution.is_active:
+            for lock in execution.locks:
+                self._queues[lock.name].pop(execution_id, None)
+
+    def _moved(self, before: Execution, after: Execution, revoked: set[str]) -> None:
+        name = after.execution_id
+        if before.state in TERMINAL:
+            check(_end_of(before) == _end_of(after), f"{name}: its end {before.state} became {after.state}")
+        elif before.state is not after.state:
+            check(can_follow(before.state, after.state), f"{name}: {before.state} became {after.state}")
+            if before.state is State.QUEUED and after.state is State.STARTING:
+                check(after.key_id not in revoked, f"{name} was started after its key's revocation")
+        check(not (before.granted and not after.granted), f"{name}: its grant was taken back")
+        check(before.content_digest == after.content_digest, f"{name}: its content changed")
+        check(after.is_active or after.is_terminal, f"{name} is over and not at an end")
+        late_word = msgspec.structs.replace(before, started_at=after.started_at, updated_at=after.updated_at)
+        check(before.is_active or late_word == after, f"{name} changed after it was over")
+
+    def _granted(self, execution: Execution) -> None:
+        self.grants += 1
+        for lock in execution.locks:
+            first = next(iter(self._queues[lock.name]))
+            check(
+                first == execution.execution_id,
+                f"lock {lock.name}: {execution.execution_id} was granted before {first}, which came first",
+            )
+            check(lock.fence is not None, f"{execution.execution_id} was granted {lock.name} without a fence")
+            assert lock.fence is not None
+            last = self._fences.get(lock.name, 0)
+            check(lock.fence > last, f"lock {lock.name}: fence {lock.fence} after {last}")
+            self._fences[lock.name] = lock.fence
+
+    def _lock(self, lock: LockRecord) -> None:
+        expected = list(self._queues.get(lock.name, {}))
+        check(list(lock.queue) == expected, f"lock {lock.name}: its queue is {lock.queue}, not {expected}")
+        check(
+            lock.fence == self._fences.get(lock.name, 0),
+            f"lock {lock.name}: its fence is {lock.fence}, the last given {self._fences.get(lock.name, 0)}",
+        )
+
+    def _note_forced(self, audit: AuditEvent) -> None:
+        name = audit.message.removeprefix("the lock ").removesuffix(" was taken from its holder")
+        execution_id = audit.execution_id or ""
+        self._forced.add((execution_id, name))
+        self._queues[name].pop(execution_id, None)
+        self._holding.get(name, {}).pop(execution_id, None)
+
+    # -- objects
+
+    def put(self, object_key: str, data: bytes) -> None:
+        if object_key.endswith("/status.json"):
+            version = status.decode(data).record_version
+            check(version >= self._shown.get(object_key, 0), f"{object_key} went back to version {version}")
+            self._shown[object_key] = version
+        elif object_key.startswith("receipts/"):
+            earlier = self._receipts.setdefault(object_key, data)
+            check(earlier == data, f"{object_key} was answered in two ways")
+            receipt = receipts.decode(data)
+            check(
+                receipt.outcome == "refused" or receipt.execution_id in self.executions,
+                f"{object_key} accepts what has no record",
+            )
+
+    # -- the platform
+
+    def launched(self, task: Task) -> None:
+        execution = self.executions.get(task.execution_id)
+        check(
+            execution is not None and execution.state is not State.QUEUED,
+            f"{task.execution_id} was launched before its STARTING was committed",
+        )
+
+    def began(self, task: Task) -> None:
+        execution_id = task.execution_id
+        self.tasks[execution_id] = task
+        self.starts[execution_id] = self.starts.get(execution_id, 0) + 1
+        check(self.starts[execution_id] == 1, f"{execution_id} was started {self.starts[execution_id]} times")
+        execution = self.executions[execution_id]
+        check(execution.is_active, f"{execution_id} began after it was over ({execution.state})")
+        fences = dict(pair.split("=") for pair in task.payload.env.get("RUNVOY_LOCK_FENCES", "").split())
+        check(set(fences) == {lock.name for lock in execution.locks}, f"{execution_id} was told of locks {fences}")
+        for name, fence in fences.items():
+            if (execution_id, name) in self._forced:
+                continue
+            holders = self._holding.setdefault(name, {})
+            check(not holders, f"lock {name}: {execution_id} runs beside {', '.join(holders)}")
+            holders[execution_id] = None
+            check(int(fence) > self._started_fences.get(name, 0), f"lock {name}: {execution_id} has an old fence")
+            self._started_fences[name] = int(fence)
+
+    def ended(self, task: Task) -> None:
+        for holders in self._holding.values():
+            holders.pop(task.execution_id, None)
+
+    def stop_asked(self, task: Task) -> None:
+        """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began."""
+        execution = self.executions[task.execution_id]
+        if task.execution_id in self.kill_asked:
+            return
+        if execution.reason is Reason.START:
+            begun = execution.starting_at
+            assert begun is not None
+            last_ms = (begun - START) / _MILLISECOND + _START_CLOCK_MS
+            in_time = task.began_ms is not None and task.began_ms < last_ms
+            check(
+                not in_time or not self.spares_begun,
+                f"{task.execution_id} began in time and was stopped by the start clock",
+            )
+            return
+        assert task.began_ms is not None
+        deadline_ms = task.began_ms + task.payload.timeout_seconds * 1000
+        check(
+            self.now_ms() >= deadline_ms,
+            f"{task.execution_id} was stopped before its deadline, and nobody asked for it",
+        )
+
+    # -- the end
+
+    def judge(self) -> None:
+        """All that must hold when faults have stopped and the reconciler has had its three rounds."""
+        for execution in self.executions.values():
+            self._judge_execution(execution)
+        for name, queue in self._queues.items():
+            check(not queue, f"lock {name} is still held or waited for: {list(queue)}")
+        accepted: dict[str, set[str]] = {}
+        for upload in self.uploads:
+            receipt = self._receipt_of(upload)
+            if receipt is not None and receipt.outcome == "accepted":
+                accepted.setdefault(upload.request_id, set()).add(upload.content)
+            elif receipt is not None and receipt.code is ErrorCode.ID_CONFLICT:
+                check(receipt.execution_id in self.executions, f"{upload.request_id} conflicts with nothing")
+        for request_id, contents in accepted.items():
+            check(len(contents) == 1, f"{request_id} was accepted with contents {sorted(contents)}")
+            task = self.tasks.get(request_id)
+            if task is not None:
+                check(task.payload.command[-1] in contents, f"{request_id} ran {task.payload.command}, not {contents}")
+        check(set(accepted) == set(self.executions), "an execution has no accepted receipt")
+
+    def _receipt_of(self, upload: Upload) -> Receipt | None:
+        stored = self._outbox.stored.get(object_keys.receipt(upload.key_id, upload.request_id, upload.object_sha256))
+        if stored is None:
+            check(upload.object_sha256 in self.unanswerable, f"the upload {upload} was never answered")
+            return None
+        return receipts.decode(stored.data)
+
+    def _judge_execution(self, execution: Execution) -> None:
+        execution_id = execution.execution_id
+        check(execution.is_terminal and not execution.is_active, f"{execution_id} is stuck in {execution.state}")
+        row = self._records.rows[store.execution_key(execution_id)]
+        expected = status.encode(lifecycle.project(execution, row[1]))
+        shown = self._outbox.stored.get(object_keys.status(execution_id))
+        check(shown is not None and shown.data == expected, f"{execution_id}: its status.json is not its record's")
+        task = self.tasks.get(execution_id)
+        if task is None:
+            check(execution.state is not State.SUCCEEDED, f"{execution_id} succeeded and never ran")
+        elif task.result is None:
+            check(
+                execution.state not in (State.SUCCEEDED, State.FAILED),
+                f"{execution_id} ended {execution.state}, unseen",
+            )
+        else:
+            self._judge_end(execution, task.result["outcome"], task.result["exit_code"])
+
+    def _judge_end(self, execution: Execution, outcome: str, exit_code: int | None) -> None:
+        """Whose runner left a result ended as it says."""
+        seen = (execution.state, execution.exit_code)
+        if outcome == "exited":
+            wanted = [(State.SUCCEEDED if exit_code == 0 else State.FAILED, exit_code)]
+        elif outcome == "timed_out":
+            wanted = [(State.TIMED_OUT, exit_code)]
+        else:
+            wanted = [(State.STOPPED, exit_code)]
+            if execution.reason in (Reason.START, Reason.DEADLINE):
+                wanted = [(State.TIMED_OUT, exit_code)]
+        check(seen in wanted, f"{execution.execution_id} ended as {seen}, and its runner said {outcome} {exit_code}")
+
+
+def check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Violation(otherwise)
+
+
+def _end_of(execution: Execution) -> tuple[object, ...]:
+    return (execution.state, execution.reason, execution.exit_code, execution.ended_at, execution.message)

@@ -1,0 +1,224 @@
+"""A platform that runs tasks, and the runner in each: they start late, end somehow, are killed, hang, or vanish.
+
+It forgets: a task is adopted by a further launch while it lives and for a quarter of an hour after its first launch,
+which is a little more than a deployment may count on. Later the same launch starts the command again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+from tests.simulation.ports import START, SimObjects
+from tests.simulation.scheduler import Scheduler
+
+from runvoy_agent.handlers import messages
+from runvoy_agent.handlers.messages import EndEvent, EndMessage
+from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
+from runvoy_protocol import object_keys, run_objects
+from runvoy_protocol.run_objects import RunnerPayload
+
+MINUTE_MS = 60_000
+RELAUNCH_WINDOW = timedelta(minutes=10)
+REMEMBERED_MS = 15 * MINUTE_MS
+GRACE_MS = 30_000
+_START_MS = int(START.timestamp() * 1000)
+
+
+class Plan(NamedTuple):
+    """What will become of a task, unless it is stopped before. `boots` and `reports` may never come."""
+
+    boot_ms: int | None = 500
+    duration_ms: int = 5_000
+    exit_code: int = 0
+    outcome: str = "exited"
+    dies: bool = False  # the task is killed at the end of `duration_ms`: no result
+    vanishes: bool = False  # and the platform forgets it as well
+    deaf: bool = False  # its runner does not enforce the deadline
+    lag_ms: int = 0  # how long listings do not show it
+    stop_delay_ms: int = 100  # from the runner's end to the platform's noticing
+
+
+class Task:
+    """One task. `began_ms` is set when its command really started."""
+
+    def __init__(self, launch: Launch, payload: RunnerPayload, plan: Plan, at_ms: int) -> None:
+        self.execution_id = launch.execution_id
+        self.attempt = launch.attempt
+        self.payload = payload
+        self.plan = plan
+        self.launched_ms = at_ms
+        self.began_ms: int | None = None
+        self.stop_asked = False
+        self.ended = False  # its runner is gone; the platform may not have noticed
+        self.stopped = False
+        self.vanished = False
+        self.result: dict[str, Any] | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.began_ms is not None and not self.ended
+
+
+class Watching(NamedTuple):
+    """Who is told what the platform really does."""
+
+    launched: Callable[[Task], None]
+    began: Callable[[Task], None]
+    ended: Callable[[Task], None]
+    stop_asked: Callable[[Task], None]
+
+
+class SimPlatform:
+    """The launcher port, and what it launches. `send` carries what runner and platform tell; it may lose it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        outbox: SimObjects,
+        secret: bytes,
+        send: Callable[[EndMessage, bytes], None],
+        watching: Watching,
+    ) -> None:
+        self._scheduler = scheduler
+        self._outbox = outbox
+        self._secret = secret
+        self._send = send
+        self._watching = watching
+        self.tasks: dict[tuple[str, int], Task] = {}
+        self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
+        self.forgets_refusals = True
+        self._refused: set[str] = set()
+        self._barred: set[str] = set()  # stopped before they were launched
+        self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
+
+    # -- the port
+
+    @property
+    def relaunch_window(self) -> timedelta | None:
+        return RELAUNCH_WINDOW
+
+    def start(self, launch: Launch) -> LaunchOutcome:
+        outcome = self._scheduler.call("launcher.start", launch.execution_id, lambda: self._start(launch))
+        if not isinstance(outcome, Launched):
+            self._scheduler.note("platform", f"{type(outcome).__name__} for {launch.execution_id}")
+        return outcome
+
+    def stop(self, execution_id: str, attempt: int) -> None:
+        self._scheduler.call("launcher.stop", execution_id, lambda: self._stop(execution_id, attempt))
+
+    def describe(self, execution_id: str, attempt: int) -> TaskState:
+        return self._scheduler.call("launcher.describe", execution_id, lambda: self._describe(execution_id, attempt))
+
+    def _start(self, launch: Launch) -> LaunchOutcome:
+        now = self._scheduler.now_ms
+        known = self.tasks.get((launch.execution_id, launch.attempt))
+        if known is not None and (not known.ended or now < known.launched_ms + REMEMBERED_MS):
+            return Launched(launch.execution_id)
+        if launch.execution_id in self._refused:
+            return REFUSED
+        refusal = self.refusal()
+        if refusal is not None:
+            if isinstance(refusal, LaunchRefused) and not self.forgets_refusals:
+                self._refused.add(launch.execution_id)
+            return refusal
+        payload = msgspec.json.decode(launch.payload, type=RunnerPayload)
+        task = Task(launch, payload, self.plan(launch), now)
+        self.tasks[launch.execution_id, launch.attempt] = task
+        self._watching.launched(task)
+        if launch.execution_id in self._barred:
+            self._scheduler.at(50, lambda: self._end(task, "killed", None))
+        elif task.plan.boot_ms is not None:
+            self._scheduler.at(task.plan.boot_ms, lambda: self._boot(task))
+        return Launched(launch.execution_id)
+
+    def _stop(self, execution_id: str, attempt: int) -> None:
+        task = self.tasks.get((execution_id, attempt))
+        if task is None and not self.forgets_refusals:
+            self._barred.add(execution_id)
+        if task is None or task.ended:
+            return
+        self._watching.stop_asked(task)
+        if not task.stop_asked:
+            task.stop_asked = True
+            delay = self._scheduler.rng.randrange(GRACE_MS) if task.runs else 50
+            self._scheduler.at(delay, lambda: self._end(task, "killed", None))
+
+    def _describe(self, execution_id: str, attempt: int) -> TaskState:
+        task = self.tasks.get((execution_id, attempt))
+        if task is None or task.vanished or self._scheduler.now_ms < task.launched_ms + task.plan.lag_ms:
+            return TaskState("missing")
+        return TaskState("stopped") if task.stopped else TaskState("running", supervised=self._is_supervised(task))
+
+    @staticmethod
+    def _is_supervised(task: Task) -> bool:
+        return task.runs and not task.plan.deaf
+
+    # -- what tasks do
+
+    def _boot(self, task: Task) -> None:
+        if task.ended:
+            return
+        task.began_ms = self._scheduler.now_ms
+        self._scheduler.note("platform", f"command of {task.execution_id} began")
+        self._watching.began(task)
+        self._leave(task, "started", object_keys.started(task.execution_id), {"pid": 1})
+        plan = task.plan
+        deadline_ms = task.payload.timeout_seconds * 1000
+        if plan.dies or plan.vanishes:
+            self._scheduler.at(plan.duration_ms, lambda: self._die(task))
+        elif plan.duration_ms >= deadline_ms and plan.deaf:
+            return  # only a stop ends it
+        elif plan.duration_ms >= deadline_ms:
+            self._scheduler.at(deadline_ms, lambda: self._end(task, "timed_out", None))
+        else:
+            self._scheduler.at(plan.duration_ms, lambda: self._end(task, plan.outcome, plan.exit_code))
+
+    def _end(self, task: Task, outcome: str, exit_code: int | None) -> None:
+        """The runner ends: it leaves its result, if the command ever began, and goes."""
+        if task.ended:
+            return
+        task.ended = True
+        if task.began_ms is not None:
+            task.result = {"outcome": outcome, "exit_code": exit_code}
+            self._leave(task, "result", object_keys.result(task.execution_id), task.result)
+        self._scheduler.note("platform", f"task of {task.execution_id} ended: {outcome}")
+        self._watching.ended(task)
+        self._scheduler.at(task.plan.stop_delay_ms, lambda: self._notice(task))
+
+    def _die(self, task: Task) -> None:
+        if task.ended:
+            return
+        task.ended = True
+        self._scheduler.note("platform", f"task of {task.execution_id} died")
+        self._watching.ended(task)
+        if task.plan.vanishes:
+            task.vanished = True
+        else:
+            self._scheduler.at(task.plan.stop_delay_ms, lambda: self._notice(task))
+
+    def _notice(self, task: Task) -> None:
+        task.stopped = True
+        self._tell(EndMessage(execution_id=task.execution_id, event="stopped", attempt=task.attempt))
+
+    def _leave(self, task: Task, event: EndEvent, object_key: str, fields: dict[str, Any]) -> None:
+        """The runner writes a report, signed with its execution's key."""
+        at_ms = _START_MS + self._scheduler.now_ms
+        began_ms = _START_MS + (task.began_ms or 0)
+        body: dict[str, Any] = {"execution_id": task.execution_id, "attempt": task.attempt, "started_at_ms": began_ms}
+        if event == "result":
+            body |= {"signal": None, "message": "", "ended_at_ms": at_ms, "lines": 0, "chunks": 1, "lost_bytes": 0}
+        text = json.dumps(body | fields)
+        mac = run_objects.mac_of(bytes.fromhex(task.payload.execution_key), event.encode(), text)
+        self._outbox._put(object_key, json.dumps({"body": text, "mac": mac}).encode(), False, None)
+        self._tell(EndMessage(execution_id=task.execution_id, event=event))
+
+    def _tell(self, message: EndMessage) -> None:
+        self._send(message, messages.encode(message))
+
+
+CAPACITY = NoCapacity("no room now")
+REFUSED = LaunchRefused("the platform will not run this")

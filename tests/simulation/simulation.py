@@ -1,0 +1,355 @@
+"""One run: a deployment on simulated ports, clients that submit, kill and revoke, and a world that fails around them.
+
+The run has three parts. While faults are on, requests arrive over a stretch of virtual time. Then the faults stop and
+everything that is under way comes to its end. Then the reconciler has three rounds, and after them nothing may be left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Set
+from typing import NamedTuple
+
+import msgspec
+from tests.simulation.oracles import Oracles, Violation, check
+from tests.simulation.platform import MINUTE_MS, SimPlatform, Watching
+from tests.simulation.ports import START, SimClock, SimObjects, SimQueue, SimRecords, SimSecrets
+from tests.simulation.scheduler import Crash, Invocation, Point, Scheduler, Step, When
+from tests.simulation.workload import Workload
+
+from runvoy_agent.core.admission import Capabilities
+from runvoy_agent.core.model import Key, Role, User
+from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.routes import Request, Response
+from runvoy_agent.ports import Ports, QueueName, Unavailable
+from runvoy_protocol import control as control_protocol
+from runvoy_protocol import keys
+from runvoy_protocol.control import ControlCall
+
+MAX_RECEIVES = 5
+MAX_RECOVERY_DEATHS = 3
+TICK_MS = MINUTE_MS
+# Longer than the longest wait of the reconciler: twelve minutes for a task that is missing, fifteen for one that does
+# not begin.
+LONG_TICK_MS = 20 * MINUTE_MS
+KEYS = 12
+
+
+class Settings(NamedTuple):
+    """How large a run is, and how hostile its world."""
+
+    requests: int = 300
+    duplicates: float = 0.3
+    reorder: float = 0.3
+    loss: float = 0.05
+    crash_rate: float = 0.002
+    unavailable_rate: float = 0.001
+    longest_index_lag_ms: int = 20_000
+    process_crashes: bool = True
+    locks: int | None = None
+    window_ms: int | None = None
+    # What the deployment does not do yet; each goes when it does.
+    low_ids: bool = False
+    answers_every_object: bool = False
+    spares_begun: bool = False
+    forgets_refusals: bool = False
+
+    @property
+    def lock_names(self) -> list[str]:
+        count = self.locks if self.locks is not None else max(4, self.requests // 60)
+        return [f"lock{number}" for number in range(count)]
+
+    @property
+    def arrival_ms(self) -> int:
+        return self.window_ms if self.window_ms is not None else max(10 * MINUTE_MS, self.requests * 360)
+
+
+class Report(NamedTuple):
+    """What a run was, and what was wrong with it, if anything."""
+
+    seed: int
+    requests: int
+    executions: int
+    commands: int
+    states: Counter[str]
+    steps: int
+    crashes: int
+    points: dict[Point, int]
+    crashed: set[tuple[Point, When]]
+    digest: int
+    violation: str | None
+    trace: list[Step]
+
+
+class Simulation:
+    """A deployment and the world around it, for one seed."""
+
+    def __init__(
+        self, seed: int, settings: Settings | None = None, hunted: Set[tuple[Point, When]] = frozenset()
+    ) -> None:
+        self.seed = seed
+        self.settings = settings = settings or Settings()
+        self.scheduler = Scheduler(
+            seed, crash_rate=settings.crash_rate, unavailable_rate=settings.unavailable_rate, hunted=hunted
+        )
+        self.rng = self.scheduler.rng
+        self.records = SimRecords(self.scheduler, longest_lag_ms=settings.longest_index_lag_ms)
+        self.inbox = SimObjects(self.scheduler, "inbox")
+        self.outbox = SimObjects(self.scheduler, "outbox")
+        self.clock = SimClock(self.scheduler)
+        self.oracles = Oracles(self.records, self.outbox)
+        self.oracles.spares_begun = settings.spares_begun
+        self.oracles.now_ms = lambda: self.scheduler.now_ms
+        self.records.on_commit = self.oracles.committed
+        self.outbox.on_put = self.oracles.put
+        self.deployment = Deployment(
+            deployment_id="here",
+            version="0",
+            created_at=START,
+            secret=b"s" * 32,
+            capabilities=Capabilities("process", frozenset({"process"})),
+        )
+        watching = Watching(self.oracles.launched, self.oracles.began, self.oracles.ended, self.oracles.stop_asked)
+        self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
+        self.platform.forgets_refusals = settings.forgets_refusals
+        self.ports = Ports(
+            records=self.records,
+            inbox=self.inbox,
+            outbox=self.outbox,
+            queue=SimQueue(self.scheduler, self.transport),
+            launcher=self.platform,
+            secrets=SimSecrets(),
+            clock=self.clock,
+        )
+        self._handlers: dict[QueueName, Callable[[bytes], None]] = {
+            "inbox": lambda body: inbox.handle(self.ports, self.deployment, body),
+            "starts": lambda body: starts.handle(self.ports, self.deployment, body),
+            "bulk": lambda body: starts.handle(self.ports, self.deployment, body),
+            "ends": lambda body: ends.handle(self.ports, self.deployment, body),
+        }
+        self._down = False
+        self._waiting: list[Callable[[], None]] = []
+        self._reconciling = False
+        self._numbers = Counter[str]()
+        self.operator = self.add_user("operator", Role.OPERATOR)
+        self.members = [self.add_user(f"dev{number}", Role.DEVELOPER) for number in range(KEYS)]
+
+    # -- the deployment
+
+    def add_user(self, name: str, role: Role) -> keys.SigningKey:
+        signing_key = keys.SigningKey(self.clock.random(32))
+        now = self.clock.now()
+        key = Key(key_id=signing_key.key_id, public_key=signing_key.public_key, user=name, created_at=now)
+        self.records.commit(
+            [
+                store.put_new(store.user_key(name), User(name=name, role=role, created_at=now)),
+                store.put_new(store.key_key(signing_key.key_id), key),
+            ]
+        )
+        return signing_key
+
+    def call(
+        self,
+        kind: str,
+        signing_key: keys.SigningKey,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        then: Callable[[Response], None] = lambda _response: None,
+    ) -> None:
+        """A signed control call, now; its answer goes to `then`, unless the deployment dies of it."""
+        target = f"/api/v1{path}"
+        signed = ControlCall(
+            1, "here", method, target, control_protocol.body_digest(body), self.clock.now(), self.clock.random(16)
+        )
+        header = control_protocol.authorization(signed, signing_key)
+        request = Request(method, target, target, {}, {"authorization": header}, body)
+
+        def serve() -> None:
+            response = control.handle(self.ports, self.deployment, request)
+            check(response.status != 500, f"{method} {path} failed: {response.body!r}")
+            then(response)
+
+        self._invoke(kind, serve, self._must_be_injected)
+
+    # -- the transport
+
+    def transport(self, queue: QueueName, body: bytes, delay_seconds: float = 0) -> None:
+        """Carry a message: lost, once or twice; soon or late."""
+        rng, settings = self.rng, self.settings
+        faulty = self.scheduler.faults.enabled
+        if faulty and rng.random() < settings.loss:
+            self.scheduler.note("transport", f"LOST {queue} {body.decode()}")
+            self._lost(queue, body)
+            return
+        for _ in range(2 if faulty and rng.random() < settings.duplicates else 1):
+            late_ms = rng.randrange(30_000) if faulty and rng.random() < settings.reorder else rng.randrange(1, 50)
+            self.scheduler.at(delay_seconds * 1000 + late_ms, lambda: self._deliver(queue, body, 1))
+
+    def upload(self, object_key: str, raw: bytes) -> None:
+        """A client's upload, and the news of it."""
+        self.inbox._put(object_key, raw, False, None)
+        version = self.inbox.stored[object_key].version
+        self.transport("inbox", messages.encode(InboxDelivery(object_key=object_key, version=version)))
+
+    def _lost(self, queue: QueueName, body: bytes) -> None:
+        if queue == "inbox" and not self.settings.answers_every_object:
+            delivery = msgspec.json.decode(body, type=InboxDelivery)
+            stored = self.inbox.stored_version(delivery.object_key, delivery.version)
+            self.oracles.unanswerable.add(hashlib.sha256(stored.data).hexdigest())
+
+    def _tell(self, message: EndMessage, body: bytes) -> None:
+        self.transport("ends", body)
+
+    def _deliver(self, queue: QueueName, body: bytes, receives: int) -> None:
+        if self._down:
+            self._waiting.append(lambda: self._deliver(queue, body, receives))
+            return
+
+        def run() -> None:
+            self._handlers[queue](body)
+            self._acknowledge(queue)
+
+        def finished(error: BaseException | None) -> None:
+            self._must_be_injected(error)
+            if error is None:
+                return
+            if receives >= MAX_RECEIVES:
+                self.scheduler.note("transport", f"DEAD {queue} {body.decode()}")
+                self._lost(queue, body)
+                return
+            # An outage is no fault of the message, and is not counted.
+            again = receives + 1 if isinstance(error, Crash) else receives
+            self.scheduler.at(self.rng.randrange(500, 30_000), lambda: self._deliver(queue, body, again))
+
+        self._invoke(queue, run, finished)
+
+    def _acknowledge(self, queue: QueueName) -> None:
+        """The last place to die at: all is done, and the delivery comes again."""
+        self.scheduler.call("queue.acknowledge", queue, lambda: None)
+
+    def _invoke(self, kind: str, run: Callable[[], object], finished: Callable[[BaseException | None], None]) -> None:
+        if self._down:
+            self._waiting.append(lambda: self._invoke(kind, run, finished))
+            return
+        self._numbers[kind] += 1
+        self.scheduler.begin(Invocation(kind, f"{kind}-{self._numbers[kind]}", run, finished))
+
+    @staticmethod
+    def _must_be_injected(error: BaseException | None) -> None:
+        """Let nothing pass but what was injected, and what the oracles say."""
+        if error is not None and not isinstance(error, Crash | Unavailable):
+            raise error if isinstance(error, Violation) else Violation(f"a handler raised {error!r}") from error
+
+    # -- the reconciler, and the death of everything at once
+
+    def tick(self) -> None:
+        """One round, as the stack makes it: one after the other, failures ending the round only."""
+        if self._reconciling or self._down:
+            return
+        self._reconciling = True
+
+        def finished(error: BaseException | None) -> None:
+            self._reconciling = False
+            self._must_be_injected(error)
+
+        def run() -> None:
+            reconcile.handle(self.ports)
+            self.records.purge_expired(self.clock.now())
+
+        self._invoke("reconcile", run, finished)
+
+    def crash_process(self, down_ms: int) -> None:
+        """Everything dies at once, and comes back by way of a recovery."""
+        if self._down:
+            return
+        self.scheduler.note("world", f"PROCESS CRASH for {down_ms} ms")
+        self._down = True
+        for invocation in list(self.scheduler.live):
+            self.scheduler.kill(invocation)
+        self.scheduler.at(down_ms, self._recover)
+
+    def _recover(self, deaths: int = 0) -> None:
+        """The first round after a start; one that died is begun again, a few times."""
+        self.scheduler.note("world", "recovery")
+
+        def finished(error: BaseException | None) -> None:
+            self._must_be_injected(error)
+            if error is not None:
+                self.scheduler.at(1000, lambda: self._recover(deaths + 1))
+                return
+            self._down = False
+            waiting, self._waiting = self._waiting, []
+            for event in waiting:
+                self.scheduler.at(self.rng.randrange(1, 500), event)
+
+        self._numbers["recovery"] += 1
+        label = f"recovery-{self._numbers['recovery']}"
+        recovery = Invocation("recovery", label, lambda: reconcile.handle(self.ports, starting_up=True), finished)
+        recovery.mortal = deaths < MAX_RECOVERY_DEATHS
+        self.scheduler.begin(recovery)
+
+    # -- a run
+
+    def run(self) -> Report:
+        """The whole run; a violation ends it and is told in the report."""
+        logging.getLogger("runvoy").setLevel(logging.CRITICAL)
+        workload = Workload(self)
+        violation = None
+        try:
+            workload.plan()
+            self.scheduler.faults.enabled = True
+            end_ms = self.settings.arrival_ms + 5 * MINUTE_MS
+            for at_ms in range(TICK_MS, end_ms, TICK_MS):
+                self.scheduler.at(at_ms, self.tick)
+            self.scheduler.run(end_ms)
+            self.scheduler.faults.enabled = False
+            self.scheduler.drain()
+            for _ in range(3):
+                self.scheduler.now_ms += LONG_TICK_MS
+                workload.renew_grants()
+                self.scheduler.drain()
+                self.tick()
+                self.scheduler.drain()
+            self.oracles.judge()
+        except Violation as seen:
+            violation = str(seen)
+        finally:
+            self.scheduler.close()
+        return self._report(violation)
+
+    def _report(self, violation: str | None) -> Report:
+        faults = self.scheduler.faults
+        return Report(
+            seed=self.seed,
+            requests=self.settings.requests,
+            executions=len(self.oracles.executions),
+            commands=len(self.oracles.starts),
+            states=Counter(execution.state.value for execution in self.oracles.executions.values()),
+            steps=self.scheduler.steps,
+            crashes=len(faults.crashed),
+            points=dict(faults.seen),
+            crashed=set(faults.crashed),
+            digest=self.scheduler.digest,
+            violation=violation,
+            trace=list(self.scheduler.trace),
+        )
+
+
+def revoke(simulation: Simulation, signing_key: keys.SigningKey) -> None:
+    """Have a key revoked, as an admin's call will do it: one conditional write."""
+
+    def run() -> None:
+        def attempt() -> None:
+            key = store.load(simulation.records, store.key_key(signing_key.key_id), Key)
+            assert key.document is not None
+            revoked = msgspec.structs.replace(key.document, revoked_at=simulation.clock.now())
+            simulation.records.commit([store.put(key, revoked)])
+
+        store.with_retries(simulation.clock, attempt)
+
+    simulation.scheduler.begin(Invocation("revoke", "revoke", run, lambda _error: None))

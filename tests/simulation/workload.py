@@ -1,0 +1,195 @@
+"""What clients ask for: requests, the same again, others under the same id; kills, forced releases, revocations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from tests.simulation.oracles import Upload
+from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
+
+from runvoy_agent.core.model import LockRecord
+from runvoy_agent.handlers import store
+from runvoy_agent.handlers.routes import Response
+from runvoy_agent.ports import Launch, LaunchOutcome
+from runvoy_protocol import codec, envelope, ids, keys, object_keys
+from runvoy_protocol.envelope import PayloadType
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.states import State
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+LOW_ID = "019"  # an id by text that sorts before every id made by time
+
+
+class Workload:
+    """Plans everything at its time, before the run begins or while it goes."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._scheduler = simulation.scheduler
+        self._rng = simulation.rng
+        self._settings = simulation.settings
+        self._revoked: set[str] = set()
+        self._full_until_ms = 0
+        self._count = 0
+
+    def plan(self) -> None:
+        """Put the whole run's wishes into the scheduler."""
+        simulation, rng = self._simulation, self._rng
+        simulation.platform.plan = self.plan_task
+        simulation.platform.refusal = self.refusal
+        window = self._settings.arrival_ms
+        self.renew_grants()
+        for at_ms in range(40 * MINUTE_MS, window, 40 * MINUTE_MS):
+            self._scheduler.at(at_ms, self.renew_grants)
+        for _ in range(self._settings.requests):
+            self._scheduler.at(1000 + rng.randrange(window), self._submit)
+        for _ in range(max(1, self._settings.requests // 100)):
+            self._scheduler.at(rng.randrange(window), self._force_release)
+            self._scheduler.at(rng.randrange(window), self._fill)
+        for signing_key in simulation.members[: len(simulation.members) // 3]:
+            self._scheduler.at(rng.randrange(window), partial(self._revoke, signing_key))
+        if self._settings.process_crashes:
+            for _ in range(3):
+                down_ms = rng.choice([100, 3_000, MINUTE_MS, 10 * MINUTE_MS])
+                self._scheduler.at(rng.randrange(window), partial(simulation.crash_process, down_ms))
+
+    def renew_grants(self) -> None:
+        """Every client gets an upload grant; without one the reconciler does not look for its uploads."""
+        for signing_key in self._simulation.members:
+            if signing_key.key_id not in self._revoked:
+                self._grant(signing_key)
+
+    def _grant(self, signing_key: keys.SigningKey) -> None:
+        def again(response: Response) -> None:
+            if response.status == 503:
+                self._grant(signing_key)
+
+        self._simulation.call("grant", signing_key, "POST", "/grants/inbox", then=again)
+
+    # -- requests
+
+    def _submit(self) -> None:
+        rng = self._rng
+        signing_key = rng.choice(self._simulation.members)
+        self._count += 1
+        request = self._request(self._request_id(signing_key), f"c{self._count}")
+        self._upload(request, signing_key)
+        if rng.random() < self._settings.duplicates:
+            self._repeat(request, signing_key)
+        if rng.random() < 0.1:
+            killer = signing_key if rng.random() < 0.7 else self._simulation.operator
+            self._scheduler.at(rng.randrange(120_000), lambda: self._kill(request.request_id, killer))
+
+    def _request_id(self, signing_key: keys.SigningKey) -> str:
+        if self._rng.random() < 0.8:
+            return self._simulation.clock.new_id()
+        text = f"deploy-{self._count}"
+        if self._rng.random() < 0.8 or not self._settings.low_ids:
+            return ids.uuid8_of(signing_key.key_id, text)
+        number = 0  # the rare ids that the reconciler's listing could pass over
+        while (found := ids.uuid8_of(signing_key.key_id, f"{text}-{number}")) >= LOW_ID:
+            number += 1
+        return found
+
+    def _request(self, request_id: str, content: str) -> RunRequest:
+        rng, now = self._rng, self._simulation.clock.now()
+        locks = self._settings.lock_names
+        wanted = rng.choices([0, 1, 2, 3], [5, 8, 4, 2])[0]
+        return RunRequest(
+            version=1,
+            deployment_id="here",
+            request_id=request_id,
+            issued_at=now,
+            expires_at=now + timedelta(minutes=rng.choice([15, 60])),
+            command=("run", content),
+            locks=tuple(rng.sample(locks, min(wanted, len(locks)))),
+            if_locked="fail" if rng.random() < 0.1 else "wait",
+            timeout_seconds=rng.choice([5, 60, 600, 3600]),
+            queue_timeout_seconds=rng.choice([10, 120, 2000]) if rng.random() < 0.15 else None,
+        )
+
+    def _repeat(self, request: RunRequest, signing_key: keys.SigningKey) -> None:
+        """The client tries again: the same bytes, the same request signed anew, or another under the same id."""
+        now = self._simulation.clock.now()
+        kind = self._rng.random()
+        if 0.5 <= kind < 0.8:
+            later = now + timedelta(seconds=1)
+            request = msgspec.structs.replace(request, issued_at=later, expires_at=later + timedelta(minutes=15))
+        elif kind >= 0.8:
+            request = msgspec.structs.replace(request, command=("run", f"{request.command[-1]}-other"))
+        if kind >= 0.95:
+            signing_key = self._rng.choice(self._simulation.members)
+        self._scheduler.at(self._rng.randrange(90_000), lambda: self._upload(request, signing_key))
+
+    def _upload(self, request: RunRequest, signing_key: keys.SigningKey) -> None:
+        raw = envelope.seal(PayloadType.RUN_REQUEST, codec.encode(request), signing_key)
+        digest = hashlib.sha256(raw).hexdigest()
+        upload = Upload(signing_key.key_id, request.request_id, digest, request.command[-1])
+        self._simulation.oracles.uploads.append(upload)
+        self._scheduler.note("client", f"uploads {request.request_id} {digest[:8]} locks {request.locks}")
+        self._simulation.upload(object_keys.request(signing_key.key_id, request.request_id), raw)
+
+    # -- everything else
+
+    def _kill(self, execution_id: str, signing_key: keys.SigningKey) -> None:
+        self._simulation.oracles.kill_asked.add(execution_id)
+        self._simulation.call("kill", signing_key, "DELETE", f"/executions/{execution_id}")
+
+    def _revoke(self, signing_key: keys.SigningKey) -> None:
+        from tests.simulation.simulation import revoke
+
+        self._revoked.add(signing_key.key_id)
+        revoke(self._simulation, signing_key)
+
+    def _force_release(self) -> None:
+        """An operator takes a lock from whoever runs under it."""
+        rows = self._simulation.records.rows
+        for name in self._settings.lock_names:
+            row = rows.get(store.lock_key(name))
+            if row is None:
+                continue
+            queue = msgspec.json.decode(row[0], type=LockRecord).queue
+            if queue and self._simulation.oracles.executions[queue[0]].state is State.RUNNING:
+                body = json.dumps({"execution_id": queue[0]}).encode()
+                self._simulation.call("release", self._simulation.operator, "POST", f"/locks/{name}/release", body)
+                return
+
+    def _fill(self) -> None:
+        """The platform has no room for a while."""
+        self._full_until_ms = self._scheduler.now_ms + self._rng.randrange(60_000)
+
+    def refusal(self) -> LaunchOutcome | None:
+        if not self._scheduler.faults.enabled:
+            return None
+        drawn = self._rng.random()
+        if self._scheduler.now_ms < self._full_until_ms or drawn < 0.03:
+            return CAPACITY
+        return REFUSED if drawn > 0.99 else None
+
+    def plan_task(self, launch: Launch) -> Plan:
+        """What becomes of a task; without faults it begins soon and ends by itself."""
+        rng = self._rng
+        hurt = rng.random() if self._scheduler.faults.enabled else 1.0
+        fields: dict[str, Any] = {
+            "boot_ms": rng.randrange(50, 5_000) if rng.random() < 0.9 else rng.randrange(120_000),
+            "duration_ms": rng.randrange(100, 20_000) if rng.random() < 0.95 else rng.randrange(30 * MINUTE_MS),
+            "exit_code": rng.choices([0, 1, 137], [7, 2, 1])[0],
+            "lag_ms": rng.randrange(30_000) if rng.random() < 0.2 else 0,
+            "stop_delay_ms": rng.randrange(10, 30_000) if rng.random() < 0.2 else 50,
+        }
+        if hurt < 0.01:
+            fields["boot_ms"] = None
+        elif hurt < 0.04:
+            fields["dies"] = True
+        elif hurt < 0.05:
+            fields["vanishes"] = True
+        elif hurt < 0.07:
+            fields |= {"deaf": True, "duration_ms": 10**9}
+        return Plan(**fields)
