@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -18,10 +18,12 @@ from runvoy_cli.transport import Answer, NoAnswer, Transport
 from runvoy_protocol import control, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.status import ExecutionStatus
 
 M = TypeVar("M", bound=msgspec.Struct)
 
 READ_SECONDS = 30.0
+KILL_PATIENCE_SECONDS = 10.0
 _TRIES = 4
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -107,6 +109,57 @@ class Client:
                 f"{self.target.endpoint} gave an answer that is no {kind.__name__}: {error}",
                 "Check the endpoint, and with `runvoy version` whether client and deployment fit together.",
             ) from error
+
+    def health(self) -> tuple[control.Health, float, float]:
+        """The deployment's health, its clock's time beyond ours, and the call's duration; both in seconds.
+
+        Unsigned: it is answered to whose key or clock is wrong, too. The skew is known to half the duration.
+        """
+        began = ended = datetime.now(UTC)
+
+        def ask() -> Answer:
+            nonlocal began, ended
+            began = datetime.now(UTC)
+            answer = self.transport.send(
+                "GET", f"{self.target.endpoint}{control.API_PREFIX}/health", timeout=self._read_seconds()
+            )
+            ended = datetime.now(UTC)
+            return answer
+
+        answer = self._persist(ask)
+        if not _is_success(answer):
+            raise self._error_of(answer)
+        health = self.parse(answer.body, control.Health)
+        duration = ended - began
+        return health, (health.time - (began + duration / 2)).total_seconds(), duration.total_seconds()
+
+    def show(self, execution_id: str) -> control.ExecutionAnswer:
+        """What the deployment knows of an execution now; of a waiting one, who stands before it too."""
+        return self.ask(control.ExecutionAnswer, "GET", f"/executions/{execution_id}")
+
+    def kill(self, execution_id: str, patience_seconds: float = KILL_PATIENCE_SECONDS) -> ExecutionStatus:
+        """Have an execution end; as it stands then. One that has ended stays as it is.
+
+        While the request is not decided it is asked again, for a while.
+        """
+        deadline = time.monotonic() + patience_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                answer = self.ask(control.ExecutionAnswer, "DELETE", f"/executions/{execution_id}")
+            except RunvoyError as error:
+                if error.code is not ErrorCode.CONFLICT or time.monotonic() + pause > deadline:
+                    raise
+            else:
+                if answer.status is not None:
+                    return answer.status
+                raise RunvoyError(ErrorCode.UNAVAILABLE, "the answer to the kill has no status")
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def twin(self, limit_seconds: float) -> Client:
+        """A client of the same deployment for another thread, which starts nothing."""
+        return Client(self.target, self._cache_of, Transport(), limit_seconds)
 
     def upload(self, execution_id: str, sealed: bytes) -> None:
         """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""

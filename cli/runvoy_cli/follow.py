@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from runvoy_cli.client import Client
 from runvoy_cli.problems import GaveUp
@@ -26,6 +27,8 @@ PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached while we fol
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 _OK = 200
+_FIRST_OUTPUT_SECONDS = 3.0
+_BEFORE_THE_START = (State.QUEUED, State.STARTING)
 _TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after its status
 
 OnStatus = Callable[[ExecutionStatus], None]
@@ -36,6 +39,8 @@ class Follower:
     """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
 
     `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for.
+    `interruptible` is entered where an exception, as Ctrl-C's, loses nothing: whoever was interrupted there, or gave up,
+    can call the same method again and goes on with the next record.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Follower:
         deadline: float | None = None,
         object_sha256: str | None = None,
         on_status: OnStatus | None = None,
+        interruptible: Callable[[], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -53,9 +59,10 @@ class Follower:
         self.status: ExecutionStatus | None = None
         self.refusal: RunvoyError | None = None  # the deployment's answer, where it was raised: no trouble on the way
         self._client = client
-        self._deadline = deadline
+        self.deadline = deadline
         self._object_sha256 = object_sha256
         self._on_status = on_status
+        self._interruptible = interruptible
         self._clock = clock
         self._sleep = sleep
         self._grant: OutboxGrant | None = None
@@ -114,6 +121,29 @@ class Follower:
         self._read_status()
         self._drain(on_record)
         return self.status
+
+    def await_start(self, on_wait: Callable[[], None], on_record: OnRecord) -> None:
+        """Wait until the run has begun and its first output is there, or it has ended; `on_wait` is told of the wait.
+
+        A run that prints nothing is not waited for: a few seconds after its start that is what there is.
+        """
+        grant = self._regrant()
+        if grant.state != "pending":
+            self._read_status()
+        if self.status is not None and self.status.state not in _BEFORE_THE_START:
+            return
+        on_wait()
+        self.receipt()
+        while self.status is None or self.status.state in _BEFORE_THE_START:
+            self._check_deadline()
+            began = self._clock()
+            if not self._read_status(wait=True):
+                self._rest_if_early(began)
+        first_deadline = self._clock() + _FIRST_OUTPUT_SECONDS
+        while not self._take_chunk(on_record) and not self.status.is_terminal and self._clock() < first_deadline:
+            self._check_deadline()
+            self._rest()
+            self._read_status()
 
     @property
     def log_is_whole(self) -> bool:
@@ -196,7 +226,8 @@ class Follower:
             url = url_of()
             if url is None:
                 return None
-            answer = self._client.read(url, etag, wait_seconds)
+            with self._interruptible():
+                answer = self._client.read(url, etag, wait_seconds)
         except NoAnswer as lost:
             if not lost.reused:
                 self._grant = None  # the embedded stack may come back on another port
@@ -228,7 +259,8 @@ class Follower:
         self._rest()
 
     def _regrant(self) -> OutboxGrant:
-        self._grant = self._client.outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
+        with self._interruptible():
+            self._grant = self._client.outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
         return self._grant
 
     def _admitted(self) -> OutboxGrant:
@@ -247,22 +279,23 @@ class Follower:
 
     def _span(self) -> float:
         """How long a read may wait: less where the deadline is near."""
-        if self._deadline is None:
+        if self.deadline is None:
             return WAIT_SECONDS
-        return max(0.0, min(WAIT_SECONDS, self._deadline - self._clock()))
+        return max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
 
     def _rest_if_early(self, began: float) -> None:
         if self._clock() - began < WAIT_SECONDS / 2:
             self._rest()
 
     def _rest(self) -> None:
-        left = self._pause if self._deadline is None else self._deadline - self._clock()
-        self._sleep(max(0.0, min(self._pause, left)))
+        left = self._pause if self.deadline is None else self.deadline - self._clock()
+        with self._interruptible():
+            self._sleep(max(0.0, min(self._pause, left)))
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
     def _check_deadline(self) -> None:
         # Never before the first look, so that `--timeout 0` asks how it stands.
-        if self._deadline is not None and self._clock() >= self._deadline:
+        if self.deadline is not None and self._clock() >= self.deadline:
             raise GaveUp
 
     def _accepted(self, receipt: Receipt) -> Receipt:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, TextIO
 
-from runvoy_cli.render import TerminalFilter, print_json
+from runvoy_cli.render import print_json
+from runvoy_cli.sanitize import Sanitizer, one_line
+from runvoy_cli.terminal import Screen
 from runvoy_protocol.logs import LogRecord
 
 
@@ -61,23 +63,41 @@ class Lines:
 
 
 class Stream:
-    """One of our standard streams, flushed at once; sanitized where it is a terminal."""
+    """One stream of the log on one of our own, flushed at once; sanitized where that is a terminal."""
 
-    def __init__(self, file: BinaryIO, is_terminal: bool) -> None:
-        self._file = file
-        self._filter = TerminalFilter() if is_terminal else None
+    def __init__(self, file: TextIO, screen: Screen) -> None:
+        self._file = file.buffer
+        self._screen = screen
+        self._sanitizer = Sanitizer() if file.isatty() else None
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._sanitizer is not None
 
     def write(self, data: bytes) -> None:
-        self._file.write(self._filter.feed(data) if self._filter else data)
-        self._file.flush()
+        if self._sanitizer is None:
+            self._file.write(data)
+            self._file.flush()
+        else:
+            self._show(self._sanitizer.feed(data))
+
+    def finish(self) -> None:
+        """Leave the terminal in its own colours."""
+        if self._sanitizer is not None:
+            self._show(self._sanitizer.finish())
+
+    def _show(self, data: bytes) -> None:
+        if data and self._sanitizer is not None:
+            self._screen.show(self._file, data, self._sanitizer)
 
 
 class Split:
     """`out` to stdout, `err` to stderr, and runvoy's own words to stderr with a prefix."""
 
-    def __init__(self) -> None:
-        self._out = Stream(sys.stdout.buffer, sys.stdout.isatty())
-        self._err = Stream(sys.stderr.buffer, sys.stderr.isatty())
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._out = Stream(sys.stdout, screen)
+        self._err = Stream(sys.stderr, screen)
         self.told = b""  # runvoy's own words so far, so that nobody says them twice
 
     def __call__(self, record: LogRecord) -> None:
@@ -87,27 +107,43 @@ class Split:
             self._err.write(record.data)
         else:
             self.told += record.data
-            self._err.write(prefixed(record.data))
+            self._tell(prefixed(record.data))
+
+    def finish(self) -> None:
+        self._out.finish()
+        self._err.finish()
+
+    def _tell(self, lines: bytes) -> None:
+        if self._err.is_terminal:
+            text = lines.decode(errors="replace").removesuffix("\n")
+            self._screen.write("".join(f"{one_line(line)}\n" for line in text.split("\n")))
+        else:
+            self._err.write(lines)
 
 
 class Together:
     """All streams to stdout, in the order of the log; `is_raw` leaves out runvoy's own words."""
 
-    def __init__(self, is_raw: bool = False) -> None:
-        self._out = Stream(sys.stdout.buffer, sys.stdout.isatty())
+    def __init__(self, screen: Screen, is_raw: bool = False) -> None:
+        # A stream each, for a sequence that one of them leaves open is not the other's to go on with.
+        self._streams = {name: Stream(sys.stdout, screen) for name in ("out", "err", "sys")}
         self._is_raw = is_raw
 
     def __call__(self, record: LogRecord) -> None:
-        if record.s != "sys":
-            self._out.write(record.data)
-        elif not self._is_raw:
-            self._out.write(prefixed(record.data))
+        self._write(record.s, record.data)
 
     def line(self, line: Line) -> None:
-        if line.stream != "sys":
-            self._out.write(line.data + b"\n")
+        self._write(line.stream, line.data + b"\n")
+
+    def finish(self) -> None:
+        for stream in self._streams.values():
+            stream.finish()
+
+    def _write(self, name: str, data: bytes) -> None:
+        if name != "sys":
+            self._streams[name].write(data)
         elif not self._is_raw:
-            self._out.write(prefixed(line.data + b"\n"))
+            self._streams[name].write(prefixed(data))
 
 
 class AsJson:
@@ -119,6 +155,9 @@ class AsJson:
     def __call__(self, record: LogRecord) -> None:
         for line in self._lines.feed(record):
             print_json(line.as_json())
+
+    def line(self, line: Line) -> None:
+        print_json(line.as_json())
 
     def finish(self) -> None:
         for line in self._lines.rest():

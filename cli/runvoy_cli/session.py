@@ -17,6 +17,7 @@ class Session(NamedTuple):
     console: Console
     default_timeout_seconds: int
     is_embedded: bool
+    web_url: str | None = None
 
 
 def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
@@ -36,7 +37,9 @@ def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
 
     if remote is not None:
         target = Target(remote.endpoint, remote.deployment_id, remote.signing_key)
-        return Session(Client(target, cache_of, transport, limit), console, default, is_embedded=False)
+        return Session(
+            Client(target, cache_of, transport, limit), console, default, is_embedded=False, web_url=remote.web_url
+        )
 
     from runvoy_cli.embedded import Embedded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from runvoy_cli import request as request_options
 from runvoy_cli.client import digest
 from runvoy_cli.render import write_stderr
 from runvoy_cli.session import Session
+from runvoy_cli.terminal import is_capable
 from runvoy_protocol import ids
 from runvoy_protocol.requests import RunRequest, seal_request
 
@@ -59,20 +61,23 @@ def send(session: Session, request: RunRequest) -> Submitted:
     return Submitted(request.request_id, digest(sealed))
 
 
-def say_where_it_stands(sending_id: str, durable_id: str) -> None:
+def say_where_it_stands(sending_id: str, durable_id: str, is_killed: bool = False) -> None:
     """After Ctrl-C: whether anything was submitted, and how to come back to it.
 
     An upload that was cut off may have arrived, so only what was never begun is called not submitted.
     """
+    if sys.stderr.isatty():
+        write_stderr("\r\x1b[K" if is_capable(sys.stderr) else "\n")  # in place of the ^C that stands there
     if durable_id:
         write_stderr(
-            f"\nrunvoy: left; {durable_id} goes on\n"
-            f"hint: runvoy logs --follow {durable_id}  or  runvoy wait {durable_id}\n"
+            f"runvoy: left; {durable_id} {'is being killed' if is_killed else 'goes on'}\n"
+            f"hint: runvoy logs --follow {durable_id}\n"
+            f"      runvoy wait {durable_id}\n"
         )
     elif sending_id:
         write_stderr(
-            "\nrunvoy: interrupted while it was being submitted; it may or may not have been\n"
+            "runvoy: interrupted while it was being submitted; it may or may not have been\n"
             f"hint: runvoy status {sending_id} tells which\n"
         )
     else:
-        write_stderr("\nrunvoy: not submitted\n")
+        write_stderr("runvoy: not submitted\n")

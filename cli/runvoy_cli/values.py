@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -150,6 +151,18 @@ def execution_id(text: str) -> str:
             "An id is the 32 hex digits that `runvoy submit` prints; see `runvoy list`.",
         )
     return plain
+
+
+def execution_ids(texts: Iterable[str]) -> list[str]:
+    """Execution ids in the order given; `-` stands for those on standard input."""
+    found: list[str] = []
+    for text in texts:
+        lines = sys.stdin.read().split() if text == "-" else [text]
+        if not lines:
+            # Not success: an empty pipe is what a failed `submit` leaves.
+            raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
+        found.extend(execution_id(line) for line in lines)
+    return found
 
 
 def chosen_id(text: str, key_id: str) -> str:

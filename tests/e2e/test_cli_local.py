@@ -177,10 +177,10 @@ def test_a_reader_that_goes_away_is_no_failure_to_tell(runvoy):
 
 
 def test_an_interrupt_says_how_to_come_back(runvoy):
-    process = runvoy.start("run", "echo started; sleep 2; echo finished")
+    process = runvoy.start("run", "echo started; sleep 5; echo finished")
     assert process.stdout.readline() == b"started\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=30) == 130
     told = process.stderr.read().decode()
     assert "runvoy logs --follow " in told
     execution_id = told.rsplit(maxsplit=1)[-1]
@@ -218,8 +218,9 @@ def test_the_life_of_a_stack(own):
     assert own.json("version")["server"]["instance"] == up["instance"]
     assert own.json("whoami")["role"] == "admin"
     assert b"listening" in own("local", "logs").stdout
-    own("submit", "sleep 3")
-    time.sleep(0.5)
+    execution_id = own("submit", "sleep 30").stdout.decode().strip()
+    while own.json("status", execution_id)["state"] != "RUNNING":
+        time.sleep(0.05)
     refused = own("local", "reset", "--yes")
     assert (refused.returncode, b"still running" in refused.stderr) == (1, True)
     assert own.json("local", "down") == {"running": False, "was_running": True}

@@ -2,6 +2,7 @@
 
 import gzip
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -113,7 +114,8 @@ class World:
         return msgspec.json.decode(raw, type=kind)
 
     def follower(self, **options):
-        return Follower(self, ID, clock=self.now, sleep=self.sleep, **options)
+        client: Any = self
+        return Follower(client, ID, clock=self.now, sleep=self.sleep, **options)
 
 
 def texts_of(follower):

@@ -3,39 +3,8 @@
 import pytest
 
 from runvoy_cli.output import Lines, prefixed
-from runvoy_cli.render import TerminalFilter, columns, printable, span
+from runvoy_cli.render import columns, span
 from runvoy_protocol.logs import LogRecord
-
-
-@pytest.mark.parametrize(
-    ("sent", "shown"),
-    [
-        (b"plain\ttext\r\n\b", b"plain\ttext\r\n\b"),
-        (b"\x1b[31mred\x1b[0m \x1b[38;5;1mx\x1b[m", b"\x1b[31mred\x1b[0m \x1b[38;5;1mx\x1b[m"),
-        (b"a\x1b[2Jb\x1b[1;1Hc\x1b[?1049hd", b"abcd"),
-        (b"a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c", b"abc"),
-        (b"a\x1bPq#0\x1b\\b\x1b_x\x1b\\c", b"abc"),
-        (b"a\x1bcb\x1b(Bc", b"abc"),
-        (b"a\x07\x00\x0e\x7fb", b"ab"),
-        ("a\u009b2Jé".encode(), "a2Jé".encode()),
-    ],
-)
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
-def test_escape_sequences_other_than_colours_do_not_reach_a_terminal(sent, shown, size):
-    pieces = [sent[start : start + size] for start in range(0, len(sent), size)]
-    terminal = TerminalFilter()
-    assert b"".join(terminal.feed(piece) for piece in pieces) == shown
-
-
-def test_an_endless_sequence_does_not_swallow_what_follows():
-    terminal = TerminalFilter()
-    shown = b"".join(terminal.feed(piece) for piece in (b"\x1b]0;" + b"x" * 5000, b"after\n"))
-    assert shown.endswith(b"after\n")
-    assert b"\x1b" not in shown
-
-
-def test_messages_show_what_does_not_print():
-    assert printable("a\x1b[2Jb\u202ec") == "a\\x1b[2Jb\\u202ec"
 
 
 def record(n, stream, text, open_end=False):

@@ -20,7 +20,8 @@ from runvoy_cli.embedded import Embedded, Endpoint
 from runvoy_cli.files import told_about
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
 from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import Console, TerminalFilter, facts, print_json, print_line
+from runvoy_cli.render import Console, facts, print_json, print_line
+from runvoy_cli.sanitize import Sanitizer
 from runvoy_cli.transport import Transport
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
@@ -82,7 +83,10 @@ def logs(
         print_json({"path": str(stack.log_path), "lines": [line.decode(errors="replace").rstrip() for line in lines]})
         return
     content = b"".join(lines)
-    sys.stdout.buffer.write(TerminalFilter().feed(content) if sys.stdout.isatty() else content)
+    if sys.stdout.isatty():
+        sanitizer = Sanitizer()
+        content = sanitizer.feed(content) + sanitizer.finish()
+    sys.stdout.buffer.write(content)
 
 
 @app.command(epilog="Example: runvoy local reset --yes")

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
 from runvoy_cli.follow import Follower
+from runvoy_cli.logview import LogView
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.output import AsJson, Line, Lines, Together
 from runvoy_cli.problems import GaveUp, UsageProblem
-from runvoy_cli.render import print_json
+from runvoy_cli.progress import progress_of
 from runvoy_cli.session import open_session
+from runvoy_cli.terminal import Screen, has_colour, is_capable
 from runvoy_cli.values import execution_id, moment
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.status import EXIT_GAVE_UP
 
-TIMEOUT_HELP = "With --follow: how long to follow, then give up with 120.  [default: no limit]"
+TIMEOUT_HELP = "How long to wait for the log or follow it, then give up with 120.  [default: no limit]"
 app = new_app()
 
 
@@ -39,30 +42,37 @@ def logs(
 ) -> int:
     """Print an execution's log to stdout, all streams in the order they came.
 
-    Without --follow it is what is there now. With --json one object for each line: its number n, time t in ms since
-    1970, stream s (out, err, or sys for runvoy's own words) and text.
+    A run that has not begun is waited for. Without --follow it is then what is there. On a terminal each line has its
+    number and time, and stderr's are marked; elsewhere it is the text exactly. With --json one object for each line: its
+    number n, time t in ms since 1970, stream s (out, err, or sys for runvoy's own words) and text.
     """
     settings: Settings = context.obj
     wanted = execution_id(one)
     chosen = _Filter(since=_since(since), pattern=_pattern(grep))
     session = open_session(settings, calls_are_limited=False)
     limit = settings.timeout_seconds
-    deadline = time.monotonic() + limit if follow and limit is not None else None
-    follower = Follower(session.client, wanted, deadline=deadline)
-    sink = _sink(settings.json, raw, chosen, tail)
+    progress, live = progress_of(session)
+    follower = Follower(
+        session.client,
+        wanted,
+        deadline=None if limit is None else time.monotonic() + limit,
+        on_status=progress.on_status,
+    )
+    sink = _sink(_printer(settings.json, raw, session.console.screen), chosen, tail)
     code = 0
     try:
-        if tail is not None or not follow:
-            status = follower.read_now(sink.record)
-            sink.end_of_tail()
-            if status is None and not follow:
-                session.console.remark(f"{wanted} is not decided yet; --follow waits for it")
-        if follow:
-            follower.follow(sink.record)
+        with live:
+            follower.await_start(lambda: session.console.say(f"{wanted} has not begun; waiting for it"), sink.record)
+            if tail is not None or not follow:
+                follower.read_now(sink.record)
+                sink.end_of_tail()
+            if follow:
+                follower.follow(sink.record)
     except GaveUp:
-        session.console.say(f"{wanted} gave up following; it goes on")
+        session.console.say(f"{wanted} gave up waiting for its log; it goes on")
         code = EXIT_GAVE_UP
-    sink.finish()
+    finally:
+        sink.finish()
     if follow and code == 0 and not follower.log_is_whole:
         session.console.say("the end of the log is missing")
     return code
@@ -85,12 +95,20 @@ class _Filter:
         return self._pattern is None or self._pattern.search(line.data.decode(errors="replace")) is not None
 
 
-class _Exact:
-    """Everything is wanted: bytes go through as they come, unfinished lines too."""
+class _Printer(Protocol):
+    """Shows records as they come, or whole lines."""
 
-    def __init__(self, record: Callable[[LogRecord], None], finish: Callable[[], None] = lambda: None) -> None:
-        self.record = record
-        self.finish = finish
+    def __call__(self, record: LogRecord) -> None: ...
+    def line(self, line: Line) -> None: ...
+    def finish(self) -> None: ...
+
+
+class _Exact:
+    """Everything is wanted: records go through as they come, with unfinished lines too."""
+
+    def __init__(self, printer: _Printer) -> None:
+        self.record = printer
+        self.finish = printer.finish
 
     def end_of_tail(self) -> None:
         return
@@ -99,11 +117,11 @@ class _Exact:
 class _ByLine:
     """Some lines are wanted, of those before `end_of_tail` the last `tail` only."""
 
-    def __init__(self, chosen: _Filter, tail: int | None, show: Callable[[Line], None]) -> None:
+    def __init__(self, chosen: _Filter, tail: int | None, printer: _Printer) -> None:
         self._chosen = chosen
         self._held: deque[Line] | None = None if tail is None else deque(maxlen=tail)
         self._lines = Lines()
-        self._show = show
+        self._printer = printer
 
     def record(self, record: LogRecord) -> None:
         self._take(self._lines.feed(record))
@@ -111,10 +129,11 @@ class _ByLine:
     def end_of_tail(self) -> None:
         held, self._held = self._held, None
         for line in held or ():
-            self._show(line)
+            self._printer.line(line)
 
     def finish(self) -> None:
         self._take(self._lines.rest())
+        self._printer.finish()
 
     def _take(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -123,18 +142,19 @@ class _ByLine:
             if self._held is not None:
                 self._held.append(line)
             else:
-                self._show(line)
+                self._printer.line(line)
 
 
-def _sink(as_json: bool, raw: bool, chosen: _Filter, tail: int | None) -> _Exact | _ByLine:
-    if chosen.takes_all and tail is None:
-        if as_json:
-            lines = AsJson()
-            return _Exact(lines, lines.finish)
-        return _Exact(Together(is_raw=raw))
+def _printer(as_json: bool, raw: bool, screen: Screen) -> _Printer:
     if as_json:
-        return _ByLine(chosen, tail, lambda line: print_json(line.as_json()))
-    return _ByLine(chosen, tail, Together(is_raw=raw).line)
+        return AsJson()
+    if not raw and is_capable(sys.stdout):
+        return LogView(screen, has_colour(sys.stdout))
+    return Together(screen, is_raw=raw)
+
+
+def _sink(printer: _Printer, chosen: _Filter, tail: int | None) -> _Exact | _ByLine:
+    return _Exact(printer) if chosen.takes_all and tail is None else _ByLine(chosen, tail, printer)
 
 
 def _since(text: str | None) -> datetime | None:

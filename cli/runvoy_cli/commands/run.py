@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from runvoy_cli import request, submitting
+from runvoy_cli.announce import show_beginning, show_end
 from runvoy_cli.follow import Follower
+from runvoy_cli.interrupts import Interrupted, Interrupts
 from runvoy_cli.options import new_app
 from runvoy_cli.output import AsJson, Split
-from runvoy_cli.problems import EXIT_INTERRUPTED
-from runvoy_cli.render import Console, print_json, ran_for, result_json
+from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp
+from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.render import Console, print_json, ran_for
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
+from runvoy_cli.words import code_text, ended_itself, ending, result_json
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -23,22 +28,11 @@ TIMEOUT_HELP = request.TIMEOUT_HELP
 prepare = request.prepare
 app = new_app()
 
-_ENDINGS = {
-    State.TIMED_OUT: "the command timed out",
-    State.STOPPED: "the command was killed",
-    State.UNKNOWN: "nobody knows how the command ended",
-    State.FAILED: "the command was not run to its end",
-}
-_REASONS = {
-    Reason.DEADLINE: "its deadline passed",
-    Reason.QUEUE: "it waited for longer than its queue timeout",
-    Reason.START: "it did not begin in time",
-    Reason.REVOKED: "its key or user was revoked before it started",
-    Reason.LAUNCH_FAILED: "the platform would not run it",
-    Reason.SETUP_FAILED: "its surroundings could not be made",
-    Reason.LOST: "its task vanished without a result",
-    Reason.EXEC_FAILED: "it could not be executed",
-}
+LEAVE_SECONDS = 3.0
+
+
+class _Left(Exception):
+    """Ctrl-C was pressed once: the command goes on, we do not."""
 
 
 @app.command(
@@ -56,14 +50,14 @@ def run(
     several are an argv and are kept exactly. RUNVOY_USER_X=... in the environment becomes X for the command.
 
     What is not the command's exit code: 121 refused, 122 a lock was held, 123 killed, 124 timed out, 125 runvoy or the
-    platform failed. Ctrl-C leaves with 130; the command goes on.
+    platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
     command = request.command_of(context, words)
     following = _Following()
     try:
         return following.through(context, command)
-    except KeyboardInterrupt:
-        submitting.say_where_it_stands(following.sending_id, following.durable_id)
+    except (KeyboardInterrupt, _Left):
+        submitting.say_where_it_stands(following.sending_id, following.durable_id, following.is_killed)
         return EXIT_INTERRUPTED
 
 
@@ -71,72 +65,105 @@ class _Following:
     """One run, and how far it got: Ctrl-C may come at any moment."""
 
     def __init__(self) -> None:
-        self._session: Session | None = None
         self.sending_id = ""
         self.durable_id = ""
-        self._last_state = ""
+        self.is_killed = False
+        self._last_said = ""
 
     def through(self, context: typer.Context, command: tuple[str, ...] | str) -> int:
-        self._session = session = open_session(context.obj, calls_are_limited=False)
+        session = open_session(context.obj, calls_are_limited=False)
         prepared = submitting.prepare(context, command, session)
-        sink = AsJson() if context.obj.json else Split()
+        sink = AsJson() if context.obj.json else Split(session.console.screen)
+        progress, live = progress_of(session)
         try:
-            status = self._attempt(session, prepared, sink)
+            with live:
+                status = self._attempts(session, prepared, sink, progress)
+        finally:
+            sink.finish()
+        code = exit_code_of(status)
+        if isinstance(sink, AsJson):
+            print_json(result_json(status))
+        told = sink.told.decode(errors="replace") if isinstance(sink, Split) else ""
+        _close(session.console, status, told)
+        return code
+
+    def _attempts(
+        self, session: Session, prepared: Prepared, sink: AsJson | Split, progress: Progress
+    ) -> ExecutionStatus:
+        try:
+            return self._attempt(session, prepared, sink, progress)
         except RunvoyError as refusal:
             if not session.client.learn_time(refusal):
                 raise
-            status = self._attempt(session, prepared, sink)  # once more, by the deployment's clock
-        code = exit_code_of(status)
-        if isinstance(sink, AsJson):
-            sink.finish()
-            print_json(result_json(status))
-        told = sink.told.decode(errors="replace") if isinstance(sink, Split) else ""
-        self._close(session.console, status, code, told)
-        return code
+            return self._attempt(session, prepared, sink, progress)  # once more, by the deployment's clock
 
-    def _attempt(self, session: Session, prepared: Prepared, sink: AsJson | Split) -> ExecutionStatus:
+    def _attempt(
+        self, session: Session, prepared: Prepared, sink: AsJson | Split, progress: Progress
+    ) -> ExecutionStatus:
         self.sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         self.durable_id = submitted.execution_id
-        session.console.remark(f"submitted {submitted.execution_id}")
-        follower = Follower(
-            session.client,
-            submitted.execution_id,
-            object_sha256=submitted.object_sha256,
-            on_status=self._tell,
-        )
-        status = follower.follow(sink)
+        console = session.console
+        if console.screen.is_rich:
+            show_beginning(session, prepared.request)
+        else:
+            console.remark(f"submitted {submitted.execution_id}")
+
+        def tell(status: ExecutionStatus) -> None:
+            progress.on_status(status)
+            if not console.screen.is_rich:
+                self._say_what_it_waits_for(console, status)
+
+        with Interrupts() as interrupts:
+            follower = Follower(
+                session.client,
+                submitted.execution_id,
+                object_sha256=submitted.object_sha256,
+                on_status=tell,
+                interruptible=interrupts.interruptible,
+            )
+            status = self._follow(session, follower, sink)
         if not follower.log_is_whole:
-            session.console.say("the end of the output is missing; `runvoy logs` may have it later")
+            console.say("the end of the output is missing; `runvoy logs` may have it later")
         return status
 
-    def _tell(self, status: ExecutionStatus) -> None:
-        """A line about what a run waits for: to people, and once."""
-        if self._session is None or status.state is not State.QUEUED or status.reason is None:
+    def _follow(self, session: Session, follower: Follower, sink: AsJson | Split) -> ExecutionStatus:
+        """Follow to the end. Ctrl-C once leaves after a while, in which the output goes on; twice kills."""
+        try:
+            return follower.follow(sink)
+        except Interrupted:
+            session.console.say(f"Ctrl-C again within {LEAVE_SECONDS:.0f} s kills it; without that it goes on")
+        follower.deadline = time.monotonic() + LEAVE_SECONDS
+        try:
+            return follower.follow(sink)
+        except GaveUp:
+            raise _Left from None
+        except Interrupted:
+            session.console.say("killing it")
+        follower.deadline = None
+        self.is_killed = True
+        session.client.kill(follower.execution_id)
+        return follower.follow(sink)
+
+    def _say_what_it_waits_for(self, console: Console, status: ExecutionStatus) -> None:
+        """A line about what a run waits for, once."""
+        if status.state is not State.QUEUED or status.reason is None:
             return
         locks = ", ".join(lock.name for lock in status.locks)
         text = f"waits for its locks: {locks}" if status.reason is Reason.LOCK else f"waits: {status.reason.value}"
         text += f" ({status.message})" if status.message else ""
-        if text != self._last_state:
-            self._last_state = text
-            self._session.console.remark(text)
-
-    def _close(self, console: Console, status: ExecutionStatus, code: int, told: str) -> None:
-        """Say how it ended where the command did not end it, unless the log has `told` so."""
-        ended_itself = status.reason in (None, Reason.EXIT, Reason.SIGNAL) and status.exit_code is not None
-        if not ended_itself and not (status.message and status.message in told):
-            console.say(ending(status))
-        duration = ran_for(status, datetime.now(UTC))
-        console.remark(f"{status.state.value}, exit code {code}" + (f", {duration}" if duration else ""))
+        if text != self._last_said:
+            self._last_said = text
+            console.remark(text)
 
 
-def ending(status: ExecutionStatus) -> str:
-    """How a run ended that the command itself did not end."""
-    text = _ENDINGS.get(status.state, status.state.value)
-    if status.reason is Reason.QUEUE:
-        return f"the command was never started: {status.message or _REASONS[Reason.QUEUE]}"
-    if status.reason is Reason.DEADLINE:
-        return f"{text} after {status.timeout_seconds} s"
-    if status.reason in _REASONS:
-        text += f": {_REASONS[status.reason]}"
-    return text + (f" ({status.message})" if status.message else "")
+def _close(console: Console, status: ExecutionStatus, told: str) -> None:
+    """Say how it ended; where the command did not end it, how that came, unless the log has `told` so."""
+    if not ended_itself(status) and not (status.message and status.message in told):
+        console.say(ending(status))
+    now = datetime.now(UTC)
+    if console.screen.is_rich:
+        show_end(console.screen, status, now)
+        return
+    duration = ran_for(status, now)
+    console.remark(f"{status.state.value}, exit code {code_text(status)}" + (f", {duration}" if duration else ""))

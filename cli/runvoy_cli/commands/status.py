@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
-import msgspec
 import typer
 
 from runvoy_cli.options import new_app
-from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for
+from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
 from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
+from runvoy_cli.words import REASONS, exit_meaning, lock_text, status_json
 from runvoy_protocol.control import ExecutionAnswer
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, ExecutionStatus, decided_by, exit_code_of
+from runvoy_protocol.status import ExecutionStatus, LockStatus, exit_code_of
 
 app = new_app()
 
@@ -25,11 +25,13 @@ def status(
 ) -> None:
     """Show what is known of an execution.
 
-    With --json: the status as the deployment publishes it and, once it has ended, the exit code that `runvoy wait` has
-    for it and whose that is. Of a refused request it is the refusal that is shown, with exit code 1.
+    Of one that waits for locks: its place in each queue, and who holds the lock since when. With --json: the status as
+    the deployment publishes it and, once it has ended, the exit code that `runvoy wait` has for it, whose that is and
+    what it means. Of a refused request it is the refusal that is shown, with exit code 1.
     """
     wanted = execution_id(one)
-    answer = open_session(context.obj).client.ask(ExecutionAnswer, "GET", f"/executions/{wanted}")
+    client = open_session(context.obj).client
+    answer = client.show(wanted)
     if answer.receipt is not None:
         refusal = answer.receipt.error()
         if refusal is not None:
@@ -40,49 +42,47 @@ def status(
     if answer.status is None:
         print_line(f"{wanted} is submitted and not yet decided")
         return
-    for line in facts(block(answer.status)):
+    for line in facts(block(answer.status, client.now())):
         print_line(line)
 
 
 def as_json(wanted: str, answer: ExecutionAnswer) -> dict[str, object]:
-    if answer.status is None:
-        return {"execution_id": wanted, "state": None}
-    found: dict[str, object] = msgspec.to_builtins(answer.status)
-    if answer.status.is_terminal:
-        found["exit_code_of"] = exit_code_of(answer.status)
-        found["decided_by"] = decided_by(answer.status)
-    return found
+    return {"execution_id": wanted, "state": None} if answer.status is None else status_json(answer.status)
 
 
-def block(found: ExecutionStatus) -> list[tuple[str, str]]:
+def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
     """The status as names and values for people; an empty value is not shown."""
-    now = datetime.now(UTC)
-    state = found.state.value + (f" ({found.reason.value})" if found.reason else "")
+    reason = REASONS.get(found.reason, found.reason.value) if found.reason else ""
     return [
         ("id", found.execution_id),
         ("name", found.name or ""),
-        ("state", state),
+        ("state", found.state.value + (f" ({found.reason.value})" if found.reason else "")),
+        ("reason", reason),
         ("message", found.message),
         ("exit code", _exit_code(found)),
         ("command", command_text(found.command)),
         ("owner", found.owner),
         ("isolation", found.isolation + (f", image {found.image}" if found.image else "")),
-        ("locks", ", ".join(f"{lock.name}#{lock.fence}" if lock.fence else lock.name for lock in found.locks)),
+        *(("lock", _lock(lock, found, now)) for lock in found.locks),
         ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
         ("submitted", moment(found.issued_at)),
+        ("admitted", moment(found.admitted_at)),
         ("started", moment(found.started_at)),
         ("ended", moment(found.ended_at)),
+        ("waited", span(((found.started_at or found.ended_at or now) - found.admitted_at).total_seconds())),
         ("ran for", ran_for(found, now)),
-        ("timeout", f"{found.timeout_seconds} s"),
+        ("timeout", span(found.timeout_seconds)),
         ("lines", "" if found.lines is None else str(found.lines)),
         ("lost output", f"{found.lost_bytes:,} bytes" if found.lost_bytes else ""),
     ]
 
 
+def _lock(lock: LockStatus, found: ExecutionStatus, now: datetime) -> str:
+    if found.is_terminal:
+        return lock.name + (f" (fence {lock.fence})" if lock.fence is not None else "")
+    text = lock_text(lock, now)
+    return f"{lock.name}: {text}" if text else lock.name
+
+
 def _exit_code(found: ExecutionStatus) -> str:
-    if not found.is_terminal:
-        return ""
-    code = exit_code_of(found)
-    if decided_by(found) == "command":
-        return f"{code} (signal {found.signal})" if found.signal else str(code)
-    return f"{code} ({EXIT_CODES_OF_RUNVOY.get(code, 'runvoy')})"
+    return f"{exit_code_of(found)} ({exit_meaning(found)})" if found.is_terminal else ""

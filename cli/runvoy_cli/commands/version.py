@@ -7,7 +7,8 @@ import typer
 
 from runvoy_cli import __version__, config
 from runvoy_cli.options import Settings, new_app
-from runvoy_cli.render import Console, facts, print_json, print_line, printable
+from runvoy_cli.render import Console, facts, print_json, print_line
+from runvoy_cli.sanitize import one_line
 from runvoy_cli.transport import NoAnswer, Transport, reason_of
 from runvoy_protocol import control
 from runvoy_protocol.errors import RunvoyError
@@ -55,4 +56,4 @@ def _server(settings: Settings) -> tuple[control.Health | None, str]:
     except NoAnswer as lost:
         return None, f"no answer from {lost}"
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
-        return None, printable(f"not a runvoy deployment: {reason_of(error)}")
+        return None, one_line(f"not a runvoy deployment: {reason_of(error)}")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,12 +10,14 @@ import typer
 
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import GaveUp, UsageProblem
-from runvoy_cli.render import print_json, result_json, show_error, summary
+from runvoy_cli.problems import GaveUp
+from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.render import print_json, show_error
 from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_id
+from runvoy_cli.values import execution_ids
+from runvoy_cli.words import result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.status import EXIT_GAVE_UP, exit_code_of
+from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, exit_code_of
 
 TIMEOUT_HELP = "How long to wait for all of them, then give up with 120; 0 looks once.  [default: no limit]"
 app = new_app()
@@ -36,31 +36,22 @@ def wait(
     What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
     124 timed out, 125 runvoy or the platform failed.
     """
-    wanted = list(_wanted(ids))
+    wanted = execution_ids(ids)
     session = open_session(context.obj, calls_are_limited=False)
     limit = context.obj.timeout_seconds
     deadline = None if limit is None else time.monotonic() + limit
     first_failure = 0
-    for one in wanted:
-        code = _wait_for(one, session, deadline, context.obj.json)
-        first_failure = first_failure or code
+    progress, live = progress_of(session)
+    with live:
+        for number, one in enumerate(wanted, start=1):
+            progress.begin(f"{number} of {len(wanted)}  " if len(wanted) > 1 else "")
+            code = _wait_for(one, session, deadline, progress, context.obj.json)
+            first_failure = first_failure or code
     return first_failure
 
 
-def _wanted(texts: list[str]) -> Iterator[str]:
-    for text in texts:
-        if text != "-":
-            yield execution_id(text)
-            continue
-        found = sys.stdin.read().split()
-        if not found:
-            # Not success: an empty pipe is what a failed `submit` leaves.
-            raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
-        yield from (execution_id(line) for line in found)
-
-
-def _wait_for(one: str, session: Session, deadline: float | None, as_json: bool) -> int:
-    follower = Follower(session.client, one, deadline=deadline)
+def _wait_for(one: str, session: Session, deadline: float | None, progress: Progress, as_json: bool) -> int:
+    follower = Follower(session.client, one, deadline=deadline, on_status=progress.on_status)
     try:
         status = follower.wait()
     except GaveUp:
@@ -72,7 +63,7 @@ def _wait_for(one: str, session: Session, deadline: float | None, as_json: bool)
         if error is not follower.refusal and error.code is not ErrorCode.NOT_FOUND:
             raise  # trouble on the way: it would meet the others too
         error.details.setdefault("execution_id", one)
-        show_error(error, as_json)
+        show_error(error, as_json, session.console.screen)
         return error.exit_code
     if as_json:
         print_json(result_json(status))
@@ -84,4 +75,5 @@ def _wait_for(one: str, session: Session, deadline: float | None, as_json: bool)
 def _given_up(one: str, follower: Follower) -> dict[str, object]:
     if follower.status is not None:
         return result_json(follower.status, EXIT_GAVE_UP)
-    return {"execution_id": one, "state": None, "exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "status": None}
+    verdict = {"exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "exit_meaning": EXIT_CODES_OF_RUNVOY[EXIT_GAVE_UP]}
+    return {"execution_id": one, "state": None, **verdict, "status": None}

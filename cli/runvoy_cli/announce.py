@@ -1,0 +1,62 @@
+"""Around the output of a run on a terminal: what runs, and what became of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from runvoy_cli.render import command_text, ran_for
+from runvoy_cli.session import Session
+from runvoy_cli.terminal import Row, Screen, cells
+from runvoy_cli.words import code_text
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus
+
+_STYLES = {State.SUCCEEDED: "green", State.STOPPED: "yellow", State.TIMED_OUT: "yellow"}
+_SEPARATOR = "  "
+
+
+def show_beginning(session: Session, request: RunRequest) -> None:
+    """What was submitted: the command in one row, its id, where it runs and which locks it takes."""
+    screen = session.console.screen
+    mark = "▸ " if screen.has_symbols else "> "
+    command = " ".join(command_text(request.command).split())
+    head: Row = [(mark, "cyan"), (f"{request.name}: " if request.name else "", ""), (command, "bold")]
+    facts = [request.request_id, _place(session, request)]
+    if request.locks:
+        facts.append(f"lock{'s' if len(request.locks) > 1 else ''} {', '.join(request.locks)}")
+    if session.web_url:
+        facts.append(web_link(session.web_url, request.request_id))
+    _show(screen, head, facts)
+
+
+def show_end(screen: Screen, status: ExecutionStatus, now: datetime) -> None:
+    """What became of it, and how to see it again."""
+    mark = (
+        ("✓" if screen.has_symbols else "*") if status.state is State.SUCCEEDED else "✗" if screen.has_symbols else "x"
+    )
+    duration = ran_for(status, now)
+    verdict = f"exit code {code_text(status)}" + (f", {duration}" if duration else "")
+    head: Row = [(f"{mark} {status.state.value}", _STYLES.get(status.state, "red")), (f", {verdict}", "")]
+    _show(screen, head, [f"again: runvoy logs {status.execution_id}"])
+
+
+def web_link(web_url: str, execution_id: str) -> str:
+    return f"{web_url}{'&' if '?' in web_url else '?'}execution_id={execution_id}"
+
+
+def _show(screen: Screen, head: Row, facts: list[str]) -> None:
+    """The head cut to the terminal's width; the facts whole, for they are copied: in one row, if they fit."""
+    columns = screen.columns() - 1
+    joined = _SEPARATOR.join(facts)
+    rows = [joined] if cells(joined) + 2 <= columns else facts
+    lines = [screen.text_of(head, columns), *(screen.text_of([("  ", ""), (row, "dim")]) for row in rows)]
+    screen.write("".join(f"{line}\n" for line in lines))
+
+
+def _place(session: Session, request: RunRequest) -> str:
+    if request.image:
+        return f"image {request.image}"
+    if request.isolation == "container":
+        return "container"
+    return "host process" if session.is_embedded or request.isolation == "process" else "default image"

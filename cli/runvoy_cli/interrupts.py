@@ -1,0 +1,72 @@
+"""Ctrl-C while something is followed: once, twice, and for good."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_ENOUGH = 3
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed; raised where nothing is lost by it."""
+
+
+class Interrupts:
+    """While it is entered, Ctrl-C is noted at any moment and raised as Interrupted only within `interruptible`.
+
+    An exception between reading a piece of the log and showing it would lose that piece. The third Ctrl-C is a
+    KeyboardInterrupt wherever it comes: whoever presses it wants to leave, and writing to a full pipe may never end.
+    Only for the main thread; elsewhere it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._presses = 0
+        self._raised = 0
+        self._is_open = False
+        self._before: object = None
+
+    def __enter__(self) -> Interrupts:
+        try:
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        except ValueError:
+            self._before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+
+    def interruptible(self) -> _Open:
+        return _Open(self)
+
+    def open(self) -> None:
+        self._is_open = True
+        if self._raised < self._presses:
+            self._raise()
+
+    def close(self) -> None:
+        self._is_open = False
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._presses += 1
+        if self._presses >= _ENOUGH:
+            raise KeyboardInterrupt
+        if self._is_open:
+            self._raise()
+
+    def _raise(self) -> None:
+        self._is_open = False
+        self._raised += 1
+        raise Interrupted
+
+
+class _Open:
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts.open()
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupts.close()
