@@ -37,8 +37,11 @@ COMMANDS = {
     "logs": "Print an execution's log.",
     "status": "Show what is known of an execution.",
     "list": "List executions, newest first.",
+    "kill": "Have executions end.",
+    "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
+    "health": "Whether the deployment answers; have it repaired.",
     "local": "The embedded stack on this machine.",
     "version": "Print the versions of client and deployment.",
     "completion": "Print a shell's completion script.",
@@ -152,9 +155,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(error, BrokenPipeError):
         return _stdout_is_gone()
     if settings.debug and not isinstance(error, typer.TyperException):
-        import traceback
-
-        traceback.print_exception(error)
+        _show_traceback(error)
     from runvoy_cli.render import show_error
 
     as_json = settings.json or _asks_for_json(arguments)
@@ -166,6 +167,16 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
     return told.exit_code if invoked in _WITH_A_COMMANDS_CODE else 1
+
+
+def _show_traceback(error: BaseException) -> None:
+    import traceback
+
+    from runvoy_cli.sanitize import one_line
+
+    # Line by line: a message may hold what a deployment or a proxy sent.
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"{one_line(line)}\n" for line in text.splitlines()))
 
 
 def _as_runvoy_error(error: BaseException) -> RunvoyError:

@@ -1,0 +1,105 @@
+"""`runvoy kill`: have executions end."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from runvoy_cli.follow import Follower
+from runvoy_cli.options import new_app
+from runvoy_cli.problems import GaveUp
+from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.render import print_json, print_line, show_error
+from runvoy_cli.session import Session, open_session
+from runvoy_cli.values import execution_ids
+from runvoy_cli.words import status_json
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.states import State
+from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
+
+TIMEOUT_HELP = "With --wait: how long to wait for the ends of all, then give up with 120.  [default: no limit]"
+_OF_ONE = frozenset({ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT})  # the others may still be killed
+app = new_app()
+
+
+@app.command(epilog="Example: runvoy kill --wait 01890a5d-ac96-774b-bcce-b302099a8057")
+def kill(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Return once they have ended.")] = False,
+) -> int:
+    """Have executions end: those that wait at once, those that run by SIGTERM, a grace, and SIGKILL.
+
+    Returns once that is accepted. One that has ended already is left as it is, which is no failure. Exit code 1 if one of
+    them could not be killed; the others are killed all the same. With --json one object for each, its status.
+    """
+    wanted = execution_ids(ids)
+    session = open_session(context.obj, calls_are_limited=False)
+    accepted = []
+    code = 0
+    for one in wanted:
+        try:
+            was_over, status = _kill(session, one)
+        except RunvoyError as error:
+            if error.code not in _OF_ONE:
+                raise
+            error.details.setdefault("execution_id", one)
+            show_error(error, context.obj.json)
+            code = 1
+            continue
+        accepted.append((was_over, status))
+        if not wait:
+            _tell(was_over, status, context.obj.json)
+    if not wait:
+        return code
+    limit = context.obj.timeout_seconds
+    deadline = None if limit is None else time.monotonic() + limit
+    return _wait_for(session, accepted, deadline, context.obj.json) or code
+
+
+def _kill(session: Session, execution_id: str) -> tuple[bool, ExecutionStatus]:
+    """Whether it had ended before, and how it stands now."""
+    before = session.client.show(execution_id).status
+    if before is not None and before.is_terminal:
+        return True, before
+    return False, session.client.kill(execution_id)
+
+
+def _wait_for(
+    session: Session, accepted: list[tuple[bool, ExecutionStatus]], deadline: float | None, as_json: bool
+) -> int:
+    progress, live = progress_of(session)
+    code = 0
+    with live:
+        for was_over, status in accepted:
+            last = status if status.is_terminal else _end_of(session, status, deadline, progress)
+            if not last.is_terminal:
+                session.console.say(f"{last.execution_id} gave up waiting; it is being killed")
+                code = EXIT_GAVE_UP
+            session.console.screen.erase()
+            _tell(was_over, last, as_json)
+    return code
+
+
+def _end_of(session: Session, status: ExecutionStatus, deadline: float | None, progress: Progress) -> ExecutionStatus:
+    progress.begin()
+    follower = Follower(session.client, status.execution_id, deadline=deadline, on_status=progress.on_status)
+    try:
+        return follower.wait()
+    except GaveUp:
+        return follower.status or status
+
+
+def _tell(was_over: bool, status: ExecutionStatus, as_json: bool) -> None:
+    if as_json:
+        print_json({**status_json(status), "had_ended": was_over})
+    elif was_over:
+        print_line(f"{status.execution_id} had already ended: {status.state.value}")
+    elif not status.is_terminal:
+        print_line(f"{status.execution_id} is being killed")
+    elif status.state is State.STOPPED:
+        print_line(f"{status.execution_id} killed" + ("" if status.started_at else " before it started"))
+    else:
+        print_line(f"{status.execution_id} ended by itself meanwhile: {status.state.value}")
