@@ -7,6 +7,7 @@ same message hold the same digest.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -61,6 +62,17 @@ def decode(raw: bytes, schemas: Mapping[int, type[M]], what: str, max_bytes: int
     if encode(message) != raw:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the {what} is not in its canonical form")
     return message
+
+
+def decode_base64url(text: str) -> bytes:
+    """The bytes that `text` is the padded base64url of; ValueError for any other text.
+
+    Python's decoder also takes + and /, and bits that no byte has: the same bytes would have many texts.
+    """
+    raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+    if base64.urlsafe_b64encode(raw).decode() != text:
+        raise ValueError("this is not the base64url of its bytes")
+    return raw
 
 
 def _listed(schemas: Mapping[int, object]) -> str:

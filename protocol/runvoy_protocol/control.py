@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from datetime import datetime, timedelta
 
@@ -53,8 +52,8 @@ def parse_authorization(header: str) -> Envelope:
     if len(text) > MAX_AUTHORIZATION_BYTES:
         raise RunvoyError(ErrorCode.TOO_LARGE, f"the Authorization header is over {MAX_AUTHORIZATION_BYTES:,} bytes")
     try:
-        raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error) as error:
+        raw = codec.decode_base64url(text)
+    except ValueError as error:
         raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the Authorization header is not base64url") from error
     return parse(raw, PayloadType.CONTROL, MAX_AUTHORIZATION_BYTES)
 

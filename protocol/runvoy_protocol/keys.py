@@ -7,7 +7,6 @@ made on; the server knows the public half and the key id.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import zlib
@@ -15,6 +14,7 @@ import zlib
 import nacl.bindings
 import nacl.exceptions
 
+from runvoy_protocol import codec
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 PREFIX = "rvk1_"
@@ -42,8 +42,8 @@ class SigningKey:
         if not text.startswith(PREFIX):
             raise RunvoyError(ErrorCode.INVALID_REQUEST, "this is not a runvoy API key", _HINT)
         try:
-            raw = base64.b64decode(text[len(PREFIX) :].encode("ascii"), altchars=b"-_", validate=True)
-        except (UnicodeEncodeError, binascii.Error):
+            raw = codec.decode_base64url(text[len(PREFIX) :])
+        except ValueError:
             raw = b""
         seed, checksum = raw[:SEED_BYTES], raw[SEED_BYTES:]
         if len(text) != API_KEY_LENGTH or checksum != _checksum(seed):

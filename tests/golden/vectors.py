@@ -393,6 +393,7 @@ def api_keys() -> list[dict[str, Any]]:
         good + "=",
         good[:20] + " " + good[20:],
         good[:20] + "+/" + good[22:],
+        seeds[4].to_api_key().replace("-", "+").replace("_", "/"),  # base64, which is not base64url
         "rvk1_" + base64.urlsafe_b64encode(raw[:32]).decode(),
         "rvk1_" + base64.urlsafe_b64encode(raw[:32] + raw[:31:-1]).decode(),  # the checksum little-endian
         "rvk1_" + base64.urlsafe_b64encode(bytes([raw[0] ^ 1]) + raw[1:]).decode(),

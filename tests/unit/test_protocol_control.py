@@ -70,6 +70,21 @@ def test_what_is_no_signed_call_is_unsigned(header):
     assert refusal(header) is ErrorCode.SIGNATURE_INVALID
 
 
+def test_a_call_has_one_text():
+    """Python's base64 also takes + for -, / for _, and other last bits."""
+    for number in range(200):
+        header = control.authorization(msgspec.structs.replace(CALL, nonce=bytes([number] * 16)), KEY)
+        other = header.replace("-", "+").replace("_", "/")
+        if other != header:
+            break
+    assert other != header
+    assert refusal(other) is ErrorCode.SIGNATURE_INVALID
+    assert codec.decode_base64url("QQ==") == b"A"
+    for text in ("QR==", "QQ", "QQ=", "Q Q==", "QQ==\n", "ä"):
+        with pytest.raises(ValueError):
+            codec.decode_base64url(text)
+
+
 def test_every_wrong_character_of_the_header_is_refused_or_changes_nothing():
     header = control.authorization(CALL, KEY)
     for position in range(len(header)):
