@@ -7,7 +7,7 @@ from several threads at once. What is not named as an exception of an operation 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -74,11 +74,18 @@ Write = Put | Delete | Check
 MAX_COMMIT_WRITES = 100
 
 
+class Position(NamedTuple):
+    """A place in a partition: between the record of this sort and key (there or not) and the next."""
+
+    sort: str
+    key: str
+
+
 class Page(NamedTuple):
-    """One page of a query. `after` is the cursor for the next one; None on the last."""
+    """One page of a query. `after` is where the next one begins; None on the last."""
 
     records: Sequence[Versioned]
-    after: str | None
+    after: Position | None
 
 
 class Records(Protocol):
@@ -96,7 +103,7 @@ class Records(Protocol):
         ...
 
     def query(
-        self, index: str, partition: str, *, after: str | None = None, limit: int = 100, descending: bool = False
+        self, index: str, partition: str, *, after: Position | None = None, limit: int = 100, descending: bool = False
     ) -> Page:
         """The records of a partition in order. May be stale: callers overlap their windows."""
         ...
@@ -118,8 +125,11 @@ class StoredObject(NamedTuple):
 
 
 class ObjectInfo(NamedTuple):
+    """`modified_at` is when the object was written, by the store's clock."""
+
     key: str
     size: int
+    modified_at: datetime
 
 
 class PostPolicy(NamedTuple):
@@ -234,17 +244,25 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    `stopped`: no process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was
+    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was
     forgotten). `exit_code` is the command's where the platform reports it.
     """
 
     phase: Literal["running", "stopped", "missing"]
     exit_code: int | None = None
     message: str = ""
+    supervised: bool = False
 
 
 class Launcher(Protocol):
-    """Starts tasks, at most one per (execution, attempt)."""
+    """Starts tasks, at most one per (execution, attempt).
+
+    `relaunch_window` is how long after its first try a launch may be sent again and still start one task at most; None
+    where that holds for ever.
+    """
+
+    @property
+    def relaunch_window(self) -> timedelta | None: ...
 
     def start(self, launch: Launch) -> LaunchOutcome:
         """Start the attempt's task, or adopt the one that exists. Safe to repeat with the same values."""

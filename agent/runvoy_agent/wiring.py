@@ -6,7 +6,10 @@ import hmac
 import logging
 import os
 import secrets
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, Role, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.inbox import Deployment
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, route
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
@@ -53,6 +56,8 @@ class EmbeddedServices:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self._starts_lock = threading.Lock()
+        self._starts_under_way: Counter[str] = Counter()
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
@@ -94,8 +99,8 @@ class EmbeddedServices:
             self._queue,
             {
                 "inbox": lambda body: inbox.handle(self._ports, self._deployment, body),
-                "starts": lambda body: starts.handle(self._ports, self._deployment, body),
-                "bulk": lambda body: starts.handle(self._ports, self._deployment, body),
+                "starts": self._handle_start,
+                "bulk": self._handle_start,
                 "ends": self._handle_end,
             },
             lambda: self._launcher.wait_for_room(_LOOK_AGAIN_SECONDS),
@@ -137,6 +142,7 @@ class EmbeddedServices:
     def reconcile(self) -> None:
         """One round of the reconciler; what fails is logged and tried again in the next."""
         try:
+            self._home.publish(self.endpoint)  # in case somebody damaged it
             reconcile.handle(self._ports)
             self._records.purge_expired(self._ports.clock.now())
         except Exception:
@@ -156,12 +162,9 @@ class EmbeddedServices:
         return EMBEDDED._replace(isolations=EMBEDDED.isolations | {"container"})
 
     def _forget_claims(self) -> None:
-        """Drop the claims of runs that are over. Only here, where no start can be half-way: one that read the record
-        before the run ended would find no claim and run it again."""
+        """Drop the claims that were left of runs that are over; no start is under way yet."""
         for execution_id in self._ingest.removed():
-            execution = store.load_execution(self._records, execution_id).document
-            if execution is not None and not execution.is_active:
-                self._ingest.forget(execution_id)
+            self._forget_claim(execution_id)
 
     def _register_first_key(self) -> None:
         """The first client's key belongs to an admin. A key that is known, revoked ones included, stays as it is."""
@@ -196,11 +199,42 @@ class EmbeddedServices:
         message = EndMessage(execution_id=execution_id, event="stopped", attempt=attempt)
         self._queue.send("ends", messages.encode(message))
 
+    def _handle_start(self, body: bytes) -> None:
+        execution_id = msgspec.json.decode(body, type=StartMessage).execution_id
+        with self._starting(execution_id):
+            starts.handle(self._ports, self._deployment, body)
+
+    @contextmanager
+    def _starting(self, execution_id: str) -> Iterator[None]:
+        with self._starts_lock:
+            self._starts_under_way[execution_id] += 1
+        try:
+            yield
+        finally:
+            with self._starts_lock:
+                self._starts_under_way[execution_id] -= 1
+                if not self._starts_under_way[execution_id]:
+                    del self._starts_under_way[execution_id]
+
     def _handle_end(self, body: bytes) -> None:
-        ends.handle(self._ports, self._deployment, body)
         message = msgspec.json.decode(body, type=EndMessage)
         if message.event == "stopped":
+            # Whoever saw it stop may have been faster than the spool's way into the outbox; what is settled without the
+            # result that lies there stays so for ever.
+            self._ingest.ingest(message.execution_id)
+        ends.handle(self._ports, self._deployment, body)
+        if message.event == "stopped":
             self._ingest.remove(message.execution_id)
+            self._forget_claim(message.execution_id)
+
+    def _forget_claim(self, execution_id: str) -> None:
+        """Drop the claim of a run that is over, unless a start of it is half-way: one that read the record before the run
+        ended would find no claim and run it again. Starts that begin now read that it has ended."""
+        execution = store.load_execution(self._records, execution_id).document
+        with self._starts_lock:
+            is_safe = execution_id not in self._starts_under_way
+        if execution is not None and not execution.is_active and is_safe:
+            self._ingest.forget(execution_id)
 
     def _show_stack(self, call: Call) -> Response:
         """What `local status` shows."""

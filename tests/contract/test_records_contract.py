@@ -15,6 +15,7 @@ from runvoy_agent.ports import (
     Delete,
     IndexEntry,
     Item,
+    Position,
     Put,
     Records,
     Versioned,
@@ -163,12 +164,16 @@ def test_put_moves_a_record_in_its_indexes(records: Records) -> None:
     assert keys_of(records, "day", "tuesday") == ["a"]
 
 
-def test_query_needs_a_limit_and_a_cursor_of_its_own(records: Records) -> None:
-    for wrong in ("", "!", "bm90IGpzb24=", "é"):
-        with pytest.raises(ValueError):
-            records.query("day", "d", after=wrong)
+def test_query_needs_a_limit(records: Records) -> None:
     with pytest.raises(ValueError):
         records.query("day", "d", limit=0)
+
+
+def test_a_page_may_begin_at_any_position(records: Records) -> None:
+    records.commit([Put(key, placed(b"", day=("d", key)), 0) for key in "abce"])
+    after = [record.key for record in records.query("day", "d", after=Position("c", "c")).records]
+    before = [record.key for record in records.query("day", "d", after=Position("d", "x"), descending=True).records]
+    assert (after, before) == (["e"], ["c", "b", "a"])
 
 
 def test_expiry_is_no_reason_to_refuse(records: Records) -> None:

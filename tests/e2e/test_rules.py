@@ -201,3 +201,49 @@ def test_a_dead_runner_leaves_the_lock_held_while_its_command_lives(machine: Mac
     assert overlaps(machine) == ""
     status: dict[str, Any] = machine.status(first)
     assert (status["state"], status["reason"]) == ("UNKNOWN", "lost")
+
+
+def test_a_command_that_removes_its_run_folder_keeps_its_lock_while_it_lives(machine: Machine) -> None:
+    gate = machine.home / "gate"
+    body = watched(machine, ["db"], f"rm -rf ../*; while [ ! -e {gate} ]; do sleep 0.05; done")
+    first = machine.ok("submit", "--lock", "db", body).strip()
+    machine.wait_until(lambda: machine.status(first)["state"] == "RUNNING")
+    second = machine.ok("submit", "--lock", "db", watched(machine, ["db"], "true")).strip()
+    machine.ok("health", "reconcile")
+    assert machine("wait", "--timeout", "2s", second).returncode == 120
+    gate.touch()
+    assert machine("wait", second).returncode == 0
+    assert overlaps(machine) == ""
+
+
+def test_a_command_that_bends_its_spool_harms_only_itself(machine: Machine) -> None:
+    """It kills its runner and puts a link to another file system where its log chunks are taken from."""
+    elsewhere = Path("/dev/shm") / f"runvoy-test-{os.getpid()}"
+    bend = (
+        f"mkdir -p {elsewhere}; echo x > {elsewhere}/00000009; kill -9 $PPID; sleep 0.2; "
+        f"rm -rf ../spool/logs; ln -s {elsewhere} ../spool/logs"
+    )
+    try:
+        bent = machine.ok("submit", bend).strip()
+        assert machine("wait", bent).returncode == 125
+        assert machine("run", "echo fine").stdout == b"fine\n"
+        machine.kill_stack()
+        assert machine("run", "echo still fine").stdout == b"still fine\n"
+        assert machine.status(bent)["state"] == "UNKNOWN"
+    finally:
+        for path in elsewhere.glob("*"):
+            path.unlink()
+        if elsewhere.exists():
+            elsewhere.rmdir()
+
+
+def test_what_ended_while_the_stack_was_away_keeps_its_exit_code(machine: Machine) -> None:
+    gate = machine.home / "gate"
+    ids = [machine.ok("submit", f"while [ ! -e {gate} ]; do sleep 0.05; done; exit 7").strip() for _ in range(6)]
+    machine.wait_until(lambda: all(machine.status(execution_id)["state"] == "RUNNING" for execution_id in ids))
+    machine.kill_stack()
+    process = machine.popen("local", "up")
+    gate.touch()  # they end while the next stack starts
+    process.communicate(timeout=60)
+    waited = machine("wait", "--json", *ids)
+    assert [json.loads(line)["exit_code"] for line in waited.stdout.splitlines()] == [7] * 6

@@ -64,6 +64,7 @@ class ScriptedLauncher:
         self.outcome: LaunchOutcome = Launched("task")
         self.tasks: dict[str, TaskState] = {}
         self.stops: list[str] = []
+        self.relaunch_window: timedelta | None = timedelta(minutes=10)
 
     def start(self, launch: Launch) -> LaunchOutcome:
         self.launches.append(launch)

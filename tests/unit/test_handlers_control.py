@@ -263,10 +263,29 @@ def test_listing_pages_newest_first_over_days_without_gap_or_repeat(world: World
 
 
 @pytest.mark.parametrize(
-    "query", ["?limit=0", "?limit=x", "?limit=9999", "?status=NO", "?updated_since=x", "?colour=red", "?after=!"]
+    "query",
+    [
+        "?after=9999-12-31~",
+        "?after=2026-13-01T00~00000000000070008000000000000000",
+        "?limit=0",
+        "?limit=x",
+        "?limit=9999",
+        "?status=NO",
+        "?updated_since=x",
+        "?colour=red",
+        "?after=!",
+    ],
 )
 def test_bad_filters_are_named(world: World, query: str) -> None:
     assert code_of(call(world, "GET", f"/executions{query}")) is ErrorCode.INVALID_REQUEST
+
+
+def test_far_dates_cost_nothing(world: World) -> None:
+    world.submit(world.request())
+    far = "after=9999-12-31T00:00:00.000~" + "f" * 12 + "7" + "f" * 3 + "8" + "f" * 15
+    assert len(listed(world, f"?{far}")[0]) == 1
+    assert len(listed(world, "?updated_since=0001-01-01T00:00:00%2B14:00")[0]) == 1
+    assert listed(world, "?updated_since=9999-12-31T23:59:59-14:00")[0] == []
 
 
 def test_every_code_has_an_http_status() -> None:

@@ -13,7 +13,7 @@ from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution, Role
 from runvoy_agent.handlers import store
 from runvoy_agent.handlers.routes import Request
-from runvoy_agent.ports import LaunchRefused, NoCapacity
+from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol import control
 from runvoy_protocol.control import ControlCall
 from runvoy_protocol.errors import ErrorCode
@@ -206,6 +206,14 @@ def test_the_backstop_of_the_deadline(world: World) -> None:
     assert world.launcher.stops == [execution_id]
     finish(world, execution_id, "killed", 137)
     assert (world.status(execution_id).state, world.status(execution_id).reason) == (State.TIMED_OUT, Reason.DEADLINE)
+
+
+def test_a_runner_that_lives_keeps_its_own_deadline(world: World) -> None:
+    execution_id = running(world, timeout_seconds=60)
+    world.launcher.tasks[execution_id] = TaskState("running", supervised=True)
+    world.clock.move(hours=9)  # the machine slept, or its clock was set
+    assert world.reconcile() == []
+    assert world.status(execution_id).state is State.RUNNING
 
 
 # -- locks

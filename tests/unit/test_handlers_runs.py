@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,11 +14,12 @@ import pytest
 from runvoy_agent.core.model import InboxGrantee, Role, User
 from runvoy_agent.handlers import outbox, store
 from runvoy_agent.handlers.messages import InboxDelivery
-from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState
+from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
@@ -284,13 +286,57 @@ def test_status_never_goes_back(world: World) -> None:
     assert world.status(request.request_id).state is State.STARTING
 
 
+def _deliver_while(world: World, delivery: InboxDelivery, meanwhile: Callable[[], object]) -> Receipt:
+    """Handle a delivery that is held up just before its commit, while something else happens."""
+    records = world.records
+    commit = records.commit
+    held_up = [meanwhile]
+
+    def late(writes: Sequence[Write]) -> None:
+        if held_up:
+            held_up.pop()()
+        commit(writes)
+
+    records.commit = late  # type: ignore[method-assign]
+    try:
+        return world.deliver(delivery)
+    finally:
+        records.commit = commit  # type: ignore[method-assign]
+
+
+def test_a_delivery_held_up_while_another_was_accepted_gives_the_same_answer(world: World) -> None:
+    holder = world.request(locks=("db",))
+    world.submit(holder)
+    world.start(holder.request_id)
+    request = world.request(locks=("db",), if_locked="fail")
+    delivery = world.upload(request)
+
+    def accept_it() -> None:
+        world.leave_result(holder.request_id)
+        world.tell(holder.request_id, "stopped", 1)
+        assert world.deliver(delivery).outcome == "accepted"
+
+    assert _deliver_while(world, delivery, accept_it).outcome == "accepted"
+    assert world.execution(request.request_id).granted
+
+
+def test_a_start_that_died_before_it_told_is_told_by_the_next_delivery(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    world.start(request.request_id)
+    world.leave_result(request.request_id)
+    world.tell(request.request_id, "result")
+    world.outbox.delete(object_keys.status(request.request_id))
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.SUCCEEDED
+
+
 # -- the reconciler: each repair after the thing was broken
 
 
 def test_a_lost_delivery_is_made_again(world: World) -> None:
-    key_id = world.signing_key.key_id
-    grantee = InboxGrantee(key_id=key_id, granted_at=world.clock.now())
-    world.records.commit([store.put_new(store.grantee_key(key_id), grantee)])
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
     request = world.request()
     world.upload(request)  # and nobody is told
     [repair] = world.reconcile()
@@ -299,6 +345,69 @@ def test_a_lost_delivery_is_made_again(world: World) -> None:
     delivery = msgspec.json.decode(message.body, type=InboxDelivery)
     assert world.deliver(delivery).outcome == "accepted"
     assert world.reconcile() == []
+
+
+def _grant_uploads(world: World) -> None:
+    key_id = world.signing_key.key_id
+    grantee = InboxGrantee(key_id=key_id, granted_at=world.clock.now())
+    world.records.commit([store.put_new(store.grantee_key(key_id), grantee)])
+
+
+def test_an_upload_is_lost_though_another_of_its_id_was_answered(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)  # files carry the machine's time
+    _grant_uploads(world)
+    request = world.request(expires_at=world.clock.now() + timedelta(seconds=1))
+    world.clock.move(seconds=2)
+    assert world.submit(request).code is ErrorCode.REQUEST_EXPIRED
+    world.upload(msgspec.structs.replace(request, expires_at=world.clock.now() + timedelta(minutes=5)))
+    assert len(world.reconcile()) == 1
+
+
+def test_an_upload_accepted_without_a_receipt_gets_one(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    request = world.request()
+    receipt = world.submit(request)
+    place = object_keys.receipt(receipt.key_id, receipt.execution_id, receipt.object_sha256)
+    world.outbox.delete(place)
+    [repair] = world.reconcile()
+    assert request.request_id in repair.subject
+
+
+def test_an_id_without_a_time_is_found_when_a_stack_starts(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    early = "00000000000080008000000000000001"  # a UUIDv8 that sorts before any UUIDv7 of today
+    world.upload(world.request(request_id=early))
+    assert world.reconcile() == []
+    assert [early in repair.subject for repair in world.reconcile(starting_up=True)] == [True]
+
+
+def test_where_a_launch_may_always_be_repeated_it_is(world: World) -> None:
+    world.launcher.relaunch_window = None
+    request = world.request()
+    world.submit(request)
+    world.start(request.request_id)
+    world.launcher.tasks.clear()
+    world.pushed()
+    world.clock.move(hours=9)
+    assert [repair.subject for repair in world.reconcile(starting_up=True)] == [request.request_id]
+    assert world.pushed() == [request.request_id]
+    world.start(request.request_id)
+    assert world.launcher.tasks[request.request_id].phase == "running"
+
+
+def test_a_status_that_fell_behind_long_ago_is_written(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    world.start(request.request_id)
+    world.reconcile()
+    world.leave_result(request.request_id)
+    world.tell(request.request_id, "stopped", 1)
+    world.outbox.delete(object_keys.status(request.request_id))
+    world.clock.move(hours=30)
+    assert request.request_id in {repair.subject for repair in world.reconcile(starting_up=True)}
+    assert world.status(request.request_id).state is State.SUCCEEDED
 
 
 def test_a_lost_push_is_made_again(world: World) -> None:

@@ -48,6 +48,12 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime
 
 
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """When the last whole round of the reconciler began: the next looks at what changed since."""
+
+    at: datetime
+
+
 class ExecutionLock(msgspec.Struct, frozen=True, omit_defaults=True):
     """A lock an execution asked for; `fence` is set when it was granted."""
 

@@ -15,6 +15,7 @@ from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import lock_queues, store
 from runvoy_agent.handlers.routes import Call, Response, answer
 from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Position
 from runvoy_protocol import object_keys, receipts
 from runvoy_protocol.control import (
     CHUNKS_PER_GRANT,
@@ -26,12 +27,18 @@ from runvoy_protocol.control import (
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
 
 READ_GRANT_LIFETIME = timedelta(minutes=5)
 MAX_PAGE = 200
 DEFAULT_PAGE = 50
+LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS) + timedelta(
+    days=2
+)  # in the queue, then running, then settled
+_FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
+_LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
 MAX_CHUNK_NUMBER = 10**8 - 1
 
 
@@ -163,7 +170,7 @@ class _Query:
     def __init__(self, call: Call) -> None:
         query = dict(call.request.query)
         self.limit = _limit(query.pop("limit", None))
-        self.after = query.pop("after", None)
+        self.after = _position(query.pop("after", None))
         self.states = _states(query.pop("status", None))
         self.label = query.pop("label", None)
         self.updated_since = _instant(query.pop("updated_since", None))
@@ -217,25 +224,22 @@ def _instant(text: str | None) -> datetime | None:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "updated_since is no RFC 3339 time") from error
     if at.tzinfo is None:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "updated_since has no time zone")
-    return at.astimezone(UTC)
+    # Bounded before anything is reckoned from it: dates end in the year 1 and 9999.
+    return max(at, _FIRST_DAY).astimezone(UTC) if at < _LAST_DAY else _LAST_DAY
 
 
 def _newest_first(call: Call, query: _Query) -> Iterator[tuple[Execution, int, str]]:
     """Executions from the cursor on, newest admission first, each with the cursor that continues after it."""
-    now = call.ports.clock.now()
-    newest, oldest = now, call.deployment.created_at
-    if query.after is not None:
-        newest = _cursor_day(query.after)
-    if query.updated_since is not None and not query.states:
-        # Nothing older than the longest run can have changed since.
-        oldest = max(oldest, query.updated_since - timedelta(days=16))
+    oldest = call.deployment.created_at
+    newest = call.ports.clock.now() if query.after is None else min(call.ports.clock.now(), _day_of(query.after))
+    if query.updated_since is not None:
+        # Nothing that was admitted before it by more than the longest run can have changed since.
+        oldest = max(oldest, query.updated_since - LONGEST_LIFE)
     for days in range((newest.date() - oldest.date()).days + 1):
         of_day = store.day(newest - timedelta(days=days))
-        streams = [_partition(call, index, partition) for index, partition in _partitions(query, of_day)]
+        streams = [_partition(call, index, partition, query.after) for index, partition in _partitions(query, of_day)]
         for sort, execution_id, execution, version in heapq.merge(*streams, key=lambda row: row[:2], reverse=True):
-            cursor = f"{sort}~{execution_id}"
-            if query.after is None or cursor < query.after:
-                yield execution, version, cursor
+            yield execution, version, f"{sort}~{execution_id}"
 
 
 def _partitions(query: _Query, of_day: str) -> list[tuple[str, str]]:
@@ -244,8 +248,9 @@ def _partitions(query: _Query, of_day: str) -> list[tuple[str, str]]:
     return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
 
 
-def _partition(call: Call, index: str, partition: str) -> Iterator[tuple[str, str, Execution, int]]:
-    after: str | None = None
+def _partition(
+    call: Call, index: str, partition: str, after: Position | None
+) -> Iterator[tuple[str, str, Execution, int]]:
     while True:
         page = call.ports.records.query(index, partition, after=after, limit=50, descending=True)
         for record in page.records:
@@ -256,8 +261,20 @@ def _partition(call: Call, index: str, partition: str) -> Iterator[tuple[str, st
             return
 
 
-def _cursor_day(cursor: str) -> datetime:
+def _position(cursor: str | None) -> Position | None:
+    """Where in each partition a cursor of this list stands."""
+    if cursor is None:
+        return None
+    sort, separator, execution_id = cursor.partition("~")
+    if not separator or not is_execution_id(execution_id):
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list")
+    position = Position(sort, store.execution_key(execution_id))
+    _day_of(position)
+    return position
+
+
+def _day_of(position: Position) -> datetime:
     try:
-        return datetime.strptime(cursor[:10], "%Y-%m-%d").replace(tzinfo=UTC, hour=23, minute=59)
+        return datetime.strptime(position.sort[:10], "%Y-%m-%d").replace(tzinfo=UTC, hour=23, minute=59)
     except ValueError as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list") from error

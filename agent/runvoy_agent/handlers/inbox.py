@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.inbox")
+
+_Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution]
 
 MAX_DELAY_SECONDS = 900
 """The longest that a queue can delay a message (SQS: 15 minutes)."""
@@ -77,7 +79,7 @@ def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, 
         request = _verified_request(raw, place, key.document)
     except RunvoyError as error:
         now = ports.clock.now()
-        return _refuse(ports, admission.refusal(place.key_id, place.request_id, object_sha256, now, error), key)
+        return _refuse(ports, admission.refusal(place.key_id, place.request_id, object_sha256, now, error), key, [key])
     existing = store.load_execution(ports.records, request.request_id)
     named = {name: store.load_lock(ports.records, name) for name in request.locks}
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
@@ -94,7 +96,7 @@ def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, 
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:
         case Refusal():
-            return _refuse(ports, decision, key)
+            return _refuse(ports, decision, key, [key, user, existing])
         case Known(execution=execution):
             _answer(ports, execution, existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
@@ -113,8 +115,11 @@ def _verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequ
     return request
 
 
-def _refuse(ports: Ports, refusal: Refusal, key: Loaded[Key]) -> Refusal:
+def _refuse(ports: Ports, refusal: Refusal, key: Loaded[Key], relied_on: Sequence[_Judged]) -> Refusal:
+    """The commit of a refusal. It holds only if what was judged still stands: a delivery that was held up while another
+    one of the same object was accepted would otherwise refuse what runs."""
     writes: list[Write] = [
+        *(document.check for document in relied_on),
         store.put_new(store.refusal_key(refusal.key_id, refusal.request_id, refusal.object_sha256), refusal),
         store.audit(
             ports.clock,
@@ -134,7 +139,7 @@ def _record(
     ports: Ports,
     request: RunRequest,
     execution: Execution,
-    relied_on: list[Loaded[Key] | Loaded[User] | Loaded[Refusal]],
+    relied_on: Sequence[_Judged],
     named: dict[str, Loaded[LockRecord]],
     joined: dict[str, LockRecord],
 ) -> None:

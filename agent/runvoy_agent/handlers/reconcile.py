@@ -3,26 +3,32 @@ made, had it come; so running it twice, or beside the handlers, changes nothing 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from runvoy_agent.core import lifecycle, locks
-from runvoy_agent.core.model import Execution, InboxGrantee
+from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
 from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, store
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.ports import Ports
+from runvoy_agent.ports import Conflict, Ports
 from runvoy_protocol import ids, object_keys
+from runvoy_protocol.object_keys import RequestKey
 from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.reconcile")
 
 LISTED_BACK = timedelta(minutes=70)
 """A grant lives for 55 minutes and a request for 60: an upload older than this cannot be on its way any more."""
+
+FIRST_LOOK_BACK = timedelta(hours=2)
+OVERLAP = timedelta(minutes=5)
+"""Index reads may be stale, and what was written as the last round went by is none of its."""
 
 PUSH_AGAIN_AFTER = timedelta(seconds=30)
 LOOK_AFTER = timedelta(minutes=1)
@@ -42,35 +48,48 @@ class Repair(NamedTuple):
 
 def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
     """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given."""
+    began = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
+    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
     repairs = [
-        *_lost_uploads(ports),
+        *_lost_uploads(ports, starting_up),
         *_active_executions(ports, starting_up),
         *_held_up_locks(ports),
-        *_stale_projections(ports),
+        *_stale_projections(ports, since - OVERLAP),
     ]
+    try:
+        ports.records.commit([store.put(mark, Reconciled(at=began))])
+    except Conflict:
+        log.info("another round was finished meanwhile; the earlier mark stays")
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
 
 
-def _lost_uploads(ports: Ports) -> Iterator[Repair]:
-    """Objects in the inbox, of keys that were granted uploads lately, that no delivery was handled for."""
+def _lost_uploads(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    """Objects in the inbox, of keys that were granted uploads lately, that no delivery was handled for.
+
+    Listed from the UUIDv7 of the oldest moment. What a `--id TEXT` made has no time in its id: the few whose id sorts
+    before that are found when a stack starts, where all is listed.
+    """
     now = ports.clock.now()
     oldest = now - LISTED_BACK
     for shard in range(store.SHARDS):
         for record in store.partition_records(ports.records, store.INDEX_GRANTEES, store.shard_partition("", shard)):
             grantee = msgspec.json.decode(record.body, type=InboxGrantee)
             if grantee.granted_at >= oldest:
-                yield from _lost_uploads_of(ports, grantee.key_id, ids.uuid7(oldest, bytes(10)))
+                yield from _lost_uploads_of(ports, grantee.key_id, oldest, from_first=starting_up)
 
 
-def _lost_uploads_of(ports: Ports, key_id: str, after_id: str) -> Iterator[Repair]:
-    after = object_keys.request(key_id, after_id)
+def _lost_uploads_of(ports: Ports, key_id: str, oldest: datetime, *, from_first: bool) -> Iterator[Repair]:
+    after = None if from_first else object_keys.request(key_id, ids.uuid7(oldest, bytes(10)))
     while True:
         page = ports.inbox.list(object_keys.inbox_prefix(key_id), after=after)
         for info in page:
             place = object_keys.parse_request(info.key)
-            if place is not None and not _is_answered(ports, key_id, place.request_id):
+            if place is None or info.modified_at < oldest:
+                continue
+            if not _is_answered(ports, info.key, place):
                 ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key)))
                 yield Repair(info.key, "no delivery of it was handled", "delivered it again")
         if not page:
@@ -78,10 +97,13 @@ def _lost_uploads_of(ports: Ports, key_id: str, after_id: str) -> Iterator[Repai
         after = page[-1].key
 
 
-def _is_answered(ports: Ports, key_id: str, request_id: str) -> bool:
-    if ports.records.get(store.execution_key(request_id)) is not None:
+def _is_answered(ports: Ports, object_key: str, place: RequestKey) -> bool:
+    """Whether this very object has its receipt: one of the same id may have been answered otherwise before."""
+    stored = ports.inbox.get(object_key)
+    if stored is None:
         return True
-    return bool(ports.outbox.list(object_keys.receipts_prefix(key_id, request_id), limit=1))
+    digest = hashlib.sha256(stored.data).hexdigest()
+    return ports.outbox.get(object_keys.receipt(place.key_id, place.request_id, digest)) is not None
 
 
 def _active_executions(ports: Ports, starting_up: bool) -> Iterator[Repair]:
@@ -106,13 +128,8 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
             _push(ports, execution)
             yield Repair(execution.execution_id, "it may start and was not pushed", "pushed it again")
         return
-    expired = lifecycle.expire_start(execution, now) or lifecycle.expire_run(execution, now, DEADLINE_GRACE)
-    if expired is not None:
-        yield from _terminate(ports, execution)
-    elif execution.state is State.TERMINATING and (starting_up or idle > PUSH_AGAIN_AFTER):
-        # Told again until it is seen stopped; its stop is found below.
-        ports.launcher.stop(execution.execution_id, execution.attempt)
-    if not starting_up and idle < LOOK_AFTER:
+    patience = PUSH_AGAIN_AFTER if execution.state is State.TERMINATING else LOOK_AFTER
+    if not starting_up and idle < patience:
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
     if task.phase == "stopped":
@@ -122,17 +139,22 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
         yield from _repair_unlaunched(ports, execution, starting_up)
     elif task.phase == "missing":
         yield from _repair_missing(ports, execution, idle)
+    elif execution.state is State.TERMINATING:
+        ports.launcher.stop(execution.execution_id, execution.attempt)  # told again until it is seen stopped
+    elif not task.supervised:
+        yield from _terminate_expired(ports, execution)
 
 
 def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
     """STARTING without a task: its push was lost between the commit and the launch, or it is still being launched."""
     begun = execution.starting_at or execution.updated_at
     waited = ports.clock.now() - begun
-    if waited < GONE_AFTER and (starting_up or waited > LOOK_AFTER):
+    window = ports.launcher.relaunch_window
+    if window is not None and waited >= window:
+        yield from _repair_missing(ports, execution, waited)
+    elif starting_up or waited > LOOK_AFTER:
         _push(ports, execution)
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
-    elif waited >= GONE_AFTER:
-        yield from _repair_missing(ports, execution, waited)
 
 
 def _repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iterator[Repair]:
@@ -163,12 +185,14 @@ def _expire(ports: Ports, execution_id: str) -> releases.Freed | None:
     return releases.change_and_release(ports, current, expired, audit)
 
 
-def _terminate(ports: Ports, execution: Execution) -> Iterator[Repair]:
+def _terminate_expired(ports: Ports, execution: Execution) -> Iterator[Repair]:
+    """End what is past its clocks and has nobody beside it to do so."""
+
     def expire(current: Execution) -> Execution | None:
         now = ports.clock.now()
         return lifecycle.expire_start(current, now) or lifecycle.expire_run(current, now, DEADLINE_GRACE)
 
-    if kills.end(ports, execution.execution_id, "reconciler", expire):
+    if expire(execution) is not None and kills.end(ports, execution.execution_id, "reconciler", expire):
         yield Repair(execution.execution_id, "it is past its deadline and its runner did not end it", "had it stopped")
 
 
@@ -201,14 +225,17 @@ def _send_stopped(ports: Ports, execution: Execution) -> None:
     ports.queue.send("ends", messages.encode(message))
 
 
-def _stale_projections(ports: Ports) -> Iterator[Repair]:
-    """status.json behind its record, for what changed in this hour or the last."""
+def _stale_projections(ports: Ports, since: datetime) -> Iterator[Repair]:
+    """status.json behind its record, for what changed since the last round."""
     now = ports.clock.now()
-    for of_hour in (store.hour(now - timedelta(hours=1)), store.hour(now)):
+    for hours in range(int((now - since) / timedelta(hours=1)) + 2):
+        of_hour = store.hour(now - timedelta(hours=hours))
         for shard in range(store.SHARDS):
             partition = store.shard_partition(of_hour, shard)
-            for record in store.partition_records(ports.records, store.INDEX_UPDATED, partition):
+            for record in store.partition_records(ports.records, store.INDEX_UPDATED, partition, descending=True):
                 execution = msgspec.json.decode(record.body, type=Execution)
+                if execution.updated_at < since:
+                    break
                 shown = ports.outbox.get(object_keys.status(execution.execution_id))
                 if shown is None or outbox.shown_version(shown.data) < record.version:
                     outbox.publish_status(ports, execution, record.version)

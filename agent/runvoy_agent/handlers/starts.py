@@ -7,7 +7,6 @@ may then be launched again, for the launcher starts one task per attempt whateve
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 
 import msgspec
 
@@ -25,9 +24,6 @@ from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.starts")
 
-RELAUNCH_WINDOW = timedelta(minutes=10)
-"""How long the same launch may be sent again; a platform remembers a client token for longer than this."""
-
 CAPACITY_DELAY_SECONDS = 5.0
 
 
@@ -35,11 +31,15 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
     current = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
-    if current is None or current.document is None or current.document.state is not State.STARTING:
+    if current is None or current.document is None:
         return
     execution = current.document
+    # Whatever its state: the delivery that committed it may have died before it told anyone.
     outbox.publish_status(ports, execution, current.version)
-    if execution.starting_at is not None and ports.clock.now() > execution.starting_at + RELAUNCH_WINDOW:
+    if execution.state is not State.STARTING:
+        return
+    window = ports.launcher.relaunch_window
+    if window is not None and execution.starting_at is not None and ports.clock.now() > execution.starting_at + window:
         # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Generic, NamedTuple, TypeVar
 
@@ -16,11 +16,12 @@ from runvoy_agent.core.model import (
     Key,
     LockRecord,
     Nonce,
+    Reconciled,
     Refusal,
     StoredRequest,
     User,
 )
-from runvoy_agent.ports import Check, Clock, Conflict, IndexEntry, Item, Put, Records, Versioned
+from runvoy_agent.ports import Check, Clock, Conflict, IndexEntry, Item, Position, Put, Records, Versioned
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 SHARDS = 16
@@ -49,6 +50,9 @@ class Loaded(NamedTuple, Generic[D]):
     @property
     def check(self) -> Check:
         return Check(self.key, self.version)
+
+
+RECONCILED_KEY = "reconciled"
 
 
 def execution_key(execution_id: str) -> str:
@@ -181,7 +185,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_GRANTEES: IndexEntry(shard_partition("", shard_of(key_id)), stamp(at))}
         case LockRecord(name=name, queue=queue):
             return {INDEX_LOCKS: IndexEntry(shard_partition("", shard_of(name)), name)} if queue else {}
-        case User() | Key() | Nonce() | Refusal() | StoredRequest():
+        case User() | Key() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 
@@ -200,16 +204,15 @@ def _execution_indexes(execution: Execution) -> dict[str, IndexEntry]:
     return indexes
 
 
-def partition_records(records: Records, index: str, partition: str, *, descending: bool = False) -> Sequence[Versioned]:
-    """Every record of a partition."""
-    found: list[Versioned] = []
-    after: str | None = None
+def partition_records(records: Records, index: str, partition: str, *, descending: bool = False) -> Iterator[Versioned]:
+    """Every record of a partition, read page by page as it is asked for."""
+    after: Position | None = None
     while True:
         page = records.query(index, partition, after=after, limit=200, descending=descending)
-        found.extend(page.records)
+        yield from page.records
         after = page.after
         if after is None:
-            return found
+            return
 
 
 def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:

@@ -142,7 +142,10 @@ class Gateway:
 
     def _control(self, environ: Environ, method: str, target: str, path: str) -> Answer:
         body = _body(environ, control.MAX_BODY_BYTES)
-        query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, max_num_fields=64))
+        try:
+            query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, max_num_fields=64))
+        except ValueError as error:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the query is malformed: {error}") from error
         headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
         return self._serve_control(ControlCall(method, path, target, query, headers, body))
 

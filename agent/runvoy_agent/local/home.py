@@ -92,6 +92,10 @@ class Home(NamedTuple):
         except BlockingIOError as error:
             os.close(descriptor)
             raise AlreadyRunning(str(self.folder)) from error
+        # Who holds it: a client trusts an endpoint.json only of the process that holds this lock, for the port of a stack
+        # that died may be anybody's.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
 
     def deployment(self) -> DeploymentFile:

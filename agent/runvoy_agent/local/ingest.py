@@ -59,18 +59,21 @@ class SpoolIngest:
     def ingest(self, execution_id: str) -> None:
         """Take in what is in the execution's spool now."""
         with self._lock(execution_id):
-            for report in self._take_in(execution_id):
-                self._on_event(execution_id, report)
+            self._take_in(execution_id, self._on_event)
 
     def ingest_all(self) -> None:
         """At the start: take in every spool, and tell again of reports that are in the outbox of runs not yet removed."""
         for folder in sorted(self._runs_folder.iterdir()):
             if not is_execution_id(folder.name) or not (folder / "spool").is_dir():
                 continue
-            with self._lock(folder.name):
-                self._take_in(folder.name)
-                for report in self._present(folder.name):
-                    self._on_event(folder.name, report)
+            try:
+                with self._lock(folder.name):
+                    self._take_in(folder.name)
+                    for report in self._present(folder.name):
+                        self._on_event(folder.name, report)
+            except Exception:  # noqa: BLE001 - logged, and the others go on
+                # One run's folder must not keep the stack from starting; its next bell, or its end, tries again.
+                _log.exception("the spool of execution %s could not be taken in", folder.name)
 
     def remove(self, execution_id: str) -> None:
         """Delete a stopped run's folder, after a last look at its spool, but for the claim. A run that lives stays.
@@ -80,8 +83,7 @@ class SpoolIngest:
         """
         folder = self._runs_folder / execution_id
         with self._lock(execution_id):
-            for report in self._take_in(execution_id):
-                self._on_event(execution_id, report)
+            self._take_in(execution_id, self._on_event)
             if not folder.is_dir() or processes.is_lock_held(folder):
                 return
             # The lock last: with it the run is still found when the stack starts, and removed then.
@@ -117,22 +119,20 @@ class SpoolIngest:
             raise ValueError("an execution id is a UUID in 32 hex digits")
         return self._locks[int(execution_id[-4:], 16) % _LOCKS]
 
-    def _take_in(self, execution_id: str) -> list[Report]:
-        """The reports that were moved, in their order."""
+    def _take_in(self, execution_id: str, tell: Callable[[str, Report], None] | None = None) -> None:
+        """Move what is there, telling of each report as soon as it is moved: what follows may fail."""
         spool = self._runs_folder / execution_id / "spool"
         result = spool / "result.json"
         # Before the chunks are listed: the runner writes the result after its last chunk, so with a result seen here the
         # list below is complete.
         has_result = self._fits(result, _MAX_REPORT_BYTES)
-        moved: list[Report] = []
         started = spool / "started.json"
-        if self._fits(started, _MAX_REPORT_BYTES) and self._move(object_keys.started(execution_id), started):
-            moved.append("started")
+        if self._fits(started, _MAX_REPORT_BYTES) and self._move(object_keys.started(execution_id), started) and tell:
+            tell(execution_id, "started")
         for chunk in self._chunks(spool / "logs"):
             self._move(object_keys.log_chunk(execution_id, int(chunk.name)), chunk)
-        if has_result and self._move(object_keys.result(execution_id), result):
-            moved.append("result")
-        return moved
+        if has_result and self._move(object_keys.result(execution_id), result) and tell:
+            tell(execution_id, "result")
 
     def _present(self, execution_id: str) -> list[Report]:
         reports: list[Report] = []
@@ -143,6 +143,8 @@ class SpoolIngest:
         return reports
 
     def _chunks(self, folder: Path) -> list[Path]:
+        if folder.is_symlink() or folder.parent.is_symlink():
+            return []  # not the runner's doing
         try:
             paths = sorted(folder.iterdir())
         except OSError as error:

@@ -103,17 +103,19 @@ class ProcessLauncher:
         finally:
             self._give_room(launch.execution_id)
 
-    def stop(self, execution_id: str, attempt: int) -> None:
+    def stop(self, execution_id: str, attempt: int) -> None:  # noqa: ARG002 - one machine runs one attempt
         """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts."""
         folder = self._folder(execution_id)
         claim = processes.read_claim(folder)
-        if claim is not None and (claim.attempt not in (attempt, 0) or not self._lives(execution_id, claim)):
+        if claim is not None and not self._lives(execution_id, claim):
             return
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / processes.KILL_MARKER).touch(mode=0o600)
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
         claim = processes.read_claim(folder)
-        if claim is None or processes.signal_runner(claim, folder):
+        if claim is None and not processes.survivors(execution_id):
+            return
+        if claim is not None and processes.signal_runner(claim, folder):
             return
         with self._room:
             if execution_id in self._ending:
@@ -123,11 +125,23 @@ class ProcessLauncher:
         threading.Thread(target=self._end_survivors, args=[execution_id], name=name, daemon=True).start()
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
-        """`missing`: never claimed, or claimed by another attempt."""
+        """`missing`: never claimed, or claimed by another attempt, and nothing of it lives.
+
+        The claim lies beside the command, which may remove or rewrite it: what lives is running, whatever it says.
+        """
         claim = processes.read_claim(self._folder(execution_id))
         if claim is None or claim.attempt not in (attempt, 0):
-            return TaskState("missing")
-        return TaskState("running" if self._lives(execution_id, claim) else "stopped")
+            with self._room:
+                is_watched = execution_id in self._watched
+            return TaskState("running" if is_watched or processes.survivors(execution_id) else "missing")
+        if not self._lives(execution_id, claim):
+            return TaskState("stopped")
+        return TaskState("running", supervised=processes.is_runner_alive(claim))
+
+    @property
+    def relaunch_window(self) -> None:
+        """None: a claim is for ever, so a launch may be sent again at any time."""
+        return
 
     # --- the stack ---
 

@@ -17,7 +17,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runvoy_agent.local.durable import remove_leftovers, sync, temporary_file, unavailable
@@ -32,6 +32,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LEFTOVER_SECONDS = 3600
 _KNOWN_FOLDERS = 4096
+# What is wrong with a file to adopt where others may have changed its folder: no fault of the world, and trying again
+# would not help.
+_WRONG_SOURCE = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP})
 
 
 def _version_of(data: bytes) -> str:
@@ -293,6 +296,10 @@ def _place(source: Path, folder: int, name: str, object_key: str, *, if_absent: 
         raise PreconditionFailed(f"{object_key} exists") from error
     except IsADirectoryError as error:
         raise ValueError(f"{object_key} is a folder of other objects") from error
+    except OSError as error:
+        if error.errno in _WRONG_SOURCE:
+            raise ValueError(f"{source} cannot be moved to {object_key}: {error.strerror}") from error
+        raise
 
 
 def _check_match(folder: int, name: str, if_match: str, object_key: str) -> None:
@@ -343,7 +350,8 @@ def _walk(folder: int, path: str, prefix: str, after: str, limit: int, found: li
                     _walk(child, key, prefix, after, limit, found)
         elif key > after and key.startswith(prefix) and entry.is_file(follow_symlinks=False):
             with contextlib.suppress(FileNotFoundError):  # deleted since
-                found.append(ObjectInfo(key, entry.stat(follow_symlinks=False).st_size))
+                info = entry.stat(follow_symlinks=False)
+                found.append(ObjectInfo(key, info.st_size, datetime.fromtimestamp(info.st_mtime, UTC)))
 
 
 @contextlib.contextmanager

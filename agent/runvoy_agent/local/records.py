@@ -7,17 +7,13 @@ number never comes true twice. Tombstones go a day after `purge_expired` first s
 
 from __future__ import annotations
 
-import base64
-import binascii
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import msgspec
-
 from runvoy_agent.local.database import Database
-from runvoy_agent.ports import MAX_COMMIT_WRITES, Conflict, Delete, Page, Put, Versioned, Write, unique_keys
+from runvoy_agent.ports import MAX_COMMIT_WRITES, Conflict, Delete, Page, Position, Put, Versioned, Write, unique_keys
 
 TOMBSTONE_LIFETIME = timedelta(days=1)
 _PURGE_BATCH = 500
@@ -53,9 +49,9 @@ class SqliteRecords:
             self._database.write(lambda connection: _commit(connection, writes))
 
     def query(
-        self, index: str, partition: str, *, after: str | None = None, limit: int = 100, descending: bool = False
+        self, index: str, partition: str, *, after: Position | None = None, limit: int = 100, descending: bool = False
     ) -> Page:
-        """As the port says; ValueError for a cursor that is none, and a limit under 1."""
+        """As the port says; ValueError for a limit under 1."""
         if limit < 1:
             raise ValueError("the limit of a query is at least 1")
         _check_text(index, partition)
@@ -66,12 +62,12 @@ class SqliteRecords:
             SELECT sort, entries.key, body, version FROM entries JOIN records ON records.key = entries.key
             WHERE "index" = ? AND partition = ? {place} ORDER BY sort {order}, entries.key {order} LIMIT ?
         """  # noqa: S608
-        start = () if after is None else _from_cursor(after)
+        start = () if after is None else (after.sort, after.key)
         with self._database.read() as connection:
             rows = connection.execute(statement, (index, partition, *start, limit + 1)).fetchall()
         records = [Versioned(key, body, version) for _, key, body, version in rows[:limit]]
         more = len(rows) > limit
-        return Page(records, _to_cursor(rows[limit - 1][0], rows[limit - 1][1]) if more else None)
+        return Page(records, Position(*rows[limit - 1][:2]) if more else None)
 
     def purge_expired(self, now: datetime) -> int:
         """Forget the records that expired before `now`; how many. Works in short transactions, so commits get through."""
@@ -157,14 +153,3 @@ def _age_tombstones(connection: sqlite3.Connection, now: datetime) -> None:
 
 def _milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
-
-
-def _to_cursor(sort: str, key: str) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((sort, key))).decode()
-
-
-def _from_cursor(cursor: str) -> tuple[str, str]:
-    try:
-        return msgspec.json.decode(base64.b64decode(cursor, altchars=b"-_", validate=True), type=tuple[str, str])
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
-        raise ValueError("the cursor is not one of this query's") from error

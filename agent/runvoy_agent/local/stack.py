@@ -23,8 +23,10 @@ log = logging.getLogger("runvoy.stack")
 
 GATEWAY_THREADS = 96
 RECONCILE_EVERY_SECONDS = 60.0
-# Above what a request can take; the loop of the server sleeps until something happens, at most this long.
-_LOOP_TIMEOUT_SECONDS = 300
+# The server's loop sleeps until something happens; the reconciler's round wakes it to close idle connections.
+_LOOP_TIMEOUT_SECONDS = 3600
+_IDLE_CONNECTION_SECONDS = 60
+_CONNECTIONS = 900  # below the usual limit of 1,024 open files, with room for those of the stack itself
 
 
 class Services(Protocol):
@@ -81,6 +83,8 @@ def _serve(home: Home, build: Callable[[Home], Services], stopping: threading.Ev
         threads=GATEWAY_THREADS,
         max_request_body_size=16 * 1024 * 1024,
         inbuf_overflow=16 * 1024 * 1024,
+        connection_limit=_CONNECTIONS,
+        channel_timeout=_IDLE_CONNECTION_SECONDS,
         asyncore_loop_timeout=_LOOP_TIMEOUT_SECONDS,
         ident=None,
     )
@@ -91,5 +95,6 @@ def _serve(home: Home, build: Callable[[Home], Services], stopping: threading.Ev
     log.info("listening on 127.0.0.1:%d, pid %d, version %s", endpoint.port, endpoint.pid, endpoint.version)
     while not stopping.wait(RECONCILE_EVERY_SECONDS):
         services.reconcile()
+        server.trigger.pull_trigger()
     log.info("stopping; commands that run go on")
     services.close()

@@ -73,7 +73,7 @@ class ContainerRun:
         self._output = _output(self._spool, payload.secrets)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._client = Client(engine.decode(os.environ[engine.VARIABLE]), payload.execution_id, run_dir)
-        self._may_exist = False
+        self._is_made: bool | None = None  # the container; None: it was never asked for
         self._is_lost = False
 
     def run(self) -> bool:
@@ -93,8 +93,13 @@ class ContainerRun:
             self._spool.finish()
         except SpoolGone as error:
             remark(f"{error} was removed: nobody is left to tell")
-        is_removed = not self._may_exist or self._client.remove()
-        return is_removed and not self._is_lost and ending.survivors == 0
+        return self._nothing_is_left() and not self._is_lost and ending.survivors == 0
+
+    def _nothing_is_left(self) -> bool:
+        if self._is_made is None:
+            return True
+        # Not made, for its name was in use: the other is left alone, but it counts as this run's as long as it is there.
+        return self._client.remove() if self._is_made else self._client.state().status == "gone"
 
     def _image_is_here(self) -> bool:
         spec = self._client.spec
@@ -123,8 +128,7 @@ class ContainerRun:
         code = self._step("step", argv, _STEP_SECONDS, variables)
         if variables.fd:
             os.close(variables.fd)
-        # Refused, it made nothing: a container of that name is another's. Cut off, nobody knows.
-        self._may_exist = code in (0, None)
+        self._is_made = code in (0, None)  # cut off, nobody knows
         if code == 0:
             for line in self._output.said:  # warnings, such as of a limit that was not applied
                 self._output.note(line)
