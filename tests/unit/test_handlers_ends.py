@@ -197,6 +197,18 @@ def test_the_start_clock(world: World) -> None:
     assert (shown.state, shown.reason, exit_code_of(shown)) == (State.TIMED_OUT, Reason.START, 124)
 
 
+def test_a_start_nobody_told_of_is_told_before_the_start_clock_is_looked_at(world: World) -> None:
+    execution_id = started(world)
+    world.leave_started(execution_id)  # and its event is lost
+    world.clock.move(seconds=lifecycle.START_TIMEOUT.total_seconds() + 1)
+    assert [repair.problem for repair in world.reconcile()] == ["its command began and nobody was told"]
+    [message] = world.messages("ends")
+    assert json.loads(message.body)["event"] == "started"
+    assert world.launcher.stops == []
+    world.tell(execution_id, "started")
+    assert world.status(execution_id).state is State.RUNNING
+
+
 def test_the_backstop_of_the_deadline(world: World) -> None:
     execution_id = running(world, timeout_seconds=60)
     world.clock.move(seconds=60 + 149)

@@ -15,7 +15,7 @@ import msgspec
 from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
 from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, store
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.ports import Conflict, Ports
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.object_keys import RequestKey
@@ -133,12 +133,16 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
     if task.phase == "stopped":
-        _send_stopped(ports, execution)
+        _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
         yield from _repair_unlaunched(ports, execution, starting_up)
     elif task.phase == "missing":
         yield from _repair_missing(ports, execution, idle)
+    elif execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None:
+        # Before any clock is looked at: it began in time, and would be ended for not having begun.
+        _send_end(ports, execution, "started")
+        yield Repair(execution.execution_id, "its command began and nobody was told", "told it again")
     elif execution.state is State.TERMINATING:
         ports.launcher.stop(execution.execution_id, execution.attempt)  # told again until it is seen stopped
     elif not task.supervised:
@@ -161,7 +165,7 @@ def _repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iter
     """The platform knows no task of it. Two looks, apart, before that is believed: listings lag behind."""
     if idle < GONE_AFTER + GONE_LOOKS_APART:
         return
-    _send_stopped(ports, execution)
+    _send_end(ports, execution, "stopped")
     yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
 
 
@@ -220,8 +224,8 @@ def _push(ports: Ports, execution: Execution) -> None:
     ports.queue.send("starts", messages.encode(StartMessage(execution_id=execution.execution_id)))
 
 
-def _send_stopped(ports: Ports, execution: Execution) -> None:
-    message = EndMessage(execution_id=execution.execution_id, attempt=execution.attempt, event="stopped")
+def _send_end(ports: Ports, execution: Execution, event: EndEvent) -> None:
+    message = EndMessage(execution_id=execution.execution_id, attempt=execution.attempt, event=event)
     ports.queue.send("ends", messages.encode(message))
 
 
