@@ -58,12 +58,17 @@ class Engines:
     seconds, so that one that is started later is found. `probe(path, environment)` says what is wrong, "" if nothing."""
 
     def __init__(
-        self, environment: Mapping[str, str], *, probe: Callable[[str, Mapping[str, str]], str] | None = None
+        self,
+        environment: Mapping[str, str],
+        *,
+        probe: Callable[[str, Mapping[str, str]], str] | None = None,
+        bad_for_seconds: float = _BAD_FOR_SECONDS,
     ) -> None:
         self.environment = {name: environment[name] for name in CLIENT_VARIABLES if name in environment}
         named = environment.get(ENGINE_VARIABLE, "")
         self._names = (named,) if named else _DEFAULT_ENGINES
         self._probe = probe or probe_engine
+        self._bad_for_seconds = bad_for_seconds
         self._changed = threading.Condition()
         self._found: Found | None = None
         self._good_until = 0.0
@@ -92,7 +97,7 @@ class Engines:
         finally:
             with self._changed:
                 self._found = found
-                seconds = _GOOD_FOR_SECONDS if found.path else _BAD_FOR_SECONDS
+                seconds = _GOOD_FOR_SECONDS if found.path else self._bad_for_seconds
                 self._good_until = time.monotonic() + seconds
                 self._looking_since = None
                 self._changed.notify_all()
