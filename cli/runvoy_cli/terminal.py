@@ -29,7 +29,9 @@ _ERASE_RIGHT = "\x1b[K"
 class Screen:
     """stderr. `is_rich`: a terminal that understands escapes and belongs to a person, so that rows may be live."""
 
-    def __init__(self, file: TextIO, is_rich: bool, has_colour: bool) -> None:
+    def __init__(
+        self, file: TextIO, is_rich: bool, has_colour: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.is_rich = is_rich
         self.has_colour = has_colour
         self._file = file
@@ -37,7 +39,8 @@ class Screen:
         self._rows_drawn = 0
         self._at_line_start = True
         self._styles: dict[object, str] = {}
-        self._quiet_since = time.monotonic()
+        self._clock = clock
+        self._quiet_since = clock()
 
     @property
     def has_symbols(self) -> bool:
@@ -83,12 +86,12 @@ class Screen:
             file.flush()
             self._at_line_start = sanitizer.at_line_start
             self._styles[file] = sanitizer.style
-            self._quiet_since = time.monotonic()
+            self._quiet_since = self._clock()
 
     def draw(self, rows: Sequence[Row], is_over: Callable[[], bool]) -> None:
         """Put live rows at the end, over those drawn before, unless something is in the way or it `is_over`."""
         with self._lock:
-            is_quiet = time.monotonic() - self._quiet_since >= _QUIET_SECONDS
+            is_quiet = self._clock() - self._quiet_since >= _QUIET_SECONDS
             if is_over() or not is_quiet or not self._at_line_start or not self._is_ours():
                 return
             style = "".join(self._styles.values())

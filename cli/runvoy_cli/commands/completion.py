@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from runvoy_cli.options import new_app
-from runvoy_cli.render import print_line
+from runvoy_cli.render import print_json, print_line
 
 app = new_app()
 
@@ -34,7 +34,12 @@ _FISH = (
 
 @app.command(epilog="Example: runvoy completion bash > ~/.local/share/bash-completion/completions/runvoy")
 def completion(
+    context: typer.Context,
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to print it for.")],
 ) -> None:
     """Print a shell's completion script; load it with `source <(runvoy completion bash)`, or store it."""
-    print_line({"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[shell])
+    script = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[shell]
+    if context.obj.json:
+        print_json({"shell": shell, "script": script})
+    else:
+        print_line(script)

@@ -1,0 +1,184 @@
+"""The command line on a real pseudo-terminal: what is live, what is asked, and what a hostile log can do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Machine
+
+RUNVOY = Path(sys.executable).parent / "runvoy"
+PATIENCE_SECONDS = 60
+SEED = 20300131
+
+
+class Person:
+    """Somebody at a terminal in which one command of runvoy runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process = process
+        self.seen = b""
+        self._master = master
+
+    def see(self, text: bytes, after: int = 0) -> int:
+        """Read until `text` stands there; where it ends."""
+        assert self._read_until(lambda: text in self.seen[after:]), self.seen[-2000:]
+        return self.seen.index(text, after) + len(text)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        self._read_until(lambda: False)
+        return self.process.wait(timeout=PATIENCE_SECONDS)
+
+    def _read_until(self, holds: Callable[[], bool]) -> bool:
+        """Read until it holds; False if the command ended before."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while not holds():
+            assert time.monotonic() < give_up_at, self.seen[-2000:]
+            ready, _, _ = select.select([self._master], [], [], 1)
+            if not ready:
+                continue
+            try:
+                piece = os.read(self._master, 65536)
+            except OSError:
+                piece = b""  # how Linux tells that nobody holds the other end any more
+            if not piece:
+                return False
+            self.seen += piece
+        return True
+
+
+@contextmanager
+def terminal(machine: Machine, *args: str, columns: int = 80, **environ: str) -> Iterator[Person]:
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {**machine.env, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environ}
+
+    def take_the_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it
+
+    process = subprocess.Popen(
+        [str(RUNVOY), *args],
+        env=env,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=take_the_terminal,  # noqa: PLW1509
+    )
+    os.close(slave)
+    try:
+        yield Person(process, master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def held_lock(machine: Machine, name: str) -> str:
+    holder = machine.ok("submit", "--lock", name, "sleep 60").strip()
+    machine.wait_until(lambda: machine.status(holder)["state"] == "RUNNING")
+    return holder
+
+
+def test_a_run_says_what_runs_and_what_became_of_it(machine: Machine) -> None:
+    machine.ok("local", "up")
+    with terminal(machine, "run", "--name", "greeting", "printf hello; exit 3") as person:
+        assert person.end() == 3
+    lines = re.sub(rb"\x1b\[[0-9]*[JKA]|\r", b"", person.seen).decode().split("\n")
+    assert lines[0] == "▸ greeting: printf hello; exit 3"
+    assert re.fullmatch(r"  [0-9a-f]{32}  host process", lines[1])
+    assert "hello" in lines
+    assert lines[-3].startswith("✗ FAILED, exit code 3, ")
+    assert lines[-2] == f"  again: runvoy logs {lines[1].split()[0]}"
+    assert b"\x1b[3" not in person.seen  # NO_COLOR
+
+
+def test_who_waits_sees_who_holds_the_lock_and_ctrl_c_twice_ends_the_wait(machine: Machine) -> None:
+    holder = held_lock(machine, "prod")
+    with terminal(machine, "run", "--lock", "prod", "true", NO_COLOR="") as person:
+        at = person.see(b"held by ")
+        person.see(f"{holder[:8]}…{holder[-4:]}".encode(), at)
+        assert b"\x1b[1mQUEUED" in person.seen
+        person.type(b"\x03")
+        person.see(b"Ctrl-C again within 3 s kills it")
+        person.type(b"\x03")
+        assert person.end() == 123
+    assert "✗ STOPPED".encode() in person.seen
+
+
+def test_nothing_is_live_on_a_dumb_terminal_or_with_json(machine: Machine) -> None:
+    machine.ok("local", "up")
+    cases: list[tuple[list[str], dict[str, Any]]] = [
+        (["run", "echo hi"], {"TERM": "dumb"}),
+        (["run", "--json", "echo hi"], {}),
+    ]
+    for args, environ in cases:
+        with terminal(machine, *args, **environ) as person:
+            assert person.end() == 0
+        assert b"\x1b" not in person.seen
+        assert b"submitted " in person.seen
+
+
+def test_releasing_a_lock_is_asked_about(machine: Machine) -> None:
+    holder = held_lock(machine, "prod")
+    for answer, code, told in ((b"n\n", 1, b"nothing was released"), (b"y\n", 0, b"released prod from")):
+        with terminal(machine, "locks", "release", "prod", columns=200) as person:
+            person.see(b"[y/N]")
+            person.type(answer)
+            assert person.end() == code
+        assert told in person.seen
+        assert f"the lock prod is held by {holder}".encode() in person.seen
+
+
+HOSTILE = r"""
+import random, sys
+chance = random.Random(int(sys.argv[1]))
+begin = [b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b_", b"\x1b", b"\xc2\x9b", b"\x9b", b"\x1b[?", b"\r", b"\xe2\x80\xae"]
+body = [b"", b"0;title", b"31", b"2", b">4;1", b" ", b"52;c;aGk=", b"\n", b"text", b"6"]
+end = [b"m", b"J", b"H", b"h", b"\x07", b"\x1b\\", b"\xc2\x9c", b"c", b"", b"n", b"\xff", b"\x08"]
+for stream in (sys.stdout.buffer, sys.stderr.buffer):
+    for _ in range(10000):
+        stream.write(chance.choice(begin) + chance.choice(body) + chance.choice(end))
+    stream.write(b"\nat the end\n")
+    stream.flush()
+"""
+
+
+def test_a_hostile_log_puts_nothing_but_text_and_colours_on_the_terminal(machine: Machine) -> None:
+    print(f"seed {SEED}")
+    seed = str(random.Random(SEED).randrange(1000))
+    execution_id = machine.ok("submit", "--", "python3", "-c", HOSTILE, seed).strip()
+    assert machine("wait", execution_id).returncode == 0
+    exact = machine("logs", execution_id).stdout
+    assert b"\x1b]0;title" in exact
+    for args in (["logs"], ["logs", "--raw"], ["logs", "--follow", "--tail", "100000"]):
+        with terminal(machine, *args, execution_id) as person:
+            assert person.end() == 0
+        assert person.seen.count(b"at the end") == 2
+        assert_harmless(person.seen)
+
+
+def assert_harmless(seen: bytes) -> None:
+    """Text, newlines (as a terminal writes them), colours; and what runvoy's own live rows use."""
+    text = seen.decode("utf-8").replace("\r\n", "\n")
+    text = re.sub("\x1b\\[[0-9;:]*m", "", text)
+    text = re.sub("\r(\x1b\\[[0-9]+A)?[^\x1b\n]*(\x1b\\[K\n[^\x1b\n]*)*\x1b\\[J", "", text)
+    strange = {char for char in text if not (char.isprintable() or char in "\n\t")}
+    assert not strange - set("\xa0\u2028\u2029"), strange
