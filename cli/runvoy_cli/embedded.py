@@ -2,8 +2,8 @@
 
 The protocol with the stack is files in RUNVOY_HOME/local, a folder of mode 0700: it writes `endpoint.json` by rename
 and holds `stack.lock` for life; we hold `start.lock` while we start it. Two clients that start at once start one stack.
-A stack killed with -9 leaves an endpoint.json behind, so nothing is believed before its health answers with the
-instance that the file names.
+A stack killed with -9 leaves an endpoint.json behind, whose port may be anybody's by now: nothing is sent before the
+process that the file names holds `stack.lock`, and its health answers with the instance that the file names.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from runvoy_cli.transport import NoAnswer, Transport
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SEED_BYTES, SigningKey
+from runvoy_protocol.requests import is_utf8
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,6 +36,7 @@ except ImportError:  # Windows: the client runs there, the stack does not
     fcntl = None  # type: ignore[assignment]
 
 STACK_MODULE = "runvoy_agent"
+CONTAINER_ENGINE_VARIABLE = "RUNVOY_CONTAINER_ENGINE"
 START_SECONDS = 20.0
 LOCK_SECONDS = 30.0
 PROBE_SECONDS = 2.0
@@ -87,6 +89,8 @@ class Embedded:
         """The stack that runs now, or None. Starts nothing."""
         try:
             endpoint = msgspec.json.decode((self.folder / "endpoint.json").read_bytes(), type=Endpoint)
+            if endpoint.pid != self.holder():
+                return None
             answer = self._transport.send(
                 "GET",
                 f"{endpoint.url}{control.API_PREFIX}/health",
@@ -112,11 +116,28 @@ class Embedded:
 
     def is_held(self) -> bool:
         """Whether a stack process lives, healthy or not."""
+        return self.holder() is not None
+
+    def holder(self) -> int | None:
+        """The pid of the stack process that lives, healthy or not; 0 if it has not said so yet, None if there is none.
+
+        The lock lies in a folder that is ours alone, and the kernel drops it with its holder.
+        """
+        if fcntl is None:
+            return None
         try:
-            with self._locked("stack.lock", 0.0, ""):
-                return False
-        except RunvoyError:
-            return True
+            descriptor = os.open(self.folder / "stack.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(descriptor, 32).strip()
+            return int(text) if text.isdigit() else 0
+        else:
+            return None
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _locked(self, name: str, patience: float, complaint: str) -> Iterator[None]:
@@ -190,13 +211,21 @@ class Embedded:
                 "Put it back, or begin anew with `runvoy local down` and `runvoy local reset`.",
             ) from error
         except RunvoyError as error:
-            raise RunvoyError(error.code, f"{path}: {error.message}", error.hint) from error
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"this machine's key {path} is damaged: {error.message}",
+                "Put it back, or begin anew with `runvoy local down` and `runvoy local reset`.",
+            ) from error
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         import subprocess
 
         # Without RUNVOY_*: a client inside a run must not hand its execution's marks to a stack that outlives it.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNVOY_")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("RUNVOY_") or name == CONTAINER_ENGINE_VARIABLE
+        }
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             # Its own session and no descriptor of ours: else `$(runvoy …)` waits for the stack to close the pipe.
@@ -242,9 +271,10 @@ def _user_name() -> str:
     import getpass
 
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (OSError, KeyError):  # a container's user without a passwd entry
         return f"uid-{os.getuid()}"
+    return name if name.isprintable() and is_utf8(name) else f"uid-{os.getuid()}"
 
 
 def _until(deadline: float) -> Iterator[None]:

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperOption
 from runvoy_cli import values
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource, RunRequest, check
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | s
     return exact
 
 
-def chosen_id(context: Context, key_id: str) -> str | None:
+def chosen_id(context: Context, signing_key: SigningKey) -> str | None:
     """The execution id that `--id` stands for; None if it was not given."""
     text = context.meta.get(_META, {}).get("id")
-    return None if text is None else values.chosen_id(text, key_id)
+    return None if text is None else values.chosen_id(text, signing_key)
 
 
 def build(

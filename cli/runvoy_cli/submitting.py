@@ -35,7 +35,7 @@ class Submitted(NamedTuple):
 def prepare(context: Context, command: tuple[str, ...] | str, session: Session) -> Prepared:
     """Build the request that the options describe, with its id; nothing is sent."""
     client = session.client
-    chosen = request_options.chosen_id(context, client.key_id)
+    chosen = request_options.chosen_id(context, client.target.signing_key)
     now = client.now()
     timeout_seconds = context.obj.timeout_seconds
     request = request_options.build(

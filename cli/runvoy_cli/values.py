@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import ids
+from runvoy_protocol.keys import SigningKey
 
 USER_ENV_PREFIX = "RUNVOY_USER_"
 
@@ -165,7 +166,7 @@ def execution_ids(texts: Iterable[str]) -> list[str]:
     return found
 
 
-def chosen_id(text: str, key_id: str) -> str:
+def chosen_id(text: str, signing_key: SigningKey) -> str:
     """The execution id for `--id TEXT`: the id itself, or the one that a free text stands for."""
     exact = exact_text(text, "--id")
     plain = exact.strip().lower().replace("-", "")
@@ -173,4 +174,4 @@ def chosen_id(text: str, key_id: str) -> str:
         return plain
     if not exact:
         raise UsageProblem("--id is empty", "Give it any text that names this one piece of work: --id deploy-42.")
-    return ids.uuid8_of(key_id, exact)
+    return signing_key.id_of(exact)

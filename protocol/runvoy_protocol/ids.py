@@ -5,7 +5,6 @@ A request id *is* the execution id, and the idempotency key.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -22,10 +21,11 @@ def uuid7(at: datetime, random_bytes: bytes) -> str:
     return _stamp(raw, 7)
 
 
-def uuid8_of(key_id: str, text: str) -> str:
-    """The UUIDv8 (RFC 9562 §5.8) that a free-form `--id TEXT` stands for: the same text and key, the same id."""
-    raw = bytearray(hashlib.sha256(f"{key_id}\0{text}".encode(errors="surrogatepass")).digest()[:16])
-    return _stamp(raw, 8)
+def uuid8(raw: bytes) -> str:
+    """The UUIDv8 (RFC 9562 §5.8) of 16 bytes."""
+    if len(raw) != 16:
+        raise ValueError("a UUIDv8 is made of 16 bytes")
+    return _stamp(bytearray(raw), 8)
 
 
 def _stamp(raw: bytearray, version: int) -> str:

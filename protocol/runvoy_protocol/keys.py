@@ -14,7 +14,7 @@ import zlib
 import nacl.bindings
 import nacl.exceptions
 
-from runvoy_protocol import codec
+from runvoy_protocol import codec, ids
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 PREFIX = "rvk1_"
@@ -57,6 +57,15 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The 64-byte Ed25519 signature of `message`."""
         return nacl.bindings.crypto_sign(message, self._secret)[: nacl.bindings.crypto_sign_BYTES]
+
+    def id_of(self, text: str) -> str:
+        """The execution id that a free-form `--id TEXT` stands for: the same text and key, the same id.
+
+        SHA-256 of the key's own signature, which is deterministic (RFC 8032 §5.1.6). Made of anything public, it could be
+        foretold, and any member could take it first.
+        """
+        signed = b"runvoy execution id v1\0" + text.encode(errors="surrogatepass")
+        return ids.uuid8(hashlib.sha256(self.sign(signed)).digest()[:16])
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self.key_id!r})"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runvoy_protocol import codec, control, envelope, ids, logs, receipts, requests, run_objects, status
+from runvoy_protocol import codec, control, envelope, logs, receipts, requests, run_objects, status
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.states import Reason, State
@@ -245,7 +245,7 @@ def derived() -> dict[str, str]:
         "key_id": KEY.key_id,
         "public_key": KEY.public_key.hex(),
         "request_content_digest": requests.content_digest(FULL).hex(),
-        "id_of_text_deploy-42": ids.uuid8_of(KEY.key_id, "deploy-42"),
+        "id_of_text_deploy-42": KEY.id_of("deploy-42"),
         "execution_key": EXECUTION_KEY.hex(),
     }
 

@@ -77,11 +77,14 @@ function pae(type, payload) {
   return concat(utf8.encode(`DSSEv1 ${kind.length} `), kind, utf8.encode(` ${payload.length} `), payload);
 }
 
-// The public half of a seed: WebCrypto takes seeds as PKCS #8 only, whose DER head is fixed for Ed25519 (RFC 8410).
-async function publicKeyOf(seed) {
+// WebCrypto takes seeds as PKCS #8 only, whose DER head is fixed for Ed25519 (RFC 8410).
+function keyOf(seed) {
   const der = concat(fromHex("302e020100300506032b657004220420"), seed);
-  const key = await subtle.importKey("pkcs8", der, { name: "Ed25519" }, true, ["sign"]);
-  return toHex(Buffer.from((await subtle.exportKey("jwk", key)).x, "base64url"));
+  return subtle.importKey("pkcs8", der, { name: "Ed25519" }, true, ["sign"]);
+}
+
+async function publicKeyOf(seed) {
+  return toHex(Buffer.from((await subtle.exportKey("jwk", await keyOf(seed))).x, "base64url"));
 }
 
 async function parseApiKey(text) {
@@ -116,8 +119,10 @@ for (const vector of vectors.pae) {
   same(`PAE of ${vector.type}`, toHex(pae(vector.type, fromHex(vector.payload))), vector.pae);
 }
 for (const { text, public_key } of vectors.api_keys) same(`API key ${text}`, await parseApiKey(text), public_key);
-for (const { key_id, text, id } of vectors.uuid8) {
-  same(`id of ${text}`, stamp((await sha256(utf8.encode(`${key_id}\0${text}`))).slice(0, 16), 8), id);
+const signingKey = await keyOf(fromHex(vectors.key.seed));
+for (const { text, id } of vectors.uuid8) {
+  const signature = await subtle.sign("Ed25519", signingKey, utf8.encode(`runvoy execution id v1\0${text}`));
+  same(`id of ${text}`, stamp((await sha256(new Uint8Array(signature))).slice(0, 16), 8), id);
 }
 for (const { ms, random, id } of vectors.uuid7) {
   same(`id at ${ms}`, stamp(concat(fromHex(ms.toString(16).padStart(12, "0")), fromHex(random)), 7), id);

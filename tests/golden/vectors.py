@@ -115,6 +115,8 @@ BAD_RUN: Mapping[str, list[tuple[str, Any, str]]] = {
         ("as text", "2026-02-03T04:05:06Z", INVALID),
         ("without a zone", "2026-02-03T04:05:06", INVALID),
         ("as a number", 1770091506, INVALID),
+        ("before the year 1, in UTC", "0001-01-01T00:00:00+23:59", INVALID),
+        ("after the year 9999, in UTC", "9999-12-31T23:59:59-23:59", INVALID),
     ],
     "expires_at": [
         ("at once", AT, INVALID),
@@ -181,6 +183,7 @@ BAD_CALL: Mapping[str, list[tuple[str, Any, str]]] = {
         ("without a zone", "2026-02-03T04:05:06", INVALID),
         ("as text", "2026-02-03T04:05:06Z", INVALID),
         ("as a number", 1770091506, INVALID),
+        ("before the year 1, in UTC", "0001-01-01T00:00:00+23:59", INVALID),
     ],
     "nonce": [("15 bytes", bytes(15), INVALID), ("17 bytes", bytes(17), INVALID), ("empty", b"", INVALID)],
 }
@@ -446,7 +449,7 @@ def document() -> dict[str, Any]:
             {"public_key": raw.hex(), "key_id": key_id_of(raw)} for raw in (KEY.public_key, bytes(32), b"\xff" * 32)
         ],
         "pae": [{"type": kind, "payload": raw.hex(), "pae": pae(kind, raw).hex()} for kind, raw in pae_inputs],
-        "uuid8": [{"key_id": KEY.key_id, "text": text, "id": ids.uuid8_of(KEY.key_id, text)} for text in texts],
+        "uuid8": [{"key_id": KEY.key_id, "text": text, "id": KEY.id_of(text)} for text in texts],
         "uuid7": [{"ms": int(at.timestamp() * 1000), "random": raw.hex(), "id": ids.uuid7(at, raw)} for raw in randoms],
     }
 

@@ -7,8 +7,9 @@ import pytest
 from runvoy_cli import values
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import ids
+from runvoy_protocol.keys import SigningKey
 
-KEY_ID = "a" * 32
+KEY = SigningKey(bytes(32))
 NOW = datetime(2030, 1, 31, 9, 0, tzinfo=UTC)
 
 
@@ -115,8 +116,8 @@ def test_execution_ids_are_taken_in_their_usual_forms():
 
 def test_a_chosen_id_is_the_id_itself_or_what_a_text_stands_for():
     plain = ids.uuid7(NOW, bytes(10))
-    assert values.chosen_id(plain, KEY_ID) == plain
-    assert values.chosen_id("deploy-42", KEY_ID) == ids.uuid8_of(KEY_ID, "deploy-42")
-    assert values.chosen_id("deploy-42", KEY_ID) != values.chosen_id("deploy-43", KEY_ID)
+    assert values.chosen_id(plain, KEY) == plain
+    assert values.chosen_id("deploy-42", KEY) == KEY.id_of("deploy-42")
+    assert values.chosen_id("deploy-42", KEY) != values.chosen_id("deploy-43", KEY)
     with pytest.raises(UsageProblem, match="empty"):
-        values.chosen_id("", KEY_ID)
+        values.chosen_id("", KEY)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from runvoy_protocol import ids, keys, object_keys
 
-KEY_ID = keys.SigningKey(bytes(32)).key_id
+KEY = keys.SigningKey(bytes(32))
+KEY_ID = KEY.key_id
 ID = "019ab1c2d3e47f0089abcdef01234567"
 EPOCH = datetime.fromtimestamp(0, UTC)
 milliseconds = st.integers(0, 253_402_300_799_999)
@@ -59,15 +60,15 @@ def test_any_id_tells_a_time_or_none(raw):
 
 @given(st.text(), st.text())
 def test_a_text_and_a_key_make_one_id(one, other):
-    made = ids.uuid8_of(KEY_ID, one)
+    made = KEY.id_of(one)
     assert ids.is_execution_id(made)
     assert uuid.UUID(made).version == 8
-    assert (ids.uuid8_of(KEY_ID, other) == made) == (one == other)
-    assert ids.uuid8_of("a" * 32, one) != made
+    assert (KEY.id_of(other) == made) == (one == other)
+    assert keys.SigningKey(b"other" + bytes(27)).id_of(one) != made
 
 
 def test_a_text_that_is_not_utf_8_makes_an_id_too():
-    assert ids.uuid8_of(KEY_ID, "caf\udce9") != ids.uuid8_of(KEY_ID, "café")
+    assert KEY.id_of("caf\udce9") != KEY.id_of("café")
 
 
 def test_a_uuid7_takes_ten_random_bytes():

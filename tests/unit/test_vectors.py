@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from runvoy_protocol import control, ids, keys, requests
 from runvoy_protocol.codec import MAX_ENVELOPE_BYTES
@@ -29,6 +29,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "vectors.json").read_text())
 ENVELOPES: list[dict[str, Any]] = VECTORS["envelopes"]
 KEY_ID: str = VECTORS["key"]["key_id"]
+SEED = bytes.fromhex(VECTORS["key"]["seed"])
 PUBLIC_KEY = bytes.fromhex(VECTORS["key"]["public_key"])
 NODE_WITH_ED25519 = 20
 
@@ -138,7 +139,7 @@ def test_what_is_derived() -> None:
     for vector in VECTORS["pae"]:
         assert pae(vector["type"], bytes.fromhex(vector["payload"])).hex() == vector["pae"]
     for vector in VECTORS["uuid8"]:
-        assert ids.uuid8_of(vector["key_id"], vector["text"]) == vector["id"]
+        assert keys.SigningKey(bytes(range(32))).id_of(vector["text"]) == vector["id"]
     for vector in VECTORS["uuid7"]:
         at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=vector["ms"])
         assert ids.uuid7(at, bytes.fromhex(vector["random"])) == vector["id"]

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,6 +19,10 @@ from runvoy_protocol import keys
 from runvoy_protocol.errors import RunvoyError
 
 D = TypeVar("D", bound=msgspec.Struct)
+
+
+_LOCK_TRIES = 20
+_LOCK_PAUSE_SECONDS = 0.05
 
 
 class AlreadyRunning(Exception):
@@ -87,11 +92,16 @@ class Home(NamedTuple):
     def take_stack_lock(self) -> int:
         """Hold stack.lock for the life of this process; AlreadyRunning if another stack does."""
         descriptor = os.open(self.folder / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise AlreadyRunning(str(self.folder)) from error
+        for tries_left in range(_LOCK_TRIES, -1, -1):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                # Perhaps only a client that looks whether somebody holds it.
+                if not tries_left:
+                    os.close(descriptor)
+                    raise AlreadyRunning(str(self.folder)) from error
+                time.sleep(_LOCK_PAUSE_SECONDS)
         # Who holds it: a client trusts an endpoint.json only of the process that holds this lock, for the port of a stack
         # that died may be anybody's.
         os.ftruncate(descriptor, 0)
