@@ -123,7 +123,7 @@ class Embedded:
 
         The lock lies in a folder that is ours alone, and the kernel drops it with its holder.
         """
-        if fcntl is None:
+        if sys.platform == "win32":
             return None
         try:
             descriptor = os.open(self.folder / "stack.lock", os.O_RDONLY | os.O_CLOEXEC)

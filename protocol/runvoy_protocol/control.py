@@ -11,6 +11,7 @@ import msgspec
 from runvoy_protocol import codec, keys
 from runvoy_protocol.envelope import Envelope, PayloadType, parse, seal
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.instants import Instant
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
@@ -76,7 +77,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str
     version: str
     deployment_id: str
-    time: datetime
+    time: Instant
     instance: str = ""
 
 
@@ -88,7 +89,7 @@ class Whoami(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_id: str
     deployment_id: str
     version: str
-    key_expires_at: datetime | None = None
+    key_expires_at: Instant | None = None
 
 
 class InboxGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,7 @@ class InboxGrant(msgspec.Struct, frozen=True, kw_only=True):
     key_prefix: str
     content_type: str
     max_bytes: int
-    expires_at: datetime
+    expires_at: Instant
 
 
 class OutboxGrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,7 +123,7 @@ class OutboxGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """
 
     state: str
-    expires_at: datetime
+    expires_at: Instant
     receipt_url: str | None = None
     receipt: Receipt | None = None
     status_url: str | None = None
@@ -153,8 +154,8 @@ class LockEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: int
     owner: str
     state: State
-    admitted_at: datetime
-    granted_at: datetime | None = None
+    admitted_at: Instant
+    granted_at: Instant | None = None
 
 
 class LockAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

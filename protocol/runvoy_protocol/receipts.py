@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.instants import Instant
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +30,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     execution_id: str
     key_id: str
     object_sha256: str
-    at: datetime
+    at: Instant
     version: int = 1
     resolved: Resolved | None = None
     code: ErrorCode | None = None

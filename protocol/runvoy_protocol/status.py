@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal, TypeGuard
 
 import msgspec
 
+from runvoy_protocol.instants import Instant
 from runvoy_protocol.states import TERMINAL, Reason, State
 
 EXIT_REFUSED = 121
@@ -38,7 +38,7 @@ class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: int | None = None
     holder: str | None = None
     holder_owner: str | None = None
-    held_since: datetime | None = None
+    held_since: Instant | None = None
 
 
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,8 +56,8 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     command: tuple[str, ...] | str
     isolation: str
     timeout_seconds: int
-    issued_at: datetime
-    admitted_at: datetime
+    issued_at: Instant
+    admitted_at: Instant
     version: int = 1
     reason: Reason | None = None
     message: str = ""
@@ -65,9 +65,9 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     image: str | None = None
     labels: dict[str, str] = {}
     locks: tuple[LockStatus, ...] = ()
-    starting_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    starting_at: Instant | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
     exit_code: int | None = None
     signal: int | None = None
     attempt: int = 0

@@ -73,7 +73,7 @@ def starting() -> Execution:
 def test_a_result_decides_state_reason_and_exit_code(
     result: RunResult, state: State, reason: Reason, exit_code: int, decider: str
 ) -> None:
-    ended = lifecycle.settle(starting(), result, NOW)
+    ended = lifecycle.settle(starting(), result, NOW + timedelta(seconds=1))
     assert ended is not None
     assert (ended.state, ended.reason, ended.is_active) == (state, reason, True)
     status = lifecycle.project(ended, 3)
@@ -157,3 +157,15 @@ def test_status_says_all_that_the_record_knows() -> None:
         if field not in kept:
             assert field in {"labels", "locks"} or field in ExecutionStatus.__struct_fields__, field
     assert shown["state"] == "STARTING"
+
+
+def test_times_that_a_run_tells_lie_within_its_life() -> None:
+    later = NOW + timedelta(seconds=5)
+    far = msgspec.structs.replace(STARTED, started_at_ms=32_503_680_000_000)
+    changed = lifecycle.note_started(starting(), far, later)
+    assert changed is not None
+    assert changed.started_at == later
+    early = msgspec.structs.replace(make_result("exited", 0), started_at_ms=0, ended_at_ms=0)
+    ended = lifecycle.settle(starting(), early, later)
+    assert ended is not None
+    assert (ended.started_at, ended.ended_at) == (NOW, NOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -254,6 +255,16 @@ def test_its_own_page_and_names_may_call(served: Served) -> None:
 def test_what_a_signature_covers_is_what_was_sent(served: Served) -> None:
     served.send("GET", "/api/v1/executions/a%2Fb?label=n%3D1&x=%20")
     assert served.calls[0].target == "/api/v1/executions/a%2Fb?label=n%3D1&x=%20"
+
+
+def test_targets_that_are_no_addresses(served: Served) -> None:
+    for target in ("http://[::1", "//[x", "/api/v1/x?" + "&".join(f"a{number}=1" for number in range(99))):
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            host = f"127.0.0.1:{served.port}"
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = connection.makefile("rb").readline()
+        # Waitress hangs up on what its own parser cannot read.
+        assert not answer or answer.split()[1] in (b"400", b"404"), (target, answer)
 
 
 def test_big_bodies_and_unknown_paths(served: Served) -> None:

@@ -49,7 +49,9 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
         return None
     state = State.RUNNING if execution.state is State.STARTING else execution.state
     reason = None if execution.state is State.STARTING else execution.reason
-    return _changed(execution, now, state=state, reason=reason, started_at=_instant(started.started_at_ms))
+    return _changed(
+        execution, now, state=state, reason=reason, started_at=_instant(started.started_at_ms, execution, now)
+    )
 
 
 def settle(execution: Execution, result: RunResult, now: datetime) -> Execution | None:
@@ -63,7 +65,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         return None
     started_at = execution.started_at
     if started_at is None and result.started_at_ms is not None:
-        started_at = _instant(result.started_at_ms)
+        started_at = _instant(result.started_at_ms, execution, now)
     return _changed(
         execution,
         now,
@@ -71,7 +73,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         reason=reason,
         message=_short(result.message),
         started_at=started_at,
-        ended_at=_instant(result.ended_at_ms),
+        ended_at=_instant(result.ended_at_ms, execution, now),
         exit_code=result.exit_code,
         signal=result.signal,
         lines=result.lines,
@@ -175,8 +177,10 @@ def _changed(execution: Execution, now: datetime, **fields: object) -> Execution
     return msgspec.structs.replace(execution, updated_at=max(now, execution.updated_at), **fields)
 
 
-def _instant(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _instant(milliseconds: int, execution: Execution, now: datetime) -> datetime:
+    """A time that the run told, within its life: the command may hold the key that signs it, and a start in the year 3000
+    would put off the deadline's backstop till then."""
+    return min(max(datetime.fromtimestamp(milliseconds / 1000, UTC), execution.admitted_at), now)
 
 
 def _short(message: str) -> str:

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import multipart  # type: ignore[import-untyped]
 
@@ -131,7 +131,7 @@ class Gateway:
     def _dispatch(self, environ: Environ) -> Answer:
         method = environ["REQUEST_METHOD"]
         target = _target(environ)
-        path = urlsplit(target).path
+        path = target.partition("?")[0]
         if path.startswith(f"{control.API_PREFIX}/"):
             return self._control(environ, method, target, path)
         if path == "/inbox" and method == "POST":
@@ -143,7 +143,7 @@ class Gateway:
     def _control(self, environ: Environ, method: str, target: str, path: str) -> Answer:
         body = _body(environ, control.MAX_BODY_BYTES)
         try:
-            query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, max_num_fields=64))
+            query = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=64))
         except ValueError as error:
             raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the query is malformed: {error}") from error
         headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
@@ -163,9 +163,9 @@ class Gateway:
         return Answer(204)
 
     def _read(self, environ: Environ, target: str) -> Answer:
-        parts = urlsplit(target)
-        object_key = unquote(parts.path.removeprefix("/outbox/"))
-        self._grants.verify_get("outbox", object_key, parts.query, self._clock.now())
+        path, _, query = target.partition("?")
+        object_key = unquote(path.removeprefix("/outbox/"))
+        self._grants.verify_get("outbox", object_key, query, self._clock.now())
         known = environ.get("HTTP_IF_NONE_MATCH")
         wait_seconds = _wait_seconds(environ.get("HTTP_PREFER", ""))
         with self._changes.subscribed(object_key) as news:
