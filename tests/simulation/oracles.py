@@ -5,6 +5,7 @@ The oracles keep books of their own (the order of admissions by lock, who really
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -64,6 +65,35 @@ class Oracles:
         self.now_ms = lambda: 0
         self.spares_begun = True
 
+    def copy(self, records: SimRecords, outbox: SimObjects) -> Oracles:
+        """The same books for a copy of the world; tasks are copied, for they change."""
+        made = Oracles.__new__(Oracles)
+        made.__dict__.update(self.__dict__)
+        made._records, made._outbox = records, outbox
+        for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts"):
+            setattr(made, name, dict(getattr(self, name)))
+        made.tasks = {execution_id: task.copy() for execution_id, task in self.tasks.items()}
+        made._queues = {name: dict(queue) for name, queue in self._queues.items()}
+        made._holding = {name: dict(holders) for name, holders in self._holding.items()}
+        return made
+
+    def identity(self) -> int:
+        """What of the books is not in the world itself."""
+        return hash(
+            (
+                tuple((name, tuple(queue)) for name, queue in sorted(self._queues.items())),
+                tuple((name, tuple(holders)) for name, holders in sorted(self._holding.items())),
+                tuple(sorted(self._fences.items())),
+                tuple(sorted(self.starts.items())),
+            )
+        )
+
+    def uploaded(self, key_id: str, request_id: str, raw: bytes, content: str) -> Upload:
+        """A client has put an object into the inbox."""
+        upload = Upload(key_id, request_id, hashlib.sha256(raw).hexdigest(), content)
+        self.uploads.append(upload)
+        return upload
+
     # -- commits
 
     def committed(self, writes: Sequence[Write]) -> None:
@@ -82,9 +112,11 @@ class Oracles:
         ]
         for execution in sorted(changed, key=lambda execution: execution.is_active):
             self._execution(execution, revoked_before)
-        for put in puts:
-            if put.key.startswith("lock#"):
-                self._lock(msgspec.json.decode(put.item.body, type=LockRecord))
+        locks = [msgspec.json.decode(put.item.body, type=LockRecord) for put in puts if put.key.startswith("lock#")]
+        for lock in locks:
+            self._lock(lock)
+        for lock in locks:
+            self._woken(lock)
 
     def _execution(self, execution: Execution, revoked: set[str]) -> None:
         execution_id = execution.execution_id
@@ -139,6 +171,13 @@ class Oracles:
             f"lock {lock.name}: its fence is {lock.fence}, the last given {self._fences.get(lock.name, 0)}",
         )
 
+    def _woken(self, lock: LockRecord) -> None:
+        """Whoever heads all of its queues was granted in the commit that made it so."""
+        for head in lock.queue[:1]:
+            execution = self.executions[head]
+            if not execution.granted and all(next(iter(self._queues[own.name])) == head for own in execution.locks):
+                raise Violation(f"{head} heads all of its locks' queues and was not granted")
+
     def _note_forced(self, audit: AuditEvent) -> None:
         name = audit.message.removeprefix("the lock ").removesuffix(" was taken from its holder")
         execution_id = audit.execution_id or ""
@@ -189,7 +228,8 @@ class Oracles:
             check(int(fence) > self._started_fences.get(name, 0), f"lock {name}: {execution_id} has an old fence")
             self._started_fences[name] = int(fence)
 
-    def ended(self, task: Task) -> None:
+    def stopped(self, task: Task) -> None:
+        """Nothing of it lives any more: only now may others hold its locks. The runner's end is not enough."""
         for holders in self._holding.values():
             holders.pop(task.execution_id, None)
 

@@ -58,6 +58,11 @@ class Task:
         self.vanished = False
         self.result: dict[str, Any] | None = None
 
+    def copy(self) -> Task:
+        made = Task.__new__(Task)
+        made.__dict__.update(self.__dict__)
+        return made
+
     @property
     def runs(self) -> bool:
         return self.began_ms is not None and not self.ended
@@ -68,7 +73,7 @@ class Watching(NamedTuple):
 
     launched: Callable[[Task], None]
     began: Callable[[Task], None]
-    ended: Callable[[Task], None]
+    stopped: Callable[[Task], None]
     stop_asked: Callable[[Task], None]
 
 
@@ -186,7 +191,6 @@ class SimPlatform:
             task.result = {"outcome": outcome, "exit_code": exit_code}
             self._leave(task, "result", object_keys.result(task.execution_id), task.result)
         self._scheduler.note("platform", f"task of {task.execution_id} ended: {outcome}")
-        self._watching.ended(task)
         self._scheduler.at(task.plan.stop_delay_ms, lambda: self._notice(task))
 
     def _die(self, task: Task) -> None:
@@ -194,14 +198,15 @@ class SimPlatform:
             return
         task.ended = True
         self._scheduler.note("platform", f"task of {task.execution_id} died")
-        self._watching.ended(task)
         if task.plan.vanishes:
             task.vanished = True
+            self._watching.stopped(task)
         else:
             self._scheduler.at(task.plan.stop_delay_ms, lambda: self._notice(task))
 
     def _notice(self, task: Task) -> None:
         task.stopped = True
+        self._watching.stopped(task)
         self._tell(EndMessage(execution_id=task.execution_id, event="stopped", attempt=task.attempt))
 
     def _leave(self, task: Task, event: EndEvent, object_key: str, fields: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ class Simulation:
             secret=b"s" * 32,
             capabilities=Capabilities("process", frozenset({"process"})),
         )
-        watching = Watching(self.oracles.launched, self.oracles.began, self.oracles.ended, self.oracles.stop_asked)
+        watching = Watching(self.oracles.launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
         self.platform.forgets_refusals = settings.forgets_refusals
         self.ports = Ports(

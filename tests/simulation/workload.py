@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from tests.simulation.oracles import Upload
 from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 
 from runvoy_agent.core.model import LockRecord
 from runvoy_agent.handlers import store
 from runvoy_agent.handlers.routes import Response
 from runvoy_agent.ports import Launch, LaunchOutcome
-from runvoy_protocol import codec, envelope, ids, keys, object_keys
+from runvoy_protocol import codec, envelope, keys, object_keys
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
@@ -36,6 +34,7 @@ class Workload:
         self._rng = simulation.rng
         self._settings = simulation.settings
         self._revoked: set[str] = set()
+        self._to_revoke: dict[str, int] = {}  # key id → from when on, at its next upload
         self._full_until_ms = 0
         self._count = 0
 
@@ -53,11 +52,13 @@ class Workload:
         for _ in range(max(1, self._settings.requests // 100)):
             self._scheduler.at(rng.randrange(window), self._force_release)
             self._scheduler.at(rng.randrange(window), self._fill)
+        for _ in range(max(2, self._settings.requests // 20)):
+            self._scheduler.at(rng.randrange(window), self._kill_active)
         for signing_key in simulation.members[: len(simulation.members) // 3]:
-            self._scheduler.at(rng.randrange(window), partial(self._revoke, signing_key))
+            self._to_revoke[signing_key.key_id] = rng.randrange(window)
         if self._settings.process_crashes:
             for _ in range(3):
-                down_ms = rng.choice([100, 3_000, MINUTE_MS, 10 * MINUTE_MS])
+                down_ms = rng.choices([100, 3_000, MINUTE_MS, 10 * MINUTE_MS], [6, 6, 3, 1])[0]
                 self._scheduler.at(rng.randrange(window), partial(simulation.crash_process, down_ms))
 
     def renew_grants(self) -> None:
@@ -83,6 +84,10 @@ class Workload:
         self._upload(request, signing_key)
         if rng.random() < self._settings.duplicates:
             self._repeat(request, signing_key)
+        if self._scheduler.now_ms > self._to_revoke.get(signing_key.key_id, 10**15):
+            # While its delivery is on the way and under way: that is when it matters who commits first.
+            del self._to_revoke[signing_key.key_id]
+            self._scheduler.at(rng.randrange(300), partial(self._revoke, signing_key))
         if rng.random() < 0.1:
             killer = signing_key if rng.random() < 0.7 else self._simulation.operator
             self._scheduler.at(rng.randrange(120_000), lambda: self._kill(request.request_id, killer))
@@ -92,9 +97,9 @@ class Workload:
             return self._simulation.clock.new_id()
         text = f"deploy-{self._count}"
         if self._rng.random() < 0.8 or not self._settings.low_ids:
-            return ids.uuid8_of(signing_key.key_id, text)
+            return signing_key.id_of(text)
         number = 0  # the rare ids that the reconciler's listing could pass over
-        while (found := ids.uuid8_of(signing_key.key_id, f"{text}-{number}")) >= LOW_ID:
+        while (found := signing_key.id_of(f"{text}-{number}")) >= LOW_ID:
             number += 1
         return found
 
@@ -130,9 +135,9 @@ class Workload:
 
     def _upload(self, request: RunRequest, signing_key: keys.SigningKey) -> None:
         raw = envelope.seal(PayloadType.RUN_REQUEST, codec.encode(request), signing_key)
-        digest = hashlib.sha256(raw).hexdigest()
-        upload = Upload(signing_key.key_id, request.request_id, digest, request.command[-1])
-        self._simulation.oracles.uploads.append(upload)
+        digest = self._simulation.oracles.uploaded(
+            signing_key.key_id, request.request_id, raw, request.command[-1]
+        ).object_sha256
         self._scheduler.note("client", f"uploads {request.request_id} {digest[:8]} locks {request.locks}")
         self._simulation.upload(object_keys.request(signing_key.key_id, request.request_id), raw)
 
@@ -141,6 +146,13 @@ class Workload:
     def _kill(self, execution_id: str, signing_key: keys.SigningKey) -> None:
         self._simulation.oracles.kill_asked.add(execution_id)
         self._simulation.call("kill", signing_key, "DELETE", f"/executions/{execution_id}")
+
+    def _kill_active(self) -> None:
+        """The operator kills something that has a task, or is about to."""
+        executions = self._simulation.oracles.executions
+        active = [name for name, execution in executions.items() if execution.state in (State.STARTING, State.RUNNING)]
+        if active:
+            self._kill(self._rng.choice(active), self._simulation.operator)
 
     def _revoke(self, signing_key: keys.SigningKey) -> None:
         from tests.simulation.simulation import revoke

@@ -1,0 +1,316 @@
+"""Bugs planted in the production code, to see that they are caught. Each is one that somebody could have made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import msgspec
+from tests.simulation.explorer import Bounds, ExploredRecords, explore
+from tests.simulation.platform import SimPlatform
+from tests.simulation.ports import SimRecords
+from tests.simulation.simulation import Settings, Simulation
+
+from runvoy_agent.core import access, admission, lifecycle, locks
+from runvoy_agent.core.admission import Known
+from runvoy_agent.core.model import Execution, Key, Refusal, User
+from runvoy_agent.handlers import ends, inbox, outbox, reconcile, releases, starts, store
+from runvoy_agent.handlers.messages import StartMessage
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Check, Ports, Put, Write
+from runvoy_protocol import object_keys, status
+from runvoy_protocol.states import State
+
+Patch = tuple[Any, str, Any]
+
+
+class Planted(NamedTuple):
+    """A bug: what is replaced by what while it is planted."""
+
+    name: str
+    patches: Sequence[Patch]
+    bounds: Bounds | None = None  # the explorer is to find it, within these
+
+
+class Caught(NamedTuple):
+    name: str
+    how: str | None  # None: it was not
+
+
+@contextlib.contextmanager
+def planted(bug: Planted) -> Iterator[None]:
+    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in bug.patches]
+    for owner, name, mutant in bug.patches:
+        setattr(owner, name, mutant)
+    try:
+        yield
+    finally:
+        for owner, name, original in before:
+            setattr(owner, name, original)
+
+
+def hunt(bug: Planted, *, seeds: int = 12, requests: int = 100) -> Caught:
+    """Look for the bug with the explorer, or with one seed after the other."""
+    with planted(bug):
+        if bug.bounds is not None:
+            result = explore(bug.bounds)
+            return Caught(bug.name, result.violation and f"explorer, {result.states} states: {result.violation}")
+        for seed in range(seeds):
+            violation = Simulation(seed, Settings(requests=requests)).run().violation
+            if violation is not None:
+                return Caught(bug.name, f"seed {seed}: {violation}")
+    return Caught(bug.name, None)
+
+
+def _without(prefix: str, *kinds: type[Write]) -> list[Patch]:
+    """Commits that leave conditions out. A Put becomes one of whatever version is there."""
+    return [(owner, "_commit", _careless_commit(owner, prefix, kinds)) for owner in (SimRecords, ExploredRecords)]
+
+
+def _careless_commit(owner: Any, prefix: str, kinds: tuple[type[Write], ...]) -> Callable[..., None]:
+    original = owner._commit
+
+    def commit(self: Any, writes: Sequence[Write]) -> None:
+        changed: list[Write] = []
+        for write in writes:
+            if not (isinstance(write, kinds) and write.key.startswith(prefix)):
+                changed.append(write)
+            elif isinstance(write, Put):
+                row = self.rows.get(write.key)
+                changed.append(write._replace(version=0 if row is None else row[1]))
+        original(self, changed)
+
+    return commit
+
+
+def _release_on_result() -> list[Patch]:
+    original = lifecycle.settle
+
+    def settle(execution: Execution, result: Any, now: datetime) -> Execution | None:
+        settled = original(execution, result, now)
+        return settled and msgspec.structs.replace(settled, stopped_at=now)
+
+    return [(lifecycle, "settle", settle)]
+
+
+def _release_without_checks() -> list[Patch]:
+    """The locks that a release only read are not in its commit. In the source, because the explorer has its own ports."""
+    original = releases.release
+
+    def release(ports: Ports, execution_id: str, names: Any, writes: Sequence[Write] = ()) -> Any:
+        def commit(all_writes: Sequence[Write]) -> None:
+            ports.records.commit(
+                [write for write in all_writes if not (isinstance(write, Check) and write.key.startswith("lock#"))]
+            )
+
+        records = SimpleNamespace(get=ports.records.get, commit=commit)
+        return original(ports._replace(records=records), execution_id, names, writes)  # type: ignore[arg-type]
+
+    return [(releases, "release", release)]
+
+
+def _launch_before_commit() -> list[Patch]:
+    original = starts.handle
+
+    def handle(ports: Ports, deployment: Any, body: bytes) -> None:
+        execution_id = msgspec.json.decode(body, type=StartMessage).execution_id
+        execution = store.load_execution(ports.records, execution_id).document
+        starting = execution and lifecycle.begin_start(execution, ports.clock.now())
+        if starting:
+            ports.launcher.start(starts._launch_of(ports, deployment, starting))
+        original(ports, deployment, body)
+
+    return [(starts, "handle", handle)]
+
+
+def _receipt_before_record() -> list[Patch]:
+    original = inbox._record
+
+    def record(ports: Ports, request: Any, execution: Execution, *rest: Any) -> None:
+        receipt = outbox.accepted_receipt(execution, execution.object_sha256)
+        outbox.publish_receipt(ports.outbox, receipt)
+        original(ports, request, execution, *rest)
+
+    return [(inbox, "_record", record)]
+
+
+def _ignore_the_digest() -> list[Patch]:
+    return [(admission, "_known", lambda existing, _key_id, _digest: Known(existing))]
+
+
+def _blind_restart() -> list[Patch]:
+    """A task that is missing is launched again, however long ago it was launched first."""
+
+    def repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iterator[Any]:
+        if idle > reconcile.GONE_AFTER:
+            deployment = SimpleNamespace(secret=b"s" * 32)
+            ports.launcher.start(starts._launch_of(ports, deployment, execution))  # type: ignore[arg-type]
+        yield from ()
+
+    return [
+        (reconcile, "_repair_missing", repair_missing),
+        (SimPlatform, "relaunch_window", property(lambda _self: None)),
+    ]
+
+
+def _status_without_condition() -> list[Patch]:
+    def publish(ports: Ports, execution: Execution, record_version: int) -> None:
+        object_key = object_keys.status(execution.execution_id)
+        current = ports.outbox.get(object_key)
+        if current is None or outbox.shown_version(current.data) < record_version:
+            encoded = status.encode(lifecycle.project(execution, record_version))
+            ports.outbox.put(object_key, encoded, content_type=outbox.JSON)
+
+    return [(outbox, "publish_status", publish)]
+
+
+class _Careless:
+    """core.access as seen by a handler that does not look at revocations."""
+
+    Action = access.Action
+    check_allowed = staticmethod(access.check_allowed)
+
+    @staticmethod
+    def check_key(key: Key | None, user: User | None, _now: datetime) -> tuple[Key | None, User | None]:
+        return key, user
+
+
+def _join_in_two_commits() -> list[Patch]:
+    original = inbox._record
+
+    def record(ports: Ports, request: Any, execution: Execution, relied_on: Any, named: Any, joined: Any) -> None:
+        first = dict(list(joined.items())[:1])
+        original(ports, request, execution, relied_on, named, first)
+        rest = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
+        if rest:
+            ports.records.commit(rest)
+
+    return [(inbox, "_record", record)]
+
+
+def _release_by_time() -> list[Patch]:
+    original = reconcile.handle
+
+    def handle(ports: Ports, **options: Any) -> Any:
+        for shard in range(store.SHARDS):
+            partition = store.shard_partition("", shard)
+            for record in store.partition_records(ports.records, store.INDEX_ACTIVE, partition):
+                execution = msgspec.json.decode(record.body, type=Execution)
+                begun = execution.started_at
+                if begun is not None and ports.clock.now() - begun > timedelta(minutes=2):
+                    names = [lock.name for lock in execution.locks]
+                    releases.announce(ports, releases.release(ports, execution.execution_id, names))
+        return original(ports, **options)
+
+    return [(reconcile, "handle", handle)]
+
+
+def _forget_refusals() -> list[Patch]:
+    """An object that was refused is judged anew when it is delivered again."""
+    original = store.load
+
+    def load(records: Any, key: str, schema: Any) -> Any:
+        return Loaded(key, None, 0) if schema is Refusal else original(records, key, schema)
+
+    return [
+        (store, "load", load),
+        *_without("refusal#", Check, Put),
+    ]
+
+
+def _restart_fences() -> list[Patch]:
+    original = locks.leave
+
+    def leave(held: Any, execution_id: str) -> Any:
+        return {
+            name: lock if lock.queue else msgspec.structs.replace(lock, fence=0)
+            for name, lock in original(held, execution_id).items()
+        }
+
+    return [(locks, "leave", leave)]
+
+
+def _kill_forgets_the_task() -> list[Patch]:
+    original = lifecycle.kill
+
+    def kill(execution: Execution, now: datetime, who: str) -> Execution | None:
+        killed = original(execution, now, who)
+        if killed is None or killed.state is not State.TERMINATING:
+            return killed
+        return msgspec.structs.replace(killed, state=State.STOPPED, ended_at=now, stopped_at=now)
+
+    return [(lifecycle, "kill", kill)]
+
+
+def _hasty_reconciler() -> list[Patch]:
+    return [
+        (reconcile, "GONE_AFTER", timedelta(0)),
+        (reconcile, "GONE_LOOKS_APART", timedelta(0)),
+        (reconcile, "LOOK_AFTER", timedelta(0)),
+    ]
+
+
+def _announce_nobody() -> list[Patch]:
+    """The reconciler does not push again what is granted and was not pushed."""
+    return [(reconcile, "_push", lambda _ports, _execution: None)]
+
+
+def _one_lock_is_enough() -> list[Patch]:
+    def heads_all(held: Any, execution_id: str) -> bool:
+        return not held or any(lock.queue[:1] == (execution_id,) for lock in held.values())
+
+    return [(locks, "heads_all", heads_all)]
+
+
+def _never_look_again() -> list[Patch]:
+    """The stopped event alone settles: a task that stopped unseen is not looked for."""
+
+    def after(ports: Ports, deployment: Any, execution: Execution, message: Any) -> Execution | None:
+        if message.event == "stopped":
+            now = ports.clock.now()
+            ended = lifecycle.settle_lost(execution, now, "stopped") or execution
+            return lifecycle.note_stopped(ended, now)
+        return original(ports, deployment, execution, message)
+
+    original = ends._after
+    return [(ends, "_after", after)]
+
+
+_MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
+    "locks are released on the result, not when the task stopped": _release_on_result,
+    "a write has no condition": lambda: _without("execution#", Put),
+    "a lock's write has no condition": lambda: _without("lock#", Put),
+    "no Check of a lock that was only read": _release_without_checks,
+    "no Check of the key": lambda: _without("key#", Check),
+    "launched before the commit": _launch_before_commit,
+    "answered before the record": _receipt_before_record,
+    "the content digest is ignored": _ignore_the_digest,
+    "launched again blindly when its task is missing": _blind_restart,
+    "status.json is written without a condition": _status_without_condition,
+    "revocation is not looked at when starting": lambda: [(starts, "access", _Careless)],
+    "queues are joined in two commits": _join_in_two_commits,
+    "locks are released by time": _release_by_time,
+    "an earlier refusal is not looked at": _forget_refusals,
+    "fences restart": _restart_fences,
+    "a kill forgets the task": _kill_forgets_the_task,
+    "one look is enough for a missing task": _hasty_reconciler,
+    "what was not pushed stays so": _announce_nobody,
+    "the head of one queue is granted": _one_lock_is_enough,
+    "the platform's word goes before the runner's": _never_look_again,
+    "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
+}
+_NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
+_BY_EXPLORER = {
+    "no Check of a lock that was only read": _NOTHING_WRONG,
+    "no Check of the key": _NOTHING_WRONG._replace(locks=((), ()), revocations=1),
+    "launched before the commit": _NOTHING_WRONG,
+    "answered before the record": _NOTHING_WRONG._replace(duplicates=1),
+}
+
+
+def bugs() -> list[Planted]:
+    """Every planted bug."""
+    return [Planted(name, tuple(make()), _BY_EXPLORER.get(name)) for name, make in _MAKERS.items()]
