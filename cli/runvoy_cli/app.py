@@ -119,6 +119,7 @@ def _group() -> LazyGroup:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
     settings = Settings()
@@ -142,6 +143,18 @@ def main(arguments: list[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - the one boundary: everything that ends a command ends here
         return _ended_by(error, settings, invoked, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _open_missing_streams() -> None:
+    """Where the shell closed stdin, stdout or stderr (`>&-`), Python has None, and the next file we open would take its
+    number. What is written goes nowhere then, as asked, and the exit code is still the right one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments: list[str]) -> int:

@@ -15,8 +15,10 @@ import msgspec
 
 from runvoy_cli.files import private_folder, write_private
 from runvoy_protocol.control import InboxGrant
+from runvoy_protocol.instants import Instant
 
 _EXPIRY_MARGIN = timedelta(seconds=60)
+_MOST_SECONDS_OFF = 10 * 365 * 24 * 3600.0
 _WEEK_SECONDS = 7 * 24 * 3600
 _OFFSET_LIFETIME = timedelta(hours=1)  # a clock that was wrong may be set meanwhile
 
@@ -24,7 +26,7 @@ _OFFSET_LIFETIME = timedelta(hours=1)  # a clock that was wrong may be set meanw
 class _Content(msgspec.Struct, omit_defaults=True):
     inbox_grant: InboxGrant | None = None
     offset_seconds: float = 0.0
-    offset_learned_at: datetime | None = None
+    offset_learned_at: Instant | None = None
 
 
 class Cache:
@@ -34,8 +36,10 @@ class Cache:
         name = hashlib.sha256(f"{endpoint}\0{key_id}".encode()).hexdigest()[:32]
         self._path = home / "cache" / f"{name}.json"
         self._content = _Content()
-        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            self._content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+            if abs(content.offset_seconds) <= _MOST_SECONDS_OFF:
+                self._content = content
 
     def now(self) -> datetime:
         """The server's time as well as it is known, in whole milliseconds, which is what travels."""
@@ -46,8 +50,12 @@ class Cache:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def learn_time(self, server_time: datetime) -> None:
+        """Keep the clock's offset; ValueError for one that no clock has."""
         now = datetime.now(UTC)
-        self._content.offset_seconds = (server_time - now).total_seconds()
+        offset_seconds = (server_time - now).total_seconds()
+        if abs(offset_seconds) > _MOST_SECONDS_OFF:
+            raise ValueError("the server's time is years away")
+        self._content.offset_seconds = offset_seconds
         self._content.offset_learned_at = now
         self._save()
 

@@ -76,7 +76,7 @@ class Client:
         try:
             server_time = datetime.fromisoformat(str(error.details["server_time"]))
             self._cache.learn_time(server_time)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return False
         return True
 
@@ -103,7 +103,7 @@ class Client:
     def parse(self, raw: bytes, kind: type[M]) -> M:
         try:
             return msgspec.json.decode(raw, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
                 f"{self.target.endpoint} gave an answer that is no {kind.__name__}: {error}",

@@ -104,7 +104,8 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
     try:
         return str(values.duration(value.value))
     except UsageProblem as problem:
-        raise _mistake(path, value, f"timeout: {problem.message}", problem.hint) from problem
+        # Not the value: lines that were swapped put the API key there, and this may end up in a CI's log.
+        raise _mistake(path, value, "timeout is no duration such as 30s, 10m or 1h", problem.hint) from problem
 
 
 def _mistake(path: Path, node: yaml.Node, what: str, hint: str = "") -> UsageProblem:

@@ -14,6 +14,7 @@ from runvoy_cli.render import write_stderr
 from runvoy_cli.session import Session
 from runvoy_cli.terminal import is_capable
 from runvoy_protocol import ids
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.requests import RunRequest, seal_request
 
 if TYPE_CHECKING:
@@ -56,7 +57,18 @@ def send(session: Session, request: RunRequest) -> Submitted:
     now = client.now()
     current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
     sealed = seal_request(current, client.target.signing_key)
-    client.upload(request.request_id, sealed)
+    try:
+        client.upload(request.request_id, sealed)
+    except RunvoyError as error:
+        if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
+            raise
+        # No answer, or one from a deployment that failed half-way: the object may lie in the inbox and run later.
+        raise RunvoyError(
+            error.code,
+            f"{error.message}; the request may or may not have been submitted",
+            f"`runvoy status {request.request_id}` tells which, before you try again. {error.hint}",
+            {**error.details, "execution_id": request.request_id},
+        ) from error
     session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
     return Submitted(request.request_id, digest(sealed))
 

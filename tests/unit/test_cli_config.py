@@ -119,7 +119,7 @@ def test_a_profile_nobody_made(home):
         ("profiles:\n  a:\n    deployment: x\n", "line 3: there is no setting 'deployment'", "'deployment_id'"),
         ("endpoint:\n  - a\n", "line 2: endpoint must be text", ""),
         ("deployment_id: 17\n", "line 1: deployment_id must be text", ""),
-        ("timeout: soon\n", "line 1: timeout: 'soon' is no duration", ""),
+        ("timeout: soon\n", "line 1: timeout is no duration", ""),
         ("timeout: true\n", "line 1: timeout must be a duration", ""),
         ("api_key:\n", "line 1: api_key must be text", ""),
         ('api_key: ""\n', "line 1: api_key is empty", ""),

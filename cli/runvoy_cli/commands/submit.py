@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused
 from runvoy_cli.render import print_json, print_line
 from runvoy_cli.session import Session, open_session
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 RECEIPT_SECONDS = 5.0
 TIMEOUT_HELP = request.TIMEOUT_HELP
@@ -51,10 +52,20 @@ def submit(
     except KeyboardInterrupt:
         submitting.say_where_it_stands(sending_id, durable_id)
         return EXIT_INTERRUPTED
-    if context.obj.json:
-        print_json({"execution_id": submitted.execution_id})
-    else:
-        print_line(submitted.execution_id)
+    try:
+        if context.obj.json:
+            print_json({"execution_id": submitted.execution_id})
+        else:
+            print_line(submitted.execution_id)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            f"{submitted.execution_id} is submitted, but its id cannot be written: {(error.strerror or '').lower()}",
+            f"`runvoy wait {submitted.execution_id}` goes on from here.",
+        ) from error
     return 0
 
 
