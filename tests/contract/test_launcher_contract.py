@@ -216,8 +216,8 @@ def test_another_attempt_of_a_run_that_began_is_refused(machine: Machine) -> Non
     launcher.start(launch)
     outcome = launcher.start(launch._replace(attempt=2))
     assert isinstance(outcome, LaunchRefused)
-    assert launcher.describe(launch.execution_id, 2).phase == "missing"
     machine.await_stopped(launch)
+    assert launcher.describe(launch.execution_id, 2).phase == "missing"
     assert (machine.folder / "ran").read_text() == "ran\n"
 
 

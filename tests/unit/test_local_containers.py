@@ -38,6 +38,7 @@ class Machine:
         for name in ("images", "registry", "containers"):
             (self.state / name).mkdir(parents=True)
         (self.state / "images" / IMAGE).touch()
+        (self.state / "calls").touch()
         (folder / "bin").mkdir()
         client = folder / "bin/docker"
         client.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{FAKE}" "{self.state}" "$@"\n')
@@ -49,8 +50,9 @@ class Machine:
         self.launchers: list[ProcessLauncher] = []
         self.launcher = self.new_launcher()
 
-    def new_launcher(self) -> ProcessLauncher:
-        containers = Containers(Engines(self.environment))
+    def new_launcher(self, *, probes: bool = False) -> ProcessLauncher:
+        probe = None if probes else lambda _path, _environment: ""  # takes as long as a run
+        containers = Containers(Engines(self.environment, probe=probe))
         self.launchers.append(
             ProcessLauncher(
                 self.runs, self.on_stopped, lambda _: None, grace_seconds=0.3, containers=containers,
@@ -386,9 +388,9 @@ def test_an_engine_that_restarts(machine: Machine) -> None:
 def test_without_runner_and_engine_a_run_is_not_said_to_have_stopped(machine: Machine) -> None:
     launch = machine.start("exec sleep 1000")
     machine.await_running(launch)
-    (machine.state / "down").touch()
     machine.kill_runner(launch)
-    machine.kill_client(launch)
+    (machine.state / "down").touch()
+    wait_until(lambda: not processes.survivors(launch.execution_id))  # the client gives up
     asked = len(machine.calls("container"))
     wait_until(lambda: len(machine.calls("container")) >= asked + 2)
     assert machine.launcher.describe(launch.execution_id, 1).phase == "running"
@@ -450,7 +452,7 @@ def test_a_container_of_that_name_is_left_alone(machine: Machine, is_ours: bool)
 
 def test_without_an_engine_nothing_runs(machine: Machine, tmp_path: Path) -> None:
     (machine.state / "down").touch()
-    outcome = machine.launcher.start(machine.launch(f"touch {tmp_path}/ran"))
+    outcome = machine.new_launcher(probes=True).start(machine.launch(f"touch {tmp_path}/ran"))
     assert isinstance(outcome, LaunchRefused)
     assert "docker: Cannot connect to the Docker daemon" in outcome.message
     assert "podman: not installed" in outcome.message
