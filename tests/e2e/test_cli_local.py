@@ -124,12 +124,13 @@ def test_wait_for_several_has_the_first_failure_in_order(runvoy):
 
 
 def test_wait_gives_up_and_tells_unknown_ids(runvoy):
-    execution_id = runvoy("submit", "sleep 2").stdout.decode().strip()
+    execution_id = runvoy("submit", "sleep 60").stdout.decode().strip()
     given_up = runvoy("--json", "wait", "--timeout", "0", execution_id)
     assert given_up.returncode == 120
     assert json.loads(given_up.stdout)["exit_code"] == 120
     unknown = runvoy("wait", execution_id[:-4] + "0000")
     assert (unknown.returncode, b"NOT_FOUND" in unknown.stderr) == (121, True)
+    runvoy("kill", "--wait", execution_id)
 
 
 def test_an_id_chosen_twice_is_one_execution_or_a_conflict(runvoy):
@@ -142,11 +143,12 @@ def test_an_id_chosen_twice_is_one_execution_or_a_conflict(runvoy):
 
 
 def test_a_held_lock_is_122_for_who_would_not_wait(runvoy):
-    holder = runvoy("submit", "--lock", "prod", "--id", "holder", "sleep 3")
+    holder = runvoy("submit", "--lock", "prod", "--id", "holder", "sleep 60")
     assert holder.returncode == 0
     assert runvoy("run", "--lock", "prod", "--if-locked", "fail", "true").returncode == 122
     waited = runvoy("run", "--lock", "prod", "--queue-timeout", "1s", "true")
     assert (waited.returncode, b"never started" in waited.stderr) == (124, True)
+    assert runvoy("kill", "--wait", holder.stdout.decode().strip()).returncode == 0
 
 
 def test_logs_choose_lines(runvoy):

@@ -135,7 +135,7 @@ def test_a_hundred_thousand_hostile_sequences_put_nothing_else_on_the_terminal()
     whole = cleaned(sent)
     assert_harmless(whole)
     assert b"\x1b[31m" in whole
-    for _ in range(3):
+    for _ in range(2):
         cuts = chance.sample(range(len(sent)), 20_000)
         in_pieces = cleaned(sent, cuts)
         assert_harmless(in_pieces)
