@@ -24,7 +24,9 @@ class Machine:
     def __init__(self, home: Path) -> None:
         self.home = home
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNVOY_")}
-        self.env = {**kept, "RUNVOY_HOME": str(home), "NO_COLOR": "1"}
+        # No container engine, whatever the machine has: what needs one has tests of its own.
+        engine = {"RUNVOY_CONTAINER_ENGINE": "/nonexistent/engine"}
+        self.env = {**kept, **engine, "RUNVOY_HOME": str(home), "NO_COLOR": "1"}
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
         options.setdefault("stdout", subprocess.PIPE)

@@ -80,6 +80,7 @@ def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
         ({"issued_at": NOW + timedelta(minutes=6), "expires_at": NOW + timedelta(minutes=9)}, {}, ErrorCode.CLOCK_SKEW),
         ({"image": "alpine"}, {}, ErrorCode.UNAVAILABLE),
         ({"isolation": "container"}, {}, ErrorCode.UNAVAILABLE),
+        ({"isolation": "container"}, {"capabilities": CONTAINERS}, ErrorCode.INVALID_REQUEST),
         ({"isolation": "process"}, {"capabilities": CONTAINERS}, ErrorCode.FORBIDDEN),
         ({"cpu": 256}, {}, ErrorCode.INVALID_REQUEST),
         ({"memory_mib": 512}, {}, ErrorCode.INVALID_REQUEST),

@@ -176,6 +176,10 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolat
         raise RunvoyError(
             ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave --isolation process out."
         )
+    if wanted == "container" and not request.image:
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST, "a container needs an image", "Name one with --image, or leave --isolation out."
+        )
     if wanted == "process" and (request.cpu or request.memory_mib):
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
