@@ -61,6 +61,10 @@ golden:
 vectors:
     uv run python tests/golden/vectors.py
 
+# Fuzz every decoder for so many minutes, all of them together; guided by coverage where atheris is (`uv sync --group fuzz`)
+fuzz MINUTES *ARGS:
+    uv run python -m tests.fuzz {{MINUTES}} {{ARGS}}
+
 # Measure; arguments choose benchmarks
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}
@@ -72,3 +76,7 @@ ci:
 # Simulate seeds of a whole deployment in a failing world: `just simulate --seeds 100 --requests 300`
 simulate *ARGS:
     uv run python -m tests.simulation {{ARGS}}
+
+# Explore and simulate everything at full size, and show that planted bugs are caught; takes minutes, prints one table
+prove *ARGS:
+    uv run python -m tests.simulation.prove {{ARGS}}

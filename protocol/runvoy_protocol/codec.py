@@ -57,9 +57,12 @@ def decode(raw: bytes, schemas: Mapping[int, type[M]], what: str, max_bytes: int
         )
     try:
         message = msgspec.msgpack.decode(raw, type=schema)
+        # Encoded where its errors are caught as well: a time as text, such as 0001-01-01T00:00:00+23:59, can be decoded
+        # although it is in no year that UTC has.
+        is_canonical = encode(message) == raw
     except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the {what} is malformed: {error}") from error
-    if encode(message) != raw:
+    if not is_canonical:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the {what} is not in its canonical form")
     return message
 

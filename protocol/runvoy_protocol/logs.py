@@ -21,7 +21,8 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_CHUNK_BYTES = 32 * 1024 * 1024  # of one chunk, uncompressed; a runner closes a chunk at 4 MiB of output
 MAX_LINE_NUMBER = 2**53 - 1  # what a browser reads exactly
-MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999, the last a datetime can hold
+# The last millisecond of the year 9998: a datetime ends with 9999, and a timeout or a zone may still be added to this.
+MAX_TIME_MS = 253_370_764_799_999
 
 _GZIP = 31  # zlib's window bits for a gzip wrapper
 

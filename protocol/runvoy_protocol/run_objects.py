@@ -25,12 +25,6 @@ _TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_LINE_NUMBER)]
 
 
-_LAST_INSTANT_MS = 253_402_300_799_000  # the end of the year 9999, the last that a datetime can hold
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=_LAST_INSTANT_MS)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-ExitCode = Annotated[int, msgspec.Meta(ge=0, le=255)]
-
-
 class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All a runner needs. `env` holds every variable the run adds, `secrets` the values (base64 in JSON) to be set as
     variables and masked in the output."""
