@@ -69,6 +69,10 @@ fuzz MINUTES *ARGS:
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}
 
+# kill -9 of stack and runners among many more requests than the suite's quick form has
+chaos REQUESTS="50":
+    RUNVOY_TEST_CHAOS={{REQUESTS}} uv run pytest -s tests/e2e/test_stack_dies.py tests/e2e/test_rules.py -k "chaos or requests_over"
+
 # What CI runs, on this checkout
 ci:
     bash .ci/run

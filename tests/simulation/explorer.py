@@ -60,10 +60,6 @@ class _Pause(BaseException):
     """The handler has come to its next commit or launch."""
 
 
-class _Death(BaseException):
-    """The handler dies."""
-
-
 class Raised(NamedTuple):
     """An answer that was an exception."""
 
@@ -171,15 +167,21 @@ class _Run:
     """One handler's run on a world: first the answers it had, then `switches` commits or launches, then a pause."""
 
     def __init__(
-        self, world: World, answers: Sequence[object], *, switches: int, dies_after: int | None, at_launches: bool
+        self,
+        world: World,
+        answers: Sequence[object],
+        *,
+        switches: int,
+        may_die: bool = False,
+        at_launches: bool = False,
     ) -> None:
         self.world = world
         self.at_launches = at_launches
         self.answers = list(answers)
         self._position = 0
         self._switches = switches
-        self._dies_after = dies_after
-        self.effects = 0
+        self._may_die = may_die
+        self.deaths: list[World] = []
 
     def read(self, effect: Callable[[], R]) -> R:
         return self._answer(effect)
@@ -190,9 +192,8 @@ class _Run:
             if switch and self._switches == 0:
                 raise _Pause
             self._switches -= switch
-            if self.effects == self._dies_after:
-                raise _Death
-            self.effects += 1
+            if self._may_die:
+                self.deaths.append(self.world.copy())
         return self._answer(effect)
 
     def _answer(self, effect: Callable[[], R]) -> R:
@@ -394,7 +395,7 @@ class Explorer:
     def _revoke(self, world: World) -> World:
         after = world.copy()
         after.revocations += 1
-        records = ExploredRecords(_Run(after, (), switches=1, dies_after=None, at_launches=False))
+        records = ExploredRecords(_Run(after, (), switches=1))
         key = store.load(cast(Any, records), store.key_key(self._signing_key.key_id), Key)
         assert key.document is not None
         records.commit([store.put(key, msgspec.structs.replace(key.document, revoked_at=START))])
@@ -418,42 +419,42 @@ class Explorer:
 
     def _step(self, world: World, handler: Handler, switches: int) -> Iterator[tuple[str, World]]:
         name = _shown(handler.message)
-        after, effects = self._run(world, handler, switches, None)
+        after, deaths = self._run(world, handler, switches, may_die=world.crashes < self._bounds.crashes)
         yield f"{name} goes on", after
-        if world.crashes < self._bounds.crashes:
-            for died_after in range(effects):
-                died, _ = self._run(world, handler, switches, died_after)
-                died.crashes += 1
-                _send(died, *handler.message)
-                yield f"{name} dies after {died_after} effects", died
+        rest = list(world.handlers)
+        rest.remove(handler)
+        for effects, died in enumerate(deaths):
+            died.crashes += 1
+            died.handlers = tuple(rest)
+            _send(died, *handler.message)
+            yield f"{name} dies after {effects} effects", died
 
     def _reconcile(self, world: World) -> World:
         """Nothing else can happen, and something is left: a round of the reconciler, as after a start."""
         after = world.copy()
         after.rounds += 1
-        run = _Run(after, (), switches=1000, dies_after=None, at_launches=False)
+        run = _Run(after, (), switches=1000)
         reconcile.handle(self._ports(run), starting_up=True)
         return after
 
-    def _run(self, world: World, handler: Handler, switches: int, dies_after: int | None) -> tuple[World, int]:
-        """The world after one stretch of a handler, and how many effects it had."""
+    def _run(self, world: World, handler: Handler, switches: int, *, may_die: bool) -> tuple[World, list[World]]:
+        """The world after one stretch of a handler, and what it was like before each of the effects."""
         self._steps += 1
         after = world.copy()
         rest = list(after.handlers)
         rest.remove(handler)
-        run = _Run(after, handler.answers, switches=switches, dies_after=dies_after, at_launches=self._bounds.launches)
+        at_launches = self._bounds.launches
+        run = _Run(after, handler.answers, switches=switches, may_die=may_die, at_launches=at_launches)
         try:
             self._handle(run, *handler.message)
         except _Pause:
             rest.append(Handler(handler.message, tuple(run.answers)))
-        except _Death:
-            pass
         except Exception as error:
             if isinstance(error, Violation):
                 raise
             raise Violation(f"a handler raised {error!r}") from error
         after.handlers = tuple(rest)
-        return after, run.effects
+        return after, run.deaths
 
     def _handle(self, run: _Run, queue: str, body: bytes) -> None:
         handle = {"inbox": inbox.handle, "starts": starts.handle, "ends": ends.handle}[queue]
@@ -522,7 +523,8 @@ class Explorer:
 def explore(bounds: Bounds | None = None, *, budget_seconds: float = 600) -> Result:
     """Explore with what is costly and the same every time (signatures, decoding, times as text) remembered."""
     pure: list[tuple[Any, str]] = [(envelope, "verified_payload"), (requests, "decode")]
-    pure += [(store, "stamp"), (store, "day"), (store, "hour"), (run_objects, "execution_key")]
+    pure += [(store, name) for name in ("stamp", "day", "hour", "shard_of", "shard_partition")]
+    pure.append((run_objects, "execution_key"))
     before = [getattr(module, name) for module, name in pure]
     for module, name in pure:
         setattr(module, name, lru_cache(maxsize=256)(getattr(module, name)))

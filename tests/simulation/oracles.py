@@ -50,7 +50,8 @@ class Oracles:
         self.executions: dict[str, Execution] = {}
         self.uploads: list[Upload] = []
         self.kill_asked: set[str] = set()
-        self.unanswerable: set[str] = set()  # objects whose only delivery the world lost for good
+        self.lost: set[str] = set()  # objects of which a delivery was lost for good
+        self.superseded: set[str] = set()  # objects over which their sender put another
         self.tasks: dict[str, Task] = {}
         self.starts: dict[str, int] = {}
         self.grants = 0
@@ -63,7 +64,6 @@ class Oracles:
         self._shown: dict[str, int] = {}
         self._receipts: dict[str, bytes] = {}
         self.now_ms = lambda: 0
-        self.spares_begun = True
 
     def copy(self, records: SimRecords, outbox: SimObjects) -> Oracles:
         """The same books for a copy of the world; tasks are copied, for they change."""
@@ -72,6 +72,8 @@ class Oracles:
         made._records, made._outbox = records, outbox
         for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts"):
             setattr(made, name, dict(getattr(self, name)))
+        for name in ("_revoked", "_forced", "kill_asked"):
+            setattr(made, name, set(getattr(self, name)))
         made.tasks = {execution_id: task.copy() for execution_id, task in self.tasks.items()}
         made._queues = {name: dict(queue) for name, queue in self._queues.items()}
         made._holding = {name: dict(holders) for name, holders in self._holding.items()}
@@ -244,7 +246,7 @@ class Oracles:
             last_ms = (begun - START) / _MILLISECOND + _START_CLOCK_MS
             in_time = task.began_ms is not None and task.began_ms < last_ms
             check(
-                not in_time or not self.spares_begun,
+                not in_time,
                 f"{task.execution_id} began in time and was stopped by the start clock",
             )
             return
@@ -280,7 +282,9 @@ class Oracles:
     def _receipt_of(self, upload: Upload) -> Receipt | None:
         stored = self._outbox.stored.get(object_keys.receipt(upload.key_id, upload.request_id, upload.object_sha256))
         if stored is None:
-            check(upload.object_sha256 in self.unanswerable, f"the upload {upload} was never answered")
+            # What was overwritten before anybody was told of it cannot be found by looking.
+            gone = upload.object_sha256 in self.lost & self.superseded
+            check(gone, f"the upload {upload} was never answered")
             return None
         return receipts.decode(stored.data)
 

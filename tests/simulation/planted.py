@@ -246,11 +246,14 @@ def _kill_forgets_the_task() -> list[Patch]:
 
 
 def _hasty_reconciler() -> list[Patch]:
-    return [
-        (reconcile, "GONE_AFTER", timedelta(0)),
-        (reconcile, "GONE_LOOKS_APART", timedelta(0)),
-        (reconcile, "LOOK_AFTER", timedelta(0)),
-    ]
+    """What a listing does not show is taken for gone at once."""
+
+    def repair(ports: Ports, execution: Execution, *_rest: Any) -> Iterator[Any]:
+        reconcile._send_end(ports, execution, "stopped")
+        yield from ()
+
+    names = ("_repair_unlaunched", "_repair_missing")
+    return [*((reconcile, name, repair) for name in names), (reconcile, "LOOK_AFTER", timedelta(0))]
 
 
 def _announce_nobody() -> list[Patch]:

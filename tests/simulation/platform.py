@@ -52,6 +52,7 @@ class Task:
         self.plan = plan
         self.launched_ms = at_ms
         self.began_ms: int | None = None
+        self.blipped_ms = -10 * MINUTE_MS
         self.stop_asked = False
         self.ended = False  # its runner is gone; the platform may not have noticed
         self.stopped = False
@@ -96,6 +97,7 @@ class SimPlatform:
         self.tasks: dict[tuple[str, int], Task] = {}
         self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
         self.forgets_refusals = True
+        self.blips = False  # now and then a listing leaves out a task that is there; never twice within two minutes
         self._refused: set[str] = set()
         self._barred: set[str] = set()  # stopped before they were launched
         self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
@@ -154,6 +156,11 @@ class SimPlatform:
 
     def _describe(self, execution_id: str, attempt: int) -> TaskState:
         task = self.tasks.get((execution_id, attempt))
+        if task is not None and self.blips and self._scheduler.rng.random() < 0.05:
+            now = self._scheduler.now_ms
+            if now > task.blipped_ms + 2 * MINUTE_MS:
+                task.blipped_ms = now
+                return TaskState("missing")
         if task is None or task.vanished or self._scheduler.now_ms < task.launched_ms + task.plan.lag_ms:
             return TaskState("missing")
         return TaskState("stopped") if task.stopped else TaskState("running", supervised=self._is_supervised(task))

@@ -24,7 +24,7 @@ from runvoy_agent.core.model import Key, Role, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
-from runvoy_agent.handlers.routes import Request, Response
+from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import Ports, QueueName, Unavailable
 from runvoy_protocol import control as control_protocol
 from runvoy_protocol import keys
@@ -33,9 +33,8 @@ from runvoy_protocol.control import ControlCall
 MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3
 TICK_MS = MINUTE_MS
-# Longer than the longest wait of the reconciler: twelve minutes for a task that is missing, fifteen for one that does
-# not begin.
-LONG_TICK_MS = 20 * MINUTE_MS
+# Longer than the longest wait of the reconciler: the deadline of a command whose runner does not keep it.
+LONG_TICK_MS = 65 * MINUTE_MS
 KEYS = 12
 
 
@@ -52,10 +51,10 @@ class Settings(NamedTuple):
     process_crashes: bool = True
     locks: int | None = None
     window_ms: int | None = None
+    everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
     # What the deployment does not do yet; each goes when it does.
     low_ids: bool = False
-    answers_every_object: bool = False
-    spares_begun: bool = False
+    listings_blip: bool = False
     forgets_refusals: bool = False
 
     @property
@@ -75,6 +74,7 @@ class Report(NamedTuple):
     requests: int
     executions: int
     commands: int
+    grants: int
     states: Counter[str]
     steps: int
     crashes: int
@@ -102,7 +102,6 @@ class Simulation:
         self.outbox = SimObjects(self.scheduler, "outbox")
         self.clock = SimClock(self.scheduler)
         self.oracles = Oracles(self.records, self.outbox)
-        self.oracles.spares_begun = settings.spares_begun
         self.oracles.now_ms = lambda: self.scheduler.now_ms
         self.records.on_commit = self.oracles.committed
         self.outbox.on_put = self.oracles.put
@@ -116,6 +115,7 @@ class Simulation:
         watching = Watching(self.oracles.launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
         self.platform.forgets_refusals = settings.forgets_refusals
+        self.platform.blips = settings.listings_blip
         self.ports = Ports(
             records=self.records,
             inbox=self.inbox,
@@ -159,9 +159,9 @@ class Simulation:
         method: str,
         path: str,
         body: bytes = b"",
-        then: Callable[[Response], None] = lambda _response: None,
+        again: Callable[[], None] = lambda: None,
     ) -> None:
-        """A signed control call, now; its answer goes to `then`, unless the deployment dies of it."""
+        """A signed control call, now. `again`: what the client does if the deployment dies of it or cannot do it now."""
         target = f"/api/v1{path}"
         signed = ControlCall(
             1, "here", method, target, control_protocol.body_digest(body), self.clock.now(), self.clock.random(16)
@@ -172,9 +172,15 @@ class Simulation:
         def serve() -> None:
             response = control.handle(self.ports, self.deployment, request)
             check(response.status != 500, f"{method} {path} failed: {response.body!r}")
-            then(response)
+            if response.status == 503:
+                again()
 
-        self._invoke(kind, serve, self._must_be_injected)
+        def finished(error: BaseException | None) -> None:
+            self._must_be_injected(error)
+            if error is not None:
+                again()
+
+        self._invoke(kind, serve, finished)
 
     # -- the transport
 
@@ -192,15 +198,18 @@ class Simulation:
 
     def upload(self, object_key: str, raw: bytes) -> None:
         """A client's upload, and the news of it."""
+        before = self.inbox.stored.get(object_key)
+        if before is not None and before.data != raw:
+            self.oracles.superseded.add(hashlib.sha256(before.data).hexdigest())
         self.inbox._put(object_key, raw, False, None)
         version = self.inbox.stored[object_key].version
         self.transport("inbox", messages.encode(InboxDelivery(object_key=object_key, version=version)))
 
     def _lost(self, queue: QueueName, body: bytes) -> None:
-        if queue == "inbox" and not self.settings.answers_every_object:
+        if queue == "inbox":
             delivery = msgspec.json.decode(body, type=InboxDelivery)
             stored = self.inbox.stored_version(delivery.object_key, delivery.version)
-            self.oracles.unanswerable.add(hashlib.sha256(stored.data).hexdigest())
+            self.oracles.lost.add(hashlib.sha256(stored.data).hexdigest())
 
     def _tell(self, message: EndMessage, body: bytes) -> None:
         self.transport("ends", body)
@@ -301,6 +310,8 @@ class Simulation:
         workload = Workload(self)
         violation = None
         try:
+            workload.renew_grants()
+            self.scheduler.drain()
             workload.plan()
             self.scheduler.faults.enabled = True
             end_ms = self.settings.arrival_ms + 5 * MINUTE_MS
@@ -308,11 +319,9 @@ class Simulation:
                 self.scheduler.at(at_ms, self.tick)
             self.scheduler.run(end_ms)
             self.scheduler.faults.enabled = False
-            self.scheduler.drain()
-            for _ in range(3):
-                self.scheduler.now_ms += LONG_TICK_MS
-                workload.renew_grants()
-                self.scheduler.drain()
+            # The first at once, while lost uploads are young enough to be looked for.
+            for wait_ms in (MINUTE_MS, LONG_TICK_MS, LONG_TICK_MS):
+                self.scheduler.run(self.scheduler.now_ms + wait_ms)
                 self.tick()
                 self.scheduler.drain()
             self.oracles.judge()
@@ -329,6 +338,7 @@ class Simulation:
             requests=self.settings.requests,
             executions=len(self.oracles.executions),
             commands=len(self.oracles.starts),
+            grants=self.oracles.grants,
             states=Counter(execution.state.value for execution in self.oracles.executions.values()),
             steps=self.scheduler.steps,
             crashes=len(faults.crashed),

@@ -12,7 +12,6 @@ from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 
 from runvoy_agent.core.model import LockRecord
 from runvoy_agent.handlers import store
-from runvoy_agent.handlers.routes import Response
 from runvoy_agent.ports import Launch, LaunchOutcome
 from runvoy_protocol import codec, envelope, keys, object_keys
 from runvoy_protocol.envelope import PayloadType
@@ -44,7 +43,6 @@ class Workload:
         simulation.platform.plan = self.plan_task
         simulation.platform.refusal = self.refusal
         window = self._settings.arrival_ms
-        self.renew_grants()
         for at_ms in range(40 * MINUTE_MS, window, 40 * MINUTE_MS):
             self._scheduler.at(at_ms, self.renew_grants)
         for _ in range(self._settings.requests):
@@ -68,11 +66,12 @@ class Workload:
                 self._grant(signing_key)
 
     def _grant(self, signing_key: keys.SigningKey) -> None:
-        def again(response: Response) -> None:
-            if response.status == 503:
-                self._grant(signing_key)
+        """Until it has one; uploads go on under the last one meanwhile."""
 
-        self._simulation.call("grant", signing_key, "POST", "/grants/inbox", then=again)
+        def again() -> None:
+            self._scheduler.at(1000, partial(self._grant, signing_key))
+
+        self._simulation.call("grant", signing_key, "POST", "/grants/inbox", again=again)
 
     # -- requests
 
@@ -107,6 +106,8 @@ class Workload:
         rng, now = self._rng, self._simulation.clock.now()
         locks = self._settings.lock_names
         wanted = rng.choices([0, 1, 2, 3], [5, 8, 4, 2])[0]
+        patient = self._settings.everyone_waits
+        wanted = max(1, wanted) if patient else wanted
         return RunRequest(
             version=1,
             deployment_id="here",
@@ -115,9 +116,9 @@ class Workload:
             expires_at=now + timedelta(minutes=rng.choice([15, 60])),
             command=("run", content),
             locks=tuple(rng.sample(locks, min(wanted, len(locks)))),
-            if_locked="fail" if rng.random() < 0.1 else "wait",
+            if_locked="fail" if rng.random() < 0.1 and not patient else "wait",
             timeout_seconds=rng.choice([5, 60, 600, 3600]),
-            queue_timeout_seconds=rng.choice([10, 120, 2000]) if rng.random() < 0.15 else None,
+            queue_timeout_seconds=rng.choice([10, 120, 2000]) if rng.random() < 0.15 and not patient else None,
         )
 
     def _repeat(self, request: RunRequest, signing_key: keys.SigningKey) -> None:
