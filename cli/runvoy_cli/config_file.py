@@ -19,6 +19,8 @@ from runvoy_cli.problems import UsageProblem
 FIELDS = ("endpoint", "deployment_id", "api_key", "web_url", "timeout")
 _INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixture of two deployments helps nobody
 _STRING = "tag:yaml.org,2002:str"
+_MAX_CHARACTERS = 64 * 1024
+_MAX_DEPTH = 16
 _INTEGER = "tag:yaml.org,2002:int"
 
 
@@ -44,6 +46,7 @@ def load(path: Path) -> ConfigFile:
     """Read and check the file; UsageProblem with the line of the first mistake."""
     try:
         text = path.read_bytes().decode()
+        _check_shape(text, path)
         root = yaml.compose(text, Loader=_loader())
     except OSError as error:
         raise UsageProblem(f"{path} cannot be read: {error.strerror}") from error
@@ -62,6 +65,20 @@ def load(path: Path) -> ConfigFile:
         else:
             top[name] = _field(name, key, value, path, (*FIELDS, "profiles"))
     return ConfigFile(top, profiles)
+
+
+def _check_shape(text: str, path: Path) -> None:
+    """Refuse what is too large or nests too deep, event by event: composing recurses, in C until the stack ends."""
+    if len(text) > _MAX_CHARACTERS:
+        raise UsageProblem(f"{path} has over {_MAX_CHARACTERS:,} characters; that is no configuration")
+    depth = 0
+    for event in yaml.parse(text, Loader=_loader()):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise UsageProblem(f"{path}, line {event.start_mark.line + 1}: this nests too deep for a configuration")
 
 
 def _loader() -> type[yaml.SafeLoader]:

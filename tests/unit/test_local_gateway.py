@@ -83,6 +83,8 @@ class Served:
     def close(self) -> None:
         self.changes.close()
         # In the server's own thread, which would otherwise find its sockets closed under it.
+        # Its workers first: they wake that thread when they are done.
+        self.server.task_dispatcher.shutdown()
         self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
         self.thread.join(10)
         assert not self.thread.is_alive()

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from runvoy_protocol import control, ids, keys, requests
 from runvoy_protocol.codec import MAX_ENVELOPE_BYTES
