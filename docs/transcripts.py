@@ -39,8 +39,44 @@ TRANSCRIPTS = (
             "runvoy logs $ID",
         ),
     ),
+    Transcript(
+        "locks",
+        (
+            "FIRST=$(runvoy submit --lock prod-db 'sleep 2; echo migrated under fence $RUNVOY_LOCK_FENCE')",
+            "SECOND=$(runvoy submit --lock prod-db 'echo migrated under fence $RUNVOY_LOCK_FENCE')",
+            "runvoy locks show prod-db",
+            "runvoy run --lock prod-db --if-locked fail 'echo never'; echo $?",
+            "runvoy wait $FIRST $SECOND; runvoy logs $SECOND",
+        ),
+    ),
+    Transcript(
+        "timeout",
+        ("runvoy run --timeout 1s 'echo working; sleep 60'; echo $?",),
+    ),
+    Transcript(
+        "kill",
+        (
+            "ID=$(runvoy submit 'echo working; sleep 60'); sleep 1",
+            "runvoy kill --wait $ID",
+            "runvoy wait $ID; echo $?",
+        ),
+    ),
+    Transcript(
+        "refusal",
+        (
+            "runvoy submit --id release-42 'echo once' >/dev/null",
+            "runvoy submit --id release-42 'echo something else'; echo $?",
+        ),
+    ),
 )
-EXPECTED = {"run": ("hello", "oops", "3"), "submit": ("7", "done")}
+EXPECTED = {
+    "run": ("hello", "oops", "3"),
+    "submit": ("7", "done"),
+    "locks": ("122", "migrated under fence 2"),
+    "timeout": ("working", "124"),
+    "kill": ("123",),
+    "refusal": ("121",),
+}
 
 
 def run(transcript: Transcript, environment: dict[str, str]) -> str:
