@@ -21,6 +21,7 @@ from runvoy_protocol.states import State
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
+GRANT_MS = 55 * MINUTE_MS
 LOW_ID = "019"  # an id by text that sorts before every id made by time
 
 
@@ -34,6 +35,7 @@ class Workload:
         self._settings = simulation.settings
         self._revoked: set[str] = set()
         self._to_revoke: dict[str, int] = {}  # key id → from when on, at its next upload
+        self._granted_ms: dict[str, int] = {}
         self._full_until_ms = 0
         self._count = 0
 
@@ -63,6 +65,7 @@ class Workload:
         """Every client gets an upload grant; without one the reconciler does not look for its uploads."""
         for signing_key in self._simulation.members:
             if signing_key.key_id not in self._revoked:
+                self._granted_ms[signing_key.key_id] = self._scheduler.now_ms
                 self._grant(signing_key)
 
     def _grant(self, signing_key: keys.SigningKey) -> None:
@@ -78,6 +81,8 @@ class Workload:
     def _submit(self) -> None:
         rng = self._rng
         signing_key = rng.choice(self._simulation.members)
+        if not self._may_upload(signing_key):
+            return
         self._count += 1
         request = self._request(self._request_id(signing_key), f"c{self._count}")
         self._upload(request, signing_key)
@@ -90,6 +95,10 @@ class Workload:
         if rng.random() < 0.1:
             killer = signing_key if rng.random() < 0.7 else self._simulation.operator
             self._scheduler.at(rng.randrange(120_000), lambda: self._kill(request.request_id, killer))
+
+    def _may_upload(self, signing_key: keys.SigningKey) -> bool:
+        """A revoked key's last grant goes on for a while."""
+        return self._scheduler.now_ms < self._granted_ms[signing_key.key_id] + GRANT_MS
 
     def _request_id(self, signing_key: keys.SigningKey) -> str:
         if self._rng.random() < 0.8:
@@ -135,6 +144,8 @@ class Workload:
         self._scheduler.at(self._rng.randrange(90_000), lambda: self._upload(request, signing_key))
 
     def _upload(self, request: RunRequest, signing_key: keys.SigningKey) -> None:
+        if not self._may_upload(signing_key):
+            return
         raw = envelope.seal(PayloadType.RUN_REQUEST, codec.encode(request), signing_key)
         digest = self._simulation.oracles.uploaded(
             signing_key.key_id, request.request_id, raw, request.command[-1]
