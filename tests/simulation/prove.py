@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tests.simulation.explorer import Bounds, Result, explore
 from tests.simulation.planted import Caught, bugs, hunt
-from tests.simulation.scheduler import Point, When
+from tests.simulation.scheduler import When
 from tests.simulation.simulation import Report, Settings, Simulation
 
 # A run of 10,000 is 20 worlds of 500 under seeds of their own: a world's reconciler looks at all that is younger than
@@ -77,22 +77,22 @@ def run_seed(seed: int, requests: int) -> tuple[list[Report], float]:
 
 
 def _simulate(pool: ProcessPoolExecutor, seeds: int, requests: int, told: Callable[[Row], None]) -> None:
-    seen: set[Point] = set()
-    crashed: set[tuple[Point, When]] = set()
+    seen: set[tuple[str, str]] = set()
+    crashed: set[tuple[str, str, When]] = set()
     futures = [pool.submit(run_seed, seed, requests) for seed in range(seeds)]
     for seed, future in enumerate(futures):
         reports, seconds = future.result()
         for report in reports:
-            seen |= report.points.keys()
-            crashed |= report.crashed
+            seen |= {(point.operation, point.site) for point in report.points}
+            crashed |= {(point.operation, point.site, when) for point, when in report.crashed}
         wrong = [f"--seed {report.seed}: {report.violation}" for report in reports if report.violation]
         figures = (
             f"{sum(report.executions for report in reports)} admitted, {sum(report.commands for report in reports)} ran, "
             f"{sum(report.crashes for report in reports)} places crashed at"
         )
         told(Row(f"seed {seed}: {requests} requests", figures, "; ".join(wrong) or "ok", seconds))
-    every = {(point, when) for point in seen for when in When}
-    missed = sorted(f"{when} {point}" for point, when in every - crashed)
+    every = {(*effect, when) for effect in seen for when in When}
+    missed = sorted(f"{when} {operation} from {site}" for operation, site, when in every - crashed)
     figures = f"{len(every & crashed)} of {len(every)} crash points of {len(seen)} effects"
     told(Row("every crash point", figures, "never crashed at: " + "; ".join(missed) if missed else "ok", 0))
 

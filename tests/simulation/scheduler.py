@@ -89,7 +89,7 @@ class Faults:
 
 
 # A round of the reconciler comes to so many places that it would never get to the last ones.
-_EAGER = {"reconcile": 0.01, "recovery": 0.01}
+_EAGER = {"reconcile": 0.03, "recovery": 0.03}
 
 
 class Invocation:

@@ -32,7 +32,6 @@ from runvoy_protocol.control import ControlCall
 
 MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3
-TICK_MS = MINUTE_MS
 # Longer than the longest wait of the reconciler: the deadline of a command whose runner does not keep it.
 LONG_TICK_MS = 65 * MINUTE_MS
 KEYS = 12
@@ -51,6 +50,7 @@ class Settings(NamedTuple):
     process_crashes: bool = True
     locks: int | None = None
     window_ms: int | None = None
+    tick_ms: int = MINUTE_MS
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
     # What the deployment does not do yet; each goes when it does.
     low_ids: bool = False
@@ -315,7 +315,7 @@ class Simulation:
             workload.plan()
             self.scheduler.faults.enabled = True
             end_ms = self.settings.arrival_ms + 5 * MINUTE_MS
-            for at_ms in range(TICK_MS, end_ms, TICK_MS):
+            for at_ms in range(self.settings.tick_ms, end_ms, self.settings.tick_ms):
                 self.scheduler.at(at_ms, self.tick)
             self.scheduler.run(end_ms)
             self.scheduler.faults.enabled = False

@@ -9,9 +9,9 @@ import pytest
 from tests.simulation.scheduler import Crash, Point, When
 from tests.simulation.simulation import Report, Settings, Simulation
 
-SEEDS = range(12)
+SEEDS = range(10)
 MAX_HUNTS = 60
-SETTINGS = Settings(requests=150)
+SETTINGS = Settings(requests=120, tick_ms=30_000)
 
 
 Place = tuple[Point, When]
@@ -38,31 +38,38 @@ def test_a_seed_breaks_nothing(seed: int) -> None:
 
 
 def test_every_effect_was_crashed_at_before_and_after() -> None:
-    """A new effect is found by itself: if no schedule here dies at it, this names it.
+    """A new effect is found by itself: if no schedule here dies at it, this names it. An effect is a port's operation at
+    a place in the source, whichever handler comes there.
 
     What the seeds passed by is hunted in the run that came there: up to that place it is the same again, and dies there.
     """
-    first_seen: dict[Point, Run] = {}
-    crashed: set[Place] = set()
+    first_seen: dict[tuple[str, str], tuple[Point, Run]] = {}
+    crashed: set[tuple[str, str, When]] = set()
 
-    def note(run: Run, report: Report) -> list[Place]:
+    def note(run: Run, report: Report) -> list[tuple[Place, Run]]:
         assert report.violation is None, f"seed {run.seed}: {report.violation}"
         for point in report.points:
-            first_seen.setdefault(point, run)
-        crashed.update(report.crashed)
-        return [(point, when) for point in first_seen for when in When if (point, when) not in crashed]
+            first_seen.setdefault((point.operation, point.site), (point, run))
+        crashed.update((point.operation, point.site, when) for point, when in report.crashed)
+        return [
+            ((point, when), seen_in)
+            for effect, (point, seen_in) in first_seen.items()
+            for when in When
+            if (*effect, when) not in crashed
+        ]
 
-    missed: list[Place] = []
+    missed: list[tuple[Place, Run]] = []
     for seed in SEEDS:
         missed = note(Run(seed), report_of(seed))
     for _ in range(MAX_HUNTS):
         if not missed:
             break
-        seed, hunted = first_seen[missed[0][0]]
-        run = Run(seed, hunted.union(place for place in missed if first_seen[place[0]] == (seed, hunted)))
+        seed, hunted = missed[0][1]
+        run = Run(seed, hunted.union(place for place, seen_in in missed if seen_in == (seed, hunted)))
         missed = note(run, Simulation(run.seed, SETTINGS, run.hunted).run())
-    assert not missed, "never crashed at:\n" + "\n".join(sorted(f"{when} {point}" for point, when in missed))
-    assert len(first_seen) > 80
+    assert not missed, "never crashed at:\n" + "\n".join(sorted(f"{when} {point}" for (point, when), _ in missed))
+    assert len(first_seen) > 50
+    print(f"{len(crashed)} crash points of {len(first_seen)} effects")
 
 
 def test_a_seed_replays_to_the_letter() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 GRANT_MS = 55 * MINUTE_MS
-LOW_ID = "019"  # an id by text that sorts before every id made by time
+LOW_ID = "019e"  # what the ids of this year begin with
 
 
 class Workload:
@@ -103,11 +103,10 @@ class Workload:
     def _request_id(self, signing_key: keys.SigningKey) -> str:
         if self._rng.random() < 0.8:
             return self._simulation.clock.new_id()
-        text = f"deploy-{self._count}"
-        if self._rng.random() < 0.8 or not self._settings.low_ids:
-            return signing_key.id_of(text)
-        number = 0  # the rare ids that the reconciler's listing could pass over
-        while (found := signing_key.id_of(f"{text}-{number}")) >= LOW_ID:
+        # The rare ids that sort before all that are made by time: a listing from some moment on passes over them.
+        low = self._settings.low_ids and self._rng.random() < 0.2
+        number = 0
+        while ((found := signing_key.id_of(f"deploy-{self._count}-{number}")) < LOW_ID) is not low:
             number += 1
         return found
 
