@@ -78,7 +78,8 @@ def _check_shape(text: str, path: Path) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _MAX_DEPTH:
-            raise UsageProblem(f"{path}, line {event.start_mark.line + 1}: this nests too deep for a configuration")
+            line = f", line {event.start_mark.line + 1}" if event.start_mark is not None else ""
+            raise UsageProblem(f"{path}{line}: this nests too deep for a configuration")
 
 
 def _loader() -> type[yaml.SafeLoader]:

@@ -139,7 +139,7 @@ def test_pages_hold_each_record_once(records: Records, limit: int, descending: b
     expected = sorted((f"s{number // 2}", f"k{5 - number}") for number in range(6))
     records.commit([Put(key, placed(b"", day=("d", sort)), 0) for sort, key in expected])
     found: list[str] = []
-    after: str | None = None
+    after: Position | None = None
     while True:
         page = records.query("day", "d", after=after, limit=limit, descending=descending)
         assert len(page.records) <= limit

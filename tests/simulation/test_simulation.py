@@ -14,6 +14,8 @@ MAX_HUNTS = 60
 SETTINGS = Settings(requests=120, tick_ms=30_000)
 
 
+pytestmark = pytest.mark.xdist_group("simulation")
+
 Place = tuple[Point, When]
 
 
