@@ -430,6 +430,8 @@ def test_a_launch_that_died_after_its_commit_is_made_again_in_time_and_looked_fo
     assert world.reconcile(starting_up=True)
     assert world.pushed() == [request.request_id]
     world.clock.move(minutes=13)
+    assert world.reconcile() == [], "one look was believed"
+    world.clock.move(minutes=2)
     assert world.reconcile()
     assert world.pushed() == [], "it was launched again after the time in which that is safe"
     [message] = world.messages("ends")
@@ -437,6 +439,23 @@ def test_a_launch_that_died_after_its_commit_is_made_again_in_time_and_looked_fo
     world.tell(request.request_id, "stopped", 1)
     shown = world.status(request.request_id)
     assert (shown.state, shown.reason) == (State.UNKNOWN, Reason.LOST)
+
+
+def test_one_look_that_misses_a_living_task_ends_nothing(world: World) -> None:
+    request = world.request(locks=("db",), timeout_seconds=36_000)
+    world.submit(request)
+    world.start(request.request_id)
+    world.leave_started(request.request_id)
+    world.tell(request.request_id, "started")
+    for _ in range(3):
+        world.clock.move(minutes=20)
+        task = world.launcher.tasks.pop(request.request_id)  # the listing leaves it out, once
+        assert world.reconcile() == []
+        world.launcher.tasks[request.request_id] = task
+        world.clock.move(minutes=3)
+        assert world.reconcile() == []
+    assert world.messages("ends") == []
+    assert world.status(request.request_id).state is State.RUNNING
 
 
 def test_a_stop_nobody_told_of_is_told(world: World) -> None:

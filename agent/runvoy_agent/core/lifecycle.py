@@ -97,6 +97,13 @@ def note_stopped(execution: Execution, now: datetime) -> Execution | None:
     return _changed(execution, now, stopped_at=now)
 
 
+def note_look(execution: Execution, now: datetime, *, missing: bool) -> Execution | None:
+    """The platform knew its task, or knew none: kept from the first look that missed it until one that finds it."""
+    if missing == (execution.missing_since is not None):
+        return None
+    return msgspec.structs.replace(execution, missing_since=now if missing else None)
+
+
 def refuse_start(execution: Execution, now: datetime, message: str) -> Execution | None:
     """Its key or user lost the right to run before it was started."""
     return _never_started(execution, now, State.STOPPED, Reason.REVOKED, message)

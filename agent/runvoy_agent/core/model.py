@@ -73,7 +73,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The record of an execution's life.
 
     `granted`: it heads the queue of every lock it named (or named none), so it may start. `stopped_at`: its task was seen
-    stopped, or it never had one, and its locks are released; until then it is active, whatever its state.
+    stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
+    the first look at which the platform knew no task of it; one look may be mistaken.
     """
 
     execution_id: str
@@ -104,6 +105,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     stopped_at: datetime | None = None
+    missing_since: datetime | None = None
     exit_code: int | None = None
     signal: int | None = None
     lines: int | None = None

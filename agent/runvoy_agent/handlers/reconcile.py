@@ -132,13 +132,15 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
     if not starting_up and idle < patience:
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
+    if task.phase != "missing" and execution.missing_since is not None:
+        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=False))
     if task.phase == "stopped":
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
         yield from _repair_unlaunched(ports, execution, starting_up)
     elif task.phase == "missing":
-        yield from _repair_missing(ports, execution, idle)
+        yield from _repair_missing(ports, execution)
     elif execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None:
         # Before any clock is looked at: it began in time, and would be ended for not having begun.
         _send_end(ports, execution, "started")
@@ -155,18 +157,32 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
     waited = ports.clock.now() - begun
     window = ports.launcher.relaunch_window
     if window is not None and waited >= window:
-        yield from _repair_missing(ports, execution, waited)
+        yield from _repair_missing(ports, execution)
     elif starting_up or waited > LOOK_AFTER:
         _push(ports, execution)
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
 
-def _repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iterator[Repair]:
-    """The platform knows no task of it. Two looks, apart, before that is believed: listings lag behind."""
-    if idle < GONE_AFTER + GONE_LOOKS_APART:
+def _repair_missing(ports: Ports, execution: Execution) -> Iterator[Repair]:
+    """The platform knows no task of it. Two looks, apart, before that is believed: listings lag behind and leave out."""
+    now = ports.clock.now()
+    if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
-    _send_end(ports, execution, "stopped")
-    yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
+    if execution.missing_since is None:
+        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=True))
+    elif now >= execution.missing_since + GONE_LOOKS_APART:
+        _send_end(ports, execution, "stopped")
+        yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
+
+
+def _note_look(ports: Ports, execution_id: str, *, missing: bool) -> None:
+    current = store.load_execution(ports.records, execution_id)
+    noted = (
+        None if current.document is None else lifecycle.note_look(current.document, ports.clock.now(), missing=missing)
+    )
+    if noted is not None:
+        ports.records.commit([store.put(current, noted)])
+        outbox.publish_status(ports, noted, current.version + 1)
 
 
 def _end_in_queue(ports: Ports, execution_id: str) -> Iterator[Repair]:
