@@ -151,7 +151,17 @@ def test_a_clock_set_back_does_not_turn_back_updated_at() -> None:
 
 def test_status_says_all_that_the_record_knows() -> None:
     shown = msgspec.json.decode(msgspec.json.encode(lifecycle.project(starting(), 2)))
-    kept = {"cpu", "memory_mib", "granted", "granted_at", "missing_since", "stopped_at", "updated_at", "content_digest", "object_sha256"}
+    kept = {
+        "cpu",
+        "memory_mib",
+        "granted",
+        "granted_at",
+        "missing_since",
+        "stopped_at",
+        "updated_at",
+        "content_digest",
+        "object_sha256",
+    }
     kept |= {"queue_timeout_seconds"}
     for field in Execution.__struct_fields__:
         if field not in kept:
