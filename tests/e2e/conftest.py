@@ -30,6 +30,7 @@ class Machine:
 
     def popen(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
         options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("bufsize", 0)  # what readline() reads ahead would be lost to communicate()
         options.setdefault("stderr", subprocess.PIPE)
         env = {**self.env, **options.pop("env", {})}
         return subprocess.Popen([str(RUNVOY), *args], env=env, stdin=subprocess.DEVNULL, **options)
