@@ -17,7 +17,7 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.model import Execution, Key, Role, User
+from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
@@ -40,6 +40,7 @@ from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
 from runvoy_agent.ports import Ports
 from runvoy_protocol import keys
+from runvoy_protocol.members import Role
 
 log = logging.getLogger("runvoy.wiring")
 
@@ -189,8 +190,9 @@ class EmbeddedServices:
         response = control.handle(self._ports, self._deployment, routes.Request(*call), self._routes)
         return Answer(response.status, response.body, response.content_type)
 
-    def _on_upload(self, object_key: str, version: str) -> None:
-        self._queue.send("inbox", messages.encode(InboxDelivery(object_key=object_key, version=version)))
+    def _on_upload(self, object_key: str, version: str, source: str) -> None:
+        delivery = InboxDelivery(object_key=object_key, version=version, source=source)
+        self._queue.send("inbox", messages.encode(delivery))
 
     def _on_report(self, execution_id: str, report: Report) -> None:
         self._queue.send("ends", messages.encode(EndMessage(execution_id=execution_id, event=report)))

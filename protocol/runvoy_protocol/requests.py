@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -104,6 +104,39 @@ def content_digest(request: RunRequest) -> bytes:
     return hashlib.sha256(encode(msgspec.structs.replace(request, issued_at=_EPOCH, expires_at=_EPOCH))).digest()
 
 
+def playbook_digest(request: RunRequest, parameters: Collection[str]) -> str:
+    """SHA-256 in hex of all that a request of a playbook runs, but for the variables that the playbook leaves to its caller:
+    two requests with the same digest differ at most in those, in labels and name, and in how they wait."""
+    fixed = {name: value for name, value in request.env.items() if name not in parameters}
+    template = msgspec.structs.replace(
+        request,
+        deployment_id="",
+        request_id="",
+        issued_at=_EPOCH,
+        expires_at=_EPOCH,
+        env=fixed,
+        if_locked="wait",
+        queue_timeout_seconds=None,
+        labels={},
+        name=None,
+    )
+    return hashlib.sha256(encode(template)).hexdigest()
+
+
+def is_name(text: str) -> bool:
+    """Whether a lock, a secret or a label can have this name."""
+    return _NAME.match(text) is not None
+
+
+def env_name_problem(name: str) -> str | None:
+    """Why no variable of a run can have this name; None if one can."""
+    if not _ENV_NAME.match(name):
+        return f"{name[:64]!r} is no name for an environment variable (letters, digits and _ only)"
+    if name.startswith(RESERVED_ENV_PREFIXES):
+        return f"the variable {name} is reserved: no name may begin with {', '.join(RESERVED_ENV_PREFIXES)}"
+    return None
+
+
 def check(request: RunRequest) -> None:
     """Refuse a request that no deployment would accept, naming every problem found."""
     problems = list(_problems(request))
@@ -124,7 +157,7 @@ class _Problem:
 def _problems(request: RunRequest) -> Iterator[_Problem]:
     if not ids.is_execution_id(request.request_id):
         yield _Problem("request_id is not a UUIDv7 or UUIDv8 as 32 lower-case hex digits")
-    if not _NAME.match(request.deployment_id):
+    if not is_name(request.deployment_id):
         yield _Problem("deployment_id is empty or holds other characters than letters, digits and ._/:@+-")
     yield from _time_problems(request)
     yield from _command_problems(request.command)
@@ -166,12 +199,9 @@ def is_utf8(text: str) -> bool:
 
 def _env_problems(env: dict[str, str]) -> Iterator[_Problem]:
     for name, value in env.items():
-        if not _ENV_NAME.match(name):
-            yield _Problem(f"{name[:64]!r} is no name for an environment variable (letters, digits and _ only)")
-        elif name.startswith(RESERVED_ENV_PREFIXES):
-            yield _Problem(
-                f"the variable {name} is reserved: no name may begin with {', '.join(RESERVED_ENV_PREFIXES)}"
-            )
+        name_problem = env_name_problem(name)
+        if name_problem is not None:
+            yield _Problem(name_problem)
         if "\0" in value:
             yield _Problem(f"the value of {name[:64]!r} holds a NUL character")
         if not is_utf8(value):
@@ -186,7 +216,7 @@ def _name_problems(field: str, names: tuple[str, ...], most: int) -> Iterator[_P
     if len(set(names)) != len(names):
         yield _Problem(f"{field} names one thing twice")
     for name in names:
-        if not _NAME.match(name):
+        if not is_name(name):
             yield _Problem(f"{name[:64]!r} in {field} is no valid name (letters, digits and ._/:@+-, at most 128)")
 
 
@@ -194,7 +224,7 @@ def _label_problems(labels: dict[str, str]) -> Iterator[_Problem]:
     if len(labels) > MAX_LABELS:
         yield _Problem(f"{len(labels)} labels are set; at most {MAX_LABELS} are allowed")
     for name, value in labels.items():
-        if not _NAME.match(name) or len(value) > _LABEL_VALUE_LENGTH or not value.isprintable():
+        if not is_name(name) or len(value) > _LABEL_VALUE_LENGTH or not value.isprintable():
             yield _Problem(f"the label {name[:64]!r} has an invalid name, or a value that is too long or not printable")
 
 

@@ -19,7 +19,7 @@ from tests.fuzz.mutators import AT, GZIP_LINES, JSON, MSGPACK, TEXT, Format
 from runvoy_agent.core import admission, lifecycle
 from runvoy_agent.core.admission import Accepted, Capabilities, Facts
 from runvoy_agent.core.locks import empty
-from runvoy_agent.core.model import Execution, Key, Role, User
+from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.runner import payload as runner_payload
 from runvoy_protocol import (
     codec,
@@ -36,6 +36,7 @@ from runvoy_protocol import (
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 from runvoy_protocol.states import State
 
 KEY = SigningKey(bytes(range(32)))

@@ -17,7 +17,7 @@ from typing import Any
 from tests.fuzz.mutators import AT, JSON, MSGPACK, TEXT, as_bytes, as_fields, as_text, form_to_bytes
 from tests.fuzz.targets import CAPABILITIES, FULL, ID, KEY, MINIMAL, Target, coded
 
-from runvoy_agent.core.model import Key, Role, User
+from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control as control_handler
 from runvoy_agent.handlers import inbox, messages, store
 from runvoy_agent.handlers.inbox import Deployment
@@ -33,6 +33,7 @@ from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Ports, TaskState
 from runvoy_protocol import codec, control, ids, object_keys, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import Role
 
 GRANTS = Grants(bytes(32), "http://127.0.0.1:1")
 TYPE = control_handler.REQUEST_CONTENT_TYPE
@@ -100,7 +101,7 @@ class Stack:
             changes=Changes(4),
             clock=self.clock,
             serve_control=self.control,
-            on_upload=lambda _key, _version: None,
+            on_upload=lambda _key, _version, _source: None,
         )
         self.gateway.port = 1
         self.deliver(object_keys.request(KEY.key_id, ID), requests.seal_request(MINIMAL, KEY))

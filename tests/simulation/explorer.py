@@ -24,7 +24,7 @@ from tests.simulation.platform import Plan, Task
 from tests.simulation.ports import START
 
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.model import Execution, InboxGrantee, Key, LockRecord, Role, User
+from runvoy_agent.core.model import Execution, InboxGrantee, Key, LockRecord, User
 from runvoy_agent.handlers import ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
@@ -45,6 +45,7 @@ from runvoy_agent.ports import (
 )
 from runvoy_protocol import codec, envelope, ids, keys, object_keys, requests, run_objects
 from runvoy_protocol.envelope import PayloadType
+from runvoy_protocol.members import Role
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.run_objects import RunnerPayload
 

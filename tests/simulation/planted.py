@@ -15,6 +15,7 @@ from tests.simulation.ports import SimRecords
 from tests.simulation.simulation import Settings, Simulation
 
 from runvoy_agent.core import access, admission, lifecycle, locks
+from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, User
 from runvoy_agent.handlers import ends, inbox, outbox, reconcile, releases, starts, store
@@ -174,16 +175,18 @@ class _Careless:
     check_allowed = staticmethod(access.check_allowed)
 
     @staticmethod
-    def check_key(key: Key | None, user: User | None, _now: datetime) -> tuple[Key | None, User | None]:
-        return key, user
+    def check_key(key: Key, user: User, _now: datetime) -> Member:
+        return Member(user, key)
 
 
 def _join_in_two_commits() -> list[Patch]:
     original = inbox._record
 
-    def record(ports: Ports, request: Any, execution: Execution, relied_on: Any, named: Any, joined: Any) -> None:
+    def record(
+        ports: Ports, request: Any, execution: Execution, source: str, relied_on: Any, named: Any, joined: Any
+    ) -> None:
         first = dict(list(joined.items())[:1])
-        original(ports, request, execution, relied_on, named, first)
+        original(ports, request, execution, source, relied_on, named, first)
         rest = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
         if rest:
             ports.records.commit(rest)

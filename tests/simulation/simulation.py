@@ -20,7 +20,7 @@ from tests.simulation.scheduler import Crash, Invocation, Point, Scheduler, Step
 from tests.simulation.workload import Workload
 
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.model import Key, Role, User
+from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
@@ -29,6 +29,7 @@ from runvoy_agent.ports import Ports, QueueName, Unavailable
 from runvoy_protocol import control as control_protocol
 from runvoy_protocol import keys
 from runvoy_protocol.control import ControlCall
+from runvoy_protocol.members import Role
 
 MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3

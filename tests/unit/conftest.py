@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.model import Execution, Key, Role, User
+from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
@@ -25,6 +25,7 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Message, Ports, QueueName, TaskState
 from runvoy_protocol import ids, keys, object_keys, receipts, requests, run_objects, status
+from runvoy_protocol.members import Role
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.status import ExecutionStatus

@@ -9,8 +9,9 @@ import pytest
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known, admit, shown_command
-from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, Role, User
+from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, User
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.members import Role
 from runvoy_protocol.requests import GitSource, RunRequest
 from runvoy_protocol.states import Reason, State
 

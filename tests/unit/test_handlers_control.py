@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from runvoy_agent.core.access import ALLOWED
-from runvoy_agent.core.model import Role
 from runvoy_agent.handlers import control as control_handler
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_protocol import control
 from runvoy_protocol.control import ControlCall
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -67,7 +67,7 @@ def test_whoami(world: World) -> None:
 def test_an_unsigned_call_gets_nothing_done(world: World) -> None:
     for header in ({}, {"authorization": "Bearer x"}, {"authorization": "Runvoy"}, {"authorization": "Runvoy !!"}):
         for route in control_handler.ROUTES:
-            path = route.path.format(execution_id="0" * 32, name="db")
+            path = route.path.format(execution_id="0" * 32, name="db", key_id="a" * 32)
             response = world.call(Request(route.method, path, path, {}, header, b""))
             assert code_of(response) is ErrorCode.SIGNATURE_INVALID
 
@@ -123,7 +123,7 @@ def test_a_minting_call_works_once(world: World) -> None:
 def test_every_role_on_every_route(world: World, role: Role) -> None:
     member = world.add_user("member", role)
     for route in control_handler.ROUTES:
-        path = route.path.format(execution_id="0" * 32, name="db")
+        path = route.path.format(execution_id="0" * 32, name="db", key_id="a" * 32)
         response = world.call(signed(world, route.method, path, b"", member))
         refused = response.status == 403
         assert refused == (route.action not in ALLOWED[role]), (role, path, response)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.core.model import Execution, Role
+from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import store
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState
@@ -18,6 +18,7 @@ from runvoy_protocol import control
 from runvoy_protocol.control import ControlCall
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import exit_code_of
 

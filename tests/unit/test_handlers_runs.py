@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from runvoy_agent.core.model import InboxGrantee, Role, User
+from runvoy_agent.core.model import InboxGrantee, User
 from runvoy_agent.handlers import outbox, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Write
@@ -19,6 +19,7 @@ from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import Reason, State
 

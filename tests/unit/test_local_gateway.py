@@ -56,7 +56,7 @@ class Served:
             changes=self.changes,
             clock=self.clock,
             serve_control=self._control,
-            on_upload=lambda key, version: self.uploads.append((key, version)),
+            on_upload=lambda key, version, _source: self.uploads.append((key, version)),
         )
         listener = bind(0)
         self.port = listener.getsockname()[1]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from runvoy_agent.core import access, locks
+from runvoy_agent.core.limits import check_limits
 from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, User
 from runvoy_protocol import requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -88,15 +89,16 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
     digest = requests.content_digest(request).hex()
     if facts.existing is not None:
         return _known(facts.existing, key_id, digest)
-    _key, user = access.check_key(facts.key, facts.user, facts.now)
+    member = access.check_key(facts.key, facts.user, facts.now)
     if request.deployment_id != facts.deployment_id:
         raise RunvoyError(
             ErrorCode.WRONG_DEPLOYMENT,
             f"the request is for deployment {request.deployment_id!r}; this is {facts.deployment_id!r}",
         )
     _check_fresh(request, facts.now)
-    access.check_allowed(user, access.Action.RUN)
-    execution = _execution(request, key_id, user, digest, facts)
+    access.check_allowed(member, access.Action.RUN)
+    check_limits(member.key.limits, request, None)
+    execution = _execution(request, key_id, member.user, digest, facts)
     return _join(request, execution, facts.locks)
 
 

@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.states import TERMINAL, Reason, State
 
 Isolation = Literal["process", "container"]
 
 
-class Role(StrEnum):
-    ADMIN = "admin"
-    OPERATOR = "operator"
-    DEVELOPER = "developer"
-    VIEWER = "viewer"
-
-
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A member. `name` is what executions are owned by, in this one form everywhere."""
+    """A member. `name` is what executions are owned by, in this one form everywhere. Keys made before `keys_since` are
+    worth nothing: it is when the user came back after a revocation."""
 
     name: str
     role: Role
     created_at: datetime
+    created_by: str = ""
     revoked_at: datetime | None = None
+    keys_since: datetime | None = None
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The public half of a member's key."""
+    """The public half of a member's key. `limits` make it narrower than its user; they never change.
+    `replaces`: the key in whose place it came, which it may revoke."""
 
     key_id: str
     public_key: bytes
     user: str
     created_at: datetime
+    name: str = ""
+    limits: KeyLimits | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    replaces: str | None = None
+
+    @property
+    def lifetime_seconds(self) -> int | None:
+        return None if self.expires_at is None else int((self.expires_at - self.created_at).total_seconds())
+
+
+class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """When a key was last used, to the minute. Apart from the key, whose version commits hold on to."""
+
+    key_id: str
+    used_at: datetime
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a claim token is good for: one key of one user. The record's key is an HMAC of the token, which is kept nowhere.
+
+    `used_by` is the key that was registered with it: that one may ask again, its answer may have been lost.
+    """
+
+    user: str
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    key_name: str = ""
+    key_lifetime_seconds: int | None = None
+    limits: KeyLimits | None = None
+    used_by: str | None = None
+
+
+class AnonymousRefusals(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls of nobody known were refused in this minute: one audit record tells of them all."""
+
+    at: datetime
 
 
 class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +181,8 @@ class Nonce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One decision: who, what, when and how it went. Written in the same commit as what it tells of."""
+    """One call or decision: who (by which key), what, to what, when, from where and how it went. Written in the same commit
+    as what it tells of. `source` is the network address that the call came from."""
 
     event_id: str
     at: datetime
@@ -157,4 +191,6 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str
     execution_id: str | None = None
     key_id: str | None = None
+    subject: str = ""
+    source: str = ""
     message: str = ""

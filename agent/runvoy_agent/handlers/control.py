@@ -9,12 +9,22 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from runvoy_agent.core import access
-from runvoy_agent.core.access import Action
+from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
-from runvoy_agent.handlers import executions, kills, lock_queues, reconcile, store
+from runvoy_agent.handlers import (
+    audits,
+    claims,
+    executions,
+    kills,
+    lock_queues,
+    member_keys,
+    reconcile,
+    store,
+    users,
+)
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.routes import Call, Request, Response, Route, answer, route
-from runvoy_agent.ports import Conflict, Ports, Unavailable
+from runvoy_agent.ports import Check, Conflict, Ports, Unavailable
 from runvoy_protocol import codec, control, envelope, object_keys
 from runvoy_protocol.control import (
     API_PREFIX,
@@ -33,6 +43,7 @@ log = logging.getLogger("runvoy.control")
 GRANT_LIFETIME = timedelta(minutes=55)
 REQUEST_CONTENT_TYPE = "application/vnd.runvoy.envelope+msgpack"
 HEALTH_PATH = f"{API_PREFIX}/health"
+CLAIM_PATH = f"{API_PREFIX}/claim"
 
 HTTP_STATUS: Mapping[ErrorCode, int] = {
     ErrorCode.INVALID_REQUEST: 400,
@@ -79,18 +90,34 @@ def error_response(error: RunvoyError) -> Response:
 
 
 def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Sequence[Route]) -> Response:
-    if request.path == HEALTH_PATH:
-        if request.method != "GET":
-            raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path} does not exist")
+    if (request.method, request.path) == ("GET", HEALTH_PATH):
         return _health(ports, deployment)
-    if len(request.body) > control.MAX_BODY_BYTES:
-        raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
-    caller = _authenticate(ports, deployment, request)
+    try:
+        if len(request.body) > control.MAX_BODY_BYTES:
+            raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
+        if (request.method, request.path) == ("POST", CLAIM_PATH):
+            return claims.serve_claim(ports, deployment, request)
+        caller = _authenticate(ports, deployment, request)
+    except RunvoyError as error:
+        audits.note_anonymous(ports, request, error)
+        raise
+    audits.note_use(ports, caller.member.key.key_id)
     found, groups = _find(request, routes)
-    access.check_allowed(caller.user, found.action)
-    if found.single_use:
-        _use_up(ports, caller)
-    return found.serve(Call(ports, deployment, request, caller.key, caller.user, groups))
+    other = found.other if found is not None else None
+    call = Call(ports, deployment, request, caller.member, groups, other, caller.checks)
+    try:
+        if found is None:
+            raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
+        access.check_allowed(caller.member, found.action)
+        if found.single_use:
+            _use_up(ports, caller)
+        response = found.serve(call)
+    except RunvoyError as error:
+        audits.note_call(call, found, error.code.value, error.message)
+        raise
+    if not response.audited:
+        audits.note_call(call, found, "ok")
+    return response
 
 
 def _health(ports: Ports, deployment: Deployment) -> Response:
@@ -106,22 +133,22 @@ def _health(ports: Ports, deployment: Deployment) -> Response:
 
 
 class _Caller(NamedTuple):
-    key: Key
-    user: User
+    member: Member
     call: ControlCall
+    checks: tuple[Check, ...]
 
 
 def _authenticate(ports: Ports, deployment: Deployment, request: Request) -> _Caller:
     """Who signed this very request, now, for this deployment."""
     sealed = control.parse_authorization(request.headers.get("authorization", ""))
     key_id = sealed.signatures[0].key_id
-    key = store.load(ports.records, store.key_key(key_id), Key).document
-    if key is None:
+    key = store.load(ports.records, store.key_key(key_id), Key)
+    if key.document is None:
         raise RunvoyError(ErrorCode.KEY_UNKNOWN, "no such key is registered in this deployment")
-    call = control.decode_call(envelope.verified_payload(sealed, key_id, key.public_key))
-    user = store.load(ports.records, store.user_key(key.user), User).document
+    call = control.decode_call(envelope.verified_payload(sealed, key_id, key.document.public_key))
+    user = store.load(ports.records, store.user_key(key.document.user), User)
     now = ports.clock.now()
-    key, user = access.check_key(key, user, now)
+    member = access.check_key(key.document, user.document, now)
     if call.deployment_id != deployment.deployment_id:
         raise RunvoyError(
             ErrorCode.WRONG_DEPLOYMENT,
@@ -136,28 +163,27 @@ def _authenticate(ports: Ports, deployment: Deployment, request: Request) -> _Ca
             f"the call was signed at {call.issued_at.isoformat()}; the server's time is {now.isoformat()}",
             details={"server_time": now.isoformat()},
         )
-    return _Caller(key, user, call)
+    return _Caller(member, call, (key.check, user.check))
 
 
 def _use_up(ports: Ports, caller: _Caller) -> None:
     """Record the call's nonce; the same call again is SIGNATURE_INVALID."""
     now = ports.clock.now()
-    nonce = Nonce(key_id=caller.key.key_id, used_at=now)
-    record = store.put_new(
-        store.nonce_key(caller.key.key_id, caller.call.nonce), nonce, expires_at=now + store.NONCE_LIFETIME
-    )
+    key_id = caller.member.key.key_id
+    nonce = Nonce(key_id=key_id, used_at=now)
+    record = store.put_new(store.nonce_key(key_id, caller.call.nonce), nonce, expires_at=now + store.NONCE_LIFETIME)
     try:
         ports.records.commit([record])
     except Conflict as error:
         raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "this very call was used before") from error
 
 
-def _find(request: Request, routes: Sequence[Route]) -> tuple[Route, Mapping[str, str]]:
+def _find(request: Request, routes: Sequence[Route]) -> tuple[Route | None, Mapping[str, str]]:
     for candidate in routes:
         match = candidate.pattern.match(request.path)
         if match is not None and candidate.method == request.method:
             return candidate, {name: unquote(part) for name, part in match.groupdict().items()}
-    raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
+    return None, {}
 
 
 def _whoami(call: Call) -> Response:
@@ -169,6 +195,7 @@ def _whoami(call: Call) -> Response:
             deployment_id=call.deployment.deployment_id,
             version=call.deployment.version,
             key_expires_at=call.key.expires_at,
+            limits=call.key.limits,
         )
     )
 
@@ -210,12 +237,21 @@ def _reconcile(call: Call) -> Response:
 ROUTES: tuple[Route, ...] = (
     route("GET", "/whoami", Action.KNOW_SELF, _whoami),
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
-    route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, single_use=True),
-    route("GET", "/executions", Action.READ_OWN, executions.list_executions),
-    route("GET", "/executions/{execution_id}", Action.READ_OWN, executions.show),
-    route("DELETE", "/executions/{execution_id}", Action.KILL_OWN, kills.serve_kill, single_use=True),
+    route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, other=Action.READ_ANY, single_use=True),
+    route("GET", "/executions", Action.READ_OWN, executions.list_executions, other=Action.READ_ANY),
+    route("GET", "/executions/{execution_id}", Action.READ_OWN, executions.show, other=Action.READ_ANY),
+    route(
+        "DELETE",
+        "/executions/{execution_id}",
+        Action.KILL_OWN,
+        kills.serve_kill,
+        other=Action.KILL_ANY,
+        single_use=True,
+    ),
     route("GET", "/locks", Action.READ_LOCKS, lock_queues.list_locks),
     route("GET", "/locks/{name}", Action.READ_LOCKS, lock_queues.show_lock),
     route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, lock_queues.release_lock, single_use=True),
     route("POST", "/health/reconcile", Action.RECONCILE, _reconcile, single_use=True),
+    *users.ROUTES,
+    *member_keys.ROUTES,
 )

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from runvoy_agent.core import access, lifecycle
-from runvoy_agent.core.access import Action
+from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import lock_queues, store
 from runvoy_agent.handlers.routes import Call, Response, answer
@@ -64,10 +63,7 @@ def find_readable(call: Call, execution_id: str) -> Loaded[Execution] | None:
 
 def grant_outbox(call: Call) -> Response:
     """Reads of one execution: status and the next chunks once it is admitted, its receipt before."""
-    try:
-        asked = msgspec.json.decode(call.request.body, type=OutboxGrantRequest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
+    asked = call.body(OutboxGrantRequest)
     if not 1 <= asked.from_chunk <= MAX_CHUNK_NUMBER:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "from_chunk is not the number of a chunk")
     found, receipt = _look_up(call, asked.execution_id, asked.object_sha256)
@@ -136,8 +132,7 @@ def _look_up(
 
 
 def _may_read(call: Call, execution: Execution) -> bool:
-    own = execution.owner == call.user.name
-    return access.is_allowed(call.user.role, Action.READ_OWN if own else Action.READ_ANY)
+    return call.member.owns(execution.owner, execution.key_id) or call.may_with_others()
 
 
 def _receipt(call: Call, execution_id: str, object_sha256: str) -> Receipt | None:
@@ -179,15 +174,18 @@ class _Query:
             raise RunvoyError(ErrorCode.INVALID_REQUEST, f"there is no filter {min(query)[:64]!r}")
         if self.owner == "me":
             self.owner = call.user.name
-        if not access.is_allowed(call.user.role, Action.READ_ANY):
+        self.key_id = None if call.key.limits is None else call.key.key_id
+        if not call.may_with_others():
             if self.owner not in (None, call.user.name):
-                access.check_allowed(call.user, Action.READ_ANY)
+                call.check_others()
             self.owner = call.user.name
 
     def matches(self, execution: Execution) -> bool:
         if self.states and execution.state not in self.states:
             return False
         if self.owner is not None and execution.owner != self.owner:
+            return False
+        if self.key_id is not None and execution.key_id != self.key_id:
             return False
         if self.updated_since is not None and execution.updated_at < self.updated_since:
             return False

@@ -13,7 +13,7 @@ import msgspec
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
 from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import messages, outbox, store
+from runvoy_agent.handlers import audits, messages, outbox, store
 from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports, Write
@@ -63,23 +63,35 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
-    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, place, stored.data, object_sha256))
+    arrived = _Arrived(place, stored.data, object_sha256, delivery.source)
+    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, arrived))
     if refused is not None:
         outbox.publish_receipt(ports.outbox, outbox.refused_receipt(refused))
 
 
-def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, object_sha256: str) -> Refusal | None:
+class _Arrived(NamedTuple):
+    """One object: where it lies, what it is, and where it came from."""
+
+    place: RequestKey
+    raw: bytes
+    sha256: str
+    source: str
+
+
+def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal | None:
     """Decide and commit; an accepted request is answered and pushed here, a refusal is returned. An object that was
     refused once stays refused, whatever changed since."""
+    place, object_sha256 = arrived.place, arrived.sha256
     earlier = store.load(ports.records, store.refusal_key(place.key_id, place.request_id, object_sha256), Refusal)
     if earlier.document is not None:
         return earlier.document
     key = store.load(ports.records, store.key_key(place.key_id), Key)
     try:
-        request = _verified_request(raw, place, key.document)
+        request = _verified_request(arrived.raw, place, key.document)
     except RunvoyError as error:
         now = ports.clock.now()
-        return _refuse(ports, admission.refusal(place.key_id, place.request_id, object_sha256, now, error), key, [key])
+        refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
+        return _refuse(ports, refusal, arrived.source, key, [key])
     existing = store.load_execution(ports.records, request.request_id)
     named = {name: store.load_lock(ports.records, name) for name in request.locks}
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
@@ -96,11 +108,12 @@ def _judge(ports: Ports, deployment: Deployment, place: RequestKey, raw: bytes, 
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:
         case Refusal():
-            return _refuse(ports, decision, key, [key, user, existing])
+            return _refuse(ports, decision, arrived.source, key, [key, user, existing])
         case Known(execution=execution):
             _answer(ports, execution, existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
-            _record(ports, request, execution, [key, user, earlier], named, joined)
+            _record(ports, request, execution, arrived.source, [key, user, earlier], named, joined)
+            audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None
 
@@ -115,7 +128,7 @@ def _verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequ
     return request
 
 
-def _refuse(ports: Ports, refusal: Refusal, key: Loaded[Key], relied_on: Sequence[_Judged]) -> Refusal:
+def _refuse(ports: Ports, refusal: Refusal, source: str, key: Loaded[Key], relied_on: Sequence[_Judged]) -> Refusal:
     """The commit of a refusal. It holds only if what was judged still stands: a delivery that was held up while another
     one of the same object was accepted would otherwise refuse what runs."""
     writes: list[Write] = [
@@ -128,6 +141,7 @@ def _refuse(ports: Ports, refusal: Refusal, key: Loaded[Key], relied_on: Sequenc
             refusal.code.value,
             key_id=refusal.key_id,
             execution_id=refusal.request_id,
+            source=source,
             message=refusal.message,
         ),
     ]
@@ -139,6 +153,7 @@ def _record(
     ports: Ports,
     request: RunRequest,
     execution: Execution,
+    source: str,
     relied_on: Sequence[_Judged],
     named: dict[str, Loaded[LockRecord]],
     joined: dict[str, LockRecord],
@@ -159,6 +174,7 @@ def _record(
             "accepted",
             key_id=execution.key_id,
             execution_id=execution.execution_id,
+            source=source,
         ),
     ]
     ports.records.commit(writes)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runvoy_agent.core import access, lifecycle
-from runvoy_agent.core.access import Action
+from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import releases, store
 from runvoy_agent.handlers.executions import find_readable
@@ -28,19 +27,26 @@ def serve_kill(call: Call) -> Response:
         raise RunvoyError(
             ErrorCode.CONFLICT, f"the request {execution_id} is not decided yet", "Try again in a moment."
         )
-    own = found.document.owner == call.user.name
-    access.check_allowed(call.user, Action.KILL_OWN if own else Action.KILL_ANY)
-    end(
+    if not call.member.owns(found.document.owner, found.document.key_id):
+        call.check_others()
+    was_new = kill(call, execution_id)
+    current = store.load_execution(call.ports.records, execution_id)
+    if current.document is None:
+        raise LookupError(f"execution {execution_id} has vanished")
+    status = lifecycle.project(current.document, current.version)
+    return answer(ExecutionAnswer(state="admitted", status=status), audited=was_new)
+
+
+def kill(call: Call, execution_id: str) -> bool:
+    """End an execution by the caller's wish; whether that was new."""
+    return end(
         call.ports,
         execution_id,
         call.user.name,
         lambda execution: lifecycle.kill(execution, call.ports.clock.now(), call.user.name),
         key_id=call.key.key_id,
+        source=call.request.source,
     )
-    current = store.load_execution(call.ports.records, execution_id)
-    if current.document is None:
-        raise LookupError(f"execution {execution_id} has vanished")
-    return answer(ExecutionAnswer(state="admitted", status=lifecycle.project(current.document, current.version)))
 
 
 def end(
@@ -50,12 +56,15 @@ def end(
     change: Callable[[Execution], Execution | None],
     *,
     key_id: str | None = None,
+    source: str = "",
 ) -> bool:
     """Commit what `change` makes of the execution and have its task stopped, if it has one; whether that was new.
 
     A task that was told before is told again: the first telling may have been lost.
     """
-    current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, actor, change, key_id))
+    current, changed = store.with_retries(
+        ports.clock, lambda: _commit(ports, execution_id, actor, change, key_id, source)
+    )
     stands = changed or current
     if stands is not None and stands.state is State.TERMINATING:
         ports.launcher.stop(execution_id, stands.attempt)
@@ -68,6 +77,7 @@ def _commit(
     actor: str,
     change: Callable[[Execution], Execution | None],
     key_id: str | None,
+    source: str,
 ) -> tuple[Execution | None, Execution | None]:
     current: Loaded[Execution] = store.load_execution(ports.records, execution_id)
     changed = None if current.document is None else change(current.document)
@@ -80,6 +90,7 @@ def _commit(
         changed.state.value,
         execution_id=execution_id,
         key_id=key_id,
+        source=source,
         message=changed.message,
     )
     releases.announce(ports, releases.change_and_release(ports, current, changed, audit))

@@ -34,13 +34,10 @@ def show_lock(call: Call) -> Response:
 
 def release_lock(call: Call) -> Response:
     """Take a lock from its holder, whose task goes on: the next in line starts beside it, with a higher fence."""
-    try:
-        asked = msgspec.json.decode(call.request.body, type=ReleaseRequest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
+    asked = call.body(ReleaseRequest)
     freed = store.with_retries(call.ports.clock, lambda: _release(call, asked.execution_id))
     releases.announce(call.ports, freed)
-    return show_lock(call)
+    return show_lock(call)._replace(audited=True)
 
 
 def _release(call: Call, execution_id: str) -> releases.Freed:
@@ -56,15 +53,8 @@ def _release(call: Call, execution_id: str) -> releases.Freed:
             f"execution {execution_id} was not started yet and would start without the lock",
             "Kill it instead: that frees all of its locks.",
         )
-    audit = store.audit(
-        call.ports.clock,
-        call.user.name,
-        "release-lock",
-        "released",
-        execution_id=execution_id,
-        key_id=call.key.key_id,
-        message=f"the lock {name} was taken from its holder",
-    )
+    message = f"the lock {name} was taken from its holder"
+    audit = call.audit("release-lock", "released", subject=name, execution_id=execution_id, message=message)
     return releases.release(call.ports, execution_id, [name], [holder_execution.check, audit])
 
 

@@ -10,10 +10,11 @@ EndEvent = Literal["started", "result", "stopped"]
 
 
 class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """An object arrived: its key, and the version that arrived."""
+    """An object arrived: its key, the version that arrived, and the network address it came from, where that is known."""
 
     object_key: str
     version: str | None = None
+    source: str = ""
 
 
 class StartMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -65,8 +65,7 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
     key = store.load(ports.records, store.key_key(execution.key_id), Key)
     user = store.load(ports.records, store.user_key(execution.owner), User)
     try:
-        _, good_user = access.check_key(key.document, user.document, now)
-        access.check_allowed(good_user, access.Action.RUN)
+        access.check_allowed(access.check_key(key.document, user.document, now), access.Action.RUN)
         changed = lifecycle.begin_start(execution, now)
     except RunvoyError as error:
         changed = lifecycle.refuse_start(execution, now, error.message)

@@ -10,10 +10,13 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from runvoy_agent.core.model import (
+    AnonymousRefusals,
     AuditEvent,
+    Claim,
     Execution,
     InboxGrantee,
     Key,
+    KeyUse,
     LockRecord,
     Nonce,
     Reconciled,
@@ -35,6 +38,8 @@ INDEX_AUDIT = "audit_day"
 INDEX_AUDIT_EXECUTION = "audit_execution"
 INDEX_GRANTEES = "grantees"
 INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
+INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name
+KIND_USER = "user"
 
 D = TypeVar("D", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -73,6 +78,23 @@ def user_key(name: str) -> str:
 
 def key_key(key_id: str) -> str:
     return f"key#{key_id}"
+
+
+def key_use_key(key_id: str) -> str:
+    return f"key_use#{key_id}"
+
+
+def claim_key(token_mac: str) -> str:
+    return f"claim#{token_mac}"
+
+
+def anonymous_key(code: str, minute: str) -> str:
+    return f"anonymous#{code}#{minute}"
+
+
+def keys_partition(user: str) -> str:
+    """The partition of the kind index with a user's keys."""
+    return f"key#{user}"
 
 
 def refusal_key(key_id: str, request_id: str, object_sha256: str) -> str:
@@ -132,9 +154,9 @@ def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
     return load(records, lock_key(name), LockRecord)
 
 
-def put(target: Loaded[D], document: D) -> Put:
+def put(target: Loaded[D], document: D, expires_at: datetime | None = None) -> Put:
     """Write a new state of what was loaded, if it is still what was loaded."""
-    return Put(target.key, _item(document), target.version)
+    return Put(target.key, _item(document, expires_at), target.version)
 
 
 def put_new(key: str, document: msgspec.Struct, expires_at: datetime | None = None) -> Put:
@@ -142,7 +164,7 @@ def put_new(key: str, document: msgspec.Struct, expires_at: datetime | None = No
     return Put(key, _item(document, expires_at), 0)
 
 
-def audit(
+def audit(  # noqa: PLR0913 - as many as the record has fields
     clock: Clock,
     actor: str,
     action: str,
@@ -150,6 +172,8 @@ def audit(
     *,
     execution_id: str | None = None,
     key_id: str | None = None,
+    subject: str = "",
+    source: str = "",
     message: str = "",
 ) -> Put:
     """The record of a decision, for the commit that makes it."""
@@ -162,6 +186,8 @@ def audit(
         outcome=outcome,
         execution_id=execution_id,
         key_id=key_id,
+        subject=subject,
+        source=source,
         message=message,
     )
     return put_new(f"audit#{event_id}", event)
@@ -185,7 +211,11 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_GRANTEES: IndexEntry(shard_partition("", shard_of(key_id)), stamp(at))}
         case LockRecord(name=name, queue=queue):
             return {INDEX_LOCKS: IndexEntry(shard_partition("", shard_of(name)), name)} if queue else {}
-        case User() | Key() | Nonce() | Reconciled() | Refusal() | StoredRequest():
+        case User(name=name):
+            return {INDEX_KIND: IndexEntry(KIND_USER, name)}
+        case Key(user=user, created_at=at):
+            return {INDEX_KIND: IndexEntry(keys_partition(user), stamp(at))}
+        case AnonymousRefusals() | Claim() | KeyUse() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 
@@ -213,6 +243,12 @@ def partition_records(records: Records, index: str, partition: str, *, descendin
         after = page.after
         if after is None:
             return
+
+
+def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple[D, int]]:
+    """Every document of a partition of the kind index, with its version, in the order of its sort."""
+    for record in partition_records(records, INDEX_KIND, partition):
+        yield msgspec.json.decode(record.body, type=schema), record.version
 
 
 def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:

@@ -58,6 +58,7 @@ class ControlCall(NamedTuple):
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    source: str
 
 
 class Answer(NamedTuple):
@@ -68,7 +69,8 @@ class Answer(NamedTuple):
 
 
 class Gateway:
-    """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request."""
+    """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
+    its version, and the address it came from."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Gateway:
         changes: Changes,
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
-        on_upload: Callable[[str, str], None],
+        on_upload: Callable[[str, str, str], None],
     ) -> None:
         self._inbox = inbox
         self._outbox = outbox
@@ -147,7 +149,8 @@ class Gateway:
         except ValueError as error:
             raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the query is malformed: {error}") from error
         headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
-        return self._serve_control(ControlCall(method, path, target, query, headers, body))
+        source = environ.get("REMOTE_ADDR", "")
+        return self._serve_control(ControlCall(method, path, target, query, headers, body, source))
 
     def _upload(self, environ: Environ) -> Answer:
         """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""
@@ -159,7 +162,7 @@ class Gateway:
             raise RunvoyError(
                 ErrorCode.INVALID_REQUEST, f"{upload.object_key[:200]!r} is no valid object key"
             ) from error
-        self._on_upload(upload.object_key, FolderObjects.version_of(data))
+        self._on_upload(upload.object_key, FolderObjects.version_of(data), environ.get("REMOTE_ADDR", ""))
         return Answer(204)
 
     def _read(self, environ: Environ, target: str) -> Answer:

@@ -1,0 +1,161 @@
+"""Getting the public half of a key into the deployment: by a claim token, or by a signed call of its user.
+
+A token is 256 random bits that are shown once; the deployment keeps their HMAC, as the key of the record that says what
+the token is good for. A wrong token is one lookup that finds nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runvoy_agent.core.model import Claim, Key, User
+from runvoy_agent.handlers import store
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.routes import Call, Request, Response, answer
+from runvoy_agent.ports import Ports, Put
+from runvoy_protocol import claims, keys
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import ClaimAnswer, ClaimRequest, ClaimTicket, KeyAnswer, KeyTerms
+
+TOKEN_LIFETIME = timedelta(minutes=15)
+_REPEATABLE_FOR = timedelta(days=1)
+
+
+def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
+    """A new token for a key of the user, and the write that makes it good."""
+    now = call.ports.clock.now()
+    secret = call.ports.clock.random(claims.SECRET_BYTES)
+    claim = Claim(
+        user=user.name,
+        created_by=call.user.name,
+        created_at=now,
+        expires_at=now + TOKEN_LIFETIME,
+        key_name=terms.name,
+        key_lifetime_seconds=terms.lifetime_seconds,
+        limits=terms.limits,
+    )
+    write = store.put_new(_record_key(call.deployment, secret), claim, expires_at=claim.expires_at + _REPEATABLE_FOR)
+    return ClaimTicket(user=user.name, role=user.role, secret=secret, expires_at=claim.expires_at), write
+
+
+def serve_claim(ports: Ports, deployment: Deployment, request: Request) -> Response:
+    """POST claim: register a key with a token. Wrong, used and expired tokens have one answer.
+
+    Public, so what can be checked without looking anything up comes first, and says nothing of the token.
+    """
+    try:
+        raw = msgspec.json.decode(request.body, type=ClaimRequest).claim
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
+    opened = claims.open_sealed(raw, deployment.deployment_id)
+    return store.with_retries(ports.clock, lambda: _redeem(ports, deployment, request, opened))
+
+
+def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: claims.Claim) -> Response:
+    now = ports.clock.now()
+    current = store.load(ports.records, _record_key(deployment, opened.secret), Claim)
+    claim = current.document
+    key_id = keys.key_id_of(opened.public_key)
+    if claim is None or (claim.used_by != key_id if claim.used_by is not None else claim.expires_at <= now):
+        raise _no_such_token()
+    user = store.load(ports.records, store.user_key(claim.user), User)
+    if user.document is None or user.document.revoked_at is not None:
+        raise _no_such_token()
+    if claim.used_by is not None:
+        made = store.load(ports.records, store.key_key(key_id), Key).document
+        if made is None:
+            raise LookupError(f"the key {key_id} was claimed and has no record")
+        return _answer(deployment, user.document, made)
+    if user.document.keys_since is not None and claim.created_at < user.document.keys_since:
+        raise _no_such_token()
+    if store.load(ports.records, store.key_key(key_id), Key).document is not None:
+        raise _registered_before()
+    terms = KeyTerms(name=claim.key_name, lifetime_seconds=claim.key_lifetime_seconds, limits=claim.limits)
+    key = new_key(opened.public_key, claim.user, terms, now)
+    audit = store.audit(
+        ports.clock, claim.user, "claim-key", "ok", key_id=key_id, subject=claim.user, source=request.source
+    )
+    used = msgspec.structs.replace(claim, used_by=key_id)
+    ports.records.commit(
+        [
+            store.put(current, used, expires_at=claim.expires_at + _REPEATABLE_FOR),
+            store.put_new(store.key_key(key_id), key),
+            user.check,
+            audit,
+        ]
+    )
+    return _answer(deployment, user.document, key)
+
+
+def open_own(call: Call, raw: bytes) -> claims.Claim:
+    """The claim of a further key inside a signed call: it needs no token."""
+    opened = claims.open_sealed(raw, call.deployment.deployment_id)
+    if opened.secret:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "a signed call registers its key without a token")
+    return opened
+
+
+def register(call: Call, key: Key, action: str) -> Response:
+    """Commit a further key of the caller's. The same key again, as after a lost answer, is the same key."""
+    known = store.load(call.ports.records, store.key_key(key.key_id), Key).document
+    if known is None:
+        call.commit(
+            store.put_new(store.key_key(key.key_id), key), call.audit(action, subject=key.key_id, message=key.name)
+        )
+    elif known.user != key.user or known.revoked_at is not None:
+        raise _registered_before()
+    return _answer(call.deployment, call.user, known or key)
+
+
+def new_key(public_key: bytes, user: str, terms: KeyTerms, now: datetime, replaces: str | None = None) -> Key:
+    """The record of a key under its terms, which count from `now`."""
+    lifetime = terms.lifetime_seconds
+    expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
+    return Key(
+        key_id=keys.key_id_of(public_key),
+        public_key=public_key,
+        user=user,
+        created_at=now,
+        name=terms.name,
+        limits=terms.limits,
+        expires_at=expires_at,
+        replaces=replaces,
+    )
+
+
+def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
+    return KeyAnswer(
+        key_id=key.key_id,
+        user=key.user,
+        created_at=key.created_at,
+        name=key.name,
+        limits=key.limits,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        last_used_at=last_used_at,
+    )
+
+
+def _answer(deployment: Deployment, user: User, key: Key) -> Response:
+    shown = ClaimAnswer(key=shown_key(key), role=user.role, deployment_id=deployment.deployment_id)
+    return answer(shown, audited=True)
+
+
+def _record_key(deployment: Deployment, secret: bytes) -> str:
+    mac_key = hmac.digest(deployment.secret, b"runvoy claim tokens v1", "sha256")
+    return store.claim_key(hmac.digest(mac_key, secret, "sha256").hex())
+
+
+def _registered_before() -> RunvoyError:
+    return RunvoyError(ErrorCode.CONFLICT, "this key was registered before", "Make a new one.")
+
+
+def _no_such_token() -> RunvoyError:
+    return RunvoyError(
+        ErrorCode.NOT_FOUND,
+        "the claim token is wrong, was used, or has expired",
+        "Ask an admin for a new one: `runvoy users create`, or `runvoy keys create --user`.",
+    )

@@ -1,0 +1,80 @@
+"""The routes about keys: a member's own, and those of others for who may see or revoke them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.model import Key, KeyUse
+from runvoy_agent.handlers import claims, store
+from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
+from runvoy_agent.ports import Records
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import CreateKey, KeyAnswer, KeysAnswer, KeyTerms, Role, RotateKey, check_terms
+
+
+def list_keys(call: Call) -> Response:
+    """The keys of `?user` (the caller's own without it), oldest first."""
+    name = call.request.query.get("user", call.user.name)
+    if name != call.user.name:
+        call.check_others()
+    return answer(KeysAnswer(keys=keys_of(call.ports.records, name)))
+
+
+def keys_of(records: Records, user: str) -> tuple[KeyAnswer, ...]:
+    found = store.of_kind(records, store.keys_partition(user), Key)
+    return tuple(_shown(records, key) for key, _ in found)
+
+
+def create_key(call: Call) -> Response:
+    asked = call.body(CreateKey)
+    check_terms(asked.terms)
+    opened = claims.open_own(call, asked.claim)
+    key = claims.new_key(opened.public_key, call.user.name, asked.terms, call.ports.clock.now())
+    return claims.register(call, key, "create-key")
+
+
+def rotate_key(call: Call) -> Response:
+    """A new key in place of the calling one, with its name, limits and lifetime. The old one is good until the new one
+    revokes it: whoever loses the answer is not locked out."""
+    opened = claims.open_own(call, call.body(RotateKey).claim)
+    old = call.key
+    terms = KeyTerms(name=old.name, lifetime_seconds=old.lifetime_seconds, limits=old.limits)
+    key = claims.new_key(opened.public_key, call.user.name, terms, call.ports.clock.now(), replaces=old.key_id)
+    return claims.register(call, key, "rotate-key")
+
+
+def revoke_key(call: Call) -> Response:
+    """Revoke a key; one that was revoked before stays as it is."""
+    key_id = call.groups["key_id"]
+    current = store.load(call.ports.records, store.key_key(key_id), Key)
+    key = current.document
+    if key is None or (key.user != call.user.name and not call.may_with_others()):
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no key {key_id[:64]!r} that {call.user.name} may see")
+    if call.key.limits is not None and key_id not in (call.key.key_id, call.key.replaces):
+        raise RunvoyError(ErrorCode.FORBIDDEN, "a limited key may revoke itself and the one it replaced, and no other")
+    if key_id == call.key.key_id and call.user.role is Role.ADMIN:
+        # So that whatever is revoked, an admin with a key is left: the one who did it.
+        raise RunvoyError(
+            ErrorCode.FORBIDDEN,
+            "an admin's key does not revoke itself",
+            "Replace it with `runvoy keys rotate`, or revoke it with another key.",
+        )
+    if key.revoked_at is not None:
+        return answer(_shown(call.ports.records, key))
+    revoked = msgspec.structs.replace(key, revoked_at=call.ports.clock.now())
+    call.commit(store.put(current, revoked), call.audit("revoke-key", subject=key_id, message=f"of {key.user}"))
+    return answer(_shown(call.ports.records, revoked), audited=True)
+
+
+def _shown(records: Records, key: Key) -> KeyAnswer:
+    use = store.load(records, store.key_use_key(key.key_id), KeyUse).document
+    return claims.shown_key(key, use.used_at if use is not None else None)
+
+
+ROUTES: tuple[Route, ...] = (
+    route("GET", "/keys", Action.OWN_KEYS, list_keys, other=Action.READ_USERS),
+    route("POST", "/keys", Action.OWN_KEYS, create_key, single_use=True),
+    route("POST", "/keys/rotate", Action.ROTATE_KEY, rotate_key, single_use=True),
+    route("DELETE", "/keys/{key_id}", Action.ROTATE_KEY, revoke_key, other=Action.MANAGE_USERS, single_use=True),
+)

@@ -1,0 +1,173 @@
+"""The routes about users. Whoever changes one says which version of it they saw, so that of two at once one is told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runvoy_agent.core import access
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.model import Execution, Key, User
+from runvoy_agent.handlers import claims, kills, store
+from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Check
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import (
+    ChangeRole,
+    CreateClaim,
+    CreateUser,
+    KeyTerms,
+    RevokedAnswer,
+    RevokeUser,
+    Role,
+    UserAnswer,
+    UsersAnswer,
+    check_terms,
+    check_user_name,
+)
+
+
+def list_users(call: Call) -> Response:
+    found = store.of_kind(call.ports.records, store.KIND_USER, User)
+    return answer(UsersAnswer(users=tuple(_shown(user, version) for user, version in found)))
+
+
+def show_user(call: Call) -> Response:
+    current, user = _load(call)
+    return answer(_shown(user, current.version))
+
+
+def create_user(call: Call) -> Response:
+    """A new user, or a revoked one come back, and the claim token of their key. Keys of an earlier life stay worthless."""
+    asked = call.body(CreateUser)
+    check_user_name(asked.name)
+    current = store.load(call.ports.records, store.user_key(asked.name), User)
+    if current.document is not None and current.document.revoked_at is None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT,
+            f"the user {asked.name} exists",
+            f"For a further key: `runvoy keys create --user {asked.name}`. For another role: `runvoy users role`.",
+        )
+    now = call.ports.clock.now()
+    user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
+    if current.document is not None:
+        user = msgspec.structs.replace(user, created_at=current.document.created_at, keys_since=now)
+    ticket, write = claims.issue(call, user, KeyTerms())
+    call.commit(
+        store.put(current, user), write, call.audit("create-user", subject=user.name, message=f"as {user.role.value}")
+    )
+    return answer(ticket, audited=True)
+
+
+def change_role(call: Call) -> Response:
+    asked = call.body(ChangeRole)
+    current, user = _load(call)
+    _check_version(current, user, asked.version)
+    if user.revoked_at is not None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
+        )
+    if user.role is asked.role:
+        return answer(_shown(user, current.version))
+    checks = _other_admin(call, user) if user.role is Role.ADMIN else ()
+    changed = msgspec.structs.replace(user, role=asked.role)
+    message = f"from {user.role.value} to {asked.role.value}"
+    call.commit(store.put(current, changed), *checks, call.audit("change-role", subject=user.name, message=message))
+    return answer(_shown(changed, current.version + 1), audited=True)
+
+
+def revoke_user(call: Call) -> Response:
+    """From this commit on nothing of theirs is admitted or started. What runs goes on, unless it is to be stopped too."""
+    asked = call.body(RevokeUser)
+    current, user = _load(call)
+    if user.revoked_at is None:
+        _check_version(current, user, asked.version)
+        checks = _other_admin(call, user) if user.role is Role.ADMIN else ()
+        user = msgspec.structs.replace(user, revoked_at=call.ports.clock.now())
+        call.commit(store.put(current, user), *checks, call.audit("revoke-user", subject=user.name))
+        current = Loaded(current.key, user, current.version + 1)
+    killed = _kill_all(call, user.name) if asked.stop_all else ()
+    return answer(RevokedAnswer(user=_shown(user, current.version), killed=killed), audited=True)
+
+
+def create_claim(call: Call) -> Response:
+    """A claim token for a further key of a user, with terms the user cannot change."""
+    asked = call.body(CreateClaim)
+    check_terms(asked.terms)
+    current, user = _load(call)
+    if user.revoked_at is not None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
+        )
+    ticket, write = claims.issue(call, user, asked.terms)
+    call.commit(current.check, write, call.audit("create-claim", subject=user.name, message=asked.terms.name))
+    return answer(ticket, audited=True)
+
+
+def _load(call: Call) -> tuple[Loaded[User], User]:
+    name = call.groups["name"]
+    current = store.load(call.ports.records, store.user_key(name), User)
+    if current.document is None:
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
+    return current, current.document
+
+
+def _check_version(current: Loaded[User], user: User, seen: int) -> None:
+    if current.version != seen:
+        raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
+
+
+def _other_admin(call: Call, user: User) -> tuple[Check, ...]:
+    """That another admin with a good key is there, as checks for the commit: two admins who demote each other at once do
+    not both succeed. FORBIDDEN if there is none."""
+    records, now = call.ports.records, call.ports.clock.now()
+    for listed, _ in store.of_kind(records, store.KIND_USER, User):
+        if listed.name == user.name or listed.role is not Role.ADMIN or listed.revoked_at is not None:
+            continue
+        # Listings may be stale: what the commit is held to is read again.
+        other = store.load(records, store.user_key(listed.name), User)
+        for listed_key, _ in store.of_kind(records, store.keys_partition(listed.name), Key):
+            key = store.load(records, store.key_key(listed_key.key_id), Key)
+            try:
+                member = access.check_key(key.document, other.document, now)
+            except RunvoyError:
+                continue
+            if member.may(Action.MANAGE_USERS) and key.document is not None and key.document.expires_at is None:
+                return (other.check, key.check)
+    raise RunvoyError(
+        ErrorCode.FORBIDDEN,
+        f"{user.name} is the last admin with a key that does not expire, and stays one",
+        "Make another admin first, and have them claim a key.",
+    )
+
+
+def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
+    killed = []
+    for shard in range(store.SHARDS):
+        partition = store.shard_partition("", shard)
+        for record in store.partition_records(call.ports.records, store.INDEX_ACTIVE, partition):
+            execution = msgspec.json.decode(record.body, type=Execution)
+            if execution.owner == owner and kills.kill(call, execution.execution_id):
+                killed.append(execution.execution_id)
+    return tuple(killed)
+
+
+def _shown(user: User, version: int) -> UserAnswer:
+    return UserAnswer(
+        name=user.name,
+        role=user.role,
+        created_at=user.created_at,
+        version=version,
+        created_by=user.created_by,
+        revoked_at=user.revoked_at,
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    route("GET", "/users", Action.READ_USERS, list_users),
+    route("POST", "/users", Action.MANAGE_USERS, create_user, single_use=True),
+    route("GET", "/users/{name}", Action.READ_USERS, show_user),
+    route("POST", "/users/{name}/role", Action.MANAGE_USERS, change_role, single_use=True),
+    route("POST", "/users/{name}/revoke", Action.MANAGE_USERS, revoke_user, single_use=True),
+    route("POST", "/users/{name}/claims", Action.MANAGE_USERS, create_claim, single_use=True),
+)
