@@ -15,7 +15,7 @@ import msgspec
 
 from runvoy_cli.cache import Cache
 from runvoy_cli.transport import Answer, NoAnswer, Transport
-from runvoy_protocol import control, object_keys
+from runvoy_protocol import claims, control, members, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.status import ExecutionStatus
@@ -133,6 +133,20 @@ class Client:
         duration = ended - began
         return health, (health.time - (began + duration / 2)).total_seconds(), duration.total_seconds()
 
+    def claim(self, secret: bytes) -> members.ClaimAnswer:
+        """Register this client's own key with a claim token. Unsigned: the claim is signed by the very key. Repeating it
+        with the same key gives the same answer."""
+        sealed = claims.seal(self.target.deployment_id, secret, self.target.signing_key)
+        body = msgspec.json.encode(members.ClaimRequest(claim=sealed))
+        url = f"{self.target.endpoint}{control.API_PREFIX}/claim"
+        headers = {"Content-Type": "application/json"}
+        answer = self._persist(
+            lambda: self.transport.send("POST", url, headers=headers, body=body, timeout=self._read_seconds())
+        )
+        if not _is_success(answer):
+            raise self._error_of(answer)
+        return self.parse(answer.body, members.ClaimAnswer)
+
     def show(self, execution_id: str) -> control.ExecutionAnswer:
         """What the deployment knows of an execution now; of a waiting one, who stands before it too."""
         return self.ask(control.ExecutionAnswer, "GET", f"/executions/{execution_id}")
@@ -160,6 +174,11 @@ class Client:
     def twin(self, limit_seconds: float) -> Client:
         """A client of the same deployment for another thread, which starts nothing."""
         return Client(self.target, self._cache_of, Transport(), limit_seconds)
+
+    def with_key(self, signing_key: SigningKey) -> Client:
+        """A client of the same deployment with another key of the same user."""
+        target = self.target._replace(signing_key=signing_key)
+        return Client(target, self._cache_of, self.transport, self._limit_seconds)
 
     def upload(self, execution_id: str, sealed: bytes) -> None:
         """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""

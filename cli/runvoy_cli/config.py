@@ -53,7 +53,7 @@ def resolve(profile: str | None, warn: Say, environ: Mapping[str, str] = os.envi
     """
     path = home(environ) / CONFIG_NAME
     _refuse_empty(environ)
-    chosen = profile or environ.get(PROFILE_VARIABLE)
+    chosen = chosen_profile(profile, environ)
     from_environment = {name: environ[variable] for name, variable in VARIABLES.items() if variable in environ}
     if not path.exists():
         if not from_environment and chosen is None:
@@ -95,6 +95,22 @@ def _remote(from_file: Mapping[str, str], from_environment: Mapping[str, str], w
         web_url=values.get("web_url"),
         timeout_seconds=int(values["timeout"]) if "timeout" in values else None,
     )
+
+
+def key_is_of_environment(environ: Mapping[str, str] = os.environ) -> bool:
+    return VARIABLES["api_key"] in environ
+
+
+def chosen_profile(profile: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The profile that is used: the one asked for, else the environment's; None for the top level."""
+    return profile or environ.get(PROFILE_VARIABLE)
+
+
+def warn_of_variables(warn: Say, environ: Mapping[str, str] = os.environ) -> None:
+    """Tell which variables win over a config file that was just written."""
+    for variable in (*VARIABLES.values(), PROFILE_VARIABLE):
+        if variable in environ:
+            warn(f"{variable} is set in the environment and wins over what was written")
 
 
 def _origin(name: str, from_environment: Mapping[str, str], where: str) -> str:

@@ -191,9 +191,8 @@ class Embedded:
 
         Under start.lock, and each file by rename: a client killed in between leaves what the next one completes.
         """
-        api_key = self.folder / "api_key"
-        if not api_key.exists():
-            write_private(api_key, f"{SigningKey(os.urandom(SEED_BYTES)).to_api_key()}\n".encode())
+        if not (self.folder / "api_key").exists():
+            keep_api_key(self.home, SigningKey(os.urandom(SEED_BYTES)))
         first_key = self.folder / "first_key.pub"
         public_key = self._signing_key().public_key.hex()
         content = msgspec.json.encode({"public_key": public_key, "user": _user_name()})
@@ -265,6 +264,11 @@ class Embedded:
             file.seek(size)
             lines = file.read().decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-_LOG_LINES_SHOWN:]) or "  (it printed nothing)"
+
+
+def keep_api_key(home: Path, key: SigningKey) -> None:
+    """Make `key` the one that this machine's clients of the embedded stack use."""
+    write_private(home / "local" / "api_key", f"{key.to_api_key()}\n".encode())
 
 
 def _user_name() -> str:

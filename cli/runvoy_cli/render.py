@@ -72,6 +72,20 @@ def print_json(value: object) -> None:
     print_line(json_text(msgspec.json.encode(value)))
 
 
+def whole(value: object) -> object:
+    """A message with all of its fields, those at their default too: what `--json` promises."""
+    if isinstance(value, msgspec.Struct):
+        return whole_fields(value)
+    if isinstance(value, (tuple, list)):
+        return [whole(one) for one in value]
+    return value
+
+
+def whole_fields(message: msgspec.Struct) -> dict[str, object]:
+    """The same of one message, to add to."""
+    return {name: whole(getattr(message, name)) for name in message.__struct_fields__}
+
+
 def show_error(error: RunvoyError, as_json: bool, screen: Screen | None = None) -> None:
     """Tell of an error on stderr; `screen` if that may have live rows on it."""
     write = screen.write if screen is not None else write_stderr

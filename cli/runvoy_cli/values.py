@@ -15,6 +15,7 @@ from pathlib import Path
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 
 USER_ENV_PREFIX = "RUNVOY_USER_"
 
@@ -175,3 +176,12 @@ def chosen_id(text: str, signing_key: SigningKey) -> str:
     if not exact:
         raise UsageProblem("--id is empty", "Give it any text that names this one piece of work: --id deploy-42.")
     return signing_key.id_of(exact)
+
+
+def role(text: str) -> Role:
+    """A member's role."""
+    try:
+        return Role(text.strip().lower())
+    except ValueError as error:
+        known = ", ".join(role.value for role in Role)
+        raise UsageProblem(f"{text[:80]!r} is no role", f"A role is one of {known}.") from error

@@ -32,8 +32,9 @@ class Machine:
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("bufsize", 0)  # what readline() reads ahead would be lost to communicate()
         options.setdefault("stderr", subprocess.PIPE)
+        options.setdefault("stdin", subprocess.DEVNULL)
         env = {**self.env, **options.pop("env", {})}
-        return subprocess.Popen([str(RUNVOY), *args], env=env, stdin=subprocess.DEVNULL, **options)
+        return subprocess.Popen([str(RUNVOY), *args], env=env, **options)
 
     def __call__(self, *args: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run one command to its end."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runvoy_protocol import codec, control, envelope, logs, receipts, requests, run_objects, status
+from runvoy_protocol import claims, codec, control, envelope, logs, members, receipts, requests, run_objects, status
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.states import Reason, State
@@ -173,6 +173,32 @@ RESULT = run_objects.RunResult(
     lost_bytes=0,
 )
 ERROR = RunvoyError(ErrorCode.CLOCK_SKEW, "the clock is off", "Set it.", {"server_time": "2026-02-03T04:05:08Z"})
+LIMITS = members.KeyLimits(
+    images=("tools:1.2",),
+    locks=("prod/db",),
+    playbooks=(members.PlaybookPin(name="deploy", digest=OBJECT_SHA256, parameters=("VERSION",)),),
+    labels={"env": "prod"},
+)
+USER = members.UserAnswer(
+    name="ada@example.com",
+    role=members.Role.DEVELOPER,
+    created_at=at(6),
+    version=2,
+    created_by="root",
+    revoked_at=at(58),
+)
+MEMBER_KEY = members.KeyAnswer(
+    key_id=KEY.key_id,
+    user="ada@example.com",
+    created_at=at(6),
+    name="ci",
+    limits=LIMITS,
+    expires_at=at(59),
+    revoked_at=at(58),
+    last_used_at=at(7),
+)
+CLAIM = claims.seal(DEPLOYMENT, bytes(range(32)), KEY)
+TOKEN = claims.Token(bytes(range(32)), "https://runvoy.example.com", DEPLOYMENT)
 BODIES: dict[str, msgspec.Struct] = {
     "health": control.Health(
         status="ok", version="0.1.0", deployment_id=DEPLOYMENT, time=at(8), instance="019ab1c2d3e47f0089abcdef00000001"
@@ -203,6 +229,22 @@ BODIES: dict[str, msgspec.Struct] = {
         chunk_urls=("https://outbox.example.com/65", "https://outbox.example.com/66"),
     ),
     "outbox-grant-refused": control.OutboxGrant(state="refused", expires_at=at(59), receipt=REFUSED),
+    "ticket": members.ClaimTicket(
+        user="ada@example.com", role=members.Role.DEVELOPER, secret=bytes(range(32)), expires_at=at(59)
+    ),
+    "create-user": members.CreateUser(name="ada@example.com", role=members.Role.DEVELOPER),
+    "users": members.UsersAnswer(users=(USER,)),
+    "change-role": members.ChangeRole(role=members.Role.OPERATOR, version=2),
+    "revoke-user": members.RevokeUser(version=2, stop_all=True),
+    "revoked": members.RevokedAnswer(user=USER, killed=(ID,)),
+    "create-key": members.CreateKey(
+        claim=CLAIM, terms=members.KeyTerms(name="ci", lifetime_seconds=3600, limits=LIMITS)
+    ),
+    "create-claim": members.CreateClaim(terms=members.KeyTerms(name="laptop")),
+    "rotate-key": members.RotateKey(claim=CLAIM),
+    "claim-request": members.ClaimRequest(claim=CLAIM),
+    "claim-answer": members.ClaimAnswer(key=MEMBER_KEY, role=members.Role.DEVELOPER, deployment_id=DEPLOYMENT),
+    "keys": members.KeysAnswer(keys=(MEMBER_KEY,)),
     "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
     "executions-page": control.ExecutionsPage(executions=(ENDED, WAITING), after=ID),
 }
@@ -222,6 +264,10 @@ def read_request_envelope(raw: bytes) -> requests.RunRequest:
 def read_authorization(raw: bytes) -> control.ControlCall:
     parsed = control.parse_authorization(raw.decode())
     return control.decode_call(envelope.verified_payload(parsed, KEY.key_id, KEY.public_key))
+
+
+def read_token(raw: bytes) -> claims.Token:
+    return claims.parse_token(raw.decode())
 
 
 def read_started(raw: bytes) -> run_objects.RunStarted:
@@ -244,6 +290,7 @@ def derived() -> dict[str, str]:
         "api_key": KEY.to_api_key(),
         "key_id": KEY.key_id,
         "public_key": KEY.public_key.hex(),
+        "playbook_digest": requests.playbook_digest(FULL, ("A",)),
         "request_content_digest": requests.content_digest(FULL).hex(),
         "id_of_text_deploy-42": KEY.id_of("deploy-42"),
         "execution_key": EXECUTION_KEY.hex(),
@@ -269,6 +316,14 @@ def messages() -> list[Golden]:
             CALL,
             "the Authorization header of a control call",
         ),
+        Golden(
+            "claim.envelope",
+            CLAIM,
+            partial(claims.open_sealed, deployment_id=DEPLOYMENT),
+            claims.Claim(1, DEPLOYMENT, bytes(range(32)), KEY.public_key),
+            "a claim, signed by the key that it registers",
+        ),
+        Golden("claim-token.txt", TOKEN.to_text().encode(), read_token, TOKEN, "a claim token"),
         Golden("receipt-accepted.json", receipts.encode(ACCEPTED), receipts.decode, ACCEPTED, "an accepted receipt"),
         Golden("receipt-refused.json", receipts.encode(REFUSED), receipts.decode, REFUSED, "a refused receipt"),
         Golden(

@@ -56,7 +56,7 @@ def configure(
 
     with told_about(path.parent):
         config_file.save(path, settings.profile, changed)
-    _warn_of_variables(console)
+    config.warn_of_variables(console.warn)
     if settings.json:
         print_json({"config": str(path), "profile": settings.profile, "deployment_id": deployment_id, "whoami": who})
         return
@@ -101,11 +101,3 @@ def _whoami(target: Target, transport: Transport, settings: Settings) -> control
     limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
     client = Client(target, lambda of: Cache(home, of.endpoint, of.signing_key.key_id), transport, limit)
     return client.ask(control.Whoami, "GET", "/whoami")
-
-
-def _warn_of_variables(console: Console) -> None:
-    import os
-
-    for variable in (*config.VARIABLES.values(), config.PROFILE_VARIABLE):
-        if variable in os.environ:
-            console.warn(f"{variable} is set in the environment and wins over what was written")

@@ -12,7 +12,7 @@ import typer
 
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import age, columns, facts, print_json, print_line
+from runvoy_cli.render import age, columns, facts, print_json, print_line, whole, whole_fields
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import execution_id
@@ -35,7 +35,7 @@ def list_locks(context: typer.Context) -> None:
     session = open_session(context.obj)
     found = session.client.ask(LocksAnswer, "GET", "/locks").locks
     if context.obj.json:
-        print_json([_as_json(lock) for lock in found])
+        print_json(whole(found))
         return
     if not found:
         session.console.remark("no lock is held")
@@ -52,7 +52,7 @@ def show(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NA
     session = open_session(context.obj)
     lock = _ask(session, name)
     if context.obj.json:
-        print_json(_as_json(lock))
+        print_json(whole(lock))
         return
     now = session.client.now()
     holder = lock.queue[0].execution_id if lock.queue else "nobody"
@@ -112,7 +112,7 @@ def release(
 
 def _tell_released(after: LockAnswer, head: LockEntry, as_json: bool) -> None:
     if as_json:
-        print_json({**_as_json(after), "released": head.execution_id})
+        print_json({**whole_fields(after), "released": head.execution_id})
         return
     heir = f"{after.queue[0].execution_id} is at its head now" if after.queue else "nobody waits for it"
     print_line(one_line(f"released {after.name} from {head.execution_id}; {heir}"))
@@ -135,19 +135,3 @@ def _queue_row(entry: LockEntry, now: datetime) -> tuple[str, ...]:
     held = age(entry.granted_at, now) if entry.granted_at else ""
     waited = age(entry.admitted_at, entry.granted_at or now)
     return (str(entry.position), entry.execution_id, entry.state.value, waited, held, entry.owner)
-
-
-def _as_json(lock: LockAnswer) -> dict[str, object]:
-    """A lock with all its fields, those that are empty too."""
-    return {"name": lock.name, "fence": lock.fence, "length": lock.length, "queue": [_entry(one) for one in lock.queue]}
-
-
-def _entry(entry: LockEntry) -> dict[str, object]:
-    return {
-        "execution_id": entry.execution_id,
-        "position": entry.position,
-        "owner": entry.owner,
-        "state": entry.state.value,
-        "admitted_at": entry.admitted_at,
-        "granted_at": entry.granted_at,
-    }

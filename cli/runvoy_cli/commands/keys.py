@@ -1,0 +1,194 @@
+"""`runvoy keys`: a member's keys, and keys for machines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from runvoy_cli import config, new_keys, values
+from runvoy_cli.commands.users import key_row
+from runvoy_cli.files import told_about
+from runvoy_cli.member_words import limits_text, until
+from runvoy_cli.options import Settings, new_app
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.render import columns, print_json, print_line, whole
+from runvoy_cli.session import Session, open_session
+from runvoy_cli.tokens import hand_out
+from runvoy_protocol import claims
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import (
+    ClaimAnswer,
+    ClaimTicket,
+    CreateClaim,
+    CreateKey,
+    KeyAnswer,
+    KeyLimits,
+    KeysAnswer,
+    KeyTerms,
+    RotateKey,
+    check_terms,
+)
+
+_HEADER = ("KEY", "STATE", "LAST USED", "EXPIRES", "NAME")
+app = new_app()
+
+
+@app.callback(epilog="Example: runvoy keys create --name ci --expires 90d --only-lock prod-db")
+def keys() -> None:
+    """Keys: yours, and those you make for machines. A key may be narrower than you, and may expire."""
+
+
+@app.command(name="list", epilog="Example: runvoy keys list")
+def list_keys(
+    context: typer.Context,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", help="Another user's (operators and admins).", show_default=False)
+    ] = None,
+) -> None:
+    """List your keys, oldest first, revoked ones included."""
+    session = open_session(context.obj)
+    query = {"user": user} if user is not None else None
+    found = session.client.ask(KeysAnswer, "GET", "/keys", query=query).keys
+    if context.obj.json:
+        print_json(whole(found))
+        return
+    now = session.client.now()
+    for line in columns(_HEADER, [key_row(key, now) for key in found]):
+        print_line(line)
+
+
+@app.command(epilog="Example: runvoy keys create --name ci --expires 90d --only-image terraform --only-label env=prod")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(metavar="TEXT", help="What to know it by.", show_default=False)] = "",
+    expires: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="How long it lives, e.g. 90d.  [default: for ever]")
+    ] = None,
+    only_image: Annotated[
+        list[str] | None, typer.Option(metavar="IMAGE", help="It may use only this image (repeatable).")
+    ] = None,
+    only_lock: Annotated[
+        list[str] | None, typer.Option(metavar="LOCK", help="It may take only this lock (repeatable).")
+    ] = None,
+    only_label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What it runs must carry this label (repeatable).")
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="USER", help="A key for this user: prints a claim token (admins).", show_default=False),
+    ] = None,
+) -> None:
+    """Make a further key of yours and print it, once: for a CI system, say, as RUNVOY_API_KEY.
+
+    A key with limits can run what they allow, read and kill what it ran itself, and nothing else, whatever you may do.
+    With --user a claim token is printed, for that user makes the key on their own machine.
+    """
+    limits = KeyLimits(
+        images=tuple(only_image) if only_image else None,
+        locks=tuple(only_lock) if only_lock else None,
+        labels=values.pairs("--only-label", only_label) if only_label else None,
+    )
+    lifetime = values.duration(expires) if expires is not None else None
+    terms = KeyTerms(name=name, lifetime_seconds=lifetime, limits=None if limits == KeyLimits() else limits)
+    check_terms(terms)
+    session = open_session(context.obj)
+    if user is not None:
+        body = msgspec.json.encode(CreateClaim(terms=terms))
+        path = f"/users/{quote(user, safe='')}/claims"
+        hand_out(session, session.client.ask(ClaimTicket, "POST", path, body), context.obj.json)
+        return
+    key = new_keys.make()
+    body = msgspec.json.encode(CreateKey(claim=_claim(session, key), terms=terms))
+    answer = session.client.ask(ClaimAnswer, "POST", "/keys", body)
+    if context.obj.json:
+        print_json({"api_key": key.to_api_key(), "key": whole(answer.key)})
+        return
+    print_line(key.to_api_key())
+    target = session.client.target
+    _tell_of(session, answer.key)
+    session.console.say(
+        f"it is shown this once; use it with RUNVOY_ENDPOINT={target.endpoint} RUNVOY_DEPLOYMENT={target.deployment_id}"
+    )
+
+
+@app.command(epilog="Example: runvoy keys rotate")
+def rotate(context: typer.Context) -> None:
+    """Replace the key that this configuration uses by a new one, with the same name, limits and lifetime, and revoke the
+    old one.
+
+    Whatever cuts this off, one of the two works: run it again. A key from RUNVOY_API_KEY is not replaced, for nobody would
+    learn the new one: make one with `runvoy keys create` instead.
+    """
+    settings: Settings = context.obj
+    session = open_session(settings)
+    if config.key_is_of_environment():
+        raise UsageProblem(
+            "the key comes from RUNVOY_API_KEY, where a new one cannot be written",
+            "Make a new one with `runvoy keys create`, put it there, then `runvoy keys revoke` the old one.",
+        )
+    home, client = config.home(), session.client
+    old_id = client.key_id
+    replaced_id = new_keys.unfinished_purpose(home, client.target.signing_key)
+    if replaced_id is not None:
+        # An earlier rotation was cut off after the new key had taken its place.
+        client.ask(KeyAnswer, "DELETE", f"/keys/{replaced_id}")
+        new_keys.forget(home, replaced_id)
+    with new_keys.pending(home, old_id) as key:
+        body = msgspec.json.encode(RotateKey(claim=_claim(session, key)))
+        answer = client.ask(ClaimAnswer, "POST", "/keys/rotate", body)
+        _keep(session, settings.profile, key)
+        revoked = client.with_key(key).ask(KeyAnswer, "DELETE", f"/keys/{old_id}")
+    if settings.json:
+        print_json({"key": whole(answer.key), "replaced": whole(revoked)})
+        return
+    print_line(key.key_id)
+    _tell_of(session, answer.key)
+    session.console.say(f"the old key {old_id} is revoked")
+
+
+@app.command(epilog="Example: runvoy keys revoke abcdefghijklmnopqrstuvwxyz234567")
+def revoke(
+    context: typer.Context,
+    key_ids: Annotated[
+        list[str], typer.Argument(metavar="KEY…", help="Ids of keys, as `runvoy keys list` shows them.")
+    ],
+) -> None:
+    """Revoke keys: from now on nothing signed by them is accepted, and nothing of theirs that waits is started."""
+    session = open_session(context.obj)
+    for key_id in key_ids:
+        answer = session.client.ask(KeyAnswer, "DELETE", f"/keys/{quote(key_id, safe='')}")
+        if context.obj.json:
+            print_json(whole(answer))
+        else:
+            print_line(f"{answer.key_id} of {answer.user} is revoked")
+
+
+def _claim(session: Session, key: SigningKey) -> bytes:
+    return claims.seal(session.client.target.deployment_id, b"", key)
+
+
+def _keep(session: Session, profile: str | None, key: SigningKey) -> None:
+    """Put the new key where the old one is: in the config file, or where the embedded stack's clients find theirs."""
+    home = config.home()
+    with told_about(home):
+        if session.is_embedded:
+            from runvoy_cli.embedded import keep_api_key
+
+            keep_api_key(home, key)
+            return
+        from runvoy_cli import config_file
+
+        config_file.save(home / config.CONFIG_NAME, config.chosen_profile(profile), {"api_key": key.to_api_key()})
+
+
+def _tell_of(session: Session, key: KeyAnswer) -> None:
+    limits = limits_text(key.limits)
+    session.console.say(
+        f"key {key.key_id} of {key.user}"
+        + (f" ({key.name})" if key.name else "")
+        + f", expires {until(key.expires_at)}"
+        + (f", limited to {limits}" if limits else "")
+    )

@@ -1,0 +1,34 @@
+"""What users, keys and their limits are called when people are told of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from runvoy_cli.render import moment
+from runvoy_protocol.members import KeyAnswer, KeyLimits
+
+
+def limits_text(limits: KeyLimits | None) -> str:
+    """A key's limits in one line; empty for a key without any."""
+    if limits is None:
+        return ""
+    parts = []
+    for what, names in (("images", limits.images), ("locks", limits.locks)):
+        if names is not None:
+            parts.append(f"{what} {', '.join(names)}")
+    if limits.playbooks is not None:
+        parts.append(f"playbooks {', '.join(pin.name for pin in limits.playbooks)}")
+    if limits.labels is not None:
+        parts.append(f"labels {', '.join(f'{name}={value}' for name, value in limits.labels.items())}")
+    return "; ".join(parts)
+
+
+def key_state(key: KeyAnswer, now: datetime) -> str:
+    """`good`, `revoked` or `expired`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "good"
+
+
+def until(at: datetime | None) -> str:
+    return moment(at) if at is not None else "never"

@@ -1,0 +1,199 @@
+"""A team on one stack, as its members see it: claiming, keys, roles, revocation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.conftest import Machine
+
+pytestmark = pytest.mark.xdist_group("members")
+
+
+class Team:
+    """The admin's machine, which is the stack's, and the members' homes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.admin = Machine(folder / "admin")
+        self.admin.ok("local", "up")
+
+    def home(self, name: str) -> Machine:
+        return Machine(self.folder / name)
+
+    def token(self, user: str, role: str = "developer") -> str:
+        return self.admin.ok("users", "create", user, "--role", role).strip()
+
+    def member(self, user: str, role: str = "developer") -> Machine:
+        made = self.home(user)
+        made.ok("claim", self.token(user, role))
+        return made
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    made = Team(tmp_path_factory.mktemp("team"))
+    yield made
+    made.admin.end()
+
+
+def code_of(done: Any) -> str:
+    text: str = done.stderr.decode()
+    return text[text.rindex("(") + 1 : text.rindex(")")]
+
+
+def test_a_member_claims_a_key_and_runs(team: Team) -> None:
+    bob = team.home("bob")
+    token = team.token("Bob@Example.com")
+    told = json.loads(bob.ok("claim", token, "--json"))
+    assert (told["key"]["user"], told["role"]) == ("bob@example.com", "developer")
+    assert json.loads(bob.ok("whoami", "--json"))["user"] == "bob@example.com"
+    assert (bob.home / "config.yaml").stat().st_mode & 0o777 == 0o600
+    assert bob.ok("run", "echo hello") == "hello\n"
+    assert list((bob.home / "pending_keys").iterdir()) == []
+    execution = json.loads(bob.ok("list", "--json"))[0]
+    assert execution["owner"] == "bob@example.com"
+    # The key itself is on this machine alone: neither the stack nor its admin ever had it.
+    secret = next(line for line in (bob.home / "config.yaml").read_text().splitlines() if "api_key" in line).split()[1]
+    for path in team.admin.home.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+            assert token.encode() not in path.read_bytes(), path
+
+
+def test_a_token_works_once_and_its_refusal_says_nothing(team: Team) -> None:
+    token = team.token("once@example.com")
+    team.home("first").ok("claim", token)
+    used = team.home("second")("claim", token)
+    assert used.returncode == 1
+    assert code_of(used) == "NOT_FOUND"
+    assert not (team.home("second").home / "config.yaml").exists()
+    assert code_of(team.home("third")("claim", f"{token}x")) == "INVALID_REQUEST"
+    assert code_of(team.home("third")("claim", "rvk1_x")) == "INVALID_REQUEST"
+
+
+def test_a_claim_never_overwrites_a_key(team: Team) -> None:
+    home = team.home("careful")
+    home.ok("claim", team.token("careful@example.com"))
+    before = (home.home / "config.yaml").read_text()
+    token = team.token("careful2@example.com")
+    refused = home("claim", token)
+    assert refused.returncode == 2
+    assert "--profile" in refused.stderr.decode()
+    assert (home.home / "config.yaml").read_text() == before
+    home.ok("claim", token, "--profile", "two")
+    assert json.loads(home.ok("whoami", "--json", "--profile", "two"))["user"] == "careful2@example.com"
+    assert json.loads(home.ok("whoami", "--json"))["user"] == "careful@example.com"
+    home.ok("claim", team.token("careful3@example.com"), "--replace")
+    assert json.loads(home.ok("whoami", "--json"))["user"] == "careful3@example.com"
+
+
+def test_a_token_on_stdin_leaves_no_trace_in_the_process_list(team: Team) -> None:
+    home = team.home("piped")
+    token_file = team.folder / "token"
+    token_file.write_text(team.token("piped@example.com"))
+    with token_file.open("rb") as stdin:
+        process = home.popen("claim", "-", stdin=stdin)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+
+
+def test_a_rotated_key_replaces_the_old_one(team: Team) -> None:
+    eve = team.member("eve@example.com")
+    old = json.loads(eve.ok("whoami", "--json"))["key_id"]
+    copy = team.folder / "eve-old"
+    shutil.copytree(eve.home, copy)
+    new = eve.ok("keys", "rotate").strip()
+    assert json.loads(eve.ok("whoami", "--json"))["key_id"] == new != old
+    assert code_of(Machine(copy)("whoami")) == "KEY_REVOKED"
+    keys = {key["key_id"]: key for key in json.loads(eve.ok("keys", "list", "--json"))}
+    assert keys[old]["revoked_at"]
+    assert keys[new]["revoked_at"] is None
+    assert eve.ok("run", "echo still here") == "still here\n"
+
+
+def test_the_stack_s_own_key_can_be_rotated_too(team: Team) -> None:
+    new = team.admin.ok("keys", "rotate").strip()
+    team.admin.ok("local", "down")
+    assert json.loads(team.admin.ok("whoami", "--json"))["key_id"] == new
+    assert json.loads(team.admin.ok("whoami", "--json"))["role"] == "admin"
+
+
+def test_a_key_for_ci_does_what_it_is_limited_to(team: Team) -> None:
+    dan = team.member("dan@example.com", "operator")
+    other = dan.ok("submit", "--label", "env=prod", "echo mine").strip()
+    made = json.loads(
+        dan.ok(
+            "keys",
+            "create",
+            "--name",
+            "ci",
+            "--expires",
+            "90d",
+            "--only-label",
+            "env=prod",
+            "--only-lock",
+            "db",
+            "--json",
+        )
+    )
+    endpoint = team.admin.endpoint()
+    ci = team.home("ci")
+    ci.env |= {
+        "RUNVOY_ENDPOINT": f"http://127.0.0.1:{endpoint['port']}",
+        "RUNVOY_DEPLOYMENT": endpoint["deployment_id"],
+        "RUNVOY_API_KEY": made["api_key"],
+    }
+    shown = json.loads(ci.ok("whoami", "--json"))
+    assert shown["limits"] == {"locks": ["db"], "labels": {"env": "prod"}}
+    assert shown["key_expires_at"]
+    refused = ci("run", "--lock", "other", "echo no")
+    assert refused.returncode == 121
+    assert b"env=prod" in refused.stderr
+    assert b"db" in refused.stderr
+    assert ci.ok("run", "--lock", "db", "--label", "env=prod", "echo yes") == "yes\n"
+    assert len(json.loads(ci.ok("list", "--json"))) == 1
+    assert code_of(ci("status", other)) == "NOT_FOUND"
+    for forbidden in (("users", "list"), ("keys", "list"), ("keys", "create"), ("locks", "list")):
+        assert code_of(ci(*forbidden)) == "FORBIDDEN", forbidden
+    assert ci("keys", "rotate").returncode == 2
+
+
+def test_roles_and_the_last_admin(team: Team) -> None:
+    admin = json.loads(team.admin.ok("whoami", "--json"))["user"]
+    for refused in (("users", "role", admin, "viewer"), ("users", "revoke", admin, "--yes")):
+        done = team.admin(*refused)
+        assert code_of(done) == "FORBIDDEN"
+        assert "last admin" in done.stderr.decode()
+    vic = team.member("vic@example.com", "viewer")
+    assert vic("run", "echo no").returncode == 121
+    team.admin.ok("users", "role", "vic@example.com", "developer")
+    assert vic.ok("run", "echo yes") == "yes\n"
+    assert code_of(team.admin("users", "show", "nobody@example.com")) == "NOT_FOUND"
+    assert team.admin("users", "create", "x@example.com", "--role", "king").returncode == 2
+    assert code_of(team.admin("users", "create", "not a name", "--role", "viewer")) == "INVALID_REQUEST"
+    assert code_of(team.admin("users", "create", "vic@example.com", "--role", "viewer")) == "CONFLICT"
+
+
+def test_a_revoked_user_s_work_stops_and_their_old_keys_stay_worthless(team: Team) -> None:
+    mia = team.member("mia@example.com")
+    running = mia.ok("submit", "--lock", "mia", "sleep 100").strip()
+    waiting = mia.ok("submit", "--lock", "mia", "echo never").strip()
+    team.admin.wait_until(lambda: team.admin.status(running)["state"] == "RUNNING")
+    assert team.admin("users", "revoke", "mia@example.com").returncode == 2  # nobody to ask
+    told = json.loads(team.admin.ok("users", "revoke", "mia@example.com", "--yes", "--json"))
+    assert told["killed"] == []
+    assert code_of(mia("run", "echo no")) == "KEY_REVOKED"
+    assert team.admin.status(running)["state"] == "RUNNING"
+    again = json.loads(team.admin.ok("users", "revoke", "mia@example.com", "--yes", "--stop-all", "--json"))
+    assert sorted(again["killed"]) == sorted([running, waiting])
+    assert team.admin("wait", running, waiting).returncode == 123
+    assert team.admin.status(waiting).get("started_at") is None
+    back = team.token("mia@example.com")
+    assert code_of(mia("whoami")) == "KEY_REVOKED"
+    mia.ok("claim", back, "--replace")
+    assert mia.ok("run", "echo back") == "back\n"

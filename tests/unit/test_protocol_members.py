@@ -1,0 +1,65 @@
+"""Names of users, and the terms of keys."""
+
+import pytest
+
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import KeyLimits, KeyTerms, PlaybookPin, check_terms, check_user_name
+
+DIGEST = "0" * 64
+
+
+@pytest.mark.parametrize("name", ["ada@example.com", "a", "ci-deploy", "a.b+c_d@x-y.example", "0@0", "a" * 128])
+def test_names_of_users(name):
+    check_user_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "Ada@example.com", "a b", "a@", "@b", "a@b@c", "a/b", "a#b", "ä", "-a", "a@b.", "a\n", "a" * 129, "a@-b"],
+)
+def test_what_is_no_name_of_a_user(name):
+    with pytest.raises(RunvoyError) as caught:
+        check_user_name(name)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        KeyTerms(),
+        KeyTerms(name="CI of team ä", lifetime_seconds=60),
+        KeyTerms(lifetime_seconds=3650 * 86400, limits=KeyLimits(images=("docker.io/a/b:1",))),
+        KeyTerms(limits=KeyLimits(locks=("prod/db",), labels={"env": ""})),
+        KeyTerms(limits=KeyLimits(playbooks=(PlaybookPin(name="deploy", digest=DIGEST, parameters=("X",)),))),
+    ],
+)
+def test_terms_a_key_can_have(terms):
+    check_terms(terms)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        KeyTerms(name="x" * 129),
+        KeyTerms(name="a\nb"),
+        KeyTerms(lifetime_seconds=59),
+        KeyTerms(lifetime_seconds=0),
+        KeyTerms(lifetime_seconds=-(10**18)),
+        KeyTerms(lifetime_seconds=10**18),
+        KeyTerms(limits=KeyLimits()),
+        KeyTerms(limits=KeyLimits(images=())),
+        KeyTerms(limits=KeyLimits(images=("",))),
+        KeyTerms(limits=KeyLimits(images=("a", "a"))),
+        KeyTerms(limits=KeyLimits(locks=("a b",))),
+        KeyTerms(limits=KeyLimits(locks=tuple(f"l{n}" for n in range(65)))),
+        KeyTerms(limits=KeyLimits(playbooks=())),
+        KeyTerms(limits=KeyLimits(playbooks=(PlaybookPin(name="deploy", digest="x"),))),
+        KeyTerms(limits=KeyLimits(labels={})),
+        KeyTerms(limits=KeyLimits(labels={"a b": "c"})),
+        KeyTerms(limits=KeyLimits(labels={"a": "\0"})),
+    ],
+)
+def test_terms_no_key_can_have(terms):
+    with pytest.raises(RunvoyError) as caught:
+        check_terms(terms)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
