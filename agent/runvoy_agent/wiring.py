@@ -45,6 +45,7 @@ from runvoy_protocol.members import Role
 log = logging.getLogger("runvoy.wiring")
 
 EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
+CONTAINERS_ONLY = Capabilities(default_isolation="container", isolations=frozenset())
 _STOP_SECONDS = 10.0
 # Above what a handler can take. A stack that dies gives everything back at once, so nothing waits for this to pass.
 _VISIBILITY_SECONDS = 300.0
@@ -59,6 +60,7 @@ class EmbeddedServices:
         self._home = home
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
+        self._capabilities = EMBEDDED if home.settings().host_processes else CONTAINERS_ONLY
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
@@ -91,7 +93,7 @@ class EmbeddedServices:
             version=installed_version("runvoy"),
             created_at=identity.created_at,
             secret=secret,
-            capabilities=EMBEDDED,
+            capabilities=self._capabilities,
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
         )
@@ -159,8 +161,8 @@ class EmbeddedServices:
     def _look_for_containers(self) -> Capabilities:
         found = self._engines.find()
         if found.path is None:
-            return EMBEDDED._replace(no_containers=found.why)
-        return EMBEDDED._replace(isolations=EMBEDDED.isolations | {"container"})
+            return self._capabilities._replace(no_containers=found.why)
+        return self._capabilities._replace(isolations=self._capabilities.isolations | {"container"})
 
     def _forget_claims(self) -> None:
         """Drop the claims that were left of runs that are over; no start is under way yet."""
@@ -250,6 +252,7 @@ class EmbeddedServices:
             "instance": self.endpoint.instance,
             "deployment_id": self.endpoint.deployment_id,
             "data_directory": str(self._home.folder),
+            "host_processes": "process" in self._capabilities.isolations,
             "counts": dict(states),
             "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
         }

@@ -163,3 +163,19 @@ def test_local_status_tells_where_and_how_much(machine: Machine) -> None:
     assert shown["data_directory"] == str(machine.home / "local")
     assert shown["counts"] == {"SUCCEEDED": 1, "FAILED": 1}
     assert shown["version"]
+
+
+def test_containers_only_is_remembered_and_refuses_host_processes(machine: Machine) -> None:
+    machine.ok("local", "up", "--containers-only")
+    assert json.loads(machine.ok("local", "status", "--json"))["host_processes"] is False
+    for options in ((), ("--isolation", "process")):
+        refused = machine("run", *options, "echo no")
+        assert refused.returncode in (121, 125), refused
+        assert b"container" in refused.stderr
+        assert refused.stdout == b""
+    assert machine("local", "up", "--host-processes").returncode == 2
+    machine.ok("local", "down")
+    assert b"container" in machine("run", "echo no").stderr
+    machine.ok("local", "down")
+    machine.ok("local", "up", "--host-processes")
+    assert machine.ok("run", "echo yes") == "yes\n"

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from runvoy_agent.core.admission import Capabilities, asks_for_container, resolve_isolation
+from runvoy_agent.core.admission import Capabilities, resolve_isolation, wanted_isolation
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.local.engines import Engines, Found, probe_engine, probe_image, probe_program
 from runvoy_agent.runner import engine
@@ -284,7 +284,7 @@ def test_engines_are_looked_for_only_when_asked_for(make_container_request) -> N
     assert deployment.capabilities_for(make_container_request(image="a", isolation="process")) == plain
     assert looks == []
     wanted = make_container_request(image="a")
-    assert asks_for_container(wanted)
+    assert wanted_isolation(wanted, plain) == "container"
     assert resolve_isolation(wanted, deployment.capabilities_for(wanted)) == "container"
 
 

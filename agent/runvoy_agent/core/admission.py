@@ -153,9 +153,9 @@ def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts:
     )
 
 
-def asks_for_container(request: RunRequest) -> bool:
-    """Whether the request itself wants a container, whatever the deployment's default is."""
-    return (request.isolation or ("container" if request.image else "")) == "container"
+def wanted_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
+    """What the request asks for, or where it leaves that open, the deployment's default."""
+    return request.isolation or ("container" if request.image else capabilities.default_isolation)
 
 
 def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
@@ -166,14 +166,16 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolat
         raise RunvoyError(
             ErrorCode.UNAVAILABLE, "this deployment cannot clone git repositories yet", "Clone it in the command."
         )
-    wanted = request.isolation or ("container" if request.image else capabilities.default_isolation)
+    wanted = wanted_isolation(request, capabilities)
     if wanted not in capabilities.isolations:
         if wanted == "container":
             why = f": {capabilities.no_containers}" if capabilities.no_containers else ""
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
                 f"this deployment cannot run containers, which an image or --isolation container asks for{why}",
-                "Add --isolation process to run it on the machine itself instead, without the image.",
+                "Add --isolation process to run it on the machine itself instead, without the image."
+                if "process" in capabilities.isolations
+                else "",
             )
         raise RunvoyError(
             ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave --isolation process out."

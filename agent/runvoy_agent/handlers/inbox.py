@@ -48,7 +48,9 @@ class Deployment(NamedTuple):
 
     def capabilities_for(self, request: RunRequest) -> Capabilities:
         look = self.look_for_containers
-        return self.capabilities if look is None or not admission.asks_for_container(request) else look()
+        if look is None or admission.wanted_isolation(request, self.capabilities) == "process":
+            return self.capabilities
+        return look()
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:

@@ -45,6 +45,12 @@ class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
     user: str
 
 
+class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only."""
+
+    host_processes: bool = True
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """endpoint.json: where the stack listens. `instance` is new at each start."""
 
@@ -129,6 +135,13 @@ class Home(NamedTuple):
         if len(secret) != 32:
             raise DamagedHome(f"{path} is damaged: it should hold 32 bytes, not {len(secret)}")
         return secret
+
+    def settings(self) -> StackSettings:
+        """What the stack is to be; the defaults where its owner never said."""
+        try:
+            return _decode(self.folder / "settings.json", StackSettings)
+        except FileNotFoundError:
+            return StackSettings()
 
     def first_key(self) -> tuple[bytes, str] | None:
         """The first client's public key and user; None if no client left one."""

@@ -17,7 +17,7 @@ from runvoy_cli import config
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client, Target
 from runvoy_cli.embedded import Embedded, Endpoint
-from runvoy_cli.files import told_about
+from runvoy_cli.files import private_folder, told_about, write_private
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import Console, facts, print_json, print_line
@@ -39,12 +39,47 @@ def local() -> None:
     """
 
 
-@app.command(epilog="Example: runvoy local up")
-def up(context: typer.Context) -> None:
-    """Start the stack, if it does not run."""
+@app.command(epilog="Example: runvoy local up --containers-only")
+def up(
+    context: typer.Context,
+    containers_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--containers-only/--host-processes",
+            help="Whether commands run in containers only, from now on; as it was, if neither is given.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Start the stack, if it does not run.
+
+    With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
+    what the stack's user can, its keys included. It is remembered, and can be changed while the stack is down.
+    """
     stack = _stack(context.obj)
+    if containers_only is not None:
+        with told_about(stack.home):
+            _remember(stack, not containers_only)
     stack.ensure()
     _show(_facts_of(stack, context.obj), context.obj)
+
+
+def _remember(stack: Embedded, host_processes: bool) -> None:
+    path = stack.folder / "settings.json"
+    wanted = msgspec.json.encode({"host_processes": host_processes})
+    try:
+        known = path.read_bytes()
+    except FileNotFoundError:
+        known = msgspec.json.encode({"host_processes": True})
+    if known == wanted:
+        return
+    private_folder(stack.folder)
+    with stack.start_lock():
+        if stack.is_held():
+            raise UsageProblem(
+                "the stack runs, and learns this only at its start", "First stop it: `runvoy local down`."
+            )
+        write_private(path, wanted)
 
 
 @app.command(epilog="Example: runvoy local down")

@@ -59,7 +59,7 @@ def create(
     if session.is_embedded:
         session.console.remark(
             "commands of every member run on this machine, as the user the stack runs as, and can read what that user "
-            "can, this stack's keys included; --image keeps them apart"
+            "can, this stack's keys included; `runvoy local up --containers-only` prevents that"
         )
     hand_out(session, ticket, context.obj.json)
 
