@@ -58,7 +58,7 @@ class Step(NamedTuple):
 class Faults:
     """Where invocations die. A point is tried eagerly until it was crashed at, before and after, and rarely from then on:
     so each run crashes at most of the places that it comes to, however rarely it comes there. `hunted` places are
-    crashed at as soon as they are reached."""
+    crashed at as soon as they are reached, and what is hunted after its effect does not die before it."""
 
     def __init__(
         self, rng: random.Random, *, base: float, unavailable: float, hunted: Set[tuple[Point, When]] = frozenset()
@@ -78,6 +78,12 @@ class Faults:
         if when is When.BEFORE:
             self.seen[point] = self.seen.get(point, 0) + 1
         drawn = self._rng.random()
+        if (
+            when is When.BEFORE
+            and (point, When.AFTER) in self._hunted - self.crashed
+            and (point, when) not in self._hunted
+        ):
+            return None
         if (point, when) in self.crashed:
             limit = self._base
         else:
