@@ -209,6 +209,7 @@ class Launch(NamedTuple):
     """All that starts one attempt. Fixed before the first try: the same attempt is never launched with other values.
 
     `payload` is what the runner receives (see docs/protocol.md); it may hold secrets and is never kept in a record.
+    `platform` is an image's, such as linux/arm64; None is the launcher's own. `task_role` is what the command may act as.
     """
 
     execution_id: str
@@ -218,6 +219,8 @@ class Launch(NamedTuple):
     cpu: int | None
     memory_mib: int | None
     payload: bytes
+    platform: str | None = None
+    task_role: str | None = None
 
 
 class Launched(NamedTuple):

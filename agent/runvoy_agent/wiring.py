@@ -44,8 +44,8 @@ from runvoy_protocol.members import Role
 
 log = logging.getLogger("runvoy.wiring")
 
-EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
-CONTAINERS_ONLY = Capabilities(default_isolation="container", isolations=frozenset())
+EMBEDDED = Capabilities(default_isolation="process", isolations=frozenset({"process"}), any_image=True)
+CONTAINERS_ONLY = Capabilities(default_isolation="container", isolations=frozenset(), any_image=True)
 _STOP_SECONDS = 10.0
 # Above what a handler can take. A stack that dies gives everything back at once, so nothing waits for this to pass.
 _VISIBILITY_SECONDS = 300.0

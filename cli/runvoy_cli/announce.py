@@ -55,8 +55,9 @@ def _show(screen: Screen, head: Row, facts: list[str]) -> None:
 
 
 def _place(session: Session, request: RunRequest) -> str:
+    if request.isolation == "process":
+        return "host process"
     if request.image:
         return f"image {request.image}"
-    if request.isolation == "container":
-        return "container"
-    return "host process" if session.is_embedded or request.isolation == "process" else "default image"
+    # A default image makes it a container here as well, which only the deployment knows.
+    return "this machine" if session.is_embedded and not request.isolation else "default image"

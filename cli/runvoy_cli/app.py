@@ -42,6 +42,7 @@ COMMANDS = {
     "users": "Who may use the deployment, and as what.",
     "keys": "Keys: yours, and those you make for machines.",
     "claim": "Make a key on this machine, with a claim token.",
+    "images": "What runs may use: list, show, register, unregister.",
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
     "health": "Whether the deployment answers; have it repaired.",

@@ -121,6 +121,23 @@ def ended_itself(status: ExecutionStatus) -> bool:
     return status.reason in (None, Reason.EXIT, Reason.SIGNAL) and status.exit_code is not None
 
 
+def cpu_text(units: int | None) -> str:
+    return "" if units is None else f"{units / 1024:g} vCPU"
+
+
+def memory_text(mib: int | None) -> str:
+    if mib is None:
+        return ""
+    return f"{mib // 1024} GiB" if mib % 1024 == 0 else f"{mib} MiB"
+
+
+def image_text(status: ExecutionStatus) -> str:
+    """The image of an execution, by the name it is registered as."""
+    if status.image is None or status.image_name in (None, status.image):
+        return status.image or ""
+    return f"{status.image_name} ({status.image})"
+
+
 def short_id(execution_id: str) -> str:
     """Enough of an id to know it again. The beginning alone is its time: ids of one minute have it in common."""
     return f"{execution_id[:8]}…{execution_id[-4:]}"

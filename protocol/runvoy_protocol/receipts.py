@@ -11,12 +11,17 @@ from runvoy_protocol.instants import Instant
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the deployment made of a request where the request left it open."""
+    """What the deployment made of a request where the request left it open. `image_name` is what `image` is registered as."""
 
     owner: str
     isolation: str
     timeout_seconds: int
     image: str | None = None
+    image_name: str | None = None
+    cpu: int | None = None
+    memory_mib: int | None = None
+    platform: str | None = None
+    task_role: str | None = None
     locks: tuple[str, ...] = ()
 
 

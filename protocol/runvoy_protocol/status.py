@@ -46,6 +46,7 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     `exit_code` is the command's own (128 + n for signal n); None where it never exited by itself or nobody knows.
     `lines` and `chunks` count the log once it is complete. `command` is shortened for display after 4,096 characters.
+    `image` is the reference that runs, `image_name` what it is registered as.
     """
 
     execution_id: str
@@ -63,6 +64,11 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     message: str = ""
     name: str | None = None
     image: str | None = None
+    image_name: str | None = None
+    cpu: int | None = None
+    memory_mib: int | None = None
+    platform: str | None = None
+    task_role: str | None = None
     labels: dict[str, str] = {}
     locks: tuple[LockStatus, ...] = ()
     starting_at: Instant | None = None

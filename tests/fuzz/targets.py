@@ -18,14 +18,16 @@ from tests.fuzz.mutators import AT, GZIP_LINES, JSON, MSGPACK, TEXT, Format
 
 from runvoy_agent.core import admission, lifecycle
 from runvoy_agent.core.admission import Accepted, Capabilities, Facts
+from runvoy_agent.core.images import Registered, fargate_size, resolve
 from runvoy_agent.core.locks import empty
-from runvoy_agent.core.model import Execution, Key, User
+from runvoy_agent.core.model import Execution, Image, Key, User
 from runvoy_agent.runner import payload as runner_payload
 from runvoy_protocol import (
     codec,
     control,
     envelope,
     ids,
+    images,
     keys,
     logs,
     object_keys,
@@ -44,6 +46,14 @@ ID = "019ab1c2d3e47f0089abcdef01234567"
 EXECUTION_KEY = b"\x07" * 32
 USER = User(name="ada", role=Role.DEVELOPER, created_at=AT)
 REGISTERED = Key(key_id=KEY.key_id, public_key=KEY.public_key, user="ada", created_at=AT)
+IMAGE = Image(
+    name="img",
+    reference="host.example/team/img:1",
+    registered_by="ada",
+    registered_at=AT,
+    updated_by="ada",
+    updated_at=AT,
+)
 CAPABILITIES = Capabilities("process", frozenset({"process", "container"}), secrets=True, git=True)
 
 Run = Callable[[bytes], str]
@@ -115,9 +125,8 @@ def run_request(raw: bytes) -> None:
     request = requests.decode(raw)
     same(requests.encode(request), raw)
     requests.content_digest(request)
-    facts = Facts(
-        "dep", CAPABILITIES, AT, "0" * 64, REGISTERED, USER, None, {name: empty(name) for name in request.locks}
-    )
+    named = {name: empty(name) for name in request.locks}
+    facts = Facts("dep", CAPABILITIES, AT, "0" * 64, REGISTERED, USER, None, named, Registered((IMAGE,)))
     decision = admission.admit(request, KEY.key_id, facts)
     if isinstance(decision, Accepted):
         shown = status.encode(lifecycle.project(decision.execution, 1))
@@ -142,6 +151,21 @@ def _base64url(raw: bytes) -> str:
     import base64
 
     return base64.urlsafe_b64encode(raw).decode()
+
+
+def run_image(raw: bytes) -> str:
+    try:
+        asked = msgspec.json.decode(raw, type=images.RegisterImage)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "none"
+    images.check(asked)
+    assert images.is_image_name(asked.reference)
+    fargate_size(asked.cpu, asked.memory_mib)
+    name = asked.reference if asked.name is None else asked.name
+    made = msgspec.structs.replace(IMAGE, name=name, reference=asked.reference)
+    for meant in (name, *images.short_names(asked.reference)):
+        same(resolve(meant, (made,)), made)
+    return "decoded"
 
 
 def run_call(raw: bytes) -> None:
@@ -322,6 +346,10 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "result": (_json(RESULT), _json(RESULT | {"outcome": "timed_out", "exit_code": None, "signal": 9})),
         "report": (_signed(b"result", _json(RESULT)),),
         "payload": (_json(PAYLOAD),),
+        "image": (
+            b'{"reference":"h.example:5000/a/b__c:1.2@sha256:00112233445566778899aabbccddeeff","cpu":512,"version":3}',
+            b'{"reference":"a","name":"n","memory_mib":3072,"platform":"linux/arm64","task_role":"r","is_default":true}',
+        ),
     }
 
 
@@ -331,6 +359,7 @@ PROTOCOL_TARGETS = [
     Target("envelope", MSGPACK, SEEDS["envelope"], coded(run_envelope)),
     Target("run-request", MSGPACK, SEEDS["request"], coded(run_request)),
     Target("authorization", TEXT, SEEDS["authorization"], coded(run_authorization)),
+    Target("register-image", JSON, SEEDS["image"], coded(run_image)),
     Target("control-call", MSGPACK, SEEDS["call"], coded(run_call)),
     Target("api-key", TEXT, SEEDS["api key"], coded(run_api_key)),
     Target("object-key", TEXT, SEEDS["object key"], coded(run_object_key)),

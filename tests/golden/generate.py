@@ -18,7 +18,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runvoy_protocol import claims, codec, control, envelope, logs, members, receipts, requests, run_objects, status
+from runvoy_protocol import (
+    claims,
+    codec,
+    control,
+    envelope,
+    images,
+    logs,
+    members,
+    receipts,
+    requests,
+    run_objects,
+    status,
+)
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.states import Reason, State
@@ -86,7 +98,16 @@ ACCEPTED = receipts.Receipt(
     object_sha256=OBJECT_SHA256,
     at=at(8),
     resolved=receipts.Resolved(
-        owner="ada@example.com", isolation="container", timeout_seconds=90, image="tools:1.2", locks=("prod/db",)
+        owner="ada@example.com",
+        isolation="container",
+        timeout_seconds=90,
+        image="registry.example.com/team/tools:1.2",
+        image_name="tools",
+        cpu=1024,
+        memory_mib=2048,
+        platform="linux/arm64",
+        task_role="deploy",
+        locks=("prod/db",),
     ),
 )
 REFUSED = receipts.Receipt(
@@ -128,7 +149,12 @@ ENDED = status.ExecutionStatus(
     issued_at=at(6),
     admitted_at=at(8),
     name="nightly",
-    image="tools:1.2",
+    image="registry.example.com/team/tools:1.2",
+    image_name="tools",
+    cpu=1024,
+    memory_mib=2048,
+    platform="linux/arm64",
+    task_role="deploy",
     labels={"team": "core"},
     locks=(status.LockStatus(name="prod/db", fence=7),),
     starting_at=at(9),
@@ -199,6 +225,21 @@ MEMBER_KEY = members.KeyAnswer(
 )
 CLAIM = claims.seal(DEPLOYMENT, bytes(range(32)), KEY)
 TOKEN = claims.Token(bytes(range(32)), "https://runvoy.example.com", DEPLOYMENT)
+IMAGE = images.ImageAnswer(
+    name="tools",
+    reference="registry.example.com/team/tools:1.2",
+    registered_by="ada@example.com",
+    registered_at=at(6),
+    updated_by="bob@example.com",
+    updated_at=at(7),
+    version=2,
+    is_default=True,
+    cpu=1024,
+    memory_mib=2048,
+    platform="linux/arm64",
+    task_role="deploy",
+    description="what deploys run in",
+)
 BODIES: dict[str, msgspec.Struct] = {
     "health": control.Health(
         status="ok", version="0.1.0", deployment_id=DEPLOYMENT, time=at(8), instance="019ab1c2d3e47f0089abcdef00000001"
@@ -246,6 +287,19 @@ BODIES: dict[str, msgspec.Struct] = {
     "claim-answer": members.ClaimAnswer(key=MEMBER_KEY, role=members.Role.DEVELOPER, deployment_id=DEPLOYMENT),
     "keys": members.KeysAnswer(keys=(MEMBER_KEY,)),
     "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
+    "register-image": images.RegisterImage(
+        reference=IMAGE.reference,
+        name="tools",
+        cpu=1024,
+        memory_mib=2048,
+        platform="linux/arm64",
+        task_role="deploy",
+        is_default=True,
+        description="what deploys run in",
+        version=1,
+    ),
+    "image": IMAGE,
+    "images": images.ImagesAnswer(images=(IMAGE,)),
     "executions-page": control.ExecutionsPage(executions=(ENDED, WAITING), after=ID),
 }
 

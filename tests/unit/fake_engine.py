@@ -2,7 +2,8 @@
 
     fake_engine.py STATE ARGUMENTS...
 
-Files in STATE steer it: `images/NAME` is there, `registry/NAME` can be pulled, `down` no daemon answers, `fails-COMMAND`
+Files in STATE steer it: `images/NAME` is there (its platform is the
+file's text, or linux/amd64), `registry/NAME` can be pulled, `down` no daemon answers, `fails-COMMAND`
 that command fails with the file's text, `slow-pull` a pull never ends, `oom` what is killed was killed for want of memory.
 `calls` has the arguments of every call. As with a daemon of root's, the processes cannot be told to be an execution's.
 """
@@ -52,7 +53,7 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 def create(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
-    for flag in ("pull", "name", "log-driver", "cpus", "memory", "memory-swap", "entrypoint", "env-file"):
+    for flag in ("pull", "name", "log-driver", "cpus", "memory", "memory-swap", "entrypoint", "env-file", "platform"):
         parser.add_argument(f"--{flag}")
     parser.add_argument("--init", action="store_true")
     parser.add_argument("--label", action="append", default=[])
@@ -60,8 +61,8 @@ def create(arguments: list[str]) -> None:
     end = arguments.index("--")
     options = parser.parse_args(arguments[:end])
     image, *rest = arguments[end + 1 :]
-    if not file_of("images", image).exists():
-        raise EngineError(f"Error response from daemon: No such image: {image}")
+    if options.platform not in (None, platform_of(image)):
+        raise EngineError(f"Error response from daemon: image {image} does not match the specified platform")
     env = {name: os.environ[name] for name in options.env}
     if options.env_file:
         env |= dict(line.split("=", 1) for line in Path(options.env_file).read_text().splitlines())
@@ -169,9 +170,14 @@ def inspect(arguments: list[str]) -> None:
 
 
 def image(arguments: list[str]) -> None:
-    if not file_of("images", arguments[-1]).exists():
-        raise EngineError(f"Error response from daemon: No such image: {arguments[-1]}")
-    print("sha256:0")
+    print(platform_of(arguments[-1]))
+
+
+def platform_of(name: str) -> str:
+    try:
+        return file_of("images", name).read_text() or "linux/amd64"
+    except FileNotFoundError as error:
+        raise EngineError(f"Error response from daemon: No such image: {name}") from error
 
 
 def remove(arguments: list[str]) -> None:
@@ -189,7 +195,8 @@ def pull(arguments: list[str]) -> None:
     if not file_of("registry", wanted).exists():
         raise EngineError(f"Error response from daemon: manifest for {wanted} not found: manifest unknown")
     print("9824c27679d3: Pull complete\nStatus: Downloaded newer image", flush=True)
-    file_of("images", wanted).touch()
+    platform = arguments[arguments.index("--platform") + 1] if "--platform" in arguments else ""
+    file_of("images", wanted).write_text(platform)
 
 
 def probe(_arguments: list[str]) -> None:

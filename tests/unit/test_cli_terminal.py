@@ -243,7 +243,7 @@ def session(terminal, web_url=None, is_embedded=True):
 def test_what_runs_is_shown_in_few_rows_and_the_id_whole():
     terminal = Terminal()
     announce.show_beginning(session(terminal), request(name="n", locks=("a", "b")))
-    assert terminal.rows == ["▸ n: make 'test it'", f"  {ID}  host process  locks a, b", ""]
+    assert terminal.rows == ["▸ n: make 'test it'", f"  {ID}  this machine  locks a, b", ""]
     terminal = Terminal(columns=40)
     announce.show_beginning(session(terminal, "https://w.example/", is_embedded=False), request(command="x " * 99))
     assert terminal.rows[0] == "▸ " + "x " * 18 + "…"

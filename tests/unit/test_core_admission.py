@@ -9,7 +9,8 @@ import pytest
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known, admit, shown_command
-from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, User
+from runvoy_agent.core.images import Registered
+from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, User
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -23,6 +24,10 @@ OTHER_ID = "019a0000000070008000000000000002"
 DIGEST = "0" * 64
 PROCESSES = Capabilities(default_isolation="process", isolations=frozenset({"process"}))
 CONTAINERS = Capabilities(default_isolation="container", isolations=frozenset({"container"}))
+ALPINE = Image(
+    name="alpine", reference="alpine:3", registered_by="ada", registered_at=NOW, updated_by="ada", updated_at=NOW
+)
+REGISTERED = Registered((ALPINE,))
 KEY = Key(key_id=KEY_ID, public_key=b"k" * 32, user="ada", created_at=NOW - timedelta(days=1))
 USER = User(name="ada", role=Role.DEVELOPER, created_at=NOW - timedelta(days=1))
 
@@ -48,9 +53,10 @@ def decide(
     queues: dict[str, tuple[str, ...]] | None = None,
     capabilities: Capabilities = PROCESSES,
     key_id: str = KEY_ID,
+    images: Registered = REGISTERED,
 ) -> Decision:
     named = {name: LockRecord(name=name, queue=(queues or {}).get(name, ()), fence=7) for name in request.locks}
-    facts = Facts("here", capabilities, NOW, DIGEST, key, user, existing, named)
+    facts = Facts("here", capabilities, NOW, DIGEST, key, user, existing, named, images)
     return admit(request, key_id, facts)
 
 
@@ -80,6 +86,14 @@ def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
         ({"expires_at": NOW}, {}, ErrorCode.REQUEST_EXPIRED),
         ({"issued_at": NOW + timedelta(minutes=6), "expires_at": NOW + timedelta(minutes=9)}, {}, ErrorCode.CLOCK_SKEW),
         ({"image": "alpine"}, {}, ErrorCode.UNAVAILABLE),
+        ({}, {"images": Registered((), ALPINE)}, ErrorCode.UNAVAILABLE),
+        ({"image": "alpin"}, {"capabilities": CONTAINERS}, ErrorCode.IMAGE_NOT_FOUND),
+        ({"image": "alpin"}, {"capabilities": CONTAINERS._replace(any_image=True)}, ErrorCode.IMAGE_NOT_FOUND),
+        (
+            {"image": "alpine", "cpu": 100},
+            {"capabilities": CONTAINERS._replace(fargate_sizes=True)},
+            ErrorCode.INVALID_REQUEST,
+        ),
         ({"isolation": "container"}, {}, ErrorCode.UNAVAILABLE),
         ({"isolation": "container"}, {"capabilities": CONTAINERS}, ErrorCode.INVALID_REQUEST),
         ({"isolation": "process"}, {"capabilities": CONTAINERS}, ErrorCode.FORBIDDEN),
@@ -150,8 +164,9 @@ def test_free_locks_are_granted_with_a_fence_that_rose() -> None:
 
 def test_an_image_is_left_out_only_when_that_was_asked_for() -> None:
     execution = accepted(make_request(image="alpine", isolation="process")).execution
-    assert execution.isolation == "process"
-    assert accepted(make_request(image="alpine"), capabilities=CONTAINERS).execution.isolation == "container"
+    assert (execution.isolation, execution.image) == ("process", None)
+    execution = accepted(make_request(image="alpine"), capabilities=CONTAINERS).execution
+    assert (execution.isolation, execution.image, execution.image_name) == ("container", "alpine:3", "alpine")
 
 
 def test_a_long_command_is_shortened_for_display_only() -> None:

@@ -66,11 +66,20 @@ class Machine:
             self.stopped.append(execution_id)
             self.changed.notify_all()
 
-    def launch(self, command: list[str] | str, *, image: str | None = IMAGE, **fields: Any) -> Launch:
+    def launch(
+        self,
+        command: list[str] | str,
+        *,
+        image: str | None = IMAGE,
+        platform: str | None = None,
+        task_role: str | None = None,
+        **fields: Any,
+    ) -> Launch:
         execution_id = ids.uuid7(datetime.now(UTC), secrets.token_bytes(10))
         payload = {"execution_id": execution_id, "attempt": 1, "execution_key": "00" * 32, "command": command}
         limits = {"timeout_seconds": 60, "grace_seconds": 0.3}
-        return Launch(execution_id, 1, "container", image, 512, 256, json.dumps(payload | limits | fields).encode())
+        whole = json.dumps(payload | limits | fields).encode()
+        return Launch(execution_id, 1, "container", image, 512, 256, whole, platform, task_role)
 
     def start(self, command: list[str] | str, **fields: Any) -> Launch:
         launch = self.launch(command, **fields)
@@ -253,6 +262,31 @@ def test_a_pull_is_in_the_log_as_runvoys_own(machine: Machine) -> None:
     said = machine.log(launch, "sys").splitlines()
     assert said[0] == "runvoy: pulling the image new:1"
     assert "runvoy: pull: 9824c27679d3: Pull complete" in said
+
+
+def test_an_image_of_another_platform_is_pulled_for_the_one_that_is_asked_for(machine: Machine) -> None:
+    (machine.state / "registry" / IMAGE).touch()
+    launch, result = machine.run("echo hi", platform="linux/arm64")
+    assert (result["exit_code"], machine.log(launch, "out")) == (0, "hi\n")
+    assert machine.calls("pull") == [["pull", "--platform", "linux/arm64", IMAGE]]
+    assert "pulling the image tools:1 for linux/arm64" in machine.log(launch, "sys")
+    again, result = machine.run("echo hi", platform="linux/arm64")
+    assert result["exit_code"] == 0
+    assert len(machine.calls("pull")) == 1, "the one that is here fits"
+    assert all(line[line.index("--platform") + 1] == "linux/arm64" for line in machine.calls("create"))
+    assert "pulling" not in machine.log(again, "sys")
+
+
+def test_an_image_that_has_no_such_platform(machine: Machine) -> None:
+    _, result = machine.run("echo ran", platform="linux/arm64")
+    assert (result["outcome"], result["exit_code"]) == ("setup_failed", None)
+    assert "'tools:1 for linux/arm64' was not found" in result["message"]
+
+
+def test_a_task_role_is_nothing_that_this_machine_has(machine: Machine) -> None:
+    outcome = machine.launcher.start(machine.launch("echo ran", task_role="deploy"))
+    assert isinstance(outcome, LaunchRefused)
+    assert "no task roles" in outcome.message
 
 
 def test_an_image_that_is_not_there(machine: Machine) -> None:

@@ -66,7 +66,7 @@ def test_cpu_units_are_1024_to_a_cpu(units: int, cpus: str) -> None:
 
 
 def test_the_other_lines() -> None:
-    assert engine.has_image(DOCKER)[1:] == ["image", "inspect", "--format", "{{.Id}}", "tools:1.2"]
+    assert engine.has_image(DOCKER)[1:] == [*("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", "tools:1.2")]
     assert engine.pull(DOCKER) == ["/usr/bin/docker", "pull", "tools:1.2"]
     assert engine.start(DOCKER, ID)[1:] == ["start", "--attach", NAME]
     assert engine.attach(DOCKER, ID)[1:] == ["attach", "--no-stdin", "--sig-proxy=false", NAME]
@@ -76,9 +76,21 @@ def test_the_other_lines() -> None:
     assert engine.inspect(DOCKER, ID)[1:4] == ["container", "inspect", "--format"]
 
 
+def test_a_platform_is_asked_for_where_an_image_is_looked_for() -> None:
+    arm = Spec("/usr/bin/docker", "tools:1.2", None, None, "linux/arm64")
+    assert engine.pull(arm) == ["/usr/bin/docker", "pull", "--platform", "linux/arm64", "tools:1.2"]
+    words = created(arm, [b"x"], {})
+    assert words[words.index("--platform") + 1] == "linux/arm64"
+    assert "--platform" not in created(DOCKER, [b"x"], {})
+
+
 def test_a_spec_survives_its_encoding() -> None:
-    assert vars(engine.decode(DOCKER.encode())) == vars(DOCKER)
-    for spoiled in ["{}", "[]", '{"engine": "docker", "image": "a", "cpu": null, "memory_mib": null}']:
+    arm = Spec("/usr/bin/docker", "tools:1.2", None, None, "linux/arm64")
+    for spec in (DOCKER, PODMAN, arm):
+        assert vars(engine.decode(spec.encode())) == vars(spec)
+    older = '{"engine": "/usr/bin/docker", "image": "a", "cpu": null, "memory_mib": null}'
+    assert engine.decode(older).platform is None
+    for spoiled in ["{}", "[]", older.replace("/usr/bin/", ""), older.replace("}", ', "platform": 1}')]:
         with pytest.raises((ValueError, TypeError, KeyError)):
             engine.decode(spoiled)
 
@@ -265,7 +277,7 @@ def test_the_probes_program_runs(tmp_path: Path) -> None:
 def test_a_refusal_says_what_was_tried(make_container_request) -> None:
     lacking = Capabilities("process", frozenset({"process"}), no_containers="docker: no daemon; podman: not installed")
     with pytest.raises(RunvoyError) as refused:
-        resolve_isolation(make_container_request(image="a"), lacking)
+        resolve_isolation(make_container_request(image="a"), lacking, True)
     assert "docker: no daemon; podman: not installed" in refused.value.message
     assert "--isolation process" in refused.value.hint
 
@@ -284,8 +296,9 @@ def test_engines_are_looked_for_only_when_asked_for(make_container_request) -> N
     assert deployment.capabilities_for(make_container_request(image="a", isolation="process")) == plain
     assert looks == []
     wanted = make_container_request(image="a")
-    assert wanted_isolation(wanted, plain) == "container"
-    assert resolve_isolation(wanted, deployment.capabilities_for(wanted)) == "container"
+    assert wanted_isolation(wanted, plain, True) == "container"
+    assert resolve_isolation(wanted, deployment.capabilities_for(wanted), True) == "container"
+    assert deployment.capabilities_for(make_container_request(image=None), has_default_image=True) == both
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, locks
+from runvoy_agent.core import access, images, locks
+from runvoy_agent.core.images import Choice, Registered
 from runvoy_agent.core.limits import check_limits
 from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, User
 from runvoy_protocol import requests
@@ -20,19 +21,24 @@ COMMAND_SHOWN_CHARACTERS = 4096
 
 class Capabilities(NamedTuple):
     """What a deployment can do with a request. `default_isolation` is for requests that name no image; `no_containers`
-    says why there are none."""
+    says why there are none. `any_image`: who may manage images may run unregistered ones as well. `task_roles`: those that an
+    image can have. `fargate_sizes`: cpu and memory of a run must be such as Fargate has."""
 
     default_isolation: Isolation
     isolations: frozenset[Isolation]
     secrets: bool = False
     git: bool = False
     no_containers: str = ""
+    any_image: bool = False
+    task_roles: frozenset[str] = frozenset()
+    fargate_sizes: bool = False
 
 
 class Facts(NamedTuple):
     """What admission must know beside the request: all loaded before, all checked in the commit after.
 
-    `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included.
+    `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
+    `images` those it may mean.
     """
 
     deployment_id: str
@@ -43,6 +49,7 @@ class Facts(NamedTuple):
     user: User | None
     existing: Execution | None
     locks: locks.Locks
+    images: Registered = Registered()
 
 
 class Accepted(NamedTuple):
@@ -97,8 +104,10 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
         )
     _check_fresh(request, facts.now)
     access.check_allowed(member, access.Action.RUN)
-    check_limits(member.key.limits, request, None)
-    execution = _execution(request, key_id, member.user, digest, facts)
+    may_use_any = facts.capabilities.any_image and member.may(access.Action.MANAGE_IMAGES)
+    choice = images.choose(request, facts.images, may_use_any=may_use_any)
+    check_limits(member.key.limits, request, choice.name if choice is not None else None)
+    execution = _execution(request, key_id, member.user, digest, choice, facts)
     return _join(request, execution, facts.locks)
 
 
@@ -128,7 +137,15 @@ def _check_fresh(request: RunRequest, now: datetime) -> None:
         )
 
 
-def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts: Facts) -> Execution:
+def _execution(
+    request: RunRequest, key_id: str, user: User, digest: str, choice: Choice | None, facts: Facts
+) -> Execution:
+    isolation = resolve_isolation(request, facts.capabilities, choice is not None)
+    image = choice.image if choice is not None else None
+    on_fargate = facts.capabilities.fargate_sizes and isolation == "container"
+    cpu, memory_mib = images.size_of_run(request, image, on_fargate=on_fargate)
+    if image is not None:
+        images.check_task_role(image.task_role, facts.capabilities.task_roles)
     return Execution(
         execution_id=request.request_id,
         state=State.QUEUED,
@@ -137,7 +154,7 @@ def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts:
         content_digest=digest,
         object_sha256=facts.object_sha256,
         command=shown_command(request.command),
-        isolation=resolve_isolation(request, facts.capabilities),
+        isolation=isolation,
         timeout_seconds=request.timeout_seconds,
         queue_timeout_seconds=request.queue_timeout_seconds,
         issued_at=request.issued_at,
@@ -146,33 +163,37 @@ def _execution(request: RunRequest, key_id: str, user: User, digest: str, facts:
         granted=False,
         locks=tuple(ExecutionLock(name) for name in request.locks),
         name=request.name,
-        image=request.image,
-        cpu=request.cpu,
-        memory_mib=request.memory_mib,
+        image=choice.reference if choice is not None else None,
+        image_name=image.name if image is not None else None,
+        cpu=cpu,
+        memory_mib=memory_mib,
+        platform=image.platform if image is not None else None,
+        task_role=image.task_role if image is not None else None,
         labels=request.labels,
     )
 
 
-def wanted_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
-    """What the request asks for, or where it leaves that open, the deployment's default."""
-    return request.isolation or ("container" if request.image else capabilities.default_isolation)
+def wanted_isolation(request: RunRequest, capabilities: Capabilities, has_image: bool) -> Isolation:
+    """What the request asks for, itself or by its image, or where it leaves that open, the deployment's default."""
+    return request.isolation or ("container" if has_image else capabilities.default_isolation)
 
 
-def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolation:
-    """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback."""
+def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image: bool) -> Isolation:
+    """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback. `has_image`:
+    there is one for it, named or by default."""
     if request.secrets and not capabilities.secrets:
         raise RunvoyError(ErrorCode.SECRET_NOT_FOUND, f"no secret is named {request.secrets[0]!r} in this deployment")
     if request.git is not None and not capabilities.git:
         raise RunvoyError(
             ErrorCode.UNAVAILABLE, "this deployment cannot clone git repositories yet", "Clone it in the command."
         )
-    wanted = wanted_isolation(request, capabilities)
+    wanted = wanted_isolation(request, capabilities, has_image)
     if wanted not in capabilities.isolations:
         if wanted == "container":
             why = f": {capabilities.no_containers}" if capabilities.no_containers else ""
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
-                f"this deployment cannot run containers, which an image or --isolation container asks for{why}",
+                f"this deployment cannot run containers, which {_what_asks(request, has_image)}{why}",
                 "Add --isolation process to run it on the machine itself instead, without the image."
                 if "process" in capabilities.isolations
                 else "",
@@ -180,9 +201,11 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolat
         raise RunvoyError(
             ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave --isolation process out."
         )
-    if wanted == "container" and not request.image:
+    if wanted == "container" and not has_image:
         raise RunvoyError(
-            ErrorCode.INVALID_REQUEST, "a container needs an image", "Name one with --image, or leave --isolation out."
+            ErrorCode.INVALID_REQUEST,
+            "a container needs an image, and none is registered as the default",
+            "Name one with --image; see `runvoy images list`.",
         )
     if wanted == "process" and (request.cpu or request.memory_mib):
         raise RunvoyError(
@@ -191,6 +214,12 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities) -> Isolat
             "Leave out --cpu and --memory, or ask for --isolation container.",
         )
     return wanted
+
+
+def _what_asks(request: RunRequest, has_image: bool) -> str:
+    if request.image is not None or request.isolation:
+        return "an image or --isolation container asks for"
+    return "its default image asks for" if has_image else "every run here needs"
 
 
 def shown_command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:

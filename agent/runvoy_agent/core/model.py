@@ -68,6 +68,37 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     used_by: str | None = None
 
 
+class Image(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A registered image: what a run gets that names it. `platform` None is the deployment's own, cpu and memory its usual.
+
+    An unregistered one keeps its record, so that its version never restarts: a commit that relied on it would otherwise
+    take one of the same name that came after for it.
+    """
+
+    name: str
+    reference: str
+    registered_by: str
+    registered_at: datetime
+    updated_by: str
+    updated_at: datetime
+    cpu: int | None = None
+    memory_mib: int | None = None
+    platform: str | None = None
+    task_role: str | None = None
+    description: str = ""
+    unregistered_at: datetime | None = None
+
+    @property
+    def is_registered(self) -> bool:
+        return self.unregistered_at is None
+
+
+class DefaultImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The name of the image of runs that name none. The one record that says so: there cannot be two defaults."""
+
+    name: str | None = None
+
+
 class AnonymousRefusals(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of nobody known were refused in this minute: one audit record tells of them all."""
 
@@ -107,7 +138,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `granted`: it heads the queue of every lock it named (or named none), so it may start. `stopped_at`: its task was seen
     stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
-    the first look at which the platform knew no task of it; one look may be mistaken.
+    the first look at which the platform knew no task of it; one look may be mistaken. `image` is the reference that runs;
+    with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     """
 
     execution_id: str
@@ -128,8 +160,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_timeout_seconds: int | None = None
     name: str | None = None
     image: str | None = None
+    image_name: str | None = None
     cpu: int | None = None
     memory_mib: int | None = None
+    platform: str | None = None
+    task_role: str | None = None
     labels: dict[str, str] = {}
     reason: Reason | None = None
     message: str = ""

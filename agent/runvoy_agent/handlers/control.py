@@ -15,6 +15,7 @@ from runvoy_agent.handlers import (
     audits,
     claims,
     executions,
+    images,
     kills,
     lock_queues,
     member_keys,
@@ -254,4 +255,5 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/health/reconcile", Action.RECONCILE, _reconcile, single_use=True),
     *users.ROUTES,
     *member_keys.ROUTES,
+    *images.ROUTES,
 )

@@ -12,8 +12,8 @@ import msgspec
 
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
-from runvoy_agent.core.model import Execution, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, messages, outbox, store
+from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
+from runvoy_agent.handlers import audits, messages, outbox, registered, store
 from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports, Write
@@ -26,7 +26,7 @@ from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.inbox")
 
-_Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution]
+_Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution] | Loaded[Image]
 
 MAX_DELAY_SECONDS = 900
 """The longest that a queue can delay a message (SQS: 15 minutes)."""
@@ -46,9 +46,10 @@ class Deployment(NamedTuple):
     instance: str = ""
     look_for_containers: Callable[[], Capabilities] | None = None
 
-    def capabilities_for(self, request: RunRequest) -> Capabilities:
+    def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         look = self.look_for_containers
-        if look is None or admission.wanted_isolation(request, self.capabilities) == "process":
+        has_image = request.image is not None or has_default_image
+        if look is None or admission.wanted_isolation(request, self.capabilities, has_image) == "process":
             return self.capabilities
         return look()
 
@@ -97,15 +98,17 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     existing = store.load_execution(ports.records, request.request_id)
     named = {name: store.load_lock(ports.records, name) for name in request.locks}
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
+    images = registered.for_request(ports.records, request)
     facts = Facts(
         deployment_id=deployment.deployment_id,
-        capabilities=deployment.capabilities_for(request),
+        capabilities=deployment.capabilities_for(request, images.facts.default is not None),
         now=ports.clock.now(),
         object_sha256=object_sha256,
         key=key.document,
         user=user.document,
         existing=existing.document,
         locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
+        images=images.facts,
     )
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:
@@ -114,7 +117,8 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         case Known(execution=execution):
             _answer(ports, execution, existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
-            _record(ports, request, execution, arrived.source, [key, user, earlier], named, joined)
+            relied_on: list[_Judged] = [key, user, earlier, *images.used_by(execution)]
+            _record(ports, request, execution, arrived.source, relied_on, named, joined)
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None
@@ -161,8 +165,8 @@ def _record(
     joined: dict[str, LockRecord],
 ) -> None:
     """The admission commit: the execution, the bytes that were signed, its place in every queue, and the audit. It holds
-    only if key and user are still what was judged, so a revocation that committed first wins, and if no other delivery
-    of the object was refused meanwhile."""
+    only if key, user and image are still what was judged, so a revocation that committed first wins, and if no other
+    delivery of the object was refused meanwhile."""
     stored = StoredRequest(execution_id=execution.execution_id, payload=requests.encode(request))
     writes: list[Write] = [
         store.put_new(store.execution_key(execution.execution_id), execution),

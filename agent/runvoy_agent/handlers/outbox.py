@@ -26,6 +26,11 @@ def accepted_receipt(execution: Execution, object_sha256: str) -> Receipt:
             isolation=execution.isolation,
             timeout_seconds=execution.timeout_seconds,
             image=execution.image,
+            image_name=execution.image_name,
+            cpu=execution.cpu,
+            memory_mib=execution.memory_mib,
+            platform=execution.platform,
+            task_role=execution.task_role,
             locks=tuple(lock.name for lock in execution.locks),
         ),
     )

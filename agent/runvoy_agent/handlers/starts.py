@@ -158,6 +158,8 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> La
         cpu=execution.cpu,
         memory_mib=execution.memory_mib,
         payload=msgspec.json.encode(payload),
+        platform=execution.platform,
+        task_role=execution.task_role,
     )
 
 

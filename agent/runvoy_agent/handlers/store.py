@@ -13,7 +13,9 @@ from runvoy_agent.core.model import (
     AnonymousRefusals,
     AuditEvent,
     Claim,
+    DefaultImage,
     Execution,
+    Image,
     InboxGrantee,
     Key,
     KeyUse,
@@ -40,6 +42,7 @@ INDEX_GRANTEES = "grantees"
 INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
 INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name
 KIND_USER = "user"
+KIND_IMAGE = "image"
 
 D = TypeVar("D", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -58,6 +61,7 @@ class Loaded(NamedTuple, Generic[D]):
 
 
 RECONCILED_KEY = "reconciled"
+DEFAULT_IMAGE_KEY = "default_image"
 
 
 def execution_key(execution_id: str) -> str:
@@ -90,6 +94,10 @@ def claim_key(token_mac: str) -> str:
 
 def anonymous_key(code: str, minute: str) -> str:
     return f"anonymous#{code}#{minute}"
+
+
+def image_key(name: str) -> str:
+    return f"image#{name}"
 
 
 def keys_partition(user: str) -> str:
@@ -215,6 +223,10 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_KIND: IndexEntry(KIND_USER, name)}
         case Key(user=user, created_at=at):
             return {INDEX_KIND: IndexEntry(keys_partition(user), stamp(at))}
+        case Image(name=name, unregistered_at=unregistered_at):
+            return {} if unregistered_at is not None else {INDEX_KIND: IndexEntry(KIND_IMAGE, name)}
+        case DefaultImage():
+            return {}
         case AnonymousRefusals() | Claim() | KeyUse() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")

@@ -33,8 +33,8 @@ _PR_SET_DUMPABLE = 4
 
 
 class ContainerOutput(Output):
-    """Also takes what the engine's client says: `pull` is shown line by line as runvoy's own, `step` is only kept as
-    `said`, `unheard` is dropped. `head` is all that the container wrote, as long as that is little: else None."""
+    """Also takes what the engine's client says: `pull` is shown line by line as runvoy's own, `step` and `answer`
+    are only kept as `said`, `unheard` is dropped. `head` is all that the container wrote, as long as that is little: else None."""
 
     head: bytes | None = b""
 
@@ -48,7 +48,7 @@ class ContainerOutput(Output):
 
     def begin_step(self) -> None:
         self.said: list[str] = []
-        self._rest = {"pull": b"", "pull-err": b"", "step": b""}
+        self._rest = {"pull": b"", "pull-err": b"", "step": b"", "answer": b""}
 
     def _hear(self, stream: str, data: bytes) -> None:
         """Take lines; the stream's end, b"", ends the last."""
@@ -57,7 +57,7 @@ class ContainerOutput(Output):
         for line in lines:
             if text := line.decode("utf-8", "replace").strip()[:_LINE_BYTES]:
                 self.said.append(text)
-                if stream != "step":
+                if stream.startswith("pull"):
                     self.note(f"pull: {text}")
 
 
@@ -103,15 +103,18 @@ class ContainerRun:
 
     def _image_is_here(self) -> bool:
         spec = self._client.spec
-        if self._step("step", engine.has_image(spec), _STEP_SECONDS) == 0:
+        if self._step("answer", engine.has_image(spec), _STEP_SECONDS) == 0 and (
+            spec.platform is None or spec.platform in self._output.said
+        ):
             return True
         if self._ending.outcome:
             return False
-        self._output.note(f"pulling the image {spec.image}")
+        wanted = spec.image if spec.platform is None else f"{spec.image} for {spec.platform}"
+        self._output.note(f"pulling the image {wanted}")
         code = self._step("pull", engine.pull(spec), _PULL_SECONDS)
         if code not in (0, None):
             why = self._output.said[-1] if self._output.said else f"exit code {code}"
-            self._ending.settle("setup_failed", f"the image {spec.image!r} was not found or cannot be pulled: {why}")
+            self._ending.settle("setup_failed", f"the image {wanted!r} was not found or cannot be pulled: {why}")
         return code == 0
 
     def _create(self) -> bool:
@@ -169,7 +172,10 @@ class ContainerRun:
         command = self._client.spawn(argv, out[1], err[1], variables)
         for written in (out[1], err[1]):
             os.close(written)
-        streams = {out[0]: "pull", err[0]: "pull-err"} if stream == "pull" else {out[0]: "unheard", err[0]: "step"}
+        streams = {
+            out[0]: "unheard" if stream == "step" else stream,
+            err[0]: "pull-err" if stream == "pull" else "step",
+        }
         self._supervise(command, limits, streams, ending, Clock())
         if ending.outcome == "killed":
             self._ending.settle("killed", "killed before the command started")

@@ -83,11 +83,14 @@ _CLIENTS_PREFIXES = (
 class Spec:
     """What a container is to be. `engine` is the client's path; `kind` how it takes its arguments."""
 
-    def __init__(self, engine: str, image: str, cpu: int | None, memory_mib: int | None) -> None:
+    def __init__(
+        self, engine: str, image: str, cpu: int | None, memory_mib: int | None, platform: str | None = None
+    ) -> None:
         self.engine = engine
         self.image = image
         self.cpu = cpu
         self.memory_mib = memory_mib
+        self.platform = platform
 
     @property
     def is_podman(self) -> bool:
@@ -105,7 +108,10 @@ def decode(text: str | bytes) -> Spec:
         raise ValueError("the engine's path is not absolute")
     if not isinstance(fields["image"], str) or not all(limit is None or type(limit) is int for limit in limits):
         raise TypeError("the image is no text, or a limit no number")
-    return Spec(fields["engine"], fields["image"], *limits)
+    platform = fields.get("platform")  # a run that began before there were any has none
+    if platform is not None and not isinstance(platform, str):
+        raise TypeError("the platform is no text")
+    return Spec(fields["engine"], fields["image"], *limits, platform)
 
 
 class State:
@@ -142,11 +148,16 @@ def image_problem(image: str) -> str:
 
 
 def has_image(spec: Spec) -> list[str]:
-    return [spec.engine, "image", "inspect", "--format", "{{.Id}}", spec.image]
+    """Ask for the image, whichever platform's is here; the answer is that platform."""
+    return [spec.engine, "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", spec.image]
 
 
 def pull(spec: Spec) -> list[str]:
-    return [spec.engine, "pull", spec.image]
+    return [spec.engine, "pull", *_platform(spec), spec.image]
+
+
+def _platform(spec: Spec) -> list[str]:
+    return [] if spec.platform is None else ["--platform", spec.platform]
 
 
 def create(spec: Spec, execution_id: str, attempt: int, argv: list[bytes], variables: Variables) -> list[bytes]:
@@ -159,7 +170,7 @@ def create(spec: Spec, execution_id: str, attempt: int, argv: list[bytes], varia
     words = [spec.engine, "create", "--pull", "never", "--name", name(execution_id)]
     words += ["--label", f"{EXECUTION_LABEL}={execution_id}", "--label", f"{ATTEMPT_LABEL}={attempt}"]
     # An init of the engine's is process 1, or SIGTERM would do nothing to a command that has no handler for it.
-    words += ["--init", "--log-driver", "none"]
+    words += ["--init", "--log-driver", "none", *_platform(spec)]
     if spec.is_podman:
         words += ["--http-proxy=false"]  # podman hands on the host's proxy variables unless told otherwise
     if spec.cpu is not None:

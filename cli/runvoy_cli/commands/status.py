@@ -11,7 +11,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
 from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
-from runvoy_cli.words import REASONS, exit_meaning, lock_text, status_json
+from runvoy_cli.words import REASONS, cpu_text, exit_meaning, image_text, lock_text, memory_text, status_json
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.status import ExecutionStatus, LockStatus, exit_code_of
 
@@ -62,7 +62,11 @@ def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
         ("exit code", _exit_code(found)),
         ("command", command_text(found.command)),
         ("owner", found.owner),
-        ("isolation", found.isolation + (f", image {found.image}" if found.image else "")),
+        ("isolation", found.isolation + (f", image {image_text(found)}" if found.image else "")),
+        ("cpu", cpu_text(found.cpu)),
+        ("memory", memory_text(found.memory_mib)),
+        ("platform", found.platform or ""),
+        ("task role", found.task_role or ""),
         *(("lock", _lock(lock, found, now)) for lock in found.locks),
         ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
         ("submitted", moment(found.issued_at)),
