@@ -45,7 +45,8 @@ def parse(raw: bytes) -> Payload:
             raise PayloadError("the payload is no object")
         return Payload(fields)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"the payload is malformed: {error!r}") from error
+        # No repr: that of a UnicodeDecodeError holds the whole payload, secrets and all.
+        raise PayloadError(f"the payload is malformed: {type(error).__name__}: {error}") from None
 
 
 def _argv(command: object) -> list[bytes]:
