@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -200,11 +202,41 @@ def test_variables_arrive_and_no_argument_shows_them(machine: Machine) -> None:
     ]
 
 
-def test_a_variable_that_cannot_be_handed_over_is_a_reason(machine: Machine) -> None:
-    launch, result = machine.run("echo ran", env={"LD_PRELOAD": "two\nlines"})
+def test_secrets_of_every_kind_arrive_and_are_masked(machine: Machine) -> None:
+    values = {
+        "SSH_PRIVATE_KEY": b"two lines,\nof a 'quoted' \"kind\"\n",
+        "GOOGLE_CREDENTIALS": b"not UTF-8: \xff\xfe\x80\x01",
+        "LONG": bytes(33 + (number * 7919) % 90 for number in range(64 * 1024)),
+        "DOCKER_TOKEN": b"its name means something to the client",
+    }
+    sent = {name: base64.b64encode(value).decode() for name, value in values.items()}
+    sums = [hashlib.sha256(value).hexdigest() for value in values.values()]
+    command = "; ".join(f'printf %s "${name}" | sha256sum' for name in values)
+    command += '; for each in "$SSH_PRIVATE_KEY" "$GOOGLE_CREDENTIALS" "$LONG" "$DOCKER_TOKEN"; do printf "%s\\n" "$each"; done'
+    launch, result = machine.run(command, secrets=sent)
+    assert result["exit_code"] == 0, (result["message"], machine.log(launch, "sys"))
+    shown = machine.log(launch, "out").splitlines()
+    assert [line.split()[0] for line in shown[:4]] == sums
+    assert set("".join(shown[4:])) <= set("*\n"), "masked"
+    told = (machine.state / "calls").read_bytes()
+    files = [path.read_bytes() for path in machine.folder(launch).rglob("*") if path.is_file()]
+    for value in values.values():
+        first = value.splitlines()[0]
+        assert not [held for held in (told, *files) if first in held or base64.b64encode(first)[:-4] in held]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(b"two\nlines", "line break"), (b"not UTF-8: \xff\xfe", "not UTF-8"), (b"x" * 64 * 1024, "longer")],
+)
+def test_a_variable_that_cannot_be_handed_over_is_a_reason(machine: Machine, value: bytes, why: str) -> None:
+    sent = base64.b64encode(value).decode()
+    launch, result = machine.run("echo ran", secrets={"LD_PRELOAD": sent})
     assert result["outcome"] == "setup_failed"
     assert "LD_PRELOAD" in result["message"]
+    assert why in result["message"]
     assert machine.log(launch, "out") == ""
+    assert machine.calls("create") == []
 
 
 @pytest.mark.parametrize(("command", "code"), [(["no-such-program"], 127), (["/etc"], 126)])

@@ -15,6 +15,7 @@ VARIABLE = "RUNVOY_CONTAINER"
 comes with the process itself, so no lost or spoiled file can turn a container into a host process."""
 
 _STATE = "[{{json .State}},{{json .Config.Labels}}]"
+_LINE_BYTES = 64 * 1024  # of an --env-file: the clients' scanner takes no longer line
 _CPU_UNITS = 1024  # of one vCPU, as in an ECS task
 _GONE = ("no such container", "no such object", "no container with name or id")
 
@@ -57,6 +58,23 @@ _CLIENTS_NAMES = frozenset(
         "INVOCATION_ID",
         "JOURNAL_STREAM",
         "TMPDIR_ROOTLESS",
+        # Names and no prefixes, for SSH_PRIVATE_KEY and SSL_KEY are what keys are mostly called, and have line breaks.
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SSH_AGENT_PID",
+        "SSH_ASKPASS",
+        "SSH_ASKPASS_REQUIRE",
+        "SSH_AUTH_SOCK",
+        "SSH_CLIENT",
+        "SSH_CONNECTION",
+        "SSH_ORIGINAL_COMMAND",
+        "SSH_PKCS11_HELPER",
+        "SSH_SK_HELPER",
+        "SSH_SK_PROVIDER",
+        "SSH_TTY",
+        "SSH_TUNNEL",
+        "SSH_USER_AUTH",
+        "SSH_USE_STRONG_RNG",
     ]
 )
 _CLIENTS_PREFIXES = (
@@ -68,8 +86,6 @@ _CLIENTS_PREFIXES = (
         "LC_",
         "GO",
         "CGO_",
-        "SSL_",
-        "SSH_",
         "XDG_",
         "DBUS_",
         "LISTEN_",
@@ -240,8 +256,8 @@ class Variables:
     """How a container's variables reach the engine's client without standing in its arguments.
 
     `passed` are set in the client's own environment and named by `--env=NAME`: exact, whatever the value. `listed` have
-    names that would mean something to the client, so they go through an `--env-file` at `path`, open as `fd`, of which a value cannot
-    hold a line break: such are `refused`.
+    names that would mean something to the client, so they go through an `--env-file` at `path`, open as `fd`. What such a
+    file cannot hold is `refused` here: of bytes that it takes for no UTF-8 a client shows the whole line.
     """
 
     path = ""
@@ -257,10 +273,8 @@ class Variables:
                 self.refused = f"{text!r} cannot be a variable of a container"
             elif not _is_clients(text):
                 self.passed[named] = value
-            elif b"\n" in value or b"\r" in value:
-                self.refused = (
-                    f"the variable {text} means something to the engine's client, so it cannot hold a line break"
-                )
+            elif problem := _line_problem(named, value):
+                self.refused = f"the variable {text} means something to the engine's client, so it cannot {problem}"
             else:
                 self.listed[named] = value
 
@@ -269,6 +283,20 @@ class Variables:
         return b"".join(b"%s=%s\n" % item for item in sorted(self.listed.items()))
 
 
+def _line_problem(named: bytes, value: bytes) -> str:
+    if b"\n" in value or b"\r" in value:
+        return "hold a line break"
+    if len(named) + 1 + len(value) >= _LINE_BYTES:
+        return f"be longer than {_LINE_BYTES:,} bytes"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "hold bytes that are not UTF-8"
+    return ""
+
+
 def _is_clients(variable: str) -> bool:
     upper = variable.upper()  # http_proxy is read in both cases
+    if upper.startswith("GOOGLE_"):
+        return False  # no part of Go's runtime; what holds credentials of it is JSON, with line breaks
     return upper in _CLIENTS_NAMES or upper.startswith(_CLIENTS_PREFIXES) or upper.endswith("_PROXY")
