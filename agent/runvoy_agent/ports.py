@@ -222,6 +222,9 @@ class Launch(NamedTuple):
     platform: str | None = None
     task_role: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Launch({self.execution_id}, attempt {self.attempt}, {self.isolation}, {self.image})"
+
 
 class Launched(NamedTuple):
     """The attempt's task exists; `task_ref` names it to stop and describe. It may have existed before (adopted)."""

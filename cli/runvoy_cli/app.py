@@ -43,6 +43,7 @@ COMMANDS = {
     "keys": "Keys: yours, and those you make for machines.",
     "claim": "Make a key on this machine, with a claim token.",
     "images": "What runs may use: list, show, register, unregister.",
+    "secrets": "Values that commands get as variables, masked in their output.",
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
     "health": "Whether the deployment answers; have it repaired.",

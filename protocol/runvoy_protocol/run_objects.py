@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.hidden import repr_without
 from runvoy_protocol.logs import MAX_LINE_NUMBER, MAX_TIME_MS
 
 MAX_RUN_OBJECT_BYTES = 64 * 1024
@@ -37,6 +38,9 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     grace_seconds: int = GRACE_SECONDS
     env: dict[str, str] = {}
     secrets: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return repr_without(self, "execution_key", "secrets")
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True):

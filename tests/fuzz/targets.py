@@ -54,7 +54,7 @@ IMAGE = Image(
     updated_by="ada",
     updated_at=AT,
 )
-CAPABILITIES = Capabilities("process", frozenset({"process", "container"}), secrets=True, git=True)
+CAPABILITIES = Capabilities("process", frozenset({"process", "container"}), git=True)
 
 Run = Callable[[bytes], str]
 

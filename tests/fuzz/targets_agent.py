@@ -172,6 +172,19 @@ CALLS: list[dict[str, Any]] = [
     {"method": "DELETE", "target": f"/api/v1/executions/{ID}"},
     {"method": "GET", "target": "/api/v1/locks/prod%2Fdb"},
     {"method": "POST", "target": "/api/v1/locks/db/release", "body": {"execution_id": ID}},
+    {
+        "method": "POST",
+        "target": "/api/v1/secrets",
+        "body": {"name": "db", "env_name": "DB", "value": "YSBsb25nIG9uZQ==", "description": "", "shared_with": ["*"]},
+    },
+    {"method": "GET", "target": "/api/v1/secrets/db"},
+    {
+        "method": "PUT",
+        "target": "/api/v1/secrets/db",
+        "body": {"version": 1, "env_name": "DB", "description": "x", "shared_with": [], "value": "YSBsb25nIG9uZQ=="},
+    },
+    {"method": "POST", "target": "/api/v1/secrets/db/value"},
+    {"method": "DELETE", "target": "/api/v1/secrets/db", "query": {"version": "1"}},
 ]
 
 

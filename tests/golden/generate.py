@@ -29,6 +29,7 @@ from runvoy_protocol import (
     receipts,
     requests,
     run_objects,
+    secret_messages,
     status,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -223,6 +224,18 @@ MEMBER_KEY = members.KeyAnswer(
     revoked_at=at(58),
     last_used_at=at(7),
 )
+SECRET = secret_messages.SecretAnswer(
+    name="prod/db",
+    env_name="DB_PASSWORD",
+    owner="ada@example.com",
+    created_at=at(6),
+    updated_at=at(7),
+    updated_by="root",
+    version=2,
+    description="of the database",
+    shared_with=("bob@example.com", "*"),
+)
+SECRET_BYTES = b"quotes \"'\n\xff"
 CLAIM = claims.seal(DEPLOYMENT, bytes(range(32)), KEY)
 TOKEN = claims.Token(bytes(range(32)), "https://runvoy.example.com", DEPLOYMENT)
 IMAGE = images.ImageAnswer(
@@ -285,6 +298,15 @@ BODIES: dict[str, msgspec.Struct] = {
     "rotate-key": members.RotateKey(claim=CLAIM),
     "claim-request": members.ClaimRequest(claim=CLAIM),
     "claim-answer": members.ClaimAnswer(key=MEMBER_KEY, role=members.Role.DEVELOPER, deployment_id=DEPLOYMENT),
+    "create-secret": secret_messages.CreateSecret(
+        name="prod/db", env_name="DB_PASSWORD", value=SECRET_BYTES, description="of the database", shared_with=("*",)
+    ),
+    "update-secret": secret_messages.UpdateSecret(
+        version=2, env_name="PGPASSWORD", description="", shared_with=(), value=SECRET_BYTES
+    ),
+    "secret": SECRET,
+    "secrets": secret_messages.SecretsAnswer(secrets=(SECRET,)),
+    "secret-value": secret_messages.SecretValue(name="prod/db", env_name="DB_PASSWORD", version=2, value=SECRET_BYTES),
     "keys": members.KeysAnswer(keys=(MEMBER_KEY,)),
     "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
     "register-image": images.RegisterImage(

@@ -121,7 +121,7 @@ def _launch_before_commit() -> list[Patch]:
         execution = store.load_execution(ports.records, execution_id).document
         starting = execution and lifecycle.begin_start(execution, ports.clock.now())
         if starting:
-            ports.launcher.start(starts._launch_of(ports, deployment, starting))
+            ports.launcher.start(starts._launch_of(ports, deployment, starting, {}))
         original(ports, deployment, body)
 
     return [(starts, "handle", handle)]
@@ -148,7 +148,7 @@ def _blind_restart() -> list[Patch]:
     def repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iterator[Any]:
         if idle > reconcile.GONE_AFTER:
             deployment = SimpleNamespace(secret=b"s" * 32)
-            ports.launcher.start(starts._launch_of(ports, deployment, execution))  # type: ignore[arg-type]
+            ports.launcher.start(starts._launch_of(ports, deployment, execution, {}))  # type: ignore[arg-type]
         yield from ()
 
     return [

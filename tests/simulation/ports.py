@@ -260,21 +260,30 @@ class SimQueue:
 
 
 class SimSecrets:
-    """Values by name."""
+    """Values by name. `on_delete` sees every name before its value goes."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, bytes] = {}
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.values: dict[str, bytes] = {}
+        self.on_delete: Callable[[str], None] = lambda _name: None
 
     def put(self, name: str, value: bytes, *, if_absent: bool = False) -> None:
-        if if_absent and name in self._values:
-            raise PreconditionFailed(f"{name} exists")
-        self._values[name] = value
+        self._scheduler.call("secrets.put", name, lambda: self._put(name, value, if_absent))
 
     def get(self, name: str) -> bytes | None:
-        return self._values.get(name)
+        return self._scheduler.call("secrets.get", name, lambda: self.values.get(name))
 
     def delete(self, name: str) -> None:
-        self._values.pop(name, None)
+        self._scheduler.call("secrets.delete", name, lambda: self._delete(name))
+
+    def _put(self, name: str, value: bytes, if_absent: bool) -> None:
+        if if_absent and name in self.values:
+            raise PreconditionFailed(f"{name} exists")
+        self.values[name] = value
+
+    def _delete(self, name: str) -> None:
+        self.on_delete(name)
+        self.values.pop(name, None)
 
 
 class SimClock:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from tests.simulation.oracles import Oracles, Violation, check
-from tests.simulation.platform import MINUTE_MS, SimPlatform, Watching
+from tests.simulation.platform import MINUTE_MS, SimPlatform, Task, Watching
 from tests.simulation.ports import START, SimClock, SimObjects, SimQueue, SimRecords, SimSecrets
 from tests.simulation.scheduler import Crash, Invocation, Point, Scheduler, Step, When
+from tests.simulation.secrecy import Secrecy
 from tests.simulation.workload import Workload
 
 from runvoy_agent.core.admission import Capabilities
@@ -25,7 +27,7 @@ from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, sta
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.routes import Request
-from runvoy_agent.ports import Ports, QueueName, Unavailable
+from runvoy_agent.ports import Ports, QueueName, Unavailable, Write
 from runvoy_protocol import control as control_protocol
 from runvoy_protocol import keys
 from runvoy_protocol.control import ControlCall
@@ -52,6 +54,7 @@ class Settings(NamedTuple):
     locks: int | None = None
     window_ms: int | None = None
     tick_ms: int = MINUTE_MS
+    secrets: int = 0  # as many that runs may name, and an operator changes
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
     # What the deployment does not do yet; each goes when it does.
     low_ids: bool = False
@@ -104,7 +107,9 @@ class Simulation:
         self.clock = SimClock(self.scheduler)
         self.oracles = Oracles(self.records, self.outbox)
         self.oracles.now_ms = lambda: self.scheduler.now_ms
-        self.records.on_commit = self.oracles.committed
+        self.secrets = SimSecrets(self.scheduler)
+        self.secrecy = Secrecy(self, settings.secrets)
+        self.records.on_commit = self._committed
         self.outbox.on_put = self.oracles.put
         self.deployment = Deployment(
             deployment_id="here",
@@ -113,7 +118,7 @@ class Simulation:
             secret=b"s" * 32,
             capabilities=Capabilities("process", frozenset({"process"})),
         )
-        watching = Watching(self.oracles.launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
+        watching = Watching(self._launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
         self.platform.forgets_refusals = settings.forgets_refusals
         self.platform.blips = settings.listings_blip
@@ -123,7 +128,7 @@ class Simulation:
             outbox=self.outbox,
             queue=SimQueue(self.scheduler, self.transport),
             launcher=self.platform,
-            secrets=SimSecrets(),
+            secrets=self.secrets,
             clock=self.clock,
         )
         self._handlers: dict[QueueName, Callable[[bytes], None]] = {
@@ -138,6 +143,14 @@ class Simulation:
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
         self.members = [self.add_user(f"dev{number}", Role.DEVELOPER) for number in range(KEYS)]
+
+    def _committed(self, writes: Sequence[Write]) -> None:
+        self.secrecy.committed(writes)  # first: it asks the other for what was before
+        self.oracles.committed(writes)
+
+    def _launched(self, task: Task) -> None:
+        self.oracles.launched(task)
+        self.secrecy.launched(task)
 
     # -- the deployment
 
@@ -168,7 +181,8 @@ class Simulation:
             1, "here", method, target, control_protocol.body_digest(body), self.clock.now(), self.clock.random(16)
         )
         header = control_protocol.authorization(signed, signing_key)
-        request = Request(method, target, target, {}, {"authorization": header}, body)
+        parts = urlsplit(target)
+        request = Request(method, parts.path, target, dict(parse_qsl(parts.query)), {"authorization": header}, body)
 
         def serve() -> None:
             response = control.handle(self.ports, self.deployment, request)
@@ -326,6 +340,7 @@ class Simulation:
                 self.tick()
                 self.scheduler.drain()
             self.oracles.judge()
+            self.secrecy.judge()
         except Violation as seen:
             violation = str(seen)
         finally:

@@ -74,6 +74,28 @@ def test_every_effect_was_crashed_at_before_and_after() -> None:
     print(f"{len(crashed)} crash points of {len(first_seen)} effects")
 
 
+def test_secrets_that_change_under_way_break_nothing() -> None:
+    """Seeds until each of their effects was crashed at, before and after, by one or another."""
+    runs = 0
+    seen: set[tuple[str, str]] = set()
+    crashed: set[tuple[str, str, When]] = set()
+    missed: set[tuple[str, str, When]] = set()
+    for seed in range(12):
+        simulation = Simulation(seed, SETTINGS._replace(secrets=3))
+        report = simulation.run()
+        tail = "\n".join(str(step) for step in report.trace[-40:])
+        assert report.violation is None, f"seed {seed}: {report.violation}\n{tail}"
+        runs += simulation.secrecy.runs
+        seen |= {
+            (point.operation, point.site) for point in report.points if "secret" in f"{point.operation} {point.site}"
+        }
+        crashed |= {(point.operation, point.site, when) for point, when in report.crashed}
+        missed = {(*effect, when) for effect in seen for when in When} - crashed
+        if seed >= 2 and not missed:
+            break
+    assert (runs > 50, len(seen) > 10, missed) == (True, True, set())
+
+
 def test_a_seed_replays_to_the_letter() -> None:
     again = Simulation(3, SETTINGS).run()
     assert (again.digest, again.steps) == (report_of(3).digest, report_of(3).steps)

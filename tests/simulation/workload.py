@@ -56,6 +56,7 @@ class Workload:
             self._scheduler.at(rng.randrange(window), self._kill_active)
         for signing_key in simulation.members[: len(simulation.members) // 3]:
             self._to_revoke[signing_key.key_id] = rng.randrange(window)
+        simulation.secrecy.plan(window)
         if self._settings.process_crashes:
             for _ in range(3):
                 down_ms = rng.choices([100, 3_000, MINUTE_MS, 10 * MINUTE_MS], [6, 6, 3, 1])[0]
@@ -126,6 +127,7 @@ class Workload:
             locks=tuple(rng.sample(locks, min(wanted, len(locks)))),
             if_locked="fail" if rng.random() < 0.1 and not patient else "wait",
             timeout_seconds=rng.choice([5, 60, 600, 3600]),
+            secrets=self._simulation.secrecy.draw(),
             queue_timeout_seconds=rng.choice([10, 120, 2000]) if rng.random() < 0.15 and not patient else None,
         )
 

@@ -84,6 +84,7 @@ class World:
     """One deployment and one admin's key, `signing_key`."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.clock = SetClock()
         self.launcher = ScriptedLauncher()
         self.records = SqliteRecords(folder / "state.db")

@@ -161,6 +161,8 @@ def test_status_says_all_that_the_record_knows() -> None:
         "updated_at",
         "content_digest",
         "object_sha256",
+        "secrets",
+        "fixed_secrets",
     }
     kept |= {"queue_timeout_seconds"}
     for field in Execution.__struct_fields__:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, images, locks
+from runvoy_agent.core import access, images, locks, secrets
 from runvoy_agent.core.images import Choice, Registered
 from runvoy_agent.core.limits import check_limits
-from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, User
+from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, Secret, User
 from runvoy_protocol import requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.requests import RunRequest
@@ -26,7 +27,6 @@ class Capabilities(NamedTuple):
 
     default_isolation: Isolation
     isolations: frozenset[Isolation]
-    secrets: bool = False
     git: bool = False
     no_containers: str = ""
     any_image: bool = False
@@ -38,7 +38,7 @@ class Facts(NamedTuple):
     """What admission must know beside the request: all loaded before, all checked in the commit after.
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
-    `images` those it may mean.
+    `images` those it may mean; `secrets` those it names, and for a hint others, if one of them is not there.
     """
 
     deployment_id: str
@@ -50,6 +50,7 @@ class Facts(NamedTuple):
     existing: Execution | None
     locks: locks.Locks
     images: Registered = Registered()
+    secrets: Mapping[str, Secret] = {}
 
 
 class Accepted(NamedTuple):
@@ -107,6 +108,8 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
     may_use_any = facts.capabilities.any_image and member.may(access.Action.MANAGE_IMAGES)
     choice = images.choose(request, facts.images, may_use_any=may_use_any)
     check_limits(member.key.limits, request, choice.name if choice is not None else None)
+    # What counts is how they are at the start; this tells the caller early.
+    secrets.fix(secrets.select(request.secrets, member.user, facts.secrets), request.env)
     execution = _execution(request, key_id, member.user, digest, choice, facts)
     return _join(request, execution, facts.locks)
 
@@ -170,6 +173,7 @@ def _execution(
         platform=image.platform if image is not None else None,
         task_role=image.task_role if image is not None else None,
         labels=request.labels,
+        secrets=request.secrets,
     )
 
 
@@ -181,8 +185,6 @@ def wanted_isolation(request: RunRequest, capabilities: Capabilities, has_image:
 def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image: bool) -> Isolation:
     """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback. `has_image`:
     there is one for it, named or by default."""
-    if request.secrets and not capabilities.secrets:
-        raise RunvoyError(ErrorCode.SECRET_NOT_FOUND, f"no secret is named {request.secrets[0]!r} in this deployment")
     if request.git is not None and not capabilities.git:
         raise RunvoyError(
             ErrorCode.UNAVAILABLE, "this deployment cannot clone git repositories yet", "Clone it in the command."

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from runvoy_agent.core.model import Execution
+from runvoy_agent.core.model import Execution, FixedSecret
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State, can_follow
 from runvoy_protocol.status import ExecutionStatus, LockStatus
@@ -26,11 +26,14 @@ START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
 
 
-def begin_start(execution: Execution, now: datetime) -> Execution | None:
-    """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched."""
+def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret, ...] = ()) -> Execution | None:
+    """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched. From it on
+    the run is fixed to these secrets' values."""
     if execution.state is not State.QUEUED or not execution.granted:
         return None
-    return _changed(execution, now, state=State.STARTING, attempt=1, starting_at=now, reason=None, message="")
+    return _changed(
+        execution, now, state=State.STARTING, attempt=1, starting_at=now, reason=None, message="", fixed_secrets=secrets
+    )
 
 
 def note_no_capacity(execution: Execution, now: datetime, message: str) -> Execution | None:
@@ -105,7 +108,7 @@ def note_look(execution: Execution, now: datetime, *, missing: bool) -> Executio
 
 
 def refuse_start(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its key or user lost the right to run before it was started."""
+    """Its key or user lost the right to run, or to a secret it needs, before it was started."""
     return _never_started(execution, now, State.STOPPED, Reason.REVOKED, message)
 
 

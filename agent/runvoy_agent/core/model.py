@@ -118,6 +118,45 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A secret but for its value, which lies in the Secrets port at `value_ref`: a name that no other value ever had.
+
+    `shared_with`: users who may use it, or "*" for everybody who may run.
+    """
+
+    name: str
+    env_name: str
+    owner: str
+    value_ref: str
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str
+    description: str = ""
+    shared_with: tuple[str, ...] = ()
+
+
+class DiscardedValue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value in the Secrets port that no secret refers to: not yet, any more, or never.
+
+    `replaced`: a run that was fixed to it may still need it. `condemned`: it is being deleted, so no secret may come to
+    refer to it now.
+    """
+
+    ref: str
+    name: str
+    at: datetime
+    replaced: bool = False
+    condemned: bool = False
+
+
+class FixedSecret(msgspec.Struct, frozen=True):
+    """A secret as a run gets it: the value that its name stood for when the run was to start."""
+
+    name: str
+    env_name: str
+    value_ref: str
+
+
 class ExecutionLock(msgspec.Struct, frozen=True, omit_defaults=True):
     """A lock an execution asked for; `fence` is set when it was granted."""
 
@@ -140,6 +179,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
     the first look at which the platform knew no task of it; one look may be mistaken. `image` is the reference that runs;
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
+    `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start.
     """
 
     execution_id: str
@@ -166,6 +206,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     platform: str | None = None
     task_role: str | None = None
     labels: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    fixed_secrets: tuple[FixedSecret, ...] = ()
     reason: Reason | None = None
     message: str = ""
     attempt: int = 0

@@ -20,6 +20,7 @@ from runvoy_agent.handlers import (
     lock_queues,
     member_keys,
     reconcile,
+    secrets,
     store,
     users,
 )
@@ -256,4 +257,5 @@ ROUTES: tuple[Route, ...] = (
     *users.ROUTES,
     *member_keys.ROUTES,
     *images.ROUTES,
+    *secrets.ROUTES,
 )

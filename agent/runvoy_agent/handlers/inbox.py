@@ -13,7 +13,7 @@ import msgspec
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, messages, outbox, registered, store
+from runvoy_agent.handlers import audits, messages, outbox, registered, secret_values, store
 from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports, Write
@@ -109,6 +109,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         existing=existing.document,
         locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
         images=images.facts,
+        secrets=secret_values.known_to(ports.records, user.document, request.secrets),
     )
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:

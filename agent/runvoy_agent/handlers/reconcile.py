@@ -14,7 +14,7 @@ import msgspec
 
 from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
-from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, store
+from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, secret_values, store
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.ports import Conflict, Ports
 from runvoy_protocol import ids, object_keys
@@ -56,6 +56,7 @@ def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
         *_active_executions(ports, starting_up),
         *_held_up_locks(ports),
         *_stale_projections(ports, since - OVERLAP),
+        *_discarded_values(ports),
     ]
     try:
         ports.records.commit([store.put(mark, Reconciled(at=began))])
@@ -243,6 +244,11 @@ def _push(ports: Ports, execution: Execution) -> None:
 def _send_end(ports: Ports, execution: Execution, event: EndEvent) -> None:
     message = EndMessage(execution_id=execution.execution_id, attempt=execution.attempt, event=event)
     ports.queue.send("ends", messages.encode(message))
+
+
+def _discarded_values(ports: Ports) -> Iterator[Repair]:
+    for name in secret_values.sweep(ports):
+        yield Repair(f"secret {name}", "a value that nothing refers to was still stored", "deleted it")
 
 
 def _stale_projections(ports: Ports, since: datetime) -> Iterator[Repair]:

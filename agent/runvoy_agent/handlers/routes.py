@@ -32,6 +32,9 @@ class Request(NamedTuple):
     body: bytes
     source: str = ""
 
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.target}, {len(self.body)} bytes)"  # a body may hold a secret's value
+
 
 class Response(NamedTuple):
     """`audited`: the commit that changed what was asked for holds its audit record already."""

@@ -7,17 +7,17 @@ may then be launched again, for the launcher starts one task per attempt whateve
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 
 from runvoy_agent.core import access, lifecycle
-from runvoy_agent.core.model import Execution, Key, StoredRequest, User
-from runvoy_agent.handlers import messages, outbox, releases, store
+from runvoy_agent.core.model import Execution, Key, User
+from runvoy_agent.handlers import messages, outbox, releases, secret_values, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Conflict, Launch, Launched, LaunchRefused, NoCapacity, Ports, Put, Write
-from runvoy_protocol import requests
+from runvoy_agent.ports import Conflict, Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, Ports, Put, Write
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.run_objects import RunnerPayload, execution_key
 from runvoy_protocol.states import State
@@ -65,8 +65,10 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
     key = store.load(ports.records, store.key_key(execution.key_id), Key)
     user = store.load(ports.records, store.user_key(execution.owner), User)
     try:
-        access.check_allowed(access.check_key(key.document, user.document, now), access.Action.RUN)
-        changed = lifecycle.begin_start(execution, now)
+        member = access.check_key(key.document, user.document, now)
+        access.check_allowed(member, access.Action.RUN)
+        secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
+        changed = lifecycle.begin_start(execution, now, secrets)
     except RunvoyError as error:
         changed = lifecycle.refuse_start(execution, now, error.message)
     if changed is None:
@@ -74,11 +76,12 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
     if changed.state is not State.STARTING:
         releases.announce(ports, _end_unstarted(ports, current, changed))
         return None
-    # The Checks make a revocation that committed first win against this start.
+    # The Checks make a revocation that committed first win against this start, of a right to a secret too.
     writes: list[Write] = [
         store.put(current, changed),
         key.check,
         user.check,
+        *secret_checks,
         _audit(ports, changed, "start", "starting"),
     ]
     ports.records.commit(writes)
@@ -90,13 +93,16 @@ def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution)
 
 
 def _audit(ports: Ports, execution: Execution, action: str, outcome: str) -> Put:
+    # With which secrets it started; of any other decision, the reason.
+    used = ", ".join(fixed.name for fixed in execution.fixed_secrets)
+    message = f"with the secrets {used}" if used and outcome == "starting" else execution.message
     return store.audit(
-        ports.clock, execution.owner, action, outcome, execution_id=execution.execution_id, message=execution.message
+        ports.clock, execution.owner, action, outcome, execution_id=execution.execution_id, message=message
     )
 
 
 def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], execution: Execution) -> None:
-    outcome = ports.launcher.start(_launch_of(ports, deployment, execution))
+    outcome = _start_task(ports, deployment, execution)
     match outcome:
         case Launched():
             return
@@ -109,6 +115,14 @@ def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], ex
             ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
         case LaunchRefused(message=message):
             store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, message))
+
+
+def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> LaunchOutcome:
+    """Launch with the values that the run is fixed to. Where one is gone nothing can be started, now or later."""
+    values = secret_values.read(ports, execution)
+    if isinstance(values, LaunchRefused):
+        return values
+    return ports.launcher.start(_launch_of(ports, deployment, execution, values))
 
 
 def _end_unlaunched(ports: Ports, execution_id: str, refusal: str) -> None:
@@ -136,12 +150,9 @@ def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execu
     return True
 
 
-def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> Launch:
+def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secrets: Mapping[str, bytes]) -> Launch:
     """The launch of an attempt, made of what was stored and of nothing else: repeated, it is the same."""
-    stored = store.load(ports.records, store.request_key(execution.execution_id), StoredRequest)
-    if stored.document is None:
-        raise LookupError(f"execution {execution.execution_id} has no stored request")
-    request = requests.decode(stored.document.payload)
+    request = secret_values.stored_request(ports.records, execution.execution_id)
     payload = RunnerPayload(
         execution_id=execution.execution_id,
         attempt=execution.attempt,
@@ -149,6 +160,7 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> La
         command=request.command,
         timeout_seconds=execution.timeout_seconds,
         env={**request.env, **_context_env(execution)},
+        secrets=dict(secrets),
     )
     return Launch(
         execution_id=execution.execution_id,

@@ -14,6 +14,7 @@ from runvoy_agent.core.model import (
     AuditEvent,
     Claim,
     DefaultImage,
+    DiscardedValue,
     Execution,
     Image,
     InboxGrantee,
@@ -23,10 +24,11 @@ from runvoy_agent.core.model import (
     Nonce,
     Reconciled,
     Refusal,
+    Secret,
     StoredRequest,
     User,
 )
-from runvoy_agent.ports import Check, Clock, Conflict, IndexEntry, Item, Position, Put, Records, Versioned
+from runvoy_agent.ports import Check, Clock, Conflict, Delete, IndexEntry, Item, Position, Put, Records, Versioned
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 SHARDS = 16
@@ -43,6 +45,8 @@ INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
 INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name
 KIND_USER = "user"
 KIND_IMAGE = "image"
+KIND_SECRET = "secret"
+KIND_DISCARDED_VALUE = "discarded_value"
 
 D = TypeVar("D", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -58,6 +62,10 @@ class Loaded(NamedTuple, Generic[D]):
     @property
     def check(self) -> Check:
         return Check(self.key, self.version)
+
+    @property
+    def delete(self) -> Delete:
+        return Delete(self.key, self.version)
 
 
 RECONCILED_KEY = "reconciled"
@@ -90,6 +98,14 @@ def key_use_key(key_id: str) -> str:
 
 def claim_key(token_mac: str) -> str:
     return f"claim#{token_mac}"
+
+
+def secret_key(name: str) -> str:
+    return f"secret#{name}"
+
+
+def discarded_value_key(ref: str) -> str:
+    return f"discarded_value#{ref}"
 
 
 def anonymous_key(code: str, minute: str) -> str:
@@ -162,6 +178,10 @@ def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
     return load(records, lock_key(name), LockRecord)
 
 
+def load_secret(records: Records, name: str) -> Loaded[Secret]:
+    return load(records, secret_key(name), Secret)
+
+
 def put(target: Loaded[D], document: D, expires_at: datetime | None = None) -> Put:
     """Write a new state of what was loaded, if it is still what was loaded."""
     return Put(target.key, _item(document, expires_at), target.version)
@@ -227,6 +247,10 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {} if unregistered_at is not None else {INDEX_KIND: IndexEntry(KIND_IMAGE, name)}
         case DefaultImage():
             return {}
+        case Secret(name=name):
+            return {INDEX_KIND: IndexEntry(KIND_SECRET, name)}
+        case DiscardedValue(at=at):
+            return {INDEX_KIND: IndexEntry(KIND_DISCARDED_VALUE, stamp(at))}
         case AnonymousRefusals() | Claim() | KeyUse() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")

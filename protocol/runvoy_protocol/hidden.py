@@ -1,0 +1,14 @@
+"""Messages that hold what nobody may read in a log: how they show themselves."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+def repr_without(message: msgspec.Struct, *hidden: str) -> str:
+    """The repr of a message, `…` in place of the hidden fields that are set."""
+    shown = []
+    for field in message.__struct_fields__:
+        value = getattr(message, field)
+        shown.append(f"{field}=…" if field in hidden and value else f"{field}={value!r}")
+    return f"{type(message).__name__}({', '.join(shown)})"
