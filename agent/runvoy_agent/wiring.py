@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -21,7 +21,7 @@ from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.handlers.routes import Call, Response, route
+from runvoy_agent.handlers.routes import Call, Response, Route, route
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.containers import Containers
@@ -38,7 +38,7 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
-from runvoy_agent.ports import Ports
+from runvoy_agent.ports import Ports, Write
 from runvoy_protocol import keys
 from runvoy_protocol.members import Role
 
@@ -51,6 +51,11 @@ _STOP_SECONDS = 10.0
 _VISIBILITY_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
+
+
+def stack_route(serve: Callable[[Call], Response]) -> Route:
+    """The one route that the embedded stack has beyond control.ROUTES."""
+    return route("GET", "/stack", Action.SEE_STACK, serve, name="show-stack")
 
 
 class EmbeddedServices:
@@ -97,7 +102,7 @@ class EmbeddedServices:
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
         )
-        self._routes = (*control.ROUTES, route("GET", "/stack", Action.SEE_STACK, self._show_stack))
+        self._routes = (*control.ROUTES, stack_route(self._show_stack))
         self._worker = Worker(
             self._queue,
             {
@@ -180,10 +185,13 @@ class EmbeddedServices:
             return
         now = self._ports.clock.now()
         user = store.load(self._records, store.user_key(name), User)
-        key = Key(key_id=key_id, public_key=public_key, user=name, created_at=now)
-        writes = [store.put_new(store.key_key(key_id), key)]
-        if user.document is None:
-            writes.append(store.put(user, User(name=name, role=Role.ADMIN, created_at=now)))
+        life = 0 if user.document is None else user.document.life
+        key = Key(key_id=key_id, public_key=public_key, user=name, created_at=now, life=life)
+        admin = User(name=name, role=Role.ADMIN, created_at=now)
+        writes: list[Write] = [
+            store.put_new(store.key_key(key_id), key),
+            store.put(user, admin) if user.document is None else user.check,
+        ]
         writes.append(store.audit(self._ports.clock, name, "register-first-key", "ok", key_id=key_id))
         self._records.commit(writes)
         log.info("registered key %s of %s, an admin", key_id, name)

@@ -181,7 +181,9 @@ class Oracles:
                 raise Violation(f"{head} heads all of its locks' queues and was not granted")
 
     def _note_forced(self, audit: AuditEvent) -> None:
-        name = audit.message.removeprefix("the lock ").removesuffix(" was taken from its holder")
+        if audit.outcome != "ok":
+            return
+        name = audit.subject
         execution_id = audit.execution_id or ""
         self._forced.add((execution_id, name))
         self._queues[name].pop(execution_id, None)

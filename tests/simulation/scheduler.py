@@ -94,8 +94,9 @@ class Faults:
         return Unavailable if drawn > 1 - self._unavailable else None
 
 
-# A round of the reconciler comes to so many places that it would never get to the last ones.
-_EAGER = {"reconcile": 0.03, "recovery": 0.03}
+# A round of the reconciler comes to so many places that it would never get to the last ones; a call that nobody repeats
+# would nearly never come through.
+_EAGER = {"reconcile": 0.03, "recovery": 0.03, "kill": 0.06, "release": 0.06}
 
 
 class Invocation:

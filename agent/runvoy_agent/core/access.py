@@ -106,7 +106,7 @@ def check_key(key: Key | None, user: User | None, now: datetime) -> Member:
     if user.revoked_at is not None:
         raise RunvoyError(ErrorCode.KEY_REVOKED, f"the user {user.name} was revoked")
     # A user who was revoked and came back makes new keys: the old ones may be in anybody's hands by now.
-    if key.revoked_at is not None or (user.keys_since is not None and key.created_at < user.keys_since):
+    if key.revoked_at is not None or key.life != user.life:
         raise RunvoyError(ErrorCode.KEY_REVOKED, "the key was revoked")
     if key.expires_at is not None and key.expires_at <= now:
         raise RunvoyError(ErrorCode.KEY_EXPIRED, f"the key expired at {key.expires_at.isoformat()}")

@@ -112,6 +112,14 @@ def refuse_start(execution: Execution, now: datetime, message: str) -> Execution
     return _never_started(execution, now, State.STOPPED, Reason.REVOKED, message)
 
 
+def withdraw(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """Its key or user lost the right to run after STARTING, and before its task was there: it is not launched any more. One
+    that is being launched at this moment is to be stopped."""
+    if execution.state is not State.STARTING:
+        return None
+    return _terminate(execution, now, Reason.REVOKED, message)
+
+
 def expire_in_queue(execution: Execution, now: datetime) -> Execution | None:
     """Its queue timeout passed before it was started."""
     if execution.queue_timeout_seconds is None:

@@ -15,25 +15,26 @@ Isolation = Literal["process", "container"]
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A member. `name` is what executions are owned by, in this one form everywhere. Keys made before `keys_since` are
-    worth nothing: it is when the user came back after a revocation."""
+    """A member. `name` is what executions are owned by, in this one form everywhere. `life` counts how often the user came
+    back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree."""
 
     name: str
     role: Role
     created_at: datetime
     created_by: str = ""
     revoked_at: datetime | None = None
-    keys_since: datetime | None = None
+    life: int = 0
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The public half of a member's key. `limits` make it narrower than its user; they never change.
-    `replaces`: the key in whose place it came, which it may revoke."""
+    """The public half of a member's key. `limits` make it narrower than its user; they never change. `life` is the user's
+    when it was made. `replaces`: the key in whose place it came, which it may revoke."""
 
     key_id: str
     public_key: bytes
     user: str
     created_at: datetime
+    life: int = 0
     name: str = ""
     limits: KeyLimits | None = None
     expires_at: datetime | None = None
@@ -55,13 +56,16 @@ class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
 class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a claim token is good for: one key of one user. The record's key is an HMAC of the token, which is kept nowhere.
 
-    `used_by` is the key that was registered with it: that one may ask again, its answer may have been lost.
+    `created_by_key` is the admin's key that made it, empty where no call did: a token dies with what made it. `used_by` is
+    the key that was registered with it: that one may ask again, its answer may have been lost.
     """
 
     user: str
     created_by: str
     created_at: datetime
     expires_at: datetime
+    created_by_key: str = ""
+    life: int = 0
     key_name: str = ""
     key_lifetime_seconds: int | None = None
     limits: KeyLimits | None = None
@@ -99,8 +103,8 @@ class DefaultImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     name: str | None = None
 
 
-class AnonymousRefusals(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls of nobody known were refused in this minute: one audit record tells of them all."""
+class MinuteNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that its sender can repeat at will happened in this minute: one audit record tells of every time."""
 
     at: datetime
 

@@ -1,5 +1,5 @@
 """The audit of calls, and when keys were used. What changes something has its record in the very commit that changes it;
-this is for the rest: reads, refusals, and calls of nobody known."""
+this is for the rest: reads, refusals, failures, and calls of nobody known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from runvoy_agent.core.model import AnonymousRefusals, KeyUse
+from runvoy_agent.core.model import Key, KeyUse, MinuteNote
 from runvoy_agent.handlers import store
 from runvoy_agent.ports import Conflict, Ports
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.ids import is_execution_id
 
 if TYPE_CHECKING:
     from runvoy_agent.handlers.routes import Call, Request, Route
@@ -19,34 +18,51 @@ if TYPE_CHECKING:
 log = logging.getLogger("runvoy.audit")
 
 USE_IS_EXACT_TO = timedelta(minutes=1)
-_ANONYMOUS_KEPT = timedelta(hours=1)
+_MINUTE_KEPT = timedelta(hours=1)
 
 
 def note_call(call: Call, route: Route | None, outcome: str, message: str = "") -> None:
     """Record a call that left no record of its own, before it is answered: what cannot be recorded is not told."""
-    action = f"{route.method} {route.path}" if route is not None else f"{call.request.method} {call.request.path[:200]}"
-    parts = dict(call.groups)
-    execution_id = parts.pop("execution_id", "")
-    known_id = execution_id if is_execution_id(execution_id) else None
-    subject = " ".join(parts.values())[:512]
-    call.ports.records.commit([call.audit(action, outcome, subject=subject, execution_id=known_id, message=message)])
+    action = route.name if route is not None else _address(call.request)
+    call.ports.records.commit([call.audit(action, outcome, message=message)])
 
 
-def note_anonymous(ports: Ports, request: Request, error: RunvoyError) -> None:
-    """Record that a call of nobody known was refused: the first of its kind in each minute stands for them all, for
-    anybody can make as many as they like."""
+def note_refused(ports: Ports, request: Request, error: RunvoyError, key: Key | None = None) -> None:
+    """Record that a call was refused before anybody was let in. `key` is the one that signed it, if a registered one did."""
+    code = error.code.value
+    note_once_a_minute(
+        ports,
+        request,
+        _address(request),
+        code,
+        what=code if key is None else f"{code}#{key.key_id}",
+        key=key,
+        message=error.message,
+    )
+
+
+def note_once_a_minute(
+    ports: Ports, request: Request, action: str, outcome: str, *, what: str, key: Key | None, message: str = ""
+) -> None:
+    """Record something that its sender can repeat at will: the first `what` in each minute stands for them all."""
     now = ports.clock.now()
-    minute = now.replace(second=0, microsecond=0)
-    key = store.anonymous_key(error.code.value, store.stamp(minute))
-    if ports.records.get(key) is not None:
+    minute = store.minute_key(what, store.stamp(now.replace(second=0, microsecond=0)))
+    if ports.records.get(minute) is not None:
         return
-    first = store.put_new(key, AnonymousRefusals(at=now), expires_at=now + _ANONYMOUS_KEPT)
-    action = f"{request.method} {request.path[:200]}"
-    audit = store.audit(ports.clock, "", action, error.code.value, source=request.source, message=error.message[:500])
+    first = store.put_new(minute, MinuteNote(at=now), expires_at=now + _MINUTE_KEPT)
+    audit = store.audit(
+        ports.clock,
+        "" if key is None else key.user,
+        action,
+        outcome,
+        key_id=None if key is None else key.key_id,
+        source=request.source,
+        message=message,
+    )
     try:
         ports.records.commit([first, audit])
     except Conflict:
-        log.info("another refusal of this minute was recorded first")
+        log.info("another %s of this minute was recorded first", what)
 
 
 def note_use(ports: Ports, key_id: str) -> None:
@@ -59,3 +75,7 @@ def note_use(ports: Ports, key_id: str) -> None:
         ports.records.commit([store.put(current, KeyUse(key_id=key_id, used_at=now))])
     except Conflict:
         log.info("the key %s was used twice at once; either note will do", key_id)
+
+
+def _address(request: Request) -> str:
+    return f"{request.method[:16]} {request.path}"

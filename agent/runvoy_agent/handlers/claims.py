@@ -11,15 +11,18 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from runvoy_agent.core import access
+from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Claim, Key, User
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers import audits, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.routes import Call, Request, Response, answer
-from runvoy_agent.ports import Ports, Put
+from runvoy_agent.ports import Check, Ports, Put
 from runvoy_protocol import claims, keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import ClaimAnswer, ClaimRequest, ClaimTicket, KeyAnswer, KeyTerms
 
+CLAIM_ACTION = "claim-key"
 TOKEN_LIFETIME = timedelta(minutes=15)
 _REPEATABLE_FOR = timedelta(days=1)
 
@@ -31,8 +34,10 @@ def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
     claim = Claim(
         user=user.name,
         created_by=call.user.name,
+        created_by_key=call.key.key_id,
         created_at=now,
         expires_at=now + TOKEN_LIFETIME,
+        life=user.life,
         key_name=terms.name,
         key_lifetime_seconds=terms.lifetime_seconds,
         limits=terms.limits,
@@ -62,37 +67,55 @@ def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: clai
     if claim is None or (claim.used_by != key_id if claim.used_by is not None else claim.expires_at <= now):
         raise _no_such_token()
     user = store.load(ports.records, store.user_key(claim.user), User)
-    if user.document is None or user.document.revoked_at is not None:
+    if user.document is None or user.document.revoked_at is not None or user.document.life != claim.life:
         raise _no_such_token()
+    known = store.load(ports.records, store.key_key(key_id), Key).document
     if claim.used_by is not None:
-        made = store.load(ports.records, store.key_key(key_id), Key).document
-        if made is None:
-            raise LookupError(f"the key {key_id} was claimed and has no record")
-        return _answer(deployment, user.document, made)
-    if user.document.keys_since is not None and claim.created_at < user.document.keys_since:
-        raise _no_such_token()
-    if store.load(ports.records, store.key_key(key_id), Key).document is not None:
+        if known is None or known.revoked_at is not None:
+            raise _no_such_token()
+        # The holder of a used token can ask as often as they like.
+        audits.note_once_a_minute(
+            ports, request, CLAIM_ACTION, "ok", what=f"repeat#{key_id}", key=known, message="answered again"
+        )
+        return _answer(user.document, known, deployment)
+    issuer = _issuer_checks(ports, claim)
+    if known is not None:
         raise _registered_before()
     terms = KeyTerms(name=claim.key_name, lifetime_seconds=claim.key_lifetime_seconds, limits=claim.limits)
-    key = new_key(opened.public_key, claim.user, terms, now)
+    key = new_key(opened.public_key, user.document, terms, now)
     audit = store.audit(
-        ports.clock, claim.user, "claim-key", "ok", key_id=key_id, subject=claim.user, source=request.source
+        ports.clock, claim.user, CLAIM_ACTION, "ok", key_id=key_id, subject=key_id, source=request.source
     )
     used = msgspec.structs.replace(claim, used_by=key_id)
     ports.records.commit(
         [
             store.put(current, used, expires_at=claim.expires_at + _REPEATABLE_FOR),
             store.put_new(store.key_key(key_id), key),
-            user.check,
+            *{check.key: check for check in (user.check, *issuer)}.values(),
             audit,
         ]
     )
-    return _answer(deployment, user.document, key)
+    return _answer(user.document, key, deployment)
+
+
+def _issuer_checks(ports: Ports, claim: Claim) -> tuple[Check, ...]:
+    """That whoever made the token was not revoked since, nor demoted: what a stolen admin's key made dies with it."""
+    if not claim.created_by_key:
+        return ()
+    user = store.load(ports.records, store.user_key(claim.created_by), User)
+    key = store.load(ports.records, store.key_key(claim.created_by_key), Key)
+    try:
+        # As of then: a key that merely expired made it rightly.
+        access.check_allowed(access.check_key(key.document, user.document, claim.created_at), Action.MANAGE_USERS)
+    except RunvoyError as error:
+        raise _no_such_token() from error
+    return (user.check, key.check)
 
 
 def open_own(call: Call, raw: bytes) -> claims.Claim:
     """The claim of a further key inside a signed call: it needs no token."""
     opened = claims.open_sealed(raw, call.deployment.deployment_id)
+    call.concerns(keys.key_id_of(opened.public_key))
     if opened.secret:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "a signed call registers its key without a token")
     return opened
@@ -102,23 +125,22 @@ def register(call: Call, key: Key, action: str) -> Response:
     """Commit a further key of the caller's. The same key again, as after a lost answer, is the same key."""
     known = store.load(call.ports.records, store.key_key(key.key_id), Key).document
     if known is None:
-        call.commit(
-            store.put_new(store.key_key(key.key_id), key), call.audit(action, subject=key.key_id, message=key.name)
-        )
-    elif known.user != key.user or known.revoked_at is not None:
+        call.commit(store.put_new(store.key_key(key.key_id), key), call.audit(action, message=key.name))
+    elif (known.user, known.life, known.replaces) != (key.user, key.life, key.replaces) or known.revoked_at is not None:
         raise _registered_before()
-    return _answer(call.deployment, call.user, known or key)
+    return _answer(call.user, known or key, call.deployment, audited=known is None)
 
 
-def new_key(public_key: bytes, user: str, terms: KeyTerms, now: datetime, replaces: str | None = None) -> Key:
+def new_key(public_key: bytes, user: User, terms: KeyTerms, now: datetime, replaces: str | None = None) -> Key:
     """The record of a key under its terms, which count from `now`."""
     lifetime = terms.lifetime_seconds
     expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
     return Key(
         key_id=keys.key_id_of(public_key),
         public_key=public_key,
-        user=user,
+        user=user.name,
         created_at=now,
+        life=user.life,
         name=terms.name,
         limits=terms.limits,
         expires_at=expires_at,
@@ -139,9 +161,9 @@ def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
     )
 
 
-def _answer(deployment: Deployment, user: User, key: Key) -> Response:
+def _answer(user: User, key: Key, deployment: Deployment, *, audited: bool = True) -> Response:
     shown = ClaimAnswer(key=shown_key(key), role=user.role, deployment_id=deployment.deployment_id)
-    return answer(shown, audited=True)
+    return answer(shown, audited=audited)
 
 
 def _record_key(deployment: Deployment, secret: bytes) -> str:

@@ -12,6 +12,7 @@ from runvoy_agent.core import access
 from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
 from runvoy_agent.handlers import (
+    audit_log,
     audits,
     claims,
     executions,
@@ -25,7 +26,7 @@ from runvoy_agent.handlers import (
     users,
 )
 from runvoy_agent.handlers.inbox import Deployment
-from runvoy_agent.handlers.routes import Call, Request, Response, Route, answer, route
+from runvoy_agent.handlers.routes import About, Call, Request, Response, Route, answer, route
 from runvoy_agent.ports import Check, Conflict, Ports, Unavailable
 from runvoy_protocol import codec, control, envelope, object_keys
 from runvoy_protocol.control import (
@@ -79,12 +80,18 @@ def handle(ports: Ports, deployment: Deployment, request: Request, routes: Seque
         return _serve(ports, deployment, request, ROUTES if routes is None else routes)
     except RunvoyError as error:
         return error_response(error)
-    except Unavailable as error:
-        log.exception("%s %s found something unavailable", request.method, request.path)
-        return error_response(RunvoyError(ErrorCode.UNAVAILABLE, f"the deployment cannot do this now: {error}"))
-    except Exception:
+    except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
-        return error_response(RunvoyError(ErrorCode.INTERNAL, "the deployment failed; its log says why"))
+        return error_response(_told(error))
+
+
+def _told(error: Exception) -> RunvoyError:
+    """What a caller is told of what went wrong."""
+    if isinstance(error, RunvoyError):
+        return error
+    if isinstance(error, Unavailable):
+        return RunvoyError(ErrorCode.UNAVAILABLE, f"the deployment cannot do this now: {error}")
+    return RunvoyError(ErrorCode.INTERNAL, "the deployment failed; its log says why")
 
 
 def error_response(error: RunvoyError) -> Response:
@@ -99,26 +106,38 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
             raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
         if (request.method, request.path) == ("POST", CLAIM_PATH):
             return claims.serve_claim(ports, deployment, request)
-        caller = _authenticate(ports, deployment, request)
-    except RunvoyError as error:
-        audits.note_anonymous(ports, request, error)
+        signed = _verify(ports, request)
+    except Exception as error:
+        audits.note_refused(ports, request, _told(error))
         raise
-    audits.note_use(ports, caller.member.key.key_id)
+    try:
+        caller = _judge(ports, deployment, request, signed)
+    except Exception as error:
+        audits.note_refused(ports, request, _told(error), signed.key)
+        raise
     found, groups = _find(request, routes)
     other = found.other if found is not None else None
-    call = Call(ports, deployment, request, caller.member, groups, other, caller.checks)
+    call = Call(ports, deployment, request, caller.member, groups, other, caller.checks, About(groups))
+    return _serve_member(call, found, caller)
+
+
+def _serve_member(call: Call, found: Route | None, caller: _Caller) -> Response:
+    """Serve somebody known. However it ends, that leaves a record."""
+    request = call.request
     try:
+        audits.note_use(call.ports, caller.member.key.key_id)
         if found is None:
             raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
         access.check_allowed(caller.member, found.action)
         if found.single_use:
-            _use_up(ports, caller)
+            _use_up(call.ports, caller)
         response = found.serve(call)
-    except RunvoyError as error:
-        audits.note_call(call, found, error.code.value, error.message)
+    except Exception as error:
+        told = _told(error)
+        audits.note_call(call, found, told.code.value, told.message)
         raise
     if not response.audited:
-        audits.note_call(call, found, "ok")
+        audits.note_call(call, found, "ok", request.target.partition("?")[2])
     return response
 
 
@@ -134,30 +153,47 @@ def _health(ports: Ports, deployment: Deployment) -> Response:
     )
 
 
+class _Signed(NamedTuple):
+    """What a registered key signed; whether it may still, and signed this very request, is yet to be seen."""
+
+    key: Key
+    check: Check
+    call: ControlCall
+
+
 class _Caller(NamedTuple):
     member: Member
     call: ControlCall
     checks: tuple[Check, ...]
 
 
-def _authenticate(ports: Ports, deployment: Deployment, request: Request) -> _Caller:
-    """Who signed this very request, now, for this deployment."""
+def _verify(ports: Ports, request: Request) -> _Signed:
+    """The key that made the signature that came with the request."""
     sealed = control.parse_authorization(request.headers.get("authorization", ""))
     key_id = sealed.signatures[0].key_id
     key = store.load(ports.records, store.key_key(key_id), Key)
     if key.document is None:
         raise RunvoyError(ErrorCode.KEY_UNKNOWN, "no such key is registered in this deployment")
     call = control.decode_call(envelope.verified_payload(sealed, key_id, key.document.public_key))
-    user = store.load(ports.records, store.user_key(key.document.user), User)
+    return _Signed(key.document, key.check, call)
+
+
+def _judge(ports: Ports, deployment: Deployment, request: Request, signed: _Signed) -> _Caller:
+    """Who calls, if the key is good and signed this very request, now, for this deployment."""
+    call = signed.call
+    user = store.load(ports.records, store.user_key(signed.key.user), User)
     now = ports.clock.now()
-    member = access.check_key(key.document, user.document, now)
+    member = access.check_key(signed.key, user.document, now)
     if call.deployment_id != deployment.deployment_id:
         raise RunvoyError(
             ErrorCode.WRONG_DEPLOYMENT,
             f"the call is for deployment {call.deployment_id[:128]!r}; this is {deployment.deployment_id!r}",
         )
-    signed = (call.method, call.target, call.body_sha256)
-    if signed != (request.method, request.target, control.body_digest(request.body)):
+    if (call.method, call.target, call.body_sha256) != (
+        request.method,
+        request.target,
+        control.body_digest(request.body),
+    ):
         raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the signature is for another method, address or body")
     if abs(now - call.issued_at) > CALL_LIFETIME:
         raise RunvoyError(
@@ -165,7 +201,7 @@ def _authenticate(ports: Ports, deployment: Deployment, request: Request) -> _Ca
             f"the call was signed at {call.issued_at.isoformat()}; the server's time is {now.isoformat()}",
             details={"server_time": now.isoformat()},
         )
-    return _Caller(member, call, (key.check, user.check))
+    return _Caller(member, call, (signed.check, user.check))
 
 
 def _use_up(ports: Ports, caller: _Caller) -> None:
@@ -241,7 +277,14 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
     route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, other=Action.READ_ANY, single_use=True),
     route("GET", "/executions", Action.READ_OWN, executions.list_executions, other=Action.READ_ANY),
-    route("GET", "/executions/{execution_id}", Action.READ_OWN, executions.show, other=Action.READ_ANY),
+    route(
+        "GET",
+        "/executions/{execution_id}",
+        Action.READ_OWN,
+        executions.show,
+        other=Action.READ_ANY,
+        name="show-execution",
+    ),
     route(
         "DELETE",
         "/executions/{execution_id}",
@@ -249,6 +292,7 @@ ROUTES: tuple[Route, ...] = (
         kills.serve_kill,
         other=Action.KILL_ANY,
         single_use=True,
+        name="kill",
     ),
     route("GET", "/locks", Action.READ_LOCKS, lock_queues.list_locks),
     route("GET", "/locks/{name}", Action.READ_LOCKS, lock_queues.show_lock),
@@ -258,4 +302,5 @@ ROUTES: tuple[Route, ...] = (
     *member_keys.ROUTES,
     *images.ROUTES,
     *secrets.ROUTES,
+    *audit_log.ROUTES,
 )

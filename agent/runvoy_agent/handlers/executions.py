@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import lock_queues, store
+from runvoy_agent.handlers import listings, lock_queues, store
+from runvoy_agent.handlers.listings import Kind, Span
 from runvoy_agent.handlers.routes import Call, Response, answer
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Position
 from runvoy_protocol import object_keys, receipts
 from runvoy_protocol.control import (
     CHUNKS_PER_GRANT,
@@ -28,17 +26,15 @@ from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
 from runvoy_protocol.states import State
-from runvoy_protocol.status import ExecutionStatus
 
 READ_GRANT_LIFETIME = timedelta(minutes=5)
-MAX_PAGE = 200
-DEFAULT_PAGE = 50
 LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS) + timedelta(
     days=2
 )  # in the queue, then running, then settled
-_FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
-_LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
 MAX_CHUNK_NUMBER = 10**8 - 1
+EXECUTIONS = Kind(
+    Execution, lambda execution: execution.admitted_at, lambda execution: execution.execution_id, store.execution_key
+)
 
 
 def show(call: Call) -> Response:
@@ -64,6 +60,7 @@ def find_readable(call: Call, execution_id: str) -> Loaded[Execution] | None:
 def grant_outbox(call: Call) -> Response:
     """Reads of one execution: status and the next chunks once it is admitted, its receipt before."""
     asked = call.body(OutboxGrantRequest)
+    call.concerns(execution_id=asked.execution_id)
     if not 1 <= asked.from_chunk <= MAX_CHUNK_NUMBER:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "from_chunk is not the number of a chunk")
     found, receipt = _look_up(call, asked.execution_id, asked.object_sha256)
@@ -147,16 +144,9 @@ def _receipt(call: Call, execution_id: str, object_sha256: str) -> Receipt | Non
 def list_executions(call: Call) -> Response:
     """A page of executions, newest first. Whoever may read only their own sees only these."""
     query = _Query(call)
-    found: list[ExecutionStatus] = []
-    last_cursor = None
-    for execution, version, cursor in _newest_first(call, query):
-        if not query.matches(execution):
-            continue
-        if len(found) == query.limit:
-            return answer(ExecutionsPage(executions=tuple(found), after=last_cursor))
-        found.append(lifecycle.project(execution, version))
-        last_cursor = cursor
-    return answer(ExecutionsPage(executions=tuple(found)))
+    rows, after = listings.page(call.ports.records, EXECUTIONS, query.span(), query.limit, query.matches)
+    found = tuple(lifecycle.project(row.document, row.version) for row in rows)
+    return answer(ExecutionsPage(executions=found, after=after))
 
 
 class _Query:
@@ -164,14 +154,13 @@ class _Query:
 
     def __init__(self, call: Call) -> None:
         query = dict(call.request.query)
-        self.limit = _limit(query.pop("limit", None))
-        self.after = _position(query.pop("after", None))
+        self.limit = listings.limit_of(query.pop("limit", None))
+        self.after = listings.position_of(query.pop("after", None), EXECUTIONS)
         self.states = _states(query.pop("status", None))
         self.label = query.pop("label", None)
-        self.updated_since = _instant(query.pop("updated_since", None))
+        self.updated_since = listings.instant_of("updated_since", query.pop("updated_since", None))
         self.owner = query.pop("owner", None)
-        if query:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"there is no filter {min(query)[:64]!r}")
+        listings.refuse_others(query)
         if self.owner == "me":
             self.owner = call.user.name
         self.key_id = None if call.key.limits is None else call.key.key_id
@@ -179,6 +168,19 @@ class _Query:
             if self.owner not in (None, call.user.name):
                 call.check_others()
             self.owner = call.user.name
+        self._oldest = call.deployment.created_at
+        if self.updated_since is not None:
+            # Nothing that was admitted before it by more than the longest run can have changed since.
+            self._oldest = max(self._oldest, self.updated_since - LONGEST_LIFE)
+        self._newest = call.ports.clock.now() + listings.CLOCKS_APART
+
+    def span(self) -> Span:
+        return Span(self._partitions, self._oldest, self._newest, self.after)
+
+    def _partitions(self, of_day: str) -> list[tuple[str, str]]:
+        if self.owner is not None:
+            return [(store.INDEX_OWNER, store.owner_partition(self.owner, of_day))]
+        return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
 
     def matches(self, execution: Execution) -> bool:
         if self.states and execution.state not in self.states:
@@ -195,14 +197,6 @@ class _Query:
         return True
 
 
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_PAGE
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"limit must be from 1 to {MAX_PAGE}")
-    return int(text)
-
-
 def _states(text: str | None) -> frozenset[State]:
     if text is None:
         return frozenset()
@@ -211,68 +205,3 @@ def _states(text: str | None) -> frozenset[State]:
     except ValueError as error:
         known = ", ".join(State)
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"status takes some of {known}") from error
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "updated_since is no RFC 3339 time") from error
-    if at.tzinfo is None:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "updated_since has no time zone")
-    # Bounded before anything is reckoned from it: dates end in the year 1 and 9999.
-    return max(at, _FIRST_DAY).astimezone(UTC) if at < _LAST_DAY else _LAST_DAY
-
-
-def _newest_first(call: Call, query: _Query) -> Iterator[tuple[Execution, int, str]]:
-    """Executions from the cursor on, newest admission first, each with the cursor that continues after it."""
-    oldest = call.deployment.created_at
-    newest = call.ports.clock.now() if query.after is None else min(call.ports.clock.now(), _day_of(query.after))
-    if query.updated_since is not None:
-        # Nothing that was admitted before it by more than the longest run can have changed since.
-        oldest = max(oldest, query.updated_since - LONGEST_LIFE)
-    for days in range((newest.date() - oldest.date()).days + 1):
-        of_day = store.day(newest - timedelta(days=days))
-        streams = [_partition(call, index, partition, query.after) for index, partition in _partitions(query, of_day)]
-        for sort, execution_id, execution, version in heapq.merge(*streams, key=lambda row: row[:2], reverse=True):
-            yield execution, version, f"{sort}~{execution_id}"
-
-
-def _partitions(query: _Query, of_day: str) -> list[tuple[str, str]]:
-    if query.owner is not None:
-        return [(store.INDEX_OWNER, store.owner_partition(query.owner, of_day))]
-    return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
-
-
-def _partition(
-    call: Call, index: str, partition: str, after: Position | None
-) -> Iterator[tuple[str, str, Execution, int]]:
-    while True:
-        page = call.ports.records.query(index, partition, after=after, limit=50, descending=True)
-        for record in page.records:
-            execution = msgspec.json.decode(record.body, type=Execution)
-            yield store.stamp(execution.admitted_at), execution.execution_id, execution, record.version
-        after = page.after
-        if after is None:
-            return
-
-
-def _position(cursor: str | None) -> Position | None:
-    """Where in each partition a cursor of this list stands."""
-    if cursor is None:
-        return None
-    sort, separator, execution_id = cursor.partition("~")
-    if not separator or not is_execution_id(execution_id):
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list")
-    position = Position(sort, store.execution_key(execution_id))
-    _day_of(position)
-    return position
-
-
-def _day_of(position: Position) -> datetime:
-    try:
-        return datetime.strptime(position.sort[:10], "%Y-%m-%d").replace(tzinfo=UTC, hour=23, minute=59)
-    except ValueError as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list") from error

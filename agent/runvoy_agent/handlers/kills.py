@@ -5,7 +5,7 @@ The commit comes first, so that whoever dies before the task was told leaves a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
@@ -13,7 +13,7 @@ from runvoy_agent.handlers import releases, store
 from runvoy_agent.handlers.executions import find_readable
 from runvoy_agent.handlers.routes import Call, Response, answer
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports
+from runvoy_agent.ports import Check, Ports, Put
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import State
@@ -38,33 +38,29 @@ def serve_kill(call: Call) -> Response:
 
 
 def kill(call: Call, execution_id: str) -> bool:
-    """End an execution by the caller's wish; whether that was new."""
+    """End an execution by the caller's wish; whether that was new. Nothing is ended by one who was revoked meanwhile."""
     return end(
         call.ports,
         execution_id,
-        call.user.name,
         lambda execution: lifecycle.kill(execution, call.ports.clock.now(), call.user.name),
-        key_id=call.key.key_id,
-        source=call.request.source,
+        lambda changed: call.audit("kill", changed.state.value, execution_id=execution_id, message=changed.message),
+        call.hold,
     )
 
 
 def end(
     ports: Ports,
     execution_id: str,
-    actor: str,
     change: Callable[[Execution], Execution | None],
-    *,
-    key_id: str | None = None,
-    source: str = "",
+    audit: Callable[[Execution], Put],
+    hold: Callable[[], Sequence[Check]] = tuple,
 ) -> bool:
-    """Commit what `change` makes of the execution and have its task stopped, if it has one; whether that was new.
+    """Commit what `change` makes of the execution, with its `audit` record, and have its task stopped, if it has one;
+    whether that was new. `hold` gives what else the commit depends on, anew for each try.
 
     A task that was told before is told again: the first telling may have been lost.
     """
-    current, changed = store.with_retries(
-        ports.clock, lambda: _commit(ports, execution_id, actor, change, key_id, source)
-    )
+    current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, change, audit, hold))
     stands = changed or current
     if stands is not None and stands.state is State.TERMINATING:
         ports.launcher.stop(execution_id, stands.attempt)
@@ -74,24 +70,15 @@ def end(
 def _commit(
     ports: Ports,
     execution_id: str,
-    actor: str,
     change: Callable[[Execution], Execution | None],
-    key_id: str | None,
-    source: str,
+    audit: Callable[[Execution], Put],
+    hold: Callable[[], Sequence[Check]],
 ) -> tuple[Execution | None, Execution | None]:
+    checks = hold()
     current: Loaded[Execution] = store.load_execution(ports.records, execution_id)
     changed = None if current.document is None else change(current.document)
     if changed is None:
         return current.document, None
-    audit = store.audit(
-        ports.clock,
-        actor,
-        "end",
-        changed.state.value,
-        execution_id=execution_id,
-        key_id=key_id,
-        source=source,
-        message=changed.message,
-    )
-    releases.announce(ports, releases.change_and_release(ports, current, changed, audit))
+    freed = releases.change_and_release(ports, current, changed, audit(changed), checks)
+    releases.announce(ports, freed)
     return current.document, changed

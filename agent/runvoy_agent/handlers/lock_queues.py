@@ -35,6 +35,7 @@ def show_lock(call: Call) -> Response:
 def release_lock(call: Call) -> Response:
     """Take a lock from its holder, whose task goes on: the next in line starts beside it, with a higher fence."""
     asked = call.body(ReleaseRequest)
+    call.concerns(execution_id=asked.execution_id)
     freed = store.with_retries(call.ports.clock, lambda: _release(call, asked.execution_id))
     releases.announce(call.ports, freed)
     return show_lock(call)._replace(audited=True)
@@ -54,8 +55,8 @@ def _release(call: Call, execution_id: str) -> releases.Freed:
             "Kill it instead: that frees all of its locks.",
         )
     message = f"the lock {name} was taken from its holder"
-    audit = call.audit("release-lock", "released", subject=name, execution_id=execution_id, message=message)
-    return releases.release(call.ports, execution_id, [name], [holder_execution.check, audit])
+    audit = call.audit("release-lock", message=message)
+    return releases.release(call.ports, execution_id, [name], [holder_execution.check, audit, *call.hold()])
 
 
 def waiting_locks(records: Records, execution: Execution) -> tuple[LockStatus, ...]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import Key, KeyUse
-from runvoy_agent.handlers import claims, store
+from runvoy_agent.core.model import Key, KeyUse, User
+from runvoy_agent.handlers import admins, claims, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import Records
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import CreateKey, KeyAnswer, KeysAnswer, KeyTerms, Role, RotateKey, check_terms
+from runvoy_protocol.members import CreateKey, KeyAnswer, KeysAnswer, KeyTerms, RotateKey, check_terms
 
 
 def list_keys(call: Call) -> Response:
     """The keys of `?user` (the caller's own without it), oldest first."""
     name = call.request.query.get("user", call.user.name)
+    call.concerns(name)
     if name != call.user.name:
         call.check_others()
+        if call.ports.records.get(store.user_key(name)) is None:
+            raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
     return answer(KeysAnswer(keys=keys_of(call.ports.records, name)))
 
 
@@ -30,7 +33,7 @@ def create_key(call: Call) -> Response:
     asked = call.body(CreateKey)
     check_terms(asked.terms)
     opened = claims.open_own(call, asked.claim)
-    key = claims.new_key(opened.public_key, call.user.name, asked.terms, call.ports.clock.now())
+    key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now())
     return claims.register(call, key, "create-key")
 
 
@@ -40,7 +43,7 @@ def rotate_key(call: Call) -> Response:
     opened = claims.open_own(call, call.body(RotateKey).claim)
     old = call.key
     terms = KeyTerms(name=old.name, lifetime_seconds=old.lifetime_seconds, limits=old.limits)
-    key = claims.new_key(opened.public_key, call.user.name, terms, call.ports.clock.now(), replaces=old.key_id)
+    key = claims.new_key(opened.public_key, call.user, terms, call.ports.clock.now(), replaces=old.key_id)
     return claims.register(call, key, "rotate-key")
 
 
@@ -49,21 +52,20 @@ def revoke_key(call: Call) -> Response:
     key_id = call.groups["key_id"]
     current = store.load(call.ports.records, store.key_key(key_id), Key)
     key = current.document
-    if key is None or (key.user != call.user.name and not call.may_with_others()):
+    if key is not None and key.user != call.user.name and call.member.may(Action.READ_USERS):
+        call.check_others()  # who may see it is told what it takes
+    elif key is None or key.user != call.user.name:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no key {key_id[:64]!r} that {call.user.name} may see")
     if call.key.limits is not None and key_id not in (call.key.key_id, call.key.replaces):
         raise RunvoyError(ErrorCode.FORBIDDEN, "a limited key may revoke itself and the one it replaced, and no other")
-    if key_id == call.key.key_id and call.user.role is Role.ADMIN:
-        # So that whatever is revoked, an admin with a key is left: the one who did it.
-        raise RunvoyError(
-            ErrorCode.FORBIDDEN,
-            "an admin's key does not revoke itself",
-            "Replace it with `runvoy keys rotate`, or revoke it with another key.",
-        )
     if key.revoked_at is not None:
         return answer(_shown(call.ports.records, key))
+    owner = store.load(call.ports.records, store.user_key(key.user), User)
+    others = admins.another(call, but_key=key_id) if admins.is_lasting(key, owner.document) else ()
+    # The owner's as well: a key that is made an admin's at this moment would be judged otherwise.
+    checks = {check.key: check for check in (owner.check, *others)}
     revoked = msgspec.structs.replace(key, revoked_at=call.ports.clock.now())
-    call.commit(store.put(current, revoked), call.audit("revoke-key", subject=key_id, message=f"of {key.user}"))
+    call.commit(store.put(current, revoked), *checks.values(), call.audit("revoke-key", message=f"of {key.user}"))
     return answer(_shown(call.ports.records, revoked), audited=True)
 
 

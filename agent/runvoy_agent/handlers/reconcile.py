@@ -16,7 +16,7 @@ from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
 from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, secret_values, store
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.ports import Conflict, Ports
+from runvoy_agent.ports import Conflict, Ports, Put
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.object_keys import RequestKey
 from runvoy_protocol.states import State
@@ -90,21 +90,24 @@ def _lost_uploads_of(ports: Ports, key_id: str, oldest: datetime, *, from_first:
             place = object_keys.parse_request(info.key)
             if place is None or info.modified_at < oldest:
                 continue
-            if not _is_answered(ports, info.key, place):
-                ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key)))
+            version = _unanswered_version(ports, info.key, place)
+            if version is not None:
+                # That very version: another may be uploaded before it is answered.
+                ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key, version=version)))
                 yield Repair(info.key, "no delivery of it was handled", "delivered it again")
         if not page:
             return
         after = page[-1].key
 
 
-def _is_answered(ports: Ports, object_key: str, place: RequestKey) -> bool:
-    """Whether this very object has its receipt: one of the same id may have been answered otherwise before."""
+def _unanswered_version(ports: Ports, object_key: str, place: RequestKey) -> str | None:
+    """The version of this very object if it has no receipt: one of the same id may have been answered otherwise before."""
     stored = ports.inbox.get(object_key)
     if stored is None:
-        return True
+        return None
     digest = hashlib.sha256(stored.data).hexdigest()
-    return ports.outbox.get(object_keys.receipt(place.key_id, place.request_id, digest)) is not None
+    is_answered = ports.outbox.get(object_keys.receipt(place.key_id, place.request_id, digest)) is not None
+    return None if is_answered else stored.version
 
 
 def _active_executions(ports: Ports, starting_up: bool) -> Iterator[Repair]:
@@ -200,10 +203,18 @@ def _expire(ports: Ports, execution_id: str) -> releases.Freed | None:
     expired = lifecycle.expire_in_queue(current.document, ports.clock.now())
     if expired is None:
         return None
-    audit = store.audit(
-        ports.clock, "reconciler", "expire", expired.state.value, execution_id=execution_id, message=expired.message
+    return releases.change_and_release(ports, current, expired, _expiry(ports, expired))
+
+
+def _expiry(ports: Ports, expired: Execution) -> Put:
+    return store.audit(
+        ports.clock,
+        "reconciler",
+        "expire",
+        expired.state.value,
+        execution_id=expired.execution_id,
+        message=expired.message,
     )
-    return releases.change_and_release(ports, current, expired, audit)
 
 
 def _terminate_expired(ports: Ports, execution: Execution) -> Iterator[Repair]:
@@ -213,23 +224,38 @@ def _terminate_expired(ports: Ports, execution: Execution) -> Iterator[Repair]:
         now = ports.clock.now()
         return lifecycle.expire_start(current, now) or lifecycle.expire_run(current, now, DEADLINE_GRACE)
 
-    if expire(execution) is not None and kills.end(ports, execution.execution_id, "reconciler", expire):
+    if expire(execution) is not None and kills.end(ports, execution.execution_id, expire, partial(_expiry, ports)):
         yield Repair(execution.execution_id, "it is past its deadline and its runner did not end it", "had it stopped")
 
 
 def _held_up_locks(ports: Ports) -> Iterator[Repair]:
     """Locks whose head is over, or could start and was not granted. No commit leaves one so; a restored backup might."""
     for lock in lock_queues.busy_locks(ports.records):
-        head = store.load_execution(ports.records, lock.queue[0]).document
-        over = head is None or not head.is_active
-        if not over and head is not None and (head.granted or not _heads_all(ports, head)):
-            continue
-        # Taking out the dead head grants the next; with a living one, taking out nobody grants itself.
-        leaver = lock.queue[0] if over else ""
-        freed = store.with_retries(ports.clock, partial(releases.release, ports, leaver, [lock.name]))
-        releases.announce(ports, freed)
-        problem = "its holder is over" if over else "its first waiter could start and was not granted"
-        yield Repair(f"lock {lock.name}", problem, "released it" if over else "granted it")
+        repair = store.with_retries(ports.clock, partial(_mend_lock, ports, lock.name))
+        if repair is not None:
+            yield repair
+
+
+def _mend_lock(ports: Ports, name: str) -> Repair | None:
+    queue = (store.load_lock(ports.records, name).document or locks.empty(name)).queue
+    head = store.load_execution(ports.records, queue[0]).document if queue else None
+    over = head is None or not head.is_active
+    if not queue or (head is not None and not over and (head.granted or not _heads_all(ports, head))):
+        return None
+    # Taking out the dead head grants the next; with a living one, taking out nobody grants itself.
+    leaver = queue[0] if over else ""
+    problem = "its holder is over" if over else "its first waiter could start and was not granted"
+    audit = store.audit(
+        ports.clock,
+        "reconciler",
+        "mend-lock",
+        "released" if over else "granted",
+        subject=name,
+        execution_id=queue[0],
+        message=problem,
+    )
+    releases.announce(ports, releases.release(ports, leaver, [name], [audit]))
+    return Repair(f"lock {name}", problem, "released it" if over else "granted it")
 
 
 def _heads_all(ports: Ports, execution: Execution) -> bool:

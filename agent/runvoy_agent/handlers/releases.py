@@ -11,7 +11,7 @@ from runvoy_agent.core.model import Execution, LockRecord
 from runvoy_agent.handlers import messages, outbox, store
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Write
+from runvoy_agent.ports import Check, Ports, Write
 from runvoy_protocol.states import State
 
 
@@ -21,10 +21,13 @@ class Freed(NamedTuple):
     changed: list[tuple[Execution, int]]
 
 
-def change_and_release(ports: Ports, current: Loaded[Execution], changed: Execution, audit: Write) -> Freed:
-    """Commit `changed`; if it is no longer active, release its locks in the same commit. Raises ports.Conflict."""
+def change_and_release(
+    ports: Ports, current: Loaded[Execution], changed: Execution, audit: Write, checks: Sequence[Check] = ()
+) -> Freed:
+    """Commit `changed`, if `checks` hold; if it is no longer active, release its locks in the same commit. Raises
+    ports.Conflict."""
     names = [] if changed.is_active else [lock.name for lock in changed.locks]
-    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit])
+    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *checks])
     return Freed([(changed, current.version + 1), *freed.changed])
 
 

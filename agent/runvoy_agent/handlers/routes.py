@@ -16,6 +16,7 @@ from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.ports import Check, Conflict, Ports, Put, Write
 from runvoy_protocol.control import API_PREFIX
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.ids import is_execution_id
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -50,6 +51,17 @@ def answer(document: msgspec.Struct, *, audited: bool = False) -> Response:
     return Response(200, msgspec.json.encode(document), audited=audited)
 
 
+class About:
+    """What a call is about, for its audit record: what its path says, and what its body said once that was read."""
+
+    __slots__ = ("execution_id", "subject")
+
+    def __init__(self, groups: Mapping[str, str]) -> None:
+        execution_id = groups.get("execution_id", "")
+        self.execution_id = execution_id if is_execution_id(execution_id) else None
+        self.subject = " ".join(part for name, part in groups.items() if name != "execution_id")
+
+
 class Call(NamedTuple):
     """A request whose caller is known and may do what the route does with what is theirs. `groups` are the parts of its
     path, decoded; `other` is what it takes with what is somebody else's; `checks` hold a commit to the caller's key and
@@ -61,7 +73,8 @@ class Call(NamedTuple):
     member: Member
     groups: Mapping[str, str]
     other: Action | None
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Check, ...]
+    about: About
 
     @property
     def user(self) -> User:
@@ -79,14 +92,33 @@ class Call(NamedTuple):
         if self.other is not None:
             access.check_allowed(self.member, self.other)
 
+    def concerns(self, subject: str | None = None, execution_id: str | None = None) -> None:
+        """Say what the call is about beyond what its path says, before anything is done or refused: its audit record is to
+        name it."""
+        self.about.subject = self.about.subject if subject is None else subject
+        if execution_id is not None and is_execution_id(execution_id):
+            self.about.execution_id = execution_id
+
     def commit(self, *writes: Write) -> None:
         """Commit, if the caller is still who was judged: a revocation that committed first wins. CONFLICT if that, or
         anything the writes depend on, changed meanwhile."""
-        written = {write.key for write in writes}
+        versions = {write.key: write.version for write in writes}
+        # Who writes their own record writes the one that was judged, not one that was read later.
+        if any(versions.get(check.key, check.version) != check.version for check in self.checks):
+            raise _caller_changed()
         try:
-            self.ports.records.commit([*writes, *(check for check in self.checks if check.key not in written)])
+            self.ports.records.commit([*writes, *(check for check in self.checks if check.key not in versions)])
         except Conflict as error:
             raise RunvoyError(ErrorCode.CONFLICT, "somebody else changed this at the same moment") from error
+
+    def hold(self) -> tuple[Check, ...]:
+        """What holds a commit to the caller, for one that is tried again on a conflict: CONFLICT if the caller's own key or
+        user is what changed."""
+        for check in self.checks:
+            found = self.ports.records.get(check.key)
+            if (0 if found is None else found.version) != check.version:
+                raise _caller_changed()
+        return self.checks
 
     def body(self, schema: type[D]) -> D:
         """The request's JSON body; INVALID_REQUEST if it is no such document."""
@@ -104,25 +136,31 @@ class Call(NamedTuple):
         execution_id: str | None = None,
         message: str = "",
     ) -> Put:
-        """The record of what this call does, for the commit that does it."""
+        """The record of what this call does, for the commit that does it. What it is about is known already, where it is
+        not said."""
         return store.audit(
             self.ports.clock,
             self.user.name,
             action,
             outcome,
-            execution_id=execution_id,
+            execution_id=execution_id or self.about.execution_id,
             key_id=self.key.key_id,
-            subject=subject,
+            subject=subject or self.about.subject,
             source=self.request.source,
             message=message,
         )
 
 
+def _caller_changed() -> RunvoyError:
+    return RunvoyError(ErrorCode.CONFLICT, "your key or your user was changed at the same moment")
+
+
 class Route(NamedTuple):
-    """`path` holds `{name}` for one segment. `action` is what the caller's role must allow; `other`, where things have
+    """`name` is what the audit calls it, done or refused. `path` holds `{name}` for one segment. `action` is what the caller's role must allow; `other`, where things have
     owners, what it must allow to do the same with somebody else's. `single_use` calls cannot be replayed within their
     lifetime."""
 
+    name: str
     method: str
     path: str
     pattern: re.Pattern[str]
@@ -140,8 +178,11 @@ def route(
     *,
     other: Action | None = None,
     single_use: bool = False,
+    name: str = "",
 ) -> Route:
-    """A route at a path under /api/v1, in which `{name}` stands for one segment."""
+    """A route at a path under /api/v1, in which `{name}` stands for one segment. Without a `name` it is called as the
+    function that serves it: create_user is `create-user`."""
     full = API_PREFIX + path
     pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", full)
-    return Route(method, full, re.compile(pattern + r"\Z"), action, other, single_use, serve)
+    name = name or serve.__name__.strip("_").replace("_", "-")
+    return Route(name, method, full, re.compile(pattern + r"\Z"), action, other, single_use, serve)

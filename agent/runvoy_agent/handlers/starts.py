@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from runvoy_agent.core import access, lifecycle
-from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import messages, outbox, releases, secret_values, store
+from runvoy_agent.core.model import Execution, FixedSecret, Key, User
+from runvoy_agent.handlers import kills, messages, outbox, releases, secret_values, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Conflict, Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, Ports, Put, Write
+from runvoy_agent.ports import (
+    Check,
+    Conflict,
+    Launch,
+    Launched,
+    LaunchOutcome,
+    LaunchRefused,
+    NoCapacity,
+    Ports,
+    Put,
+    Write,
+)
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.run_objects import RunnerPayload, execution_key
 from runvoy_protocol.states import State
@@ -30,10 +42,10 @@ CAPACITY_DELAY_SECONDS = 5.0
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
-    current = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
-    if current is None or current.document is None:
+    begun = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
+    if begun is None or begun.current.document is None:
         return
-    execution = current.document
+    current, execution = begun.current, begun.current.document
     # Whatever its state: the delivery that committed it may have died before it told anyone.
     outbox.publish_status(ports, execution, current.version)
     if execution.state is not State.STARTING:
@@ -43,10 +55,19 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return
+    if begun.earlier and _withdraw(ports, execution):
+        return
     _launch(ports, deployment, current, execution)
 
 
-def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
+class _Begun(NamedTuple):
+    """The execution as it stands, and whether that was so before this delivery came."""
+
+    current: Loaded[Execution]
+    earlier: bool
+
+
+def _begin(ports: Ports, execution_id: str) -> _Begun | None:
     """Commit QUEUED → STARTING (or the refusal); the execution as it stands now."""
     current = store.load_execution(ports.records, execution_id)
     execution = current.document
@@ -54,50 +75,88 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
         log.warning("a push names execution %.64s, which has no record", execution_id)
         return None
     if execution.state is not State.QUEUED:
-        return current
+        return _Begun(current, earlier=True)
     now = ports.clock.now()
     expired = lifecycle.expire_in_queue(execution, now)
     if expired is not None:
         releases.announce(ports, _end_unstarted(ports, current, expired))
         return None
     if not execution.granted:
-        return current
-    key = store.load(ports.records, store.key_key(execution.key_id), Key)
-    user = store.load(ports.records, store.user_key(execution.owner), User)
-    try:
-        member = access.check_key(key.document, user.document, now)
-        access.check_allowed(member, access.Action.RUN)
-        secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
-        changed = lifecycle.begin_start(execution, now, secrets)
-    except RunvoyError as error:
-        changed = lifecycle.refuse_start(execution, now, error.message)
+        return _Begun(current, earlier=True)
+    rights = _rights(ports, execution)
+    if rights.refused is None:
+        changed = lifecycle.begin_start(execution, now, rights.secrets)
+    else:
+        changed = lifecycle.refuse_start(execution, now, rights.refused)
     if changed is None:
-        return current
+        return _Begun(current, earlier=True)
     if changed.state is not State.STARTING:
         releases.announce(ports, _end_unstarted(ports, current, changed))
         return None
     # The Checks make a revocation that committed first win against this start, of a right to a secret too.
     writes: list[Write] = [
         store.put(current, changed),
-        key.check,
-        user.check,
-        *secret_checks,
-        _audit(ports, changed, "start", "starting"),
+        *rights.checks,
+        _audit(ports, changed),
     ]
     ports.records.commit(writes)
-    return Loaded(current.key, changed, current.version + 1)
+    return _Begun(Loaded(current.key, changed, current.version + 1), earlier=False)
+
+
+class _Rights(NamedTuple):
+    """Whether an execution may start now: `refused` says why not. `checks` hold a commit to that; `secrets` are what it gets."""
+
+    refused: str | None
+    checks: tuple[Check, ...] = ()
+    secrets: tuple[FixedSecret, ...] = ()
+
+
+def _rights(ports: Ports, execution: Execution) -> _Rights:
+    """By its key, its user, and the secrets it named. What it is fixed to already is not looked up again."""
+    key = store.load(ports.records, store.key_key(execution.key_id), Key)
+    user = store.load(ports.records, store.user_key(execution.owner), User)
+    try:
+        member = access.check_key(key.document, user.document, ports.clock.now())
+        access.check_allowed(member, access.Action.RUN)
+        if execution.state is not State.QUEUED:
+            return _Rights(None)
+        secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
+    except RunvoyError as error:
+        return _Rights(error.message)
+    return _Rights(None, (key.check, user.check, *secret_checks), secrets)
+
+
+def _withdraw(ports: Ports, execution: Execution) -> bool:
+    """Have it end if it lost its right to run while it waited for room, or for another delivery of its push; whether that
+    is so. What has a task goes on: it was started while it might."""
+    refused = _rights(ports, execution).refused
+    if refused is None or ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
+        return False
+    kills.end(
+        ports,
+        execution.execution_id,
+        lambda current: lifecycle.withdraw(current, ports.clock.now(), refused),
+        lambda changed: _audit(ports, changed),
+    )
+    return True
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
-    return releases.change_and_release(ports, current, changed, _audit(ports, changed, "start", changed.state.value))
+    return releases.change_and_release(ports, current, changed, _audit(ports, changed))
 
 
-def _audit(ports: Ports, execution: Execution, action: str, outcome: str) -> Put:
+def _audit(ports: Ports, execution: Execution) -> Put:
     # With which secrets it started; of any other decision, the reason.
     used = ", ".join(fixed.name for fixed in execution.fixed_secrets)
-    message = f"with the secrets {used}" if used and outcome == "starting" else execution.message
+    message = f"with the secrets {used}" if used and execution.state is State.STARTING else execution.message
     return store.audit(
-        ports.clock, execution.owner, action, outcome, execution_id=execution.execution_id, message=message
+        ports.clock,
+        execution.owner,
+        "start",
+        execution.state.value,
+        execution_id=execution.execution_id,
+        key_id=execution.key_id,
+        message=message,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from runvoy_agent.core.model import (
-    AnonymousRefusals,
     AuditEvent,
     Claim,
     DefaultImage,
@@ -21,6 +20,7 @@ from runvoy_agent.core.model import (
     Key,
     KeyUse,
     LockRecord,
+    MinuteNote,
     Nonce,
     Reconciled,
     Refusal,
@@ -108,8 +108,12 @@ def discarded_value_key(ref: str) -> str:
     return f"discarded_value#{ref}"
 
 
-def anonymous_key(code: str, minute: str) -> str:
-    return f"anonymous#{code}#{minute}"
+def audit_key(event_id: str) -> str:
+    return f"audit#{event_id}"
+
+
+def minute_key(what: str, minute: str) -> str:
+    return f"minute#{what}#{minute}"
 
 
 def image_key(name: str) -> str:
@@ -204,21 +208,26 @@ def audit(  # noqa: PLR0913 - as many as the record has fields
     source: str = "",
     message: str = "",
 ) -> Put:
-    """The record of a decision, for the commit that makes it."""
+    """The record of a decision, for the commit that makes it. Texts are cut to a bounded length: some are a stranger's."""
     event_id = clock.new_id()
     event = AuditEvent(
         event_id=event_id,
         at=clock.now(),
         actor=actor,
-        action=action,
+        action=_short(action, 200),
         outcome=outcome,
         execution_id=execution_id,
         key_id=key_id,
-        subject=subject,
-        source=source,
-        message=message,
+        subject=_short(subject, 512),
+        source=_short(source, 64),
+        message=_short(message, 512),
     )
-    return put_new(f"audit#{event_id}", event)
+    return put_new(audit_key(event_id), event)
+
+
+def _short(text: str, most: int) -> str:
+    # Lone surrogates can be in a path and not in a document.
+    return text[:most].encode(errors="replace").decode()
 
 
 def _item(document: msgspec.Struct, expires_at: datetime | None = None) -> Item:
@@ -251,7 +260,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_KIND: IndexEntry(KIND_SECRET, name)}
         case DiscardedValue(at=at):
             return {INDEX_KIND: IndexEntry(KIND_DISCARDED_VALUE, stamp(at))}
-        case AnonymousRefusals() | Claim() | KeyUse() | Nonce() | Reconciled() | Refusal() | StoredRequest():
+        case Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 

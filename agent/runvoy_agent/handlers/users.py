@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from runvoy_agent.core import access
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import claims, kills, store
+from runvoy_agent.core.model import Execution, User
+from runvoy_agent.handlers import admins, claims, kills, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Check
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import (
     ChangeRole,
@@ -41,6 +39,7 @@ def create_user(call: Call) -> Response:
     """A new user, or a revoked one come back, and the claim token of their key. Keys of an earlier life stay worthless."""
     asked = call.body(CreateUser)
     check_user_name(asked.name)
+    call.concerns(asked.name)
     current = store.load(call.ports.records, store.user_key(asked.name), User)
     if current.document is not None and current.document.revoked_at is None:
         raise RunvoyError(
@@ -51,11 +50,10 @@ def create_user(call: Call) -> Response:
     now = call.ports.clock.now()
     user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
     if current.document is not None:
-        user = msgspec.structs.replace(user, created_at=current.document.created_at, keys_since=now)
+        earlier = current.document
+        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1)
     ticket, write = claims.issue(call, user, KeyTerms())
-    call.commit(
-        store.put(current, user), write, call.audit("create-user", subject=user.name, message=f"as {user.role.value}")
-    )
+    call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))
     return answer(ticket, audited=True)
 
 
@@ -69,10 +67,10 @@ def change_role(call: Call) -> Response:
         )
     if user.role is asked.role:
         return answer(_shown(user, current.version))
-    checks = _other_admin(call, user) if user.role is Role.ADMIN else ()
+    checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
     changed = msgspec.structs.replace(user, role=asked.role)
     message = f"from {user.role.value} to {asked.role.value}"
-    call.commit(store.put(current, changed), *checks, call.audit("change-role", subject=user.name, message=message))
+    call.commit(store.put(current, changed), *checks, call.audit("change-role", message=message))
     return answer(_shown(changed, current.version + 1), audited=True)
 
 
@@ -80,14 +78,17 @@ def revoke_user(call: Call) -> Response:
     """From this commit on nothing of theirs is admitted or started. What runs goes on, unless it is to be stopped too."""
     asked = call.body(RevokeUser)
     current, user = _load(call)
-    if user.revoked_at is None:
+    is_new = user.revoked_at is None
+    if is_new:
         _check_version(current, user, asked.version)
-        checks = _other_admin(call, user) if user.role is Role.ADMIN else ()
+        checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
         user = msgspec.structs.replace(user, revoked_at=call.ports.clock.now())
-        call.commit(store.put(current, user), *checks, call.audit("revoke-user", subject=user.name))
+        call.commit(store.put(current, user), *checks, call.audit("revoke-user"))
         current = Loaded(current.key, user, current.version + 1)
+        # Who revoked themselves stops their own, too: the rest of the call is held to what it just wrote.
+        call = call._replace(checks=tuple(current.check if one.key == current.key else one for one in call.checks))
     killed = _kill_all(call, user.name) if asked.stop_all else ()
-    return answer(RevokedAnswer(user=_shown(user, current.version), killed=killed), audited=True)
+    return answer(RevokedAnswer(user=_shown(user, current.version), killed=killed), audited=is_new)
 
 
 def create_claim(call: Call) -> Response:
@@ -100,7 +101,7 @@ def create_claim(call: Call) -> Response:
             ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
         )
     ticket, write = claims.issue(call, user, asked.terms)
-    call.commit(current.check, write, call.audit("create-claim", subject=user.name, message=asked.terms.name))
+    call.commit(current.check, write, call.audit("create-claim", message=asked.terms.name))
     return answer(ticket, audited=True)
 
 
@@ -115,30 +116,6 @@ def _load(call: Call) -> tuple[Loaded[User], User]:
 def _check_version(current: Loaded[User], user: User, seen: int) -> None:
     if current.version != seen:
         raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
-
-
-def _other_admin(call: Call, user: User) -> tuple[Check, ...]:
-    """That another admin with a good key is there, as checks for the commit: two admins who demote each other at once do
-    not both succeed. FORBIDDEN if there is none."""
-    records, now = call.ports.records, call.ports.clock.now()
-    for listed, _ in store.of_kind(records, store.KIND_USER, User):
-        if listed.name == user.name or listed.role is not Role.ADMIN or listed.revoked_at is not None:
-            continue
-        # Listings may be stale: what the commit is held to is read again.
-        other = store.load(records, store.user_key(listed.name), User)
-        for listed_key, _ in store.of_kind(records, store.keys_partition(listed.name), Key):
-            key = store.load(records, store.key_key(listed_key.key_id), Key)
-            try:
-                member = access.check_key(key.document, other.document, now)
-            except RunvoyError:
-                continue
-            if member.may(Action.MANAGE_USERS) and key.document is not None and key.document.expires_at is None:
-                return (other.check, key.check)
-    raise RunvoyError(
-        ErrorCode.FORBIDDEN,
-        f"{user.name} is the last admin with a key that does not expire, and stays one",
-        "Make another admin first, and have them claim a key.",
-    )
 
 
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
