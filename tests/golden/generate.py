@@ -32,6 +32,7 @@ from runvoy_protocol import (
     secret_messages,
     status,
 )
+from runvoy_protocol import audit, codec, control, envelope, logs, receipts, requests, run_objects, status
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.states import Reason, State
@@ -322,6 +323,24 @@ BODIES: dict[str, msgspec.Struct] = {
     ),
     "image": IMAGE,
     "images": images.ImagesAnswer(images=(IMAGE,)),
+    "audit-page": audit.AuditPage(
+        entries=(
+            audit.AuditEntry(
+                event_id=ID,
+                at=at(8),
+                actor="ada@example.com",
+                action="admit",
+                outcome="accepted",
+                execution_id=ID,
+                key_id=KEY.key_id,
+                subject="prod/db",
+                source="192.0.2.7",
+                message="as it was asked",
+            ),
+            audit.AuditEntry(event_id=ID, at=at(7), actor="", action="GET /api/v1/x", outcome="KEY_UNKNOWN"),
+        ),
+        after=f"2026-02-03T04:05:07.000~{ID}",
+    ),
     "executions-page": control.ExecutionsPage(executions=(ENDED, WAITING), after=ID),
 }
 

@@ -101,6 +101,9 @@ class Oracles:
     def committed(self, writes: Sequence[Write]) -> None:
         puts = [write for write in writes if isinstance(write, Put)]
         revoked_before = set(self._revoked)
+        for write in writes:
+            if write.key.startswith("audit#"):
+                check(isinstance(write, Put) and write.version == 0, f"{write.key} was rewritten: {write}")
         for put in puts:
             if put.key.startswith("audit#") and _FORCED in put.item.body:
                 self._note_forced(msgspec.json.decode(put.item.body, type=AuditEvent))

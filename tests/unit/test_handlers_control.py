@@ -6,51 +6,19 @@ import hashlib
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from tests.unit.calls import call, code_of, signed
 
-from runvoy_agent.core.access import ALLOWED
 from runvoy_agent.handlers import control as control_handler
-from runvoy_agent.handlers.routes import Request, Response
+from runvoy_agent.handlers.routes import Request
 from runvoy_protocol import control
-from runvoy_protocol.control import ControlCall
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
-
-
-def signed(
-    world: World, method: str, target: str, body: bytes = b"", signing_key: SigningKey | None = None, **fields: Any
-) -> Request:
-    values: dict[str, Any] = {
-        "version": 1,
-        "deployment_id": "here",
-        "method": method,
-        "target": target,
-        "body_sha256": control.body_digest(body),
-        "issued_at": world.clock.now(),
-        "nonce": world.clock.random(16),
-    }
-    call = ControlCall(**(values | fields))
-    header = control.authorization(call, signing_key or world.signing_key)
-    parts = urlsplit(target)
-    return Request(method, parts.path, target, dict(parse_qsl(parts.query)), {"authorization": header}, body)
-
-
-def call(world: World, method: str, path: str, body: object = None, signing_key: SigningKey | None = None) -> Response:
-    raw = b"" if body is None else json.dumps(body).encode()
-    return world.call(signed(world, method, f"/api/v1{path}", raw, signing_key))
-
-
-def code_of(response: Response) -> ErrorCode:
-    error = control.parse_error(response.body)
-    assert error is not None, response
-    assert error.hint
-    return error.code
 
 
 def test_health_needs_no_signature(world: World) -> None:
@@ -117,16 +85,6 @@ def test_a_minting_call_works_once(world: World) -> None:
     request = signed(world, "POST", "/api/v1/grants/inbox")
     assert world.call(request).status == 200
     assert code_of(world.call(request)) is ErrorCode.SIGNATURE_INVALID
-
-
-@pytest.mark.parametrize("role", Role)
-def test_every_role_on_every_route(world: World, role: Role) -> None:
-    member = world.add_user("member", role)
-    for route in control_handler.ROUTES:
-        path = route.path.format(execution_id="0" * 32, name="db", key_id="a" * 32)
-        response = world.call(signed(world, route.method, path, b"", member))
-        refused = response.status == 403
-        assert refused == (route.action not in ALLOWED[role]), (role, path, response)
 
 
 def test_unknown_routes_and_big_bodies(world: World) -> None:

@@ -1,0 +1,112 @@
+"""Each route, called by a member on what is theirs or on what is somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.unit.calls import add_key, claim_body, new_key, set_user, user_of
+
+from runvoy_agent.handlers.control import ROUTES
+from runvoy_agent.handlers.routes import Route
+from runvoy_protocol.control import API_PREFIX
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import KeyLimits, Role
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import World
+
+LIMITS = KeyLimits(labels={"team": "data"})
+
+Asked = tuple[str, str, object]
+"""Method, path under the API's prefix, body."""
+
+
+class Scene(NamedTuple):
+    """One caller: `key` calls; `whose_name` and `whose_key` are of whom the call is about."""
+
+    world: World
+    name: str
+    key: SigningKey
+    whose_name: str
+    whose_key: SigningKey
+
+    def execution(self, *locks: str) -> str:
+        """An execution of `whose`: submitted while they might."""
+        role = user_of(self.world, self.whose_name)[0].role
+        set_user(self.world, self.whose_name, role=Role.DEVELOPER)
+        request = self.world.request(labels={"team": "data"}, locks=locks)
+        receipt = self.world.submit(request, self.whose_key)
+        assert receipt.outcome == "accepted", receipt
+        set_user(self.world, self.whose_name, role=role)
+        return request.request_id
+
+    def held_lock(self) -> tuple[str, str]:
+        execution_id = self.execution(name := f"lock-{self.name}")
+        self.world.start(execution_id)
+        return name, execution_id
+
+    def version(self) -> int:
+        return user_of(self.world, self.whose_name)[1]
+
+
+def scene(world: World, role: Role, *, limited: bool, whose: str) -> Scene:
+    """A new caller. `whose` they call about: `own`, `sibling` (another key of theirs), or `other`."""
+    number = int.from_bytes(world.clock.random(4), "big")
+    name, other = f"member{number}", f"other{number}"
+    made = world.add_user(name, role)
+    key = add_key(world, name, LIMITS) if limited else made
+    sibling = made if limited else add_key(world, name)
+    if whose == "other":
+        return Scene(world, name, key, other, world.add_user(other, Role.DEVELOPER))
+    return Scene(world, name, key, name, key if whose == "own" else sibling)
+
+
+def _release(scene: Scene) -> Asked:
+    name, execution_id = scene.held_lock()
+    return "POST", f"/locks/{name}/release", {"execution_id": execution_id}
+
+
+def _revoke_key(scene: Scene) -> Asked:
+    return "DELETE", f"/keys/{scene.whose_key.key_id}", None
+
+
+CASES: dict[str, Callable[[Scene], Asked]] = {
+    "GET /whoami": lambda scene: ("GET", "/whoami", None),
+    "POST /grants/inbox": lambda scene: ("POST", "/grants/inbox", None),
+    "POST /grants/outbox": lambda scene: ("POST", "/grants/outbox", {"execution_id": scene.execution()}),
+    "GET /executions": lambda scene: ("GET", f"/executions?owner={scene.whose_name}", None),
+    "GET /executions/{execution_id}": lambda scene: ("GET", f"/executions/{scene.execution()}", None),
+    "DELETE /executions/{execution_id}": lambda scene: ("DELETE", f"/executions/{scene.execution()}", None),
+    "GET /locks": lambda scene: ("GET", "/locks", None),
+    "GET /locks/{name}": lambda scene: ("GET", f"/locks/{scene.held_lock()[0]}", None),
+    "POST /locks/{name}/release": _release,
+    "POST /health/reconcile": lambda scene: ("POST", "/health/reconcile", None),
+    "GET /users": lambda scene: ("GET", "/users", None),
+    "POST /users": lambda scene: ("POST", "/users", {"name": f"new-{scene.name}", "role": "admin"}),
+    "GET /users/{name}": lambda scene: ("GET", f"/users/{scene.whose_name}", None),
+    "POST /users/{name}/role": lambda scene: (
+        "POST",
+        f"/users/{scene.whose_name}/role",
+        {"role": "operator" if user_of(scene.world, scene.whose_name)[0].role != "operator" else "viewer"}
+        | {"version": scene.version()},
+    ),
+    "POST /users/{name}/revoke": lambda scene: (
+        "POST",
+        f"/users/{scene.whose_name}/revoke",
+        {"version": scene.version()},
+    ),
+    "POST /users/{name}/claims": lambda scene: ("POST", f"/users/{scene.whose_name}/claims", {}),
+    "GET /keys": lambda scene: ("GET", f"/keys?user={scene.whose_name}", None),
+    "POST /keys": lambda scene: ("POST", "/keys", claim_body(new_key(scene.world))),
+    "POST /keys/rotate": lambda scene: ("POST", "/keys/rotate", claim_body(new_key(scene.world))),
+    "DELETE /keys/{key_id}": _revoke_key,
+    "GET /audit": lambda scene: ("GET", "/audit?limit=1", None),
+}
+
+
+def called(route: Route) -> str:
+    return f"{route.method} {route.path.removeprefix(API_PREFIX)}"
+
+
+BY_CALL = {called(route): route for route in ROUTES}
