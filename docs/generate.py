@@ -1,4 +1,5 @@
-"""Make the pages that say what code says: docs/errors.md, from the table of error codes.
+"""Make the pages that say what code says: docs/errors.md, from the table of error codes, and docs/access.md, from the routes
+and the rights of roles.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits 1 if a page is not current.
 """
@@ -7,10 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from runvoy_agent.core.access import ALLOWED, ALLOWED_TO_LIMITED_KEYS, Action
+from runvoy_agent.handlers.control import ROUTES
+from runvoy_agent.handlers.routes import Route, answer
+from runvoy_agent.wiring import stack_route
+from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
+from runvoy_protocol.members import Role
 from runvoy_protocol.states import TRANSITIONS, State
 from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY
 
@@ -71,7 +78,55 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors_page}
+def access_page() -> str:
+    """docs/access.md: who may do what, route by route."""
+    roles = (Role.VIEWER, Role.DEVELOPER, Role.OPERATOR, Role.ADMIN)
+    lines = [
+        "# Who may do what",
+        "",
+        _NOTICE,
+        "",
+        "Every call of the control API, by the caller's role. Where things have owners the cell says whose: `own` is what is",
+        "the caller's, `any` is everybody's; `yes` and `-` (refused) stand where there is no owner to tell apart. The tests",
+        "drive real signed calls through every cell, with one's own and with another member's.",
+        "",
+        f"| call | the audit calls it | {' | '.join(roles)} | a limited key |",
+        f"|---|---|{'---|' * (len(roles) + 1)}",
+    ]
+    for route in (*ROUTES, stack_route(lambda _call: answer(LocksAnswer(locks=())))):
+        cells = " | ".join(_right(route, ALLOWED[role]) for role in roles)
+        limited = _right(route, ALLOWED_TO_LIMITED_KEYS)
+        path = route.path.removeprefix(f"{API_PREFIX}/")
+        lines.append(f"| `{route.method} {path}` | `{route.name}` | {cells} | {limited} |")
+    lines += [
+        "",
+        "`GET health` and `POST claim` are public. `GET stack` is the embedded stack's alone.",
+        "",
+        "**A limited key** may do what its column says and its user's role allows as well, whatever the role; its own is what",
+        "that very key submitted, not what another key of its user did. It revokes itself and the key it replaced, no other. A",
+        "run request is held to the key's limits when it is admitted: image, locks, playbook, labels.",
+        "",
+        "**What a caller may not see** is `NOT_FOUND`, not `FORBIDDEN`: an execution, or a key, of somebody else.",
+        "",
+        "**An admin is always left**: with a key that neither expires nor is limited. Revoking or demoting the last one, or",
+        "revoking the last such key, is `FORBIDDEN`.",
+        "",
+        "**Rights are looked at again** when an execution is about to start: by then the key may be revoked or expired, its",
+        "user revoked or a viewer. And each change that a call makes holds only if the caller's key and user are still what",
+        "they were when the call was let in.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _right(route: Route, allowed: Collection[Action]) -> str:
+    if route.action not in allowed:
+        return "-"
+    if route.other is None:
+        return "yes"
+    return "any" if route.other in allowed else "own"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors_page, "access.md": access_page}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.instants import Instant
-from runvoy_protocol.requests import MAX_LABELS, is_name
+from runvoy_protocol.requests import MAX_LABEL_VALUE_LENGTH, MAX_LABELS, env_name_problem, is_name
 
 MAX_USER_NAME_LENGTH = 128
 MAX_KEY_NAME_LENGTH = 128
@@ -207,11 +207,13 @@ def _limit_problems(limits: KeyLimits) -> Iterator[str]:
     for pin in pins or ():
         if not _DIGEST.match(pin.digest):
             yield f"the playbook {pin.name[:64]!r} is pinned by no SHA-256 in hex"
+        if len(pin.parameters) > MAX_LIMIT_ENTRIES or any(env_name_problem(name) for name in pin.parameters):
+            yield f"the playbook {pin.name[:64]!r} has over {MAX_LIMIT_ENTRIES} parameters, or one that is no variable's name"
     if limits.labels is not None and not 1 <= len(limits.labels) <= MAX_LABELS:
         yield f"a key is limited to 1 to {MAX_LABELS} labels"
     for name, value in (limits.labels or {}).items():
-        if not is_name(name) or not value.isprintable():
-            yield f"the label {name[:64]!r} has an invalid name, or a value that is not printable"
+        if not is_name(name) or len(value) > MAX_LABEL_VALUE_LENGTH or not value.isprintable():
+            yield f"the label {name[:64]!r} has an invalid name, or a value that is too long or not printable"
 
 
 def _is_fit(what: str, name: str) -> bool:

@@ -19,6 +19,7 @@ MAX_CLOCK_SKEW = timedelta(minutes=5)
 MAX_LOCKS = 8
 MAX_SECRETS = 64
 MAX_LABELS = 32
+MAX_LABEL_VALUE_LENGTH = 256
 MAX_ARGUMENT_BYTES = 128 * 1024  # Linux's MAX_ARG_STRLEN: execve refuses a longer argument or variable
 MAX_ENV_VALUE_BYTES = 128 * 1024 - 1024
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
@@ -27,7 +28,6 @@ RESERVED_ENV_PREFIXES = ("RUNVOY_", "ECS_", "AWS_CONTAINER_")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}\Z")
-_LABEL_VALUE_LENGTH = 256
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -224,7 +224,7 @@ def _label_problems(labels: dict[str, str]) -> Iterator[_Problem]:
     if len(labels) > MAX_LABELS:
         yield _Problem(f"{len(labels)} labels are set; at most {MAX_LABELS} are allowed")
     for name, value in labels.items():
-        if not is_name(name) or len(value) > _LABEL_VALUE_LENGTH or not value.isprintable():
+        if not is_name(name) or len(value) > MAX_LABEL_VALUE_LENGTH or not value.isprintable():
             yield _Problem(f"the label {name[:64]!r} has an invalid name, or a value that is too long or not printable")
 
 

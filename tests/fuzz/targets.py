@@ -23,6 +23,7 @@ from runvoy_agent.core.locks import empty
 from runvoy_agent.core.model import Execution, Image, Key, User
 from runvoy_agent.runner import payload as runner_payload
 from runvoy_protocol import (
+    claims,
     codec,
     control,
     envelope,
@@ -170,6 +171,30 @@ def run_image(raw: bytes) -> str:
 
 def run_call(raw: bytes) -> None:
     same(codec.encode(control.decode_call(raw)), raw)
+
+
+def run_claim_token(raw: bytes) -> None:
+    text = raw.decode(errors="surrogateescape")  # as an argument comes
+    try:
+        token = claims.parse_token(text)
+    except RunvoyError as error:
+        assert len(text) < 20 or text[10:40] not in f"{error!r} {error} {error.hint}", "a token is shown"
+        raise
+    same(token.to_text(), text.strip())
+    assert token.secret.hex() not in repr(token)
+    assert len(token.secret) == claims.SECRET_BYTES
+
+
+def run_claim(raw: bytes) -> None:
+    """The payload of a claim, signed by the key that it may name."""
+    opened = claims.open_sealed(envelope.seal(envelope.PayloadType.CLAIM, raw, KEY), "dep")
+    same(codec.encode(opened), raw)
+    same(opened.public_key, KEY.public_key)
+
+
+def run_claim_envelope(raw: bytes) -> None:
+    opened = claims.open_sealed(raw, "dep")
+    keys.check_public_key(opened.public_key)
 
 
 def run_api_key(raw: bytes) -> None:
@@ -338,6 +363,9 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "request": (requests.encode(MINIMAL), requests.encode(FULL)),
         "authorization": (control.authorization(CALL, KEY).encode(),),
         "call": (codec.encode(CALL),),
+        "claim token": (claims.Token(b"\x07" * 32, "https://runvoy.example", "dep").to_text().encode(),),
+        "claim": tuple(codec.encode(claims.Claim(1, "dep", secret, KEY.public_key)) for secret in (b"", b"\x07" * 32)),
+        "claim envelope": (claims.seal("dep", b"\x07" * 32, KEY),),
         "api key": (KEY.to_api_key().encode(), b" " + SigningKey(b"\xfb\xef" * 16).to_api_key().encode() + b"\n"),
         "object key": (object_keys.request(KEY.key_id, ID).encode(),),
         "chunk": (GZIP_LINES.dump(RECORDS),),
@@ -361,6 +389,9 @@ PROTOCOL_TARGETS = [
     Target("authorization", TEXT, SEEDS["authorization"], coded(run_authorization)),
     Target("register-image", JSON, SEEDS["image"], coded(run_image)),
     Target("control-call", MSGPACK, SEEDS["call"], coded(run_call)),
+    Target("claim-token", TEXT, SEEDS["claim token"], coded(run_claim_token)),
+    Target("claim", MSGPACK, SEEDS["claim"], coded(run_claim)),
+    Target("claim-envelope", MSGPACK, SEEDS["claim envelope"], coded(run_claim_envelope)),
     Target("api-key", TEXT, SEEDS["api key"], coded(run_api_key)),
     Target("object-key", TEXT, SEEDS["object key"], coded(run_object_key)),
     Target("log-chunk", GZIP_LINES, SEEDS["chunk"], coded(run_chunk)),

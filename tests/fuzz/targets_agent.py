@@ -31,8 +31,9 @@ from runvoy_agent.local.queue import SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Ports, TaskState
-from runvoy_protocol import codec, control, ids, object_keys, requests
+from runvoy_protocol import claims, codec, control, ids, object_keys, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 
 GRANTS = Grants(bytes(32), "http://127.0.0.1:1")
@@ -187,6 +188,40 @@ CALLS: list[dict[str, Any]] = [
     {"method": "DELETE", "target": "/api/v1/secrets/db", "query": {"version": "1"}},
 ]
 
+LIMITS = {
+    "images": ["img:1"],
+    "locks": ["prod"],
+    "labels": {"team": "data"},
+    "playbooks": [{"name": "book", "digest": "0" * 64, "parameters": ["REGION"]}],
+}
+TERMS = {"name": "ci", "lifetime_seconds": 3600, "limits": LIMITS}
+CLAIM = base64.b64encode(claims.seal("dep", b"", SigningKey(b"n" * 32))).decode()
+MEMBER_CALLS: list[dict[str, Any]] = [
+    {"method": "GET", "target": "/api/v1/users"},
+    {"method": "POST", "target": "/api/v1/users", "body": {"name": "dave@example.com", "role": "viewer"}},
+    {"method": "GET", "target": "/api/v1/users/dave%40example.com"},
+    {"method": "POST", "target": "/api/v1/users/dave%40example.com/role", "body": {"role": "operator", "version": 1}},
+    {"method": "POST", "target": "/api/v1/users/eve/revoke", "body": {"version": 1, "stop_all": True}},
+    {"method": "POST", "target": "/api/v1/users/ada/claims", "body": {"terms": TERMS}},
+    {"method": "GET", "target": "/api/v1/keys", "query": {"user": "ada"}},
+    {"method": "POST", "target": "/api/v1/keys", "body": {"claim": CLAIM, "terms": TERMS}},
+    {"method": "POST", "target": "/api/v1/keys/rotate", "body": {"claim": CLAIM}},
+    {"method": "DELETE", "target": f"/api/v1/keys/{SigningKey(b'n' * 32).key_id}"},
+    {"method": "POST", "target": "/api/v1/claim", "body": {"claim": CLAIM}},
+    {
+        "method": "GET",
+        "target": "/api/v1/audit",
+        "query": {
+            "user": "ada",
+            "action": "admit",
+            "since": AT.isoformat(),
+            "until": AT.isoformat(),
+            "outcome": "refused",
+        }
+        | {"execution": ID, "limit": "5", "after": f"2026-02-03T04:05:06.000~{ID}"},
+    },
+]
+
 
 # --- deliveries: whatever a member signs and uploads ------------------------------------------------------------------
 
@@ -320,6 +355,7 @@ def _dumped(documents: list[dict[str, Any]]) -> tuple[bytes, ...]:
 
 AGENT_TARGETS = [
     Target("control-api", JSON, _dumped(CALLS), run_control),
+    Target("members-api", JSON, _dumped(MEMBER_CALLS), run_control),
     Target("delivery", MSGPACK, (codec.encode(MINIMAL), codec.encode(FULL)), run_delivery),
     Target("gateway", JSON, _dumped(VISITS), run_gateway),
     Target("policy", JSON, _dumped([POLICY]), coded(run_policy)),

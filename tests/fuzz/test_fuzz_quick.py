@@ -25,7 +25,15 @@ from runvoy_protocol.codec import MAX_ENVELOPE_BYTES
 
 EXAMPLES = int(os.environ.get("RUNVOY_FUZZ_EXAMPLES", "250"))
 # Their share of the examples, for they use the disk or a slow library.
-SLOW = {"delivery": 0.05, "control-api": 0.3, "config": 0.1, "values": 0.4, "cache": 0.2, "follow": 0.4}
+SLOW = {
+    "delivery": 0.05,
+    "control-api": 0.3,
+    "members-api": 0.3,
+    "config": 0.1,
+    "values": 0.4,
+    "cache": 0.2,
+    "follow": 0.4,
+}
 MIB = 1024 * 1024
 
 

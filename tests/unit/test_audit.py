@@ -27,7 +27,7 @@ from tests.unit.calls import (
 from tests.unit.cases import BY_CALL, CASES, scene
 
 from runvoy_agent.core.model import AuditEvent, LockRecord
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers import listings, store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import Delete, NoCapacity, TaskState, Unavailable
 from runvoy_protocol.errors import ErrorCode
@@ -441,6 +441,30 @@ def test_a_page_looks_at_so_many_days_and_goes_on(world: World) -> None:
         entries, after = read(world, f"?action=whoami&after={after}")
         pages += 1
     assert ([entry["event_id"] for entry in entries], pages) == ([first.event_id], 5)
+
+
+def test_a_page_looks_at_so_many_records_and_goes_on(world: World) -> None:
+    """Every 2,000th is asked for, and each is found once, wherever a page ends."""
+    count = 2 * listings.MOST_EXAMINED + 500
+    for first in range(0, count, 100):
+        world.clock.move(seconds=1)
+        numbers = range(first, first + 100)
+        world.records.commit(
+            [
+                store.audit(world.clock, "ada", "rare" if n % 2000 == 0 else "usual", "ok", subject=str(n))
+                for n in numbers
+            ]
+        )
+    wanted = list(range(0, count, 2000))[::-1]
+    for limit, pages_wanted in ((50, 3), (2, 3), (1, 6)):
+        found: list[int] = []
+        pages = 0
+        after: str | None = ""
+        while after is not None:
+            entries, after = read(world, f"?action=rare&limit={limit}{after and f'&after={after}'}")
+            found += [int(entry["subject"]) for entry in entries]
+            pages += 1
+        assert (found, pages) == (wanted, pages_wanted)
 
 
 @pytest.mark.parametrize(

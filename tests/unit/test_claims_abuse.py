@@ -164,6 +164,32 @@ def test_a_token_dies_with_its_admin_s_rights(world: World) -> None:
     assert code_of(claim(world, secret, new_key(world))) is ErrorCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("who", ["issuer", "user"])
+def test_a_revocation_in_the_middle_of_a_claim_wins(world: World, who: str) -> None:
+    """Before every single operation that the claim asks of the records."""
+    whole = world.ports
+    at = 0
+    while True:
+        at += 1
+        world.ports = whole
+        issuer = world.add_user(f"issuer{at}", Role.ADMIN)
+        secret = secret_of(ok(world, "POST", "/users", {"name": f"dave{at}", "role": "viewer"}, issuer))
+        watched = watch(world)
+        commits_before: list[int] = []
+
+        def on_call(number: int, at: int = at, seen: list[int] = commits_before, watched: Any = watched) -> None:
+            if number == at:
+                set_user(world, f"issuer{at}" if who == "issuer" else f"dave{at}", revoked_at=world.clock.now())
+                seen.append(len(watched.commits))
+
+        watched.on_call = on_call
+        claim(world, secret, new_key(world))
+        if not commits_before:
+            break
+        assert not [put.key for put in watched.puts(commits_before[0]) if put.key.startswith(("key#", "claim#"))], at
+    assert at > 5
+
+
 def test_a_token_outlives_a_key_that_merely_expired(world: World) -> None:
     world.add_user("ann", Role.ADMIN)
     brief = add_key(world, "ann", expires_in=timedelta(minutes=1))
@@ -189,7 +215,12 @@ def bad_claims(world: World, secret: bytes) -> list[dict[str, str]]:
     mine, other = new_key(world), new_key(world)
 
     def payload(public_key: bytes, **fields: Any) -> bytes:
-        values = {"version": 1, "deployment_id": "here", "secret": secret, "public_key": public_key} | fields
+        values: dict[str, Any] = {
+            "version": 1,
+            "deployment_id": "here",
+            "secret": secret,
+            "public_key": public_key,
+        } | fields
         return codec.encode(claims.Claim(**values))
 
     own = payload(mine.public_key)

@@ -48,6 +48,7 @@ class Served:
         self.outbox = FolderObjects(folder / "outbox", grants=self.grants, on_change=self.changes.announce)
         self.calls: list[ControlCall] = []
         self.uploads: list[tuple[str, str]] = []
+        self.sources: list[str] = []
         self.clock = SystemClock()
         self.gateway = Gateway(
             inbox=self.inbox,
@@ -56,7 +57,7 @@ class Served:
             changes=self.changes,
             clock=self.clock,
             serve_control=self._control,
-            on_upload=lambda key, version, _source: self.uploads.append((key, version)),
+            on_upload=self._uploaded,
         )
         listener = bind(0)
         self.port = listener.getsockname()[1]
@@ -65,6 +66,10 @@ class Served:
         self.server = create_server(self.gateway, sockets=[listener], threads=8)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
+
+    def _uploaded(self, object_key: str, version: str, source: str) -> None:
+        self.uploads.append((object_key, version))
+        self.sources.append(source)
 
     def _control(self, call: ControlCall) -> Answer:
         self.calls.append(call)
@@ -274,3 +279,11 @@ def test_big_bodies_and_unknown_paths(served: Served) -> None:
     assert served.send("GET", "/etc/passwd").status == 404
     assert served.send("DELETE", "/inbox").status == 404
     assert served.calls == []
+
+
+def test_calls_and_uploads_come_with_their_peer_s_address(served: Served) -> None:
+    """The peer's own: what a header says of somebody behind it is anybody's word."""
+    served.send("GET", "/api/v1/whoami", b"", X_Forwarded_For="203.0.113.9", Forwarded="for=203.0.113.9")
+    assert served.calls[-1].source == "127.0.0.1"
+    assert served.post(served.form(PREFIX + "a", b"x")).status == 204
+    assert served.sources == ["127.0.0.1"]
