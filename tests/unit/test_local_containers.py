@@ -205,7 +205,7 @@ def test_variables_arrive_and_no_argument_shows_them(machine: Machine) -> None:
 def test_secrets_of_every_kind_arrive_and_are_masked(machine: Machine) -> None:
     values = {
         "SSH_PRIVATE_KEY": b"two lines,\nof a 'quoted' \"kind\"\n",
-        "GOOGLE_CREDENTIALS": b"not UTF-8: \xff\xfe\x80\x01",
+        "GOOGLE_CREDENTIALS": b'{"control": "\x01\x7f", "umlaut": "\xc3\xa4"}',
         "LONG": bytes(33 + (number * 7919) % 90 for number in range(64 * 1024)),
         "DOCKER_TOKEN": b"its name means something to the client",
     }
@@ -226,14 +226,19 @@ def test_secrets_of_every_kind_arrive_and_are_masked(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
-    [(b"two\nlines", "line break"), (b"not UTF-8: \xff\xfe", "not UTF-8"), (b"x" * 64 * 1024, "longer")],
+    ("name", "value", "why"),
+    [
+        ("LD_PRELOAD", b"two\nlines", "line break"),
+        ("LD_PRELOAD", b"x" * 64 * 1024, "longer"),
+        ("LD_PRELOAD", b"not UTF-8: \xff\xfe", "not UTF-8"),
+        ("TOKEN", b"not UTF-8: \xff\xfe", "not UTF-8"),
+    ],
 )
-def test_a_variable_that_cannot_be_handed_over_is_a_reason(machine: Machine, value: bytes, why: str) -> None:
+def test_a_variable_that_cannot_be_handed_over_is_a_reason(machine: Machine, name: str, value: bytes, why: str) -> None:
     sent = base64.b64encode(value).decode()
-    launch, result = machine.run("echo ran", secrets={"LD_PRELOAD": sent})
+    launch, result = machine.run("echo ran", secrets={name: sent})
     assert result["outcome"] == "setup_failed"
-    assert "LD_PRELOAD" in result["message"]
+    assert name in result["message"]
     assert why in result["message"]
     assert machine.log(launch, "out") == ""
     assert machine.calls("create") == []

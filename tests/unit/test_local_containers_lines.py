@@ -111,8 +111,15 @@ def test_what_means_something_to_the_client_is_not_in_its_environment(name: str)
 
 
 def test_everything_else_is_exact_in_the_clients_environment() -> None:
-    given = {b"TLS_KEY": b"-----\nx\r\n", b"A": b"\xff", b"RUNVOY_LOCK_FENCE": b"7"}
+    given = {b"TLS_KEY": b"-----\nx\r\n", b"A": "ä\x01".encode(), b"RUNVOY_LOCK_FENCE": b"7"}
     assert Variables(given).passed == given
+    keys = {b"SSH_PRIVATE_KEY": b"a\nb", b"SSL_KEY": b"a\nb", b"GOOGLE_CREDENTIALS": b"{\n}"}
+    assert Variables(keys).passed == keys
+    assert Variables({b"SSH_AUTH_SOCK": b"x", b"SSL_CERT_FILE": b"x"}).passed == {}
+
+
+def test_bytes_that_an_engine_would_change_are_refused() -> None:
+    assert "UTF-8" in Variables({b"A": b"\xff"}).refused
 
 
 @pytest.mark.parametrize("name", [b"A-B", b"A*", b"1A", b"", "Ü".encode(), b"--privileged"])

@@ -256,8 +256,9 @@ class Variables:
     """How a container's variables reach the engine's client without standing in its arguments.
 
     `passed` are set in the client's own environment and named by `--env=NAME`: exact, whatever the value. `listed` have
-    names that would mean something to the client, so they go through an `--env-file` at `path`, open as `fd`. What such a
-    file cannot hold is `refused` here: of bytes that it takes for no UTF-8 a client shows the whole line.
+    names that would mean something to the client, so they go through an `--env-file` at `path`, open as `fd`. What would not
+    arrive exactly is `refused`: what such a file cannot hold, and bytes that are not UTF-8, for engines keep a container's
+    variables as JSON, and silently put U+FFFD in their place.
     """
 
     path = ""
@@ -271,6 +272,11 @@ class Variables:
             text = named.decode("utf-8", "replace")
             if not (text.isascii() and text.isidentifier()):
                 self.refused = f"{text!r} cannot be a variable of a container"
+            elif not _is_utf8(value):
+                self.refused = (
+                    f"the variable {text} holds bytes that are not UTF-8, which no container engine keeps; "
+                    "encode them, in base64 say, and decode them in the command"
+                )
             elif not _is_clients(text):
                 self.passed[named] = value
             elif problem := _line_problem(named, value):
@@ -288,11 +294,15 @@ def _line_problem(named: bytes, value: bytes) -> str:
         return "hold a line break"
     if len(named) + 1 + len(value) >= _LINE_BYTES:
         return f"be longer than {_LINE_BYTES:,} bytes"
+    return ""
+
+
+def _is_utf8(value: bytes) -> bool:
     try:
         value.decode()
     except UnicodeDecodeError:
-        return "hold bytes that are not UTF-8"
-    return ""
+        return False
+    return True
 
 
 def _is_clients(variable: str) -> bool:
