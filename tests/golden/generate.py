@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runvoy_protocol import (
+    audit,
     claims,
     codec,
     control,
@@ -32,7 +33,6 @@ from runvoy_protocol import (
     secret_messages,
     status,
 )
-from runvoy_protocol import audit, codec, control, envelope, logs, receipts, requests, run_objects, status
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.states import Reason, State

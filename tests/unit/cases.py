@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.unit.calls import add_key, claim_body, new_key, set_user, user_of
+from tests.unit.calls import add_key, claim_body, new_key, ok, set_user, user_of
 
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route
@@ -46,6 +46,20 @@ class Scene(NamedTuple):
         self.world.start(execution_id)
         return name, execution_id
 
+    def image(self) -> str:
+        """A registered image."""
+        ok(self.world, "POST", "/images", {"reference": (name := f"image-{self.name}")})
+        return name
+
+    def secret(self) -> str:
+        """A secret of `whose`: made while they might."""
+        role = user_of(self.world, self.whose_name)[0].role
+        set_user(self.world, self.whose_name, role=Role.DEVELOPER)
+        whole = add_key(self.world, self.whose_name)
+        ok(self.world, "POST", "/secrets", _secret(name := f"secret-{self.name}"), whole)
+        set_user(self.world, self.whose_name, role=role)
+        return name
+
     def version(self) -> int:
         return user_of(self.world, self.whose_name)[1]
 
@@ -60,6 +74,10 @@ def scene(world: World, role: Role, *, limited: bool, whose: str) -> Scene:
     if whose == "other":
         return Scene(world, name, key, other, world.add_user(other, Role.DEVELOPER))
     return Scene(world, name, key, name, key if whose == "own" else sibling)
+
+
+def _secret(name: str) -> dict[str, object]:
+    return {"name": name, "env_name": "VALUE", "value": "aHVudGVyMjI="}
 
 
 def _release(scene: Scene) -> Asked:
@@ -101,6 +119,16 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "POST /keys": lambda scene: ("POST", "/keys", claim_body(new_key(scene.world))),
     "POST /keys/rotate": lambda scene: ("POST", "/keys/rotate", claim_body(new_key(scene.world))),
     "DELETE /keys/{key_id}": _revoke_key,
+    "GET /images": lambda scene: ("GET", "/images", None),
+    "POST /images": lambda scene: ("POST", "/images", {"reference": f"image-{scene.name}"}),
+    "GET /images/{name}": lambda scene: ("GET", f"/images/{scene.image()}", None),
+    "DELETE /images/{name}": lambda scene: ("DELETE", f"/images/{scene.image()}", None),
+    "GET /secrets": lambda scene: ("GET", "/secrets", None),
+    "POST /secrets": lambda scene: ("POST", "/secrets", _secret(f"new-{scene.name}")),
+    "GET /secrets/{name}": lambda scene: ("GET", f"/secrets/{scene.secret()}", None),
+    "PUT /secrets/{name}": lambda scene: ("PUT", f"/secrets/{scene.secret()}", {"version": 1, "description": "x"}),
+    "DELETE /secrets/{name}": lambda scene: ("DELETE", f"/secrets/{scene.secret()}?version=1", None),
+    "POST /secrets/{name}/value": lambda scene: ("POST", f"/secrets/{scene.secret()}/value", None),
     "GET /audit": lambda scene: ("GET", "/audit?limit=1", None),
 }
 

@@ -35,6 +35,7 @@ def register_image(call: Call) -> Response:
     check(asked)
     images.check_task_role(asked.task_role, call.deployment.capabilities.task_roles)
     name = asked.reference if asked.name is None else asked.name
+    call.concerns(name)
     current = registered.load(call.ports.records, name)
     default = registered.load_default(call.ports.records)
     was_default = default.document is not None and default.document.name == name
@@ -47,7 +48,7 @@ def register_image(call: Call) -> Response:
         became = "unregistered" if not version else "changed" if asked.version else "registered"
         raise RunvoyError(ErrorCode.CONFLICT, f"the image {name} was {became} since you looked")
     message = image.reference + (" as the default image" if is_default else "")
-    writes: list[Write] = [store.put(current, image), call.audit("register-image", subject=name, message=message)]
+    writes: list[Write] = [store.put(current, image), call.audit("register-image", message=message)]
     if is_default != was_default:
         writes.append(store.put(default, DefaultImage(name=name if is_default else None)))
     elif asked.is_default is not None:
@@ -69,7 +70,7 @@ def unregister_image(call: Call) -> Response:
     gone = msgspec.structs.replace(image, unregistered_at=call.ports.clock.now(), updated_by=call.user.name)
     writes: list[Write] = [
         store.put(current, gone),
-        call.audit("unregister-image", subject=name, message=image.reference),
+        call.audit("unregister-image", message=image.reference),
     ]
     if was_default:
         writes.append(store.put(default, DefaultImage()))

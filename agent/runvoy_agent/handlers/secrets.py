@@ -43,6 +43,7 @@ def show_secret(call: Call) -> Response:
 def create_secret(call: Call) -> Response:
     asked = call.body(CreateSecret)
     check_secret(asked.name, asked.env_name, asked.description, asked.shared_with)
+    call.concerns(asked.name)
     check_value(asked.value)
     _check_users(call, asked.shared_with)
     current = store.load_secret(call.ports.records, asked.name)
@@ -66,7 +67,7 @@ def create_secret(call: Call) -> Response:
         shared_with=asked.shared_with,
     )
     message = _told(f"sets {secret.env_name}", secret.shared_with)
-    audit = call.audit("create-secret", subject=secret.name, message=message)
+    audit = call.audit("create-secret", message=message)
     _commit_with_value(call, stored, store.put(current, secret), audit)
     # Where one of this name was deleted before, its versions go on.
     after = store.load_secret(call.ports.records, secret.name)
@@ -89,7 +90,7 @@ def update_secret(call: Call) -> Response:
     _check_users(call, set(changed.shared_with) - set(secret.shared_with))
     what = [*changes, *(["value"] if asked.value is not None else [])]
     message = _told(f"changed {', '.join(what)}", changed.shared_with if "shared_with" in changes else ())
-    audit = call.audit("update-secret", subject=secret.name, message=message)
+    audit = call.audit("update-secret", message=message)
     if asked.value is None:
         call.commit(store.put(current, changed), audit)
     else:
@@ -109,7 +110,7 @@ def delete_secret(call: Call) -> Response:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "?version has to say which version of the secret was seen")
     _check_version(current, secret, int(version))
     old, discarded = secret_values.no_longer_referred_to(call.ports, secret, replaced=False)
-    call.commit(current.delete, discarded, call.audit("delete-secret", subject=secret.name))
+    call.commit(current.delete, discarded, call.audit("delete-secret"))
     secret_values.discard(call.ports, old)
     return answer(_shown(secret, current.version), audited=True)
 
@@ -118,7 +119,7 @@ def reveal_secret(call: Call) -> Response:
     """The value. That it was read, and by whom, is on record before it is told."""
     current, secret = _load(call, for_change=True)
     value = call.ports.secrets.get(secret.value_ref)
-    call.commit(current.check, call.audit("reveal-secret", subject=secret.name))
+    call.commit(current.check, call.audit("reveal-secret"))
     if value is None:
         # The commit held, so the record did not change meanwhile: the store has lost it.
         raise RunvoyError(
