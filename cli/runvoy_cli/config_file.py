@@ -5,7 +5,6 @@ Apart from config.py because it imports yaml, which a machine without a config f
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,14 +12,12 @@ from typing import NamedTuple
 
 import yaml
 
-from runvoy_cli import values
+from runvoy_cli import values, yaml_nodes
 from runvoy_cli.problems import UsageProblem
 
 FIELDS = ("endpoint", "deployment_id", "api_key", "web_url", "timeout")
 _INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixture of two deployments helps nobody
 _STRING = "tag:yaml.org,2002:str"
-_MAX_CHARACTERS = 64 * 1024
-_MAX_DEPTH = 16
 _INTEGER = "tag:yaml.org,2002:int"
 
 
@@ -45,15 +42,10 @@ class ConfigFile(NamedTuple):
 def load(path: Path) -> ConfigFile:
     """Read and check the file; UsageProblem with the line of the first mistake."""
     try:
-        text = path.read_bytes().decode()
-        _check_shape(text, path)
-        root = yaml.compose(text, Loader=_loader())
-    except OSError as error:
-        raise UsageProblem(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageProblem(f"{path} is not valid UTF-8 (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        raise UsageProblem(f"{path}{_line_of(error)}: this is no valid YAML: {_problem_of(error)}") from error
+        root = yaml_nodes.compose(yaml_nodes.read_text(path), "configuration")
+    except yaml_nodes.BadYaml as error:
+        line = f", line {error.place.line}" if error.place is not None else ""
+        raise UsageProblem(f"{path}{line}: {error.text}") from error
     top: dict[str, str] = {}
     profiles: dict[str, dict[str, str]] = {}
     if root is None:
@@ -67,48 +59,21 @@ def load(path: Path) -> ConfigFile:
     return ConfigFile(top, profiles)
 
 
-def _check_shape(text: str, path: Path) -> None:
-    """Refuse what is too large or nests too deep, event by event: composing recurses, in C until the stack ends."""
-    if len(text) > _MAX_CHARACTERS:
-        raise UsageProblem(f"{path} has over {_MAX_CHARACTERS:,} characters; that is no configuration")
-    depth = 0
-    for event in yaml.parse(text, Loader=_loader()):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            line = f", line {event.start_mark.line + 1}" if event.start_mark is not None else ""
-            raise UsageProblem(f"{path}{line}: this nests too deep for a configuration")
-
-
-def _loader() -> type[yaml.SafeLoader]:
-    loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it was built
-    return loader
-
-
 def _fields(node: yaml.Node, path: Path) -> dict[str, str]:
     return {name: _field(name, key, value, path, FIELDS) for name, key, value in _entries(node, path)}
 
 
 def _entries(node: yaml.Node, path: Path) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
-    if not isinstance(node, yaml.MappingNode):
-        raise _mistake(path, node, "`name: value` pairs are expected here")
-    seen: set[str] = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _mistake(path, key, "a name is expected here")
-        if key.value in seen:
-            raise _mistake(path, key, f"{key.value!r} stands here a second time")
-        seen.add(key.value)
-        yield key.value, key, value
+    def report(where: yaml.Node, what: str) -> None:
+        raise _mistake(path, where, what)
+
+    return yaml_nodes.entries(node, report)
 
 
 def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple[str, ...]) -> str:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        raise _mistake(path, key, f"there is no setting {name!r}", f"{hint}The settings are: {', '.join(known)}.")
+        hint = f"{yaml_nodes.did_you_mean(name, known)}The settings are: {', '.join(known)}."
+        raise _mistake(path, key, f"there is no setting {name!r}", hint)
     is_text = isinstance(value, yaml.ScalarNode) and value.tag in (_STRING, _INTEGER)
     if not is_text or (value.tag == _INTEGER and name != "timeout"):
         kind = (
@@ -128,18 +93,8 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
 
 def _mistake(path: Path, node: yaml.Node, what: str, hint: str = "") -> UsageProblem:
     return UsageProblem(
-        f"{path}, line {node.start_mark.line + 1}: {what}", hint or "Mend it, or run `runvoy configure`."
+        f"{path}, line {yaml_nodes.place_of(node).line}: {what}", hint or "Mend it, or run `runvoy configure`."
     )
-
-
-def _line_of(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}" if mark is not None else ""
-
-
-def _problem_of(error: yaml.YAMLError) -> str:
-    # Not str(error): that quotes the line, and the line may hold the API key.
-    return str(getattr(error, "problem", None) or "it holds characters that are not allowed")
 
 
 def save(path: Path, profile: str | None, changed: Mapping[str, str]) -> None:
