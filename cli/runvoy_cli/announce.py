@@ -20,8 +20,9 @@ def show_beginning(session: Session, request: RunRequest) -> None:
     """What was submitted: the command in one row, its id, where it runs and which locks it takes."""
     screen = session.console.screen
     mark = "▸ " if screen.has_symbols else "> "
-    command = " ".join(command_text(request.command).split())
-    head: Row = [(mark, "cyan"), (f"{request.name}: " if request.name else "", ""), (command, "bold")]
+    command = f"playbook {request.playbook}" if request.playbook else " ".join(command_text(request.command).split())
+    name = request.name if request.name != request.playbook else None
+    head: Row = [(mark, "cyan"), (f"{name}: " if name else "", ""), (command, "bold")]
     facts = [request.request_id, _place(session, request)]
     if request.locks:
         facts.append(f"lock{'s' if len(request.locks) > 1 else ''} {', '.join(request.locks)}")

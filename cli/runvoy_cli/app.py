@@ -38,6 +38,7 @@ COMMANDS = {
     "status": "Show what is known of an execution.",
     "list": "List executions, newest first.",
     "kill": "Have executions end.",
+    "playbook": "List, show and run playbooks.",
     "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "users": "Who may use the deployment, and as what.",
     "keys": "Keys: yours, and those you make for machines.",
@@ -185,7 +186,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     show_error(told, as_json)
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
-    return told.exit_code if invoked in _WITH_A_COMMANDS_CODE else 1
+    return told.exit_code if invoked in _WITH_A_COMMANDS_CODE or settings.has_a_commands_code else 1
 
 
 def _show_traceback(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The options of `run` and `submit`, and the run request they make."""
+"""The options of `run`, `submit` and `playbook run`, and the run request they make."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import typer
 from typer.core import TyperCommand, TyperOption
 
@@ -129,6 +130,11 @@ def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | s
     return exact
 
 
+def variables_given(context: Context) -> dict[str, str]:
+    """The variables that `--env` and `--env-file` set."""
+    return _environment(context.meta.get(_META, {}))
+
+
 def chosen_id(context: Context, signing_key: SigningKey) -> str | None:
     """The execution id that `--id` stands for; None if it was not given."""
     text = context.meta.get(_META, {}).get("id")
@@ -146,47 +152,57 @@ def build(
     environ: Mapping[str, str],
 ) -> RunRequest:
     """The request that the options describe; UsageProblem for what no deployment would accept."""
-    given: dict[str, Any] = context.meta.get(_META, {})
-    request = RunRequest(
+    bare = RunRequest(
         version=1,
         deployment_id=deployment_id,
         request_id=request_id,
         issued_at=now,
         expires_at=now + LIFETIME,
         command=command,
-        image=given.get("image"),
-        env=_environment(given, environ),
-        secrets=given.get("secret", ()),
-        locks=given.get("lock", ()),
-        if_locked=given.get("if_locked", "wait"),
+        env=values.user_environment(environ),
         timeout_seconds=timeout_seconds,
-        queue_timeout_seconds=given.get("queue_timeout"),
-        cpu=given.get("cpu"),
-        memory_mib=given.get("memory"),
-        git=_git(given),
-        labels=values.pairs("--label", given.get("label", ())),
-        name=given.get("name"),
-        isolation=given.get("isolation", ""),
+    )
+    return overridden(context, bare)
+
+
+def overridden(context: Context, request: RunRequest) -> RunRequest:
+    """The request with what the options say: one value takes another's place, names and variables come on top.
+
+    UsageProblem for what no deployment would accept.
+    """
+    given: dict[str, Any] = context.meta.get(_META, {})
+    fields = {"queue_timeout": "queue_timeout_seconds", "memory": "memory_mib"}
+    fields |= {field: field for field in ("image", "if_locked", "cpu", "name", "isolation")}
+    changed = msgspec.structs.replace(
+        request,
+        env={**request.env, **_environment(given)},
+        secrets=tuple(dict.fromkeys((*request.secrets, *given.get("secret", ())))),
+        locks=tuple(dict.fromkeys((*request.locks, *given.get("lock", ())))),
+        labels={**request.labels, **values.pairs("--label", given.get("label", ()))},
+        git=_git(given, request.git),
+        **{name: given[field] for field, name in fields.items() if field in given},
     )
     try:
-        check(request)
+        check(changed)
     except RunvoyError as error:
         hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
         raise UsageProblem(error.message, hint, error.code) from error
-    return request
+    return changed
 
 
-def _environment(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    found = values.user_environment(environ)
+def _environment(given: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for path in given.get("env_file", ()):
         found.update(values.env_file(Path(path)))
     found.update(values.pairs("--env", given.get("env", ())))
     return found
 
 
-def _git(given: Mapping[str, Any]) -> GitSource | None:
+def _git(given: Mapping[str, Any], before: GitSource | None) -> GitSource | None:
     if "git_repo" in given:
         return GitSource(given["git_repo"], given.get("git_ref", ""), given.get("git_path", ""))
+    if before is not None:
+        return GitSource(before.repo, given.get("git_ref", before.ref), given.get("git_path", before.path))
     for field in ("git_ref", "git_path"):
         if field in given:
             raise UsageProblem(

@@ -14,8 +14,18 @@ app = new_app()
 # The other half of this protocol is Typer's: with _RUNVOY_COMPLETE in the environment it prints the candidates.
 _BASH = """\
 _runvoy_completion() {
-    local IFS=$'\\n'
-    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _RUNVOY_COMPLETE=complete_bash "$1" ) )
+    local IFS=$'\\n' words=("${COMP_WORDS[0]}") last=0 piece
+    for piece in "${COMP_WORDS[@]:1:$COMP_CWORD}"; do
+        # bash takes `=` for a word of its own: what belongs together is put together again.
+        if [[ $piece == = || ${words[last]} == *?= ]]; then
+            words[last]+=$piece
+        else
+            last=$((last + 1)) && words[last]=$piece
+        fi
+    done
+    COMPREPLY=( $( env COMP_WORDS="${words[*]}" COMP_CWORD=$last _RUNVOY_COMPLETE=complete_bash "$1" ) )
+    [[ ${words[last]} == *=* ]] && COMPREPLY=( "${COMPREPLY[@]#*=}" )
+    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace 2>/dev/null
     return 0
 }
 complete -o default -F _runvoy_completion runvoy"""

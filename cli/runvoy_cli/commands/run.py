@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from runvoy_cli import request, submitting
 from runvoy_cli.announce import show_beginning, show_end
 from runvoy_cli.follow import Follower
 from runvoy_cli.interrupts import Interrupted, Interrupts
-from runvoy_cli.options import new_app
+from runvoy_cli.options import Settings, new_app
 from runvoy_cli.output import AsJson, Split
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp
 from runvoy_cli.progress import Progress, progress_of
@@ -53,9 +54,14 @@ def run(
     platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
     command = request.command_of(context, words)
+    return run_through(context.obj, lambda session: submitting.prepare(context, command, session))
+
+
+def run_through(settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
+    """Submit what is prepared, follow it to its end, and tell of it as `run` does; the exit code."""
     following = _Following()
     try:
-        return following.through(context, command)
+        return following.through(settings, prepare_request)
     except (KeyboardInterrupt, _Left):
         submitting.say_where_it_stands(following.sending_id, following.durable_id, following.is_killed)
         return EXIT_INTERRUPTED
@@ -70,10 +76,10 @@ class _Following:
         self.is_killed = False
         self._last_said = ""
 
-    def through(self, context: typer.Context, command: tuple[str, ...] | str) -> int:
-        session = open_session(context.obj, calls_are_limited=False)
-        prepared = submitting.prepare(context, command, session)
-        sink = AsJson() if context.obj.json else Split(session.console.screen)
+    def through(self, settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
+        session = open_session(settings, calls_are_limited=False)
+        prepared = prepare_request(session)
+        sink = AsJson() if settings.json else Split(session.console.screen)
         progress, live = progress_of(session)
         try:
             with live:

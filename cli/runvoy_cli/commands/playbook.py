@@ -1,0 +1,204 @@
+"""`runvoy playbook`: list, show and run the playbooks of the project and of the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from runvoy_cli import playbook_compile, playbook_view, playbooks, request, values
+from runvoy_cli.commands.run import run_through
+from runvoy_cli.options import new_app
+from runvoy_cli.playbook_model import VARIABLE_PREFIX, Parameter, Playbook
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.render import columns, print_json, print_line, write_stderr
+from runvoy_cli.session import Session
+from runvoy_cli.submitting import Prepared
+from runvoy_protocol import ids
+from runvoy_protocol.requests import RunRequest
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context
+
+TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: the playbook's, else 10m]"
+_LIST_HEADER = ("PLAYBOOK", "FROM", "PARAMETERS", "DESCRIPTION")
+app = new_app()
+
+
+def prepare(command: Command) -> None:
+    request.prepare(command.commands["run"])  # type: ignore[attr-defined]
+
+
+@app.callback(epilog="Example: runvoy playbook run deploy --param stage=test")
+def playbook() -> None:
+    """Playbooks: commands of a team with their image, locks, secrets and parameters, in `.runvoy/NAME.yml` of the project or
+    `playbooks/NAME.yml` of RUNVOY_HOME. The project's win."""
+
+
+@app.command(name="list", epilog="Example: runvoy playbook list --json")
+def list_playbooks(context: typer.Context) -> None:
+    """List the playbooks there are here, and say which of them have problems."""
+    rows: list[tuple[str, ...]] = []
+    documents: list[dict[str, object]] = []
+    for found in playbooks.find_all():
+        description, parameters, problem = "", [], None
+        try:
+            read = found.load()
+            description, parameters = read.description, list(read.parameters)
+        except UsageProblem as error:
+            problem = error.message
+        documents.append(
+            {
+                "name": found.name,
+                "origin": found.origin,
+                "path": str(found.path),
+                "description": description,
+                "parameters": parameters,
+                "problem": problem,
+            }
+        )
+        told = description if problem is None else f"not right: runvoy playbook show {found.name}"
+        rows.append((found.name, found.origin, " ".join(parameters), told))
+    if context.obj.json:
+        print_json(documents)
+    elif rows:
+        for line in columns(_LIST_HEADER, rows):
+            print_line(line)
+    else:
+        write_stderr("runvoy: there are no playbooks here; `.runvoy/NAME.yml` makes one\n")
+
+
+def _complete_names(incomplete: str) -> list[str]:
+    try:
+        return [found.name for found in playbooks.find_all() if found.name.startswith(incomplete)]
+    except UsageProblem:
+        return []  # nobody to tell: the shell is in the middle of a line
+
+
+def _complete_parameters(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """`name=` for each parameter; after that the values, where they are few."""
+    try:
+        known = {found.name: found for found in playbooks.find_all()}
+        # A line that ends in an option without its value cannot be parsed: then its words are all there is.
+        words = [ctx.params.get("which"), *ctx.args]
+        chosen = next((known[word].load() for word in words if word in known), None)
+    except UsageProblem:
+        return []
+    if chosen is None:
+        return []
+    name, equals, begun = incomplete.partition("=")
+    if not equals:
+        return [(f"{one.name}=", one.description) for one in chosen.parameters.values() if one.name.startswith(name)]
+    found = chosen.parameters.get(name)
+    allowed = found.allowed or () if found is not None else ()
+    return [(f"{name}={value}", "") for value in allowed if value.startswith(begun)]
+
+
+_NAME = typer.Argument(metavar="NAME", help="The playbook's name.", autocompletion=_complete_names)
+
+
+@app.command(epilog="Example: runvoy playbook show deploy")
+def show(context: typer.Context, which: Annotated[str, _NAME]) -> None:
+    """Show a playbook: what it runs, with what, and which parameters it takes. Every problem of one that is not right."""
+    chosen = playbooks.load(which)
+    if context.obj.json:
+        print_json(playbook_view.as_json(chosen))
+        return
+    for line in playbook_view.lines(chosen):
+        print_line(line)
+
+
+@app.command(epilog="Example: runvoy playbook run deploy --param stage=test --dry-run")
+def run(
+    context: typer.Context,
+    which: Annotated[str, _NAME],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter's value. Repeatable.",
+            show_default=False,
+            autocompletion=_complete_parameters,
+        ),
+    ] = None,
+    param_stdin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Read this parameter's value from stdin, its last newline aside."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the request, and send nothing.")] = False,
+) -> int:
+    """Run a playbook, follow its output, and exit as `runvoy run` does: with the exit code of the command that failed, or 0.
+
+    The options of `runvoy run` override what the playbook says: one value takes the other's place; locks, secrets, labels and
+    variables come on top. RUNVOY_USER_X of the environment is not handed over: a playbook is the same on every machine.
+
+    A secret parameter is asked for on a terminal, without echo; --param-stdin reads it from a pipe.
+    """
+    context.obj.has_a_commands_code = True
+    chosen = playbooks.load(which)
+    given = values.pairs("--param", param or ())
+    if param_stdin is not None:
+        given[param_stdin] = _from_stdin(chosen.parameter(param_stdin))
+    if not dry_run:
+        _ask_for_secrets(chosen, given)
+    resolved = chosen.values_of(given, are_secrets_to_come=dry_run)
+    _refuse_variables_of_parameters(chosen, request.variables_given(context))
+    made = _with_options(context, playbook_compile.to_request(chosen, resolved))
+    if not dry_run:
+        return run_through(context.obj, lambda session: _prepared(context, made, session))
+    if context.obj.json:
+        print_json(playbook_view.request_json(chosen, made))
+    else:
+        for line in playbook_view.request_lines(chosen, made):
+            print_line(line)
+    return 0
+
+
+def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) -> None:
+    """What the playbook makes of its parameters would silently win over an option."""
+    clash = next((one for one in given if one.startswith(VARIABLE_PREFIX) or one in chosen.exports), None)
+    if clash is not None:
+        raise UsageProblem(
+            f"the variable {clash} is made of the playbook's parameters", "Set parameters with --param NAME=VALUE."
+        )
+
+
+def _prepared(context: Context, made: RunRequest, session: Session) -> Prepared:
+    client = session.client
+    own_id = request.chosen_id(context, client.target.signing_key)
+    now = client.now()
+    addressed = msgspec.structs.replace(
+        made,
+        deployment_id=client.target.deployment_id,
+        request_id=own_id or ids.uuid7(now, os.urandom(10)),
+        issued_at=now,
+        expires_at=now + request.LIFETIME,
+    )
+    return Prepared(addressed, has_chosen_id=own_id is not None)
+
+
+def _with_options(context: Context, made: RunRequest) -> RunRequest:
+    timeout_seconds = context.obj.timeout_seconds
+    if timeout_seconds is not None:
+        made = msgspec.structs.replace(made, timeout_seconds=timeout_seconds)
+    return request.overridden(context, made)
+
+
+def _from_stdin(parameter: Parameter) -> str:
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageProblem(
+            f"the value of {parameter.name} on stdin is not valid UTF-8, which is all a request can carry"
+        ) from error
+
+
+def _ask_for_secrets(chosen: Playbook, given: dict[str, str]) -> None:
+    for parameter in chosen.missing(given):
+        if parameter.secret and sys.stdin.isatty():
+            given[parameter.name] = typer.prompt(parameter.name, hide_input=True, err=True)

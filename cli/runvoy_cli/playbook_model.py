@@ -1,0 +1,151 @@
+"""A playbook that was read and found right, and the values of its parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from runvoy_cli import playbook_pattern
+from runvoy_cli.playbook_placeholders import Kind
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.yaml_nodes import did_you_mean
+from runvoy_protocol.requests import DEFAULT_TIMEOUT_SECONDS, GitSource
+
+VARIABLE_PREFIX = "PARAM_"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+MAX_PARAMETERS = 64
+
+_INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z", re.ASCII)
+_TRUTHS = {"true": "true", "yes": "true", "on": "true", "1": "true"}
+_TRUTHS |= {"false": "false", "no": "false", "off": "false", "0": "false"}
+
+Type = Literal["string", "int", "bool"]
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller chooses. The value reaches the commands in `variable`; what is not given and has no default is ''."""
+
+    name: str
+    type: Type = "string"
+    description: str = ""
+    enum: tuple[str, ...] | None = None
+    pattern: str | None = None
+    default: str | None = None
+    required: bool = False
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The variable, prefixed: a parameter that could be named PATH would be one that chooses programs."""
+        return VARIABLE_PREFIX + self.name.upper()
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.variable, self.type == "int")
+
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """All values there can be, where they are few."""
+        return ("true", "false") if self.type == "bool" else self.enum
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether it may be left out with nothing in its place: then it is empty, whatever else it must be."""
+        return not self.required and self.default is None
+
+    def value_of(self, text: str) -> str:
+        """The value as the commands get it; UsageProblem, which does not show a secret, if it is none."""
+        if self.type == "bool" and text.lower() in _TRUTHS:
+            return _TRUTHS[text.lower()]
+        if not text and self.may_be_empty:
+            return text
+        why = self._objection(text)
+        if why:
+            shown = "" if self.secret else f", not {text[:80]!r}"
+            raise UsageProblem(f"the parameter {self.name} {why}{shown}", self.description)
+        return text
+
+    def rule(self) -> str:
+        """What a value must be, in words; empty if it may be anything."""
+        if self.allowed is not None:
+            return f"must be {' or '.join(self.allowed)}"
+        if self.type == "int":
+            return "must be a whole number such as 42 or -1, of 18 digits at most"
+        return f"must match {self.pattern} as a whole" if self.pattern is not None else ""
+
+    def _objection(self, text: str) -> str:
+        if self.type == "int" and not _INTEGER.match(text):
+            return self.rule()
+        if self.allowed is not None and text not in self.allowed:
+            return self.rule()
+        if self.pattern is not None and not playbook_pattern.matches(self.pattern, text):
+            return self.rule()
+        return "holds a NUL character" if "\0" in text else ""
+
+
+class Command(NamedTuple):
+    """`source` as it was written; `shell` with variables in place of placeholders, for `/bin/sh -e`."""
+
+    source: str | tuple[str, ...]
+    shell: str
+
+
+class Playbook(msgspec.Struct, frozen=True, kw_only=True):
+    """A playbook. `env` and `labels` are as written, placeholders included; `exports` are the shell words of those variables
+    of `env` that parameters have a part in."""
+
+    name: str
+    path: Path
+    commands: tuple[Command, ...]
+    description: str = ""
+    image: str | None = None
+    env: dict[str, str] = {}
+    exports: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()
+    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
+    cpu: int | None = None
+    memory_mib: int | None = None
+    git: GitSource | None = None
+    labels: dict[str, str] = {}
+    parameters: dict[str, Parameter] = {}
+
+    @property
+    def fixed_env(self) -> dict[str, str]:
+        return {name: text for name, text in self.env.items() if name not in self.exports}
+
+    def parameter(self, name: str) -> Parameter:
+        """UsageProblem, with the nearest one, if there is none of this name."""
+        if name not in self.parameters:
+            known = ", ".join(self.parameters) or "none"
+            raise UsageProblem(
+                f"the playbook {self.name} has no parameter {name!r}",
+                f"{did_you_mean(name, self.parameters)}Its parameters: {known}.",
+            )
+        return self.parameters[name]
+
+    def missing(self, given: Mapping[str, str]) -> list[Parameter]:
+        """The required parameters that are not given."""
+        return [one for one in self.parameters.values() if one.required and one.name not in given]
+
+    def values_of(self, given: Mapping[str, str], *, are_secrets_to_come: bool = False) -> dict[str, str]:
+        """The value of every parameter; UsageProblem for what is unknown, missing or not as declared.
+
+        `are_secrets_to_come`: no secret one is missing; it is empty for now.
+        """
+        checked = {name: self.parameter(name).value_of(text) for name, text in given.items()}
+        missing = [one for one in self.missing(given) if not (one.secret and are_secrets_to_come)]
+        if missing:
+            names = " ".join(f"--param {one.name}=…" for one in missing)
+            rules = [f"{one.name} {one.rule()}" for one in missing if one.rule()]
+            raise UsageProblem(
+                f"the playbook {self.name} needs the parameter{'s' if len(missing) > 1 else ''} "
+                f"{', '.join(one.name for one in missing)}",
+                "; ".join([f"Give {names}", *rules]) + ".",
+            )
+        return {name: checked.get(name, one.default or "") for name, one in self.parameters.items()}

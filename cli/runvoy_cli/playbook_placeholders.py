@@ -1,0 +1,95 @@
+"""`${{ parameter }}`: what it looks like, which variable it stands for, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from runvoy_cli.yaml_nodes import did_you_mean
+
+OPENING = "${{"
+PLACEHOLDER = re.compile(r"\$\{\{(?:[ \t]*([^{}\n]*?)[ \t]*\}\})?")
+
+
+class Kind(NamedTuple):
+    """What the text needs to know of a parameter."""
+
+    variable: str
+    is_int: bool
+
+
+class Fault(NamedTuple):
+    """Why a placeholder cannot stand where it stands. `ordinal` counts the placeholders of the text from 0."""
+
+    ordinal: int
+    text: str
+    hint: str = ""
+
+
+class Compiled(NamedTuple):
+    """`shell` means nothing if there are faults."""
+
+    shell: str
+    faults: list[Fault]
+
+
+def quoted(text: str) -> str:
+    """`text` in single quotes, whatever it holds."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def has_placeholders(text: str) -> bool:
+    return OPENING in text
+
+
+def compile_value(text: str, kinds: Mapping[str, Kind]) -> Compiled:
+    """Literal text with placeholders as one shell word."""
+    pieces: list[str] = []
+    faults: list[Fault] = []
+    end = 0
+    for ordinal, match in enumerate(PLACEHOLDER.finditer(text)):
+        if match.start() > end:
+            pieces.append(shlex.quote(text[end : match.start()]))
+        end = match.end()
+        fault = fault_of(match, ordinal, kinds)
+        if fault is not None:
+            faults.append(fault)
+        else:
+            pieces.append(f'"${{{kinds[match[1]].variable}}}"')
+    if end < len(text) or not pieces:
+        pieces.append(shlex.quote(text[end:]))
+    return Compiled("".join(pieces), faults)
+
+
+def names_in(text: str) -> list[str]:
+    """The parameters that a text names, in order."""
+    return [match[1] for match in PLACEHOLDER.finditer(text) if match[1]]
+
+
+def filled(text: str, given: Mapping[str, str]) -> str:
+    """The text with values in place of placeholders; for what no shell reads."""
+    return PLACEHOLDER.sub(lambda match: given[match[1]], text)
+
+
+def fault_of(match: re.Match[str], ordinal: int, kinds: Mapping[str, Kind]) -> Fault | None:
+    name = match[1]
+    if name is None:
+        return Fault(ordinal, "this placeholder is never closed", "Write it as ${{ name }}.")
+    if name not in kinds:
+        known = ", ".join(kinds) or "none are declared"
+        return Fault(ordinal, f"there is no parameter {name!r}", f"{did_you_mean(name, kinds)}The parameters: {known}.")
+    return None
+
+
+def first_variable(text: str, kinds: Mapping[str, Kind]) -> str:
+    return next((kinds[name].variable for name in names_in(text) if name in kinds), "PARAM_NAME")
+
+
+def objected(ordinal: int, why: str, variable: str) -> Fault:
+    return Fault(
+        ordinal,
+        f"no parameter can stand here: {why}",
+        f"Its value is in the variable {variable}, exported: let what runs there read it.",
+    )
