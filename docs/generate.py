@@ -1,5 +1,5 @@
-"""Make the pages that say what code says: docs/errors.md, from the table of error codes, and docs/access.md, from the routes
-and the rights of roles.
+"""Make the pages that say what code says: docs/errors.md, from the table of error codes, docs/access.md, from the routes and
+the rights of roles, and the schema of playbooks.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits 1 if a page is not current.
 """
@@ -7,6 +7,7 @@ and the rights of roles.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route, answer
 from runvoy_agent.wiring import stack_route
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
+from runvoy_cli import playbook_schema
 from runvoy_protocol.errors import ERRORS, ErrorCode
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import TRANSITIONS, State
@@ -126,7 +128,16 @@ def _right(route: Route, allowed: Collection[Action]) -> str:
     return "any" if route.other in allowed else "own"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors_page, "access.md": access_page}
+def playbook_schema_page() -> str:
+    """docs/playbook.schema.json: what an editor checks a playbook by."""
+    return json.dumps(playbook_schema.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "errors.md": errors_page,
+    "access.md": access_page,
+    "playbook.schema.json": playbook_schema_page,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,17 @@ import msgspec
 from tests.fuzz.mutators import AT, JSON, TEXT, YAML, as_bytes
 from tests.fuzz.targets import ACCEPTED, ENDED, ID, KEY, RECORDS, REFUSED, SHOWN, Target, coded
 
-from runvoy_cli import config, config_file, render, values
+from runvoy_cli import (
+    config,
+    config_file,
+    playbook_compile,
+    playbook_reader,
+    playbook_view,
+    playbooks,
+    render,
+    values,
+    yaml_nodes,
+)
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client
 from runvoy_cli.client import Target as Deployment
@@ -26,7 +36,7 @@ from runvoy_cli.output import Lines
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.sanitize import Sanitizer, one_line
 from runvoy_cli.transport import Answer, Transport
-from runvoy_protocol import control, status
+from runvoy_protocol import control, requests, status
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.receipts import Receipt
@@ -73,6 +83,55 @@ CONFIG = {
     "timeout": "1h30m",
     "profiles": {
         "ci": {"endpoint": "https://e.example", "deployment_id": "d", "api_key": KEY.to_api_key(), "timeout": 600}
+    },
+}
+
+
+# --- playbooks --------------------------------------------------------------------------------------------------------
+
+
+def run_playbook(raw: bytes) -> str:
+    """What a project's file makes of a request, if it makes one: the same each time, and one that can be pinned."""
+    path = folder() / "book.yml"
+    path.write_bytes(raw)
+    try:
+        found = playbooks.Found("book", path, "project").load()
+    except UsageProblem as problem:
+        assert problem.message
+        return "refused"
+    list(playbook_view.lines(found))
+    pin = playbook_compile.pin(found)
+    assert pin == playbook_compile.pin(playbook_reader.read("book", path, yaml_nodes.read_text(path)))
+    template = playbook_compile.to_request(found, dict.fromkeys(found.parameters, "$(x)"))
+    assert requests.playbook_digest(template, pin.parameters) == pin.digest, "the digest depends on values"
+    assert "${{" not in template.command or "printf" in template.command
+    return "decoded"
+
+
+PLAYBOOK = {
+    "description": "A book",
+    "image": "alpine",
+    "commands": [
+        'echo ${{ word }} "$((${{ count }} + 1))"',
+        ["printf", "%s", "${{ word }}"],
+        "cat <<E\n$PARAM_WORD\nE\n",
+    ],
+    "env": {"A": "1", "B": "<${{ word }}>"},
+    "secrets": ["s"],
+    "locks": ["l"],
+    "timeout": "1h30m",
+    "cpu": 0.5,
+    "memory": "2g",
+    "git_repo": "https://r.example/r",
+    "git_ref": "main",
+    "git_path": "p",
+    "labels": {"a": "${{ word }}"},
+    "parameters": {
+        "word": {"pattern": "[a-z]+(-[0-9]{1,3})*", "description": "A word"},
+        "stage": {"enum": ["a", "b"], "default": "a"},
+        "count": {"type": "int", "default": 3},
+        "sure": {"type": "bool", "required": False},
+        "token": {"secret": True},
     },
 }
 
@@ -321,6 +380,7 @@ TERMINAL = (
 
 CLIENT_TARGETS = [
     Target("config", YAML, (YAML.dump(CONFIG),), coded(run_config)),
+    Target("playbook", YAML, (YAML.dump(PLAYBOOK),), coded(run_playbook)),
     Target("values", TEXT, VALUES, coded(run_values)),
     Target("cache", JSON, (_cached(),), run_cache),
     Target("status", JSON, (msgspec.json.encode(SHOWN), msgspec.json.encode(ENDED)), run_parsed(ExecutionStatus)),

@@ -30,6 +30,7 @@ SLOW = {
     "control-api": 0.3,
     "members-api": 0.3,
     "config": 0.1,
+    "playbook": 0.15,
     "values": 0.4,
     "cache": 0.2,
     "follow": 0.4,

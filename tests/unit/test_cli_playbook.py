@@ -1,0 +1,248 @@
+"""`runvoy playbook` up to the moment where a request would be sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from runvoy_cli import app
+
+TEXT = """\
+description: Deploy the shop
+commands:
+  - echo "deploying ${{ stage }} for ${{ who }}"
+image: alpine
+env: {TOOL: x, NOTE: "by ${{ who }}"}
+secrets: [deployer]
+locks: [shop]
+timeout: 20m
+git_repo: https://git.example.com/shop
+labels: {stage: "${{ stage }}"}
+parameters:
+  stage: {enum: [test, prod], description: Where}
+  who: {default: nobody}
+  token: {secret: true, required: false}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = tmp_path / "shop"
+    (folder / ".runvoy").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".runvoy" / "deploy.yml").write_text(TEXT)
+    for name in ("RUNVOY_API_KEY", "RUNVOY_ENDPOINT", "RUNVOY_DEPLOYMENT", "RUNVOY_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def runvoy(project, capsys):
+    def run(*arguments):
+        code = app.main(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def dry_run(runvoy, *arguments):
+    code, out, err = runvoy("playbook", "run", "deploy", "--dry-run", "--json", *arguments)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_list(runvoy, project):
+    (project / ".runvoy" / "broken.yml").write_text("comands: [a]")
+    code, out, _ = runvoy("playbook", "list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["PLAYBOOK", "broken", "deploy"]
+    assert "runvoy playbook show broken" in out
+    listed = json.loads(runvoy("playbook", "list", "--json")[1])
+    assert listed[1]["parameters"] == ["stage", "who", "token"]
+    assert "2 problems" in listed[0]["problem"]
+
+
+def test_an_empty_list_says_how_to_make_one(runvoy, project):
+    (project / ".runvoy" / "deploy.yml").unlink()
+    assert runvoy("playbook", "list") == (
+        0,
+        "",
+        "runvoy: there are no playbooks here; `.runvoy/NAME.yml` makes one\n",
+    )
+    assert runvoy("playbook", "list", "--json")[1] == "[]\n"
+
+
+def test_show(runvoy):
+    code, out, _ = runvoy("playbook", "show", "deploy")
+    assert code == 0
+    for told in (
+        "Deploy the shop",
+        "test | prod",
+        "(required)",
+        "string, secret",
+        'echo "deploying ${{ stage }}',
+        "1200 s",
+    ):
+        assert told in out
+    shown = json.loads(runvoy("playbook", "show", "deploy", "--json")[1])
+    assert shown["parameters"][0]["enum"] == ["test", "prod"]
+    assert len(shown["digest"]) == 64
+
+
+def test_problems_are_shown_one_a_line(runvoy, project):
+    path = project / ".runvoy" / "deploy.yml"
+    path.write_text("comands: [a]\ntimeout: soon\n")
+    code, out, err = runvoy("playbook", "show", "deploy")
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert lines[0] == "runvoy: the playbook deploy has 3 problems: (INVALID_REQUEST)"
+    assert f"{path}, line 1, column 1: a playbook has no 'comands'" in err
+    assert f"{path}, line 2, column 10: 'soon' is no duration" in err
+    told = json.loads(runvoy("playbook", "run", "deploy", "--json")[2])
+    assert [one["line"] for one in told["error"]["details"]["problems"]] == [1, 1, 2]
+
+
+def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, project):
+    code, out, _ = runvoy("playbook", "run", "deploy", "--param", "stage=prod", "--param", "token=S3CRET", "--dry-run")
+    assert code == 0
+    for told in ("PARAM_STAGE=prod", "PARAM_WHO=nobody", "PARAM_TOKEN=(secret)", "/bin/sh -ec", "stage=prod", "shop"):
+        assert told in out
+    assert "S3CRET" not in out
+    assert not (project.parent / "home").exists()
+
+
+def test_a_dry_run_as_json(runvoy):
+    made = dry_run(runvoy, "--param", "stage=prod", "--param", "token=S3CRET")
+    assert made["env"] == {"TOOL": "x", "PARAM_STAGE": "prod", "PARAM_WHO": "nobody", "PARAM_TOKEN": None}
+    assert (made["image"], made["locks"], made["secrets"]) == ("alpine", ["shop"], ["deployer"])
+    assert (made["timeout_seconds"], made["labels"], made["name"]) == (1200, {"stage": "prod"}, "deploy")
+
+
+def test_a_dry_run_needs_no_secret(runvoy, project):
+    path = project / ".runvoy" / "deploy.yml"
+    path.write_text(TEXT.replace("secret: true, required: false", "secret: true, pattern: '[a-z]+'"))
+    assert dry_run(runvoy, "--param", "stage=test")["env"]["PARAM_TOKEN"] is None
+    code, _, err = runvoy("playbook", "run", "deploy", "--param", "stage=test")
+    assert (code, "needs the parameter token" in err) == (2, True)
+
+
+def test_options_override(runvoy, tmp_path):
+    (tmp_path / "env").write_text("A=1\n")
+    made = dry_run(
+        runvoy,
+        *["--param", "stage=test", "--image", "other", "--lock", "more", "--secret", "extra", "--env", "TOOL=y"],
+        *["--env-file", str(tmp_path / "env"), "--timeout", "5m", "--cpu", "2", "--memory", "1g", "--label", "x=y"],
+        *[
+            "--git-ref",
+            "v1",
+            "--name",
+            "mine",
+            "--if-locked",
+            "fail",
+            "--queue-timeout",
+            "60",
+            "--isolation",
+            "container",
+        ],
+    )
+    assert (made["image"], made["locks"], made["secrets"]) == ("other", ["shop", "more"], ["deployer", "extra"])
+    assert made["env"] | {"TOOL": "y", "A": "1"} == made["env"]
+    assert (made["timeout_seconds"], made["cpu"], made["memory_mib"]) == (300, 2048, 1024)
+    assert made["labels"] == {"stage": "test", "x": "y"}
+    assert made["git"] == {"repo": "https://git.example.com/shop", "ref": "v1", "path": ""}
+    assert (made["name"], made["if_locked"], made["queue_timeout_seconds"]) == ("mine", "fail", 60)
+    assert made["isolation"] == "container"
+
+
+def test_nothing_of_the_machine_gets_in(runvoy, monkeypatch, tmp_path):
+    before = dry_run(runvoy, "--param", "stage=test")
+    monkeypatch.setenv("RUNVOY_USER_TOOL", "other")
+    monkeypatch.setenv("PARAM_WHO", "other")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.yaml").write_text("endpoint: https://x.example\ntimeout: 1m\n")
+    assert dry_run(runvoy, "--param", "stage=test") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "needs the parameter stage"),
+        (["--param", "stage"], "--param number 1 has no NAME=VALUE form"),
+        (["--param", "stage=prd"], "stage must be test or prod"),
+        (["--param", "stag=prod"], "Did you mean 'stage'"),
+        (["--param", "stage=prod", "--env", "PARAM_WHO=x"], "PARAM_WHO is made of the playbook's parameters"),
+        (["--param", "stage=prod", "--env", "NOTE=x"], "NOTE is made of the playbook's parameters"),
+        (["--param", "stage=prod", "--env", "RUNVOY_X=x"], "reserved"),
+        (["--param", "stage=prod", "--timeout", "8d"], "timeout_seconds must be"),
+        (["--param-stdin", "nothing"], "no parameter 'nothing'"),
+        (["--param", "stage=prod", "extra"], "unexpected extra argument"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_mistakes_exit_2_before_anything_starts(runvoy, project, arguments, told, how):
+    code, out, err = runvoy("playbook", "run", "deploy", *how, *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert not (project.parent / "home" / "local").exists()
+
+
+def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline(runvoy, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\n\n".encode())))
+    assert dry_run(runvoy, "--param", "stage=test", "--param-stdin", "who")["env"]["PARAM_WHO"] == "é\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert runvoy("playbook", "run", "deploy", "--param", "stage=test", "--param-stdin", "who")[0] == 2
+
+
+# --- completion ---------------------------------------------------------------------------------------------------------
+
+COMPLETE = """
+source <(runvoy() { "$RUNVOY_PYTHON" -m runvoy_cli.app "$@"; }; runvoy completion bash)
+runvoy() { "$RUNVOY_PYTHON" -m runvoy_cli.app "$@"; }
+env() { command env "${@:1:$#-1}" "$RUNVOY_PYTHON" -m runvoy_cli.app; }
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+_runvoy_completion runvoy
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["playbook", ""], ["list", "show", "run"]),
+        (["playbook", "run", ""], ["deploy"]),
+        (["playbook", "show", "de"], ["deploy"]),
+        (["playbook", "run", "deploy", "--param", ""], ["stage=", "who=", "token="]),
+        (["playbook", "run", "deploy", "--param", "st"], ["stage="]),
+        # bash takes the = for a word of its own, and what stands behind it for the word to complete.
+        (["playbook", "run", "deploy", "--param", "stage", "="], ["test", "prod"]),
+        (["playbook", "run", "deploy", "--param", "stage", "=", "p"], ["prod"]),
+        (["playbook", "run", "deploy", "--param", "who", "=", "x", "--param", "s"], ["stage="]),
+        (["playbook", "run", "deploy", "--param", "who", "="], [""]),
+        (["playbook", "run", "nothing", "--param", ""], [""]),
+        (["playbook", "run", "deploy", "--dry"], ["--dry-run"]),
+        (["run", "--queue"], ["--queue-timeout"]),
+    ],
+)
+def test_completion_in_bash(project, words, offered):
+    import os
+    import shutil
+
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    done = subprocess.run(
+        [bash, "-c", COMPLETE, "bash", "runvoy", *words],
+        env={**os.environ, "RUNVOY_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == offered, done.stderr
