@@ -4,6 +4,7 @@ the programs they call."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -112,6 +113,11 @@ def test_an_example_is_right_to_loader_and_schema(name):
     assert read(name).description
     schema = json.loads((FOLDER.parent / "playbook.schema.json").read_text())
     jsonschema.validate(yaml.safe_load(PATHS[name].read_text()), schema, jsonschema.Draft202012Validator)
+
+
+def test_the_playbook_of_the_page_is_right():
+    [block] = re.findall(r"```yaml\n(.*?)```", (FOLDER.parent / "playbooks.md").read_text(), re.DOTALL)
+    assert playbook_reader.read("restart", Path("restart.yml"), block).parameters["patience"].default == "10"
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
