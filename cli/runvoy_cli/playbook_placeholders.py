@@ -10,6 +10,7 @@ from typing import NamedTuple
 from runvoy_cli.yaml_nodes import did_you_mean
 
 OPENING = "${{"
+MAX_PLACEHOLDERS = 200  # in one command or value: each is judged by all that stands before it
 PLACEHOLDER = re.compile(r"\$\{\{(?:[ \t]*([^{}\n]*?)[ \t]*\}\})?")
 
 
@@ -44,10 +45,19 @@ def has_placeholders(text: str) -> bool:
     return OPENING in text
 
 
+def too_many(*texts: str) -> list[Fault]:
+    """The fault of texts that together have more placeholders than one command may."""
+    count = sum(text.count(OPENING) for text in texts)
+    why = f"{count:,} placeholders stand in one place; at most {MAX_PLACEHOLDERS} are allowed"
+    return [Fault(0, why, "Use the variable itself where it is needed often.")] if count > MAX_PLACEHOLDERS else []
+
+
 def compile_value(text: str, kinds: Mapping[str, Kind]) -> Compiled:
     """Literal text with placeholders as one shell word."""
     pieces: list[str] = []
-    faults: list[Fault] = []
+    faults = too_many(text)
+    if faults:
+        return Compiled("", faults)
     end = 0
     for ordinal, match in enumerate(PLACEHOLDER.finditer(text)):
         if match.start() > end:

@@ -50,8 +50,10 @@ COMPARED = "some shells reckon out what they compare as numbers; declare it with
 
 def is_compared(before: list[str], operator: str) -> bool:
     """Whether the last of the words `before` holds text that `operator`, the next word, compares as a number."""
+    if operator not in _COMPARES_NUMBERS:
+        return False
     words = _from_the_program_on(before)
-    return bool(words and words[0] in _TESTS and operator in _COMPARES_NUMBERS and _TEXT.search(words[-1]))
+    return bool(words and words[0] in _TESTS and _TEXT.search(words[-1]))
 
 
 def objection(before: list[str], word: str) -> str:

@@ -21,11 +21,13 @@ from runvoy_cli.playbook_placeholders import (
     first_variable,
     has_placeholders,
     objected,
+    too_many,
 )
 from runvoy_cli.playbook_rules import COMPARED, HOLE, NUMBER, OPAQUE, is_compared, objection
 
 _SIMPLE_EXPANSION = re.compile(r"\$\{[^'\"`\\${}()\n]*\}")
 _REDIRECTION = re.compile(r"<<<|<<-|<<|<>|<&|<|>>|>&|>\||>")
+_MAX_DEPTH = 50
 _DELIMITER = re.compile(r"[ \t]*((?:[^\s;&|<>()'\"\\`$]|'[^'\n]*'|\"[^\"\n]*\"|\\.)+)")
 
 
@@ -37,12 +39,16 @@ def compile_line(text: str, kinds: Mapping[str, Kind]) -> Compiled:
     """Shell text with placeholders, as shell text with variables."""
     if not has_placeholders(text):
         return Compiled(text, [])
+    if too_many(text):
+        return Compiled("", too_many(text))
     scanner = _Scanner(text, kinds)
     return Compiled(scanner.scan(), scanner.faults)
 
 
 def compile_words(words: Sequence[str], kinds: Mapping[str, Kind]) -> tuple[str, list[tuple[int, Fault]]]:
     """An argv as shell text that gives exactly these words; faults with the position of their word."""
+    if too_many(*words):
+        return "", [(0, fault) for fault in too_many(*words)]
     shell: list[str] = []
     faults: list[tuple[int, Fault]] = []
     before: list[str] = []
@@ -91,6 +97,7 @@ class _Scanner:
         self._at = 0
         self._out: list[str] = []
         self._ordinal = 0
+        self._depth = 0
         self._heredocs: list[tuple[str, bool, bool]] = []  # delimiter, whether quoted, whether tabs are stripped
 
     def scan(self) -> str:
@@ -148,6 +155,15 @@ class _Scanner:
         if closing:
             raise _NotUnderstood("a parenthesis that is never closed")
 
+    def _nested(self) -> None:
+        """Commands in parentheses, the closing one as well."""
+        if self._depth == _MAX_DEPTH:
+            raise _NotUnderstood("parentheses that nest too deep")
+        self._depth += 1
+        self._code(")")
+        self._take()
+        self._depth -= 1
+
     def _operator(self, character: str) -> None:
         if self._text.startswith("((", self._at):
             raise _NotUnderstood("`((` (use $((…)), or a space between)")
@@ -155,8 +171,7 @@ class _Scanner:
         if character == "\n":
             self._bodies()
         elif character == "(":
-            self._code(")")
-            self._take()
+            self._nested()
 
     def _dollar(self, command: _Command, template: str) -> None:
         text, at = self._text, self._at
@@ -168,8 +183,7 @@ class _Scanner:
             command.add(OPAQUE)
         elif text.startswith("$(", at):
             self._take(2)
-            self._code(")")
-            self._take()
+            self._nested()
             command.add(OPAQUE)
         elif text.startswith("${", at):
             match = _SIMPLE_EXPANSION.match(text, at)

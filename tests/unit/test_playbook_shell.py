@@ -210,6 +210,8 @@ def test_a_variable_is_put_together_exactly(place, value):
         ("echo 'x ${{ a }}", "never closed", ""),
         ('echo "x ${{ a }}', "never closed", ""),
         ("echo $(x ${{ a }}", "never closed", ""),
+        ("echo ${{ a }} " + "$(" * 3000, "nest too deep", ""),
+        ("echo" + " ${{ a }}" * 201, "201 placeholders", ""),
         ("${{ a }}", "choose the program", "PARAM_A"),
         ('"${{ a }}" x', "choose the program", ""),
         ("/usr/bin/${{ a }}", "choose the program", ""),
@@ -270,7 +272,14 @@ def test_every_fault_of_a_line_is_found_with_its_placeholder():
 
 @pytest.mark.parametrize(
     "words",
-    [["sh", "-c", "echo ${{ a }}"], ["${{ a }}"], ["env", "${{ a }}"], ["ssh", "h", "${{ a }}"], ["echo", "${{ x }}"]],
+    [
+        ["sh", "-c", "echo ${{ a }}"],
+        ["echo", *["${{ a }}"] * 201],
+        ["${{ a }}"],
+        ["env", "${{ a }}"],
+        ["ssh", "h", "${{ a }}"],
+        ["echo", "${{ x }}"],
+    ],
 )
 def test_an_argv_has_the_same_rules(words):
     assert compile_words(words, KINDS)[1]
