@@ -16,8 +16,8 @@ from runvoy_agent.core.access import ALLOWED, ALLOWED_TO_LIMITED_KEYS, Action
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route, answer
 from runvoy_agent.wiring import stack_route
-from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_cli import playbook_schema
+from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import TRANSITIONS, State

@@ -88,3 +88,23 @@ def test_json_has_the_documented_shapes(machine: Machine, project: Path, monkeyp
     check(machine, "playbook run", "greet", "--param", "who=x", "--dry-run")
     printed: list[Any] = check(machine, "playbook run", "greet", "--param", "who=x")
     assert printed[-1]["exit_code"] == 0
+
+
+def test_a_key_made_for_one_playbook_runs_that_and_nothing_else(machine: Machine, project: Path) -> None:
+    made = json.loads(machine.ok("--json", "keys", "create", "--only-playbook", "greet", cwd=project))
+    endpoint = machine.endpoint()
+    limited = {
+        "RUNVOY_HOME": str(machine.home / "ci"),
+        "RUNVOY_ENDPOINT": f"http://127.0.0.1:{endpoint['port']}",
+        "RUNVOY_DEPLOYMENT": endpoint["deployment_id"],
+        "RUNVOY_API_KEY": made["api_key"],
+    }
+    run = ("playbook", "run", "greet", "--param", "who=$(touch pwned)", "--param", "code=0")
+    done = machine(*run, cwd=project, env=limited)
+    assert done.returncode == 0, done
+    assert b"$(touch pwned)" in done.stdout
+    for refused in (("run", "echo hello"), (*run, "--env", "LD_PRELOAD=x"), (*run, "--timeout", "5s")):
+        done = machine(*refused, cwd=project, env=limited)
+        assert done.returncode == 121, done
+        assert b"FORBIDDEN" in done.stderr
+    assert machine("keys", "create", "--only-playbook", "nobody-wrote-it", cwd=project).returncode == 2

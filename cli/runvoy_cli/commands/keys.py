@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ from runvoy_protocol.members import (
     KeyLimits,
     KeysAnswer,
     KeyTerms,
+    PlaybookPin,
     RotateKey,
     check_terms,
 )
@@ -73,6 +75,13 @@ def create(
     only_lock: Annotated[
         list[str] | None, typer.Option(metavar="LOCK", help="It may take only this lock (repeatable).")
     ] = None,
+    only_playbook: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLAYBOOK",
+            help="It may run only this playbook, as it is now, with what its parameters leave open (repeatable).",
+        ),
+    ] = None,
     only_label: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="What it runs must carry this label (repeatable).")
     ] = None,
@@ -89,6 +98,7 @@ def create(
     limits = KeyLimits(
         images=tuple(only_image) if only_image else None,
         locks=tuple(only_lock) if only_lock else None,
+        playbooks=_pins(only_playbook) if only_playbook else None,
         labels=values.pairs("--only-label", only_label) if only_label else None,
     )
     lifetime = values.duration(expires) if expires is not None else None
@@ -164,6 +174,12 @@ def revoke(
             print_json(whole(answer))
         else:
             print_line(f"{answer.key_id} of {answer.user} is revoked")
+
+
+def _pins(names: Iterable[str]) -> tuple[PlaybookPin, ...]:
+    from runvoy_cli.playbooks import pin_of
+
+    return tuple(pin_of(name) for name in names)
 
 
 def _claim(session: Session, key: SigningKey) -> bytes:
