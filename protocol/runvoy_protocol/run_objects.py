@@ -3,22 +3,36 @@
 The runner uses the standard library alone, so it writes these as plain JSON by its own code; tests hold both ends to the
 same shapes. started.json and result.json are `{"body": "<JSON text>", "mac": "<hex>"}`: the MAC, HMAC-SHA256 under the
 execution key over the kind, a newline and the body, proves that the object came from inside this execution.
+
+A runner that uploads (it is no neighbour of the deployment's disk) has a RunGrant in its payload, and renews it by a call
+that carries the same kind of MAC.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from runvoy_protocol import ids
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.hidden import repr_without
+from runvoy_protocol.instants import Instant
 from runvoy_protocol.logs import MAX_LINE_NUMBER, MAX_TIME_MS
 
 MAX_RUN_OBJECT_BYTES = 64 * 1024
 GRACE_SECONDS = 30
+MAX_CHUNK_OBJECT_BYTES = 16 * 1024 * 1024
+CHUNK_CONTENT_TYPE = "application/gzip"
+REPORT_CONTENT_TYPE = "application/json"
+START_SECONDS = 600
+SHIP_SECONDS = 600
+RUNNER_SCHEME = "Runvoy-Runner"
+RUNNER_CALL_LIFETIME = timedelta(seconds=60)
 
 # The command may hold the execution key, so a well-signed object may still say anything: a time no datetime can hold, or
 # an exit code of 256, which would leave a client as 0.
@@ -26,9 +40,35 @@ _TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_LINE_NUMBER)]
 
 
+class UploadPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A presigned POST policy: one multipart form to `url`, `key` and `Content-Type`, then `fields`, then `file`."""
+
+    url: str
+    fields: dict[str, str]
+    content_type: str
+    max_bytes: int
+
+
+class RunGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """What lets a runner upload: chunks under `{key_prefix}logs/` by `logs`, started.json and result.json by `reports`.
+
+    A POST to `renew_url`, signed as RunnerCall has it, gives the next one.
+    """
+
+    key_prefix: str
+    logs: UploadPolicy
+    reports: UploadPolicy
+    expires_at: Instant
+    renew_url: str
+
+
 class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All a runner needs. `env` holds every variable the run adds, `secrets` the values (base64 in JSON) to be set as
-    variables and masked in the output."""
+    variables and masked in the output.
+
+    Where the runner is beside the command's container: `start_seconds` bounds the wait for that container, `ship_seconds`
+    how long after the command's end what it said may still be uploaded, under `grant`.
+    """
 
     execution_id: str
     attempt: int
@@ -38,9 +78,12 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     grace_seconds: int = GRACE_SECONDS
     env: dict[str, str] = {}
     secrets: dict[str, bytes] = {}
+    start_seconds: int = START_SECONDS
+    ship_seconds: int = SHIP_SECONDS
+    grant: RunGrant | None = None
 
     def __repr__(self) -> str:
-        return repr_without(self, "execution_key", "secrets")
+        return repr_without(self, "execution_key", "secrets", "grant")
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,3 +142,48 @@ def open_signed(raw: bytes, schema: type[B], key: bytes, execution_id: str, atte
     if (opened.execution_id, opened.attempt) != (execution_id, attempt):
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{schema.__name__} is of another execution or attempt")
     return opened
+
+
+class RunnerCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A runner's call of the control API: `Runvoy-Runner {execution_id}.{attempt}.{issued_at_ms}.{mac}`.
+
+    The MAC is that of the kind `call` over method, target (as sent), issued_at_ms and the body's SHA-256 in hex, a line each.
+    """
+
+    execution_id: str
+    attempt: int
+    issued_at_ms: int
+    mac: str
+
+    def is_signed(self, key: bytes, method: str, target: str, body: bytes) -> bool:
+        """Whether the MAC is right for this very call."""
+        expected = mac_of(key, b"call", _call_text(method, target, self.issued_at_ms, body))
+        return hmac.compare_digest(expected.encode(), self.mac.encode())
+
+    def issued_near(self, now: datetime) -> bool:
+        """Whether it was made within its lifetime, by a clock that is right."""
+        return abs(now.timestamp() * 1000 - self.issued_at_ms) <= RUNNER_CALL_LIFETIME.total_seconds() * 1000
+
+
+_CALL = re.compile(r"([0-9a-f]{32})\.([1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,14})\.([0-9a-f]{64})\Z")
+
+
+def runner_authorization(
+    key: bytes, execution_id: str, attempt: int, method: str, target: str, issued_at_ms: int, body: bytes = b""
+) -> str:
+    """The value of the Authorization header for a runner's call."""
+    mac = mac_of(key, b"call", _call_text(method, target, issued_at_ms, body))
+    return f"{RUNNER_SCHEME} {execution_id}.{attempt}.{issued_at_ms}.{mac}"
+
+
+def parse_runner_authorization(header: str) -> RunnerCall:
+    """The parts of the header, not yet verified; SIGNATURE_INVALID if it is none."""
+    scheme, _, text = header.partition(" ")
+    match = _CALL.match(text)
+    if scheme != RUNNER_SCHEME or match is None or not ids.is_execution_id(match[1]):
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the call is not signed by a runner")
+    return RunnerCall(execution_id=match[1], attempt=int(match[2]), issued_at_ms=int(match[3]), mac=match[4])
+
+
+def _call_text(method: str, target: str, issued_at_ms: int, body: bytes) -> str:
+    return f"{method}\n{target}\n{issued_at_ms}\n{hashlib.sha256(body).hexdigest()}"

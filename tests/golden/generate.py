@@ -186,6 +186,25 @@ PAYLOAD = run_objects.RunnerPayload(
     env={"A": "1"},
     secrets={"DB_PASSWORD": b"hunter22"},
 )
+RUN_GRANT = run_objects.RunGrant(
+    key_prefix=f"executions/{ID}/run/",
+    logs=run_objects.UploadPolicy(
+        url="https://outbox.example.com/",
+        fields={"policy": "e30=", "x-amz-signature": "00"},
+        content_type=run_objects.CHUNK_CONTENT_TYPE,
+        max_bytes=run_objects.MAX_CHUNK_OBJECT_BYTES,
+    ),
+    reports=run_objects.UploadPolicy(
+        url="https://outbox.example.com/",
+        fields={"policy": "e30=", "x-amz-signature": "01"},
+        content_type=run_objects.REPORT_CONTENT_TYPE,
+        max_bytes=run_objects.MAX_RUN_OBJECT_BYTES,
+    ),
+    expires_at=at(59),
+    renew_url=f"https://runvoy.example.com/api/v1/runs/{ID}/grant",
+)
+TASK_PAYLOAD = msgspec.structs.replace(PAYLOAD, start_seconds=300, ship_seconds=120, grant=RUN_GRANT)
+RUNNER_CALL_TARGET = f"/api/v1/runs/{ID}/grant"
 STARTED = run_objects.RunStarted(execution_id=ID, attempt=1, started_at_ms=1770091510250, pid=4242)
 RESULT = run_objects.RunResult(
     execution_id=ID,
@@ -283,6 +302,7 @@ BODIES: dict[str, msgspec.Struct] = {
         from_chunk=65,
         chunk_urls=("https://outbox.example.com/65", "https://outbox.example.com/66"),
     ),
+    "run-grant": RUN_GRANT,
     "outbox-grant-refused": control.OutboxGrant(state="refused", expires_at=at(59), receipt=REFUSED),
     "ticket": members.ClaimTicket(
         user="ada@example.com", role=members.Role.DEVELOPER, secret=bytes(range(32)), expires_at=at(59)
@@ -373,6 +393,12 @@ def read_result(raw: bytes) -> run_objects.RunResult:
     return run_objects.open_signed(raw, run_objects.RunResult, EXECUTION_KEY, ID, 1)
 
 
+def read_runner_call(raw: bytes) -> run_objects.RunnerCall:
+    call = run_objects.parse_runner_authorization(raw.decode())
+    assert call.is_signed(EXECUTION_KEY, "POST", RUNNER_CALL_TARGET, b"")
+    return call
+
+
 def read_error(raw: bytes) -> tuple[object, ...]:
     error = control.parse_error(raw)
     assert error is not None
@@ -434,6 +460,29 @@ def messages() -> list[Golden]:
             partial(msgspec.json.decode, type=run_objects.RunnerPayload),
             PAYLOAD,
             "what a runner is given",
+        ),
+        Golden(
+            "runner-payload-task.json",
+            msgspec.json.encode(TASK_PAYLOAD),
+            partial(msgspec.json.decode, type=run_objects.RunnerPayload),
+            TASK_PAYLOAD,
+            "what a runner that uploads is given",
+        ),
+        Golden(
+            "runner-call.authorization",
+            run_objects.runner_authorization(EXECUTION_KEY, ID, 1, "POST", RUNNER_CALL_TARGET, 1770091510250).encode(),
+            read_runner_call,
+            run_objects.RunnerCall(
+                execution_id=ID,
+                attempt=1,
+                issued_at_ms=1770091510250,
+                mac=run_objects.mac_of(
+                    EXECUTION_KEY,
+                    b"call",
+                    f"POST\n{RUNNER_CALL_TARGET}\n1770091510250\n{hashlib.sha256(b'').hexdigest()}",
+                ),
+            ),
+            "the Authorization header of a runner's call",
         ),
         Golden(
             "started.json",

@@ -63,3 +63,18 @@ def test_the_runner_reads_the_golden_payload():
     assert read.env == {b"A": b"1"}
     assert read.secrets == {b"DB_PASSWORD": b"hunter22"}
     assert (read.timeout_seconds, read.grace_seconds) == (90, 30)
+
+
+def test_the_runner_reads_the_golden_grant_and_signs_the_golden_call():
+    payload = importlib.import_module("runvoy_agent.runner.payload")
+    run_grant = importlib.import_module("runvoy_agent.runner.run_grant")
+    read = payload.parse((FOLDER / "runner-payload-task.json").read_bytes())
+    assert (read.start_seconds, read.ship_seconds) == (300, 120)
+    grant = run_grant.RunGrant(read, None)
+    assert grant._key_prefix == f"executions/{examples.ID}/run/"
+    assert {kind: policy.fields for kind, policy in grant._policies.items()} == {
+        "logs": examples.RUN_GRANT.logs.fields,
+        "reports": examples.RUN_GRANT.reports.fields,
+    }
+    made = run_grant.authorization(read, "POST", examples.RUN_GRANT.renew_url, 1770091510250)
+    assert made.encode() == (FOLDER / "runner-call.authorization").read_bytes()

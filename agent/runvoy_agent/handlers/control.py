@@ -21,6 +21,7 @@ from runvoy_agent.handlers import (
     lock_queues,
     member_keys,
     reconcile,
+    run_grants,
     secrets,
     store,
     users,
@@ -106,6 +107,8 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
             raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
         if (request.method, request.path) == ("POST", CLAIM_PATH):
             return claims.serve_claim(ports, deployment, request)
+        if run_grants.is_runners(request):
+            return run_grants.serve(ports, deployment, request)
         signed = _verify(ports, request)
     except Exception as error:
         audits.note_refused(ports, request, _told(error))

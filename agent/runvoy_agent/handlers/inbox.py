@@ -35,6 +35,7 @@ MAX_DELAY_SECONDS = 900
 class Deployment(NamedTuple):
     """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
 
+    `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
     """
 
@@ -45,6 +46,7 @@ class Deployment(NamedTuple):
     capabilities: Capabilities
     instance: str = ""
     look_for_containers: Callable[[], Capabilities] | None = None
+    runner_endpoint: str = ""
 
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         look = self.look_for_containers

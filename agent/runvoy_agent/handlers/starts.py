@@ -14,7 +14,7 @@ import msgspec
 
 from runvoy_agent.core import access, lifecycle
 from runvoy_agent.core.model import Execution, FixedSecret, Key, User
-from runvoy_agent.handlers import kills, messages, outbox, releases, secret_values, store
+from runvoy_agent.handlers import kills, messages, outbox, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
@@ -220,6 +220,7 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         timeout_seconds=execution.timeout_seconds,
         env={**request.env, **_context_env(execution)},
         secrets=dict(secrets),
+        grant=run_grants.first_grant(ports, deployment, execution.execution_id),
     )
     return Launch(
         execution_id=execution.execution_id,
