@@ -9,6 +9,7 @@ signature is decoded too, and a member of the team is not trusted.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from runvoy_agent.core.images import Registered, fargate_size, resolve
 from runvoy_agent.core.locks import empty
 from runvoy_agent.core.model import Execution, Image, Key, User
 from runvoy_agent.runner import payload as runner_payload
+from runvoy_agent.runner.http_calls import Connections
+from runvoy_agent.runner.run_grant import RunGrant
 from runvoy_protocol import (
     claims,
     codec,
@@ -315,6 +318,33 @@ def run_payload(raw: bytes) -> str:
     return "decoded"
 
 
+def run_runner_call(raw: bytes) -> None:
+    header = raw.decode("latin-1")
+    call = run_objects.parse_runner_authorization(header)
+    same(f"Runvoy-Runner {call.execution_id}.{call.attempt}.{call.issued_at_ms}.{call.mac}".encode("latin-1"), raw)
+    call.issued_near(AT)
+    if call.is_signed(EXECUTION_KEY, "POST", "/", b""):
+        same(call.issued_at_ms, 1770091510250)
+
+
+def run_runner_grant(raw: bytes) -> str:
+    """A grant as the runner reads it, from its payload or from an answer."""
+    payload = runner_payload.parse(msgspec.json.encode(PAYLOAD))
+    try:
+        payload.grant = json.loads(raw)
+    except (ValueError, RecursionError):
+        return "none"
+    if not isinstance(payload.grant, dict):
+        return "none"
+    try:
+        grant = RunGrant(payload, Connections())
+    except runner_payload.PayloadError:
+        return "refused"
+    for policy in grant._policies.values():
+        assert all(isinstance(text, str) for text in (policy.url, policy.content_type, *policy.fields.values()))
+    return "decoded"
+
+
 PAYLOAD = run_objects.RunnerPayload(
     execution_id=ID,
     attempt=1,
@@ -323,6 +353,16 @@ PAYLOAD = run_objects.RunnerPayload(
     timeout_seconds=90,
     env={"A": "1"},
     secrets={"DB_PASSWORD": b"hunter22"},
+)
+POLICY = run_objects.UploadPolicy(
+    url="https://outbox.example.com/", fields={"policy": "e30="}, content_type="application/gzip", max_bytes=9
+)
+RUN_GRANT = run_objects.RunGrant(
+    key_prefix=f"executions/{ID}/run/",
+    logs=POLICY,
+    reports=POLICY,
+    expires_at=AT,
+    renew_url="https://example.com/grant",
 )
 RECORDS = [
     {"n": 1, "t": 1770091510250, "s": "out", "m": "one\ntwo\n"},
@@ -378,6 +418,8 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
             b'{"reference":"h.example:5000/a/b__c:1.2@sha256:00112233445566778899aabbccddeeff","cpu":512,"version":3}',
             b'{"reference":"a","name":"n","memory_mib":3072,"platform":"linux/arm64","task_role":"r","is_default":true}',
         ),
+        "runner call": (run_objects.runner_authorization(EXECUTION_KEY, ID, 1, "POST", "/", 1770091510250).encode(),),
+        "runner grant": (_json(RUN_GRANT),),
     }
 
 
@@ -400,4 +442,6 @@ PROTOCOL_TARGETS = [
     Target("result", JSON, SEEDS["result"], coded(run_result)),
     Target("report", JSON, SEEDS["report"], coded(run_report)),
     Target("runner-payload", JSON, SEEDS["payload"], coded(run_payload)),
+    Target("runner-call", TEXT, SEEDS["runner call"], coded(run_runner_call)),
+    Target("runner-grant", JSON, SEEDS["runner grant"], coded(run_runner_grant)),
 ]

@@ -89,9 +89,9 @@ class World:
         self.launcher = ScriptedLauncher()
         self.records = SqliteRecords(folder / "state.db")
         self.queue = SqliteQueue(folder / "queue.db")
-        grants = Grants(bytes(32), "http://127.0.0.1:1")
-        self.inbox = FolderObjects(folder / "inbox", versioned=True, grants=grants)
-        self.outbox = FolderObjects(folder / "outbox", grants=grants)
+        self.grants = Grants(bytes(32), "http://127.0.0.1:1")
+        self.inbox = FolderObjects(folder / "inbox", versioned=True, grants=self.grants)
+        self.outbox = FolderObjects(folder / "outbox", grants=self.grants)
         self.ports = Ports(
             records=self.records,
             inbox=self.inbox,

@@ -14,8 +14,7 @@ from runvoy_agent.runner import engine, process
 from runvoy_agent.runner.container_command import Client, ContainerCommand, init_failure
 from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.engine import Variables
-from runvoy_agent.runner.masking import Masker
-from runvoy_agent.runner.output import Output
+from runvoy_agent.runner.output import Output, masked
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.process import Command
 from runvoy_agent.runner.remarks import remark
@@ -29,7 +28,6 @@ _STEP_SECONDS = 120.0
 _STEP_GRACE_SECONDS = 5.0
 _HEAD_BYTES = 4096
 _LINE_BYTES = 1000
-_PR_SET_DUMPABLE = 4
 
 
 class ContainerOutput(Output):
@@ -70,7 +68,7 @@ class ContainerRun:
         self._signals = signals
         self._ending = Ending()
         self._spool = Spool(run_dir, payload.execution_id)
-        self._output = _output(self._spool, payload.secrets)
+        self._output = masked(ContainerOutput, self._spool, payload.secrets)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._client = Client(engine.decode(os.environ[engine.VARIABLE]), payload.execution_id, run_dir)
         self._is_made: bool | None = None  # the container; None: it was never asked for
@@ -80,7 +78,8 @@ class ContainerRun:
         ending = self._ending
         try:
             try:
-                _guard()
+                # No reaper of orphans here: podman's monitors are such, and must outlive the container to clean up.
+                process.guard()
                 if self._image_is_here() and self._create():
                     self._start_and_supervise()
             except (OSError, process.ExecError) as error:
@@ -202,29 +201,10 @@ def run_in_container(run_dir: str, payload: Payload, signals: Signals) -> bool:
     return ContainerRun(run_dir, payload, signals).run()
 
 
-def _output(spool: Spool, secrets: dict[bytes, bytes]) -> ContainerOutput:
-    if not secrets:
-        return ContainerOutput(spool)
-    masker = Masker(secrets)
-    output = ContainerOutput(spool, masker.filter)
-    for name in masker.too_short:
-        output.note(f"secret {name} is too short to be masked")
-    return output
-
-
 def _pipe() -> tuple[int, int]:
     read, written = os.pipe()
     os.set_blocking(read, False)
     return read, written
-
-
-def _guard() -> None:
-    """Keep this process unreadable to others of its user. It is no reaper of orphans here: podman's monitors are such, and
-    must outlive the container to clean up after it."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _hand_over(variables: Variables) -> None:

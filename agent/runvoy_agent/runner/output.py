@@ -1,7 +1,8 @@
-"""The way of the output: read → mask → frame → chunk → spool.
+"""The way of the output: read → mask → frame → chunk → shipper.
 
-Chunks close 100 ms after their first byte, or at 4 MiB of output. When the spool is full the output is dropped, counted
-and reported as a visible line: never lost in silence, and never a command that hangs because a disk is full.
+Chunks close when the shipper's delay has passed since their first byte, or at 4 MiB of output. When the shipper is full
+the output is dropped, counted and reported as a visible line: never lost in silence, and never a command that hangs
+because a disk is full.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ import zlib
 from collections.abc import Callable
 
 from runvoy_agent.runner.framing import Framer
-from runvoy_agent.runner.spool import Spool
+from runvoy_agent.runner.shipping import Shipper
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNK_ENCODED_BYTES = 16 * 1024 * 1024  # many tiny records weigh more than their output; readers accept 32 MiB
-_DELAY_SECONDS = 0.1
+_POSTPONE_SECONDS = 0.1
 _GZIP = 31  # zlib's window bits for a gzip wrapper
 _FASTEST = 1
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Kind = TypeVar("Kind", bound="Output")
 
 Filter = Callable[[str, bytes], bytes]
 """Sees every read of a stream, and b"" at its end; returns what may be shown of what it saw so far. What comes after a
@@ -32,8 +39,8 @@ def unfiltered(_stream: str, data: bytes) -> bytes:
 class Output:
     """Takes what was read and ships it. Call `tick` when `due` comes, `end` once after the last byte."""
 
-    def __init__(self, spool: Spool, shown: Filter = unfiltered) -> None:
-        self._spool = spool
+    def __init__(self, shipper: Shipper, shown: Filter = unfiltered) -> None:
+        self._shipper = shipper
         self._filter = shown
         self._framer = Framer(self._add)
         self._gzip = _new_gzip()
@@ -54,7 +61,7 @@ class Output:
         shown = self._filter(stream, data)
         if not shown:
             return
-        if self._spool.is_full:
+        if self._shipper.is_full:
             self._lost_now += len(shown)
             self.lost_bytes += len(shown)
             return
@@ -72,6 +79,9 @@ class Output:
 
     def tick(self, now: float) -> None:
         if self.due is not None and now >= self.due:
+            if self._shipper.is_behind:
+                self.due = now + _POSTPONE_SECONDS
+                return
             self._framer.flush()
             self._close_chunk()
             self.due = None
@@ -87,12 +97,12 @@ class Output:
     def _report_loss(self) -> None:
         if self._lost_now:
             lost, self._lost_now = self._lost_now, 0
-            self.note(f"{lost:,} bytes of output were lost: {self._spool.failure}")
+            self.note(f"{lost:,} bytes of output were lost: {self._shipper.failure}")
 
     def _frame(self, stream: str, data: bytes) -> None:
         self._framer.feed(stream, data, _now_ms())
         if self.due is None:
-            self.due = time.monotonic() + _DELAY_SECONDS
+            self.due = time.monotonic() + self._shipper.delay_seconds()
 
     def _add(self, record: bytes, size: int) -> None:
         self._encoded.append(self._gzip.compress(record))
@@ -108,7 +118,20 @@ class Output:
         data = b"".join(self._encoded) + self._gzip.flush()
         self._gzip, self._encoded, self._encoded_bytes, self._chunk_bytes = _new_gzip(), [], 0, 0
         self.chunks += 1
-        self._spool.put(f"logs/{self.chunks:08d}", data)
+        self._shipper.put(f"logs/{self.chunks:08d}", data)
+
+
+def masked(kind: type[Kind], shipper: Shipper, secrets: dict[bytes, bytes]) -> Kind:
+    """An output that masks the values of `secrets`."""
+    if not secrets:
+        return kind(shipper)
+    from runvoy_agent.runner.masking import Masker
+
+    masker = Masker(secrets)
+    output = kind(shipper, masker.filter)
+    for name in masker.too_short:
+        output.note(f"secret {name} is too short to be masked")
+    return output
 
 
 def _new_gzip() -> zlib._Compress:

@@ -35,6 +35,10 @@ class Payload:
         self.secrets = {_name(name): _secret(value) for name, value in _mapping(fields.get("secrets")).items()}
         self.timeout_seconds = _number(fields["timeout_seconds"])
         self.grace_seconds = _number(fields.get("grace_seconds", 30))
+        # Where the runner is beside the command's container and uploads:
+        self.start_seconds = _number(fields.get("start_seconds", 600))
+        self.ship_seconds = _number(fields.get("ship_seconds", 600))
+        self.grant = _mapping(fields.get("grant"))
 
 
 def parse(raw: bytes) -> Payload:

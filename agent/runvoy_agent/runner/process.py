@@ -28,21 +28,33 @@ class ExecError(Exception):
         self.exit_code = exit_code
 
 
+def guard() -> None:
+    """Make this process unreadable to the command: memory, descriptors, /proc."""
+    _prctl((_PR_SET_DUMPABLE, 0))
+
+
 def guard_and_adopt() -> None:
-    """Make this process unreadable to the command (memory, descriptors, /proc), and the reaper of its orphans."""
+    """Also make this process the reaper of the command's orphans."""
+    _prctl((_PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1))
+
+
+def _prctl(*options: tuple[int, int]) -> None:
     if not _LINUX:
         return
     import ctypes
 
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
+    for option, value in options:
         if prctl(option, value, 0, 0, 0) != 0:
             code = ctypes.get_errno()
             raise OSError(code, f"prctl({option}): {os.strerror(code)}")
 
 
 class Command:
-    """A started command. `status` is its wait status once it ended."""
+    """A started command. `status` is its wait status once it ended; when one of `wake_fds` is readable, `reap` has
+    something to do."""
+
+    wake_fds: tuple[int, ...] = ()
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -8,17 +8,17 @@ import json
 from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.output import Output
 from runvoy_agent.runner.payload import Payload
-from runvoy_agent.runner.spool import Spool
+from runvoy_agent.runner.shipping import Shipper
 
 
 class Reports:
     """Writes the two reports. `{"body": <JSON text>, "mac": hex HMAC-SHA256(execution key, kind + "\\n" + body)}`."""
 
-    def __init__(self, payload: Payload, spool: Spool, clock: Clock) -> None:
+    def __init__(self, payload: Payload, shipper: Shipper, clock: Clock) -> None:
         self._key = payload.execution_key
         self._about = {"execution_id": payload.execution_id, "attempt": payload.attempt}
         self._clock = clock
-        self._spool = spool
+        self._shipper = shipper
 
     def started(self, pid: int) -> None:
         self._put("started", {"started_at_ms": self._clock.started_at_ms, "pid": pid})
@@ -40,4 +40,4 @@ class Reports:
     def _put(self, kind: str, fields: dict[str, object]) -> None:
         body = json.dumps(self._about | fields)
         mac = hmac.digest(self._key, f"{kind}\n{body}".encode(), "sha256").hex()
-        self._spool.put(f"{kind}.json", json.dumps({"body": body, "mac": mac}).encode())
+        self._shipper.put(f"{kind}.json", json.dumps({"body": body, "mac": mac}).encode())

@@ -35,12 +35,13 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
     for written in (pipes[1], pipes[3]):
         os.close(written)
     # Only now: the command is running while these load.
+    from runvoy_agent.runner.output import Output, masked
     from runvoy_agent.runner.report import Reports
     from runvoy_agent.runner.spool import Spool, SpoolGone
     from runvoy_agent.runner.supervise import Supervisor
 
     spool = Spool(run_dir, payload.execution_id)
-    output = _output(spool, payload.secrets)
+    output = masked(Output, spool, payload.secrets)
     reports = Reports(payload, spool, clock)
     try:
         if command is not None:
@@ -54,20 +55,6 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
         remark(f"{error} was removed: nobody is left to tell")
     _remove_work_dir(f"{run_dir}/work")
     return ending.survivors == 0
-
-
-def _output(spool: Spool, secrets: dict[bytes, bytes]) -> Output:
-    from runvoy_agent.runner.output import Output
-
-    if not secrets:
-        return Output(spool)
-    from runvoy_agent.runner.masking import Masker
-
-    masker = Masker(secrets)
-    output = Output(spool, masker.filter)
-    for name in masker.too_short:
-        output.note(f"secret {name} is too short to be masked")
-    return output
 
 
 def _end(output: Output, spool: Spool, reports: Reports, ending: Ending) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 
 class Signals:
@@ -11,6 +12,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.kill_wanted = False
+        self.kill_wanted_at = 0.0  # monotonic, of the first time
         self.wake_fd, written = os.pipe()
         os.set_blocking(self.wake_fd, False)
         os.set_blocking(written, False)
@@ -30,7 +32,8 @@ class Signals:
             return
 
     def _want_kill(self, _number: int, _frame: object) -> None:
-        self.kill_wanted = True
+        if not self.kill_wanted:
+            self.kill_wanted, self.kill_wanted_at = True, time.monotonic()
 
 
 def _noted(_number: int, _frame: object) -> None:

@@ -13,6 +13,7 @@ import time
 
 from runvoy_agent.runner.claim import sync_directory
 from runvoy_agent.runner.remarks import remark
+from runvoy_agent.runner.shipping import Shipper
 
 PENDING_BYTES = 64 * 1024 * 1024
 RETRY_SECONDS = 1.0
@@ -24,7 +25,7 @@ class SpoolGone(Exception):
     """The run's folder was removed: nobody will ever read what it holds."""
 
 
-class Spool:
+class Spool(Shipper):
     """Writes files under `run_dir/spool` and rings `bell`, the stack's FIFO, after each."""
 
     def __init__(self, run_dir: str, execution_id: str) -> None:
@@ -39,7 +40,6 @@ class Spool:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits in memory than may."""
         return self._pending_bytes > PENDING_BYTES
 
     @property
@@ -49,12 +49,10 @@ class Spool:
 
     @property
     def due(self) -> float | None:
-        """When `tick` has something to do (monotonic)."""
         times = [at for at in (self._retry_at, self._bell.due) if at is not None]
         return min(times, default=None)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write `data` as `name`, now or as soon as that works, after what was put before."""
         self._pending.append((name, data))
         self._pending_bytes += len(data)
         if self._retry_at is None:

@@ -11,8 +11,8 @@ from runvoy_agent.runner.ending import Clock, Ending
 from runvoy_agent.runner.output import Output
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.process import Command
+from runvoy_agent.runner.shipping import Shipper
 from runvoy_agent.runner.signals import Signals
-from runvoy_agent.runner.spool import Spool
 
 _READ_BYTES = 64 * 1024
 _DRAIN_SECONDS = 5.0
@@ -31,7 +31,7 @@ class Supervisor:
         signals: Signals,
         streams: dict[int, str],
         output: Output,
-        spool: Spool,
+        shipper: Shipper,
         ending: Ending,
         clock: Clock,
     ) -> None:
@@ -44,21 +44,36 @@ class Supervisor:
         self._signals = signals
         self._streams = streams
         self._output = output
-        self._spool = spool
+        self._shipper = shipper
         self._ending = ending
         self._poll = select.poll()
-        self._poll.register(signals.wake_fd, select.POLLIN)
-        for fd in streams:
+        self._is_reading = True
+        for fd in (signals.wake_fd, *command.wake_fds, *streams):
             self._poll.register(fd, select.POLLIN)
 
     def supervise(self) -> None:
         """Return when the command ended, all it left behind was killed and its output was read."""
         while self._command.status is None:
+            self._hold_back(self._shipper.is_busy)
             self._wait(self._next_step())
             self._keep_clocks()
+        self._hold_back(False)  # what is left is less than the pipes hold
+        for fd in self._command.wake_fds:
+            self._poll.unregister(fd)
         self._record_exit(self._command.status)
         self._kill_leftovers()
         self._drain()
+
+    def _hold_back(self, should_wait: bool) -> None:
+        """Read no output for a while, or again: the command waits when its pipes are full."""
+        if self._is_reading is not should_wait:
+            return
+        self._is_reading = not should_wait
+        for fd in self._streams:
+            if should_wait:
+                self._poll.unregister(fd)
+            else:
+                self._poll.register(fd, select.POLLIN)
 
     def _next_step(self) -> float:
         return self._deadline if self._kill_at is None else self._kill_at
@@ -119,17 +134,17 @@ class Supervisor:
 
     def _wait(self, until: float) -> None:
         """Handle what comes first: output, a signal, or the next due time."""
-        dues = [due for due in (until, self._output.due, self._spool.due) if due is not None]
+        dues = [due for due in (until, self._output.due, self._shipper.due) if due is not None]
         seconds = max(0.0, min(dues) - time.monotonic())
         for fd, _ in self._poll.poll(min(seconds, 3600.0) * 1000 + 0.5 if seconds else 0):
             if fd in self._streams:
                 self._read(fd)
-            else:
+            elif fd == self._signals.wake_fd:
                 self._signals.drain()
         self._command.reap()
         now = time.monotonic()
         self._output.tick(now)
-        self._spool.tick(now)
+        self._shipper.tick(now)
 
     def _read(self, fd: int) -> None:
         try:

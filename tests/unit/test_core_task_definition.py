@@ -1,0 +1,127 @@
+"""What ECS is asked for."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from io import BytesIO
+
+import pytest
+
+from runvoy_agent.core import task_definition
+from runvoy_agent.core.task_definition import Size, TaskImage, fit, register_request, run_overrides
+from runvoy_agent.runner import bundle, metadata, task_main, task_run
+from runvoy_protocol.errors import RunvoyError
+
+TASK = TaskImage(
+    family="runvoy-tools",
+    image="registry.example/tools:1",
+    size=Size(256, 512),
+    architecture="ARM64",
+    execution_role_arn="arn:aws:iam::123456789012:role/execution",
+    task_role_arn="arn:aws:iam::123456789012:role/deployer",
+    log_group="/runvoy/runs",
+    region="eu-central-1",
+    runner_image="python@sha256:" + "0" * 64,
+)
+
+
+def containers(task: TaskImage = TASK) -> dict[str, dict[str, object]]:
+    return {container["name"]: container for container in register_request(task)["containerDefinitions"]}
+
+
+def test_the_task_ends_with_the_runner_and_not_with_the_command() -> None:
+    assert {name: container["essential"] for name, container in containers().items()} == {"main": False, "runner": True}
+
+
+def test_the_runner_sees_the_processes_of_the_command() -> None:
+    request = register_request(TASK)
+    assert request["pidMode"] == "task"
+    mounts = [container["mountPoints"] for container in request["containerDefinitions"]]
+    assert mounts[0] == mounts[1] == [{"sourceVolume": "runvoy", "containerPath": "/runvoy", "readOnly": False}]
+
+
+def test_the_image_keeps_its_user_and_the_runner_is_root() -> None:
+    assert "user" not in containers()["main"]
+    assert containers()["runner"]["user"] == "0"
+
+
+def test_the_size_architecture_and_roles() -> None:
+    request = register_request(TASK._replace(architecture="X86_64", size=Size(1024, 2048)))
+    assert (request["cpu"], request["memory"]) == ("1024", "2048")
+    assert request["runtimePlatform"] == {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"}
+    assert request["taskRoleArn"] == TASK.task_role_arn
+    assert "taskRoleArn" not in register_request(TASK._replace(task_role_arn=None))
+
+
+def test_logs_never_stop_a_command() -> None:
+    for name, container in containers().items():
+        configuration = json.loads(json.dumps(container["logConfiguration"]))
+        assert configuration["options"]["mode"] == "non-blocking"
+        assert configuration["options"]["awslogs-stream-prefix"] == name
+
+
+def test_the_runner_s_image_is_pinned() -> None:
+    with pytest.raises(ValueError, match="digest"):
+        register_request(TASK._replace(runner_image="python:3.13-alpine"))
+
+
+def test_both_sides_mean_the_same() -> None:
+    """The runner shares no code with the task definition."""
+    assert task_definition.FOLDER == task_main.FOLDER
+    assert task_definition.MAIN == metadata.COMMAND_CONTAINER
+    assert task_definition.STOP_SECONDS == task_run.STOP_SECONDS
+    assert {container["stopTimeout"] for container in containers().values()} == {120}
+
+
+def test_the_bootstrap_is_small() -> None:
+    assert len(task_definition.BOOTSTRAP) < 600
+    compile(task_definition.BOOTSTRAP, "bootstrap", "exec")
+
+
+def test_overrides_carry_an_id_and_a_url_alone() -> None:
+    overrides = run_overrides("0" * 32, "https://staging.example/x", Size(512, 1024))
+    (container,) = overrides["containerOverrides"]
+    assert container["name"] == "runner"
+    assert {pair["name"] for pair in container["environment"]} == {"RUNVOY_EXECUTION_ID", "RUNVOY_PAYLOAD_URL"}
+    assert (overrides["cpu"], overrides["memory"]) == ("512", "1024")
+    assert len(json.dumps(run_overrides("0" * 32, "x" * 7000, Size(512, 1024)))) <= 8192
+    with pytest.raises(ValueError, match="8,192"):
+        run_overrides("0" * 32, "x" * 8192, Size(512, 1024))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory_mib", "size"),
+    [
+        (None, None, (512, 1024)),
+        (64, 64, (256, 512)),
+        (256, 513, (256, 1024)),
+        (256, 2049, (512, 3072)),
+        (None, 8192, (1024, 8192)),
+        (1024, None, (1024, 2048)),
+        (300, 1024, (512, 1024)),
+        (8192, 17000, (8192, 20480)),
+        (16384, 122880, (16384, 122880)),
+    ],
+)
+def test_sizes_that_fargate_sells(cpu: int | None, memory_mib: int | None, size: tuple[int, int]) -> None:
+    assert fit(cpu, memory_mib, Size(512, 1024)) == size
+
+
+@pytest.mark.parametrize(("cpu", "memory_mib"), [(16385, None), (None, 122881)])
+def test_a_size_that_nobody_sells(cpu: int | None, memory_mib: int | None) -> None:
+    with pytest.raises(RunvoyError, match="no task has"):
+        fit(cpu, memory_mib, Size(256, 512))
+
+
+def test_a_bundle_is_the_program_and_its_payload() -> None:
+    packed = bundle.pack(b'{"a": 1}', "https://staging.example/delete")
+    with zipfile.ZipFile(BytesIO(packed)) as archive:
+        assert archive.testzip() is None
+        assert archive.read("payload.json") == b'{"a": 1}'
+        assert archive.read("delete-url") == b"https://staging.example/delete"
+        names = set(archive.namelist())
+    assert {"__main__.py", "runvoy_agent/__init__.py", "runvoy_agent/runner/task_main.py"} <= names
+    assert not names & {"runvoy_agent/runner/main.py", "runvoy_agent/runner/spool.py", "runvoy_agent/runner/bundle.py"}
+    assert bundle.pack(b"", "") == bundle.pack(b"", ""), "equal programs are equal bytes"
+    assert len(packed) < 64 * 1024
