@@ -108,9 +108,66 @@ def test_terminal_states_never_change() -> None:
     assert ended is not None
     assert lifecycle.settle(ended, make_result("killed", 143, 15), NOW) is None
     assert lifecycle.settle_lost(ended, NOW, "gone") is None
-    assert lifecycle.fail_launch(ended, NOW, "no") is None
+    assert lifecycle.note_unlaunched(ended, NOW, "no", refused=True) is None
+    assert lifecycle.begin_launch(ended, NOW) is None
     assert lifecycle.begin_start(ended, NOW) is None
-    assert lifecycle.note_no_capacity(ended, NOW, "full") is None
+    assert lifecycle.note_unlaunched(ended, NOW, "full", refused=False) is None
+
+
+def test_a_refusal_ends_it_only_if_no_other_launch_may_be_under_way() -> None:
+    one = starting()
+    two = lifecycle.begin_launch(one, NOW)
+    assert two is not None
+    assert (one.launches, two.launches, two.state) == (1, 2, State.STARTING)
+    refused = lifecycle.note_unlaunched(two, NOW, "no", refused=True)
+    assert refused is not None
+    assert (refused.state, refused.launches, refused.is_active) == (State.STARTING, 1, True)
+    ended = lifecycle.note_unlaunched(refused, NOW, "no", refused=True)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.message) == (State.FAILED, Reason.LAUNCH_FAILED, "no")
+    assert (ended.launches, ended.stopped_at, ended.ended_at) == (0, NOW, NOW)
+
+
+def test_want_of_room_shows_and_its_launch_counts_no_longer() -> None:
+    later = NOW + timedelta(seconds=9)
+    two = lifecycle.begin_launch(starting(), NOW)
+    assert two is not None
+    full = lifecycle.note_unlaunched(two, later, "full", refused=False)
+    assert full is not None
+    assert (full.state, full.reason, full.message) == (State.STARTING, Reason.CAPACITY, "full")
+    assert (full.starting_at, full.launches) == (later, 1)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_was_killed_ends_when_its_last_launch_came_to_nothing(refused: bool) -> None:
+    two = lifecycle.begin_launch(starting(), NOW)
+    assert two is not None
+    killed = lifecycle.kill(two, NOW, "ada")
+    assert killed is not None
+    assert lifecycle.begin_launch(killed, NOW) is None
+    waits = lifecycle.note_unlaunched(killed, NOW, "no", refused=refused)
+    assert waits is not None
+    assert (waits.state, waits.launches) == (State.TERMINATING, 1)
+    ended = lifecycle.note_unlaunched(waits, NOW, "no", refused=refused)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.message) == (State.STOPPED, Reason.KILLED, "killed by ada")
+    assert (ended.launches, ended.stopped_at) == (0, NOW)
+
+
+def test_forgotten_launches_count_for_nothing_and_never_below() -> None:
+    forgotten = lifecycle.forget_launches(starting())
+    assert forgotten is not None
+    assert forgotten.launches == 0
+    assert lifecycle.forget_launches(forgotten) is None
+    full = lifecycle.note_unlaunched(forgotten, NOW, "full", refused=False)
+    assert full is not None
+    assert full.launches == 0
+
+
+def test_a_launch_that_came_to_nothing_changes_nothing_once_it_runs() -> None:
+    running = lifecycle.note_started(starting(), STARTED, NOW)
+    assert running is not None
+    assert lifecycle.note_unlaunched(running, NOW, "no", refused=True) is None
 
 
 def test_a_vanished_task_is_unknown_and_keeps_its_locks_until_seen_stopped() -> None:
@@ -157,6 +214,7 @@ def test_status_says_all_that_the_record_knows() -> None:
         "granted",
         "granted_at",
         "missing_since",
+        "launches",
         "stopped_at",
         "updated_at",
         "content_digest",

@@ -48,10 +48,12 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime
 
 
-class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since."""
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When the last whole round of the reconciler began: the next looks at what changed since. `listed_at`: when the last
+    one began that looked through all of the inbox."""
 
     at: datetime
+    listed_at: datetime | None = None
 
 
 class ExecutionLock(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,7 +76,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `granted`: it heads the queue of every lock it named (or named none), so it may start. `stopped_at`: its task was seen
     stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
-    the first look at which the platform knew no task of it; one look may be mistaken.
+    the first look at which the platform knew no task of it; one look may be mistaken. `launches`: how many of its launches
+    may be under way or went through, that is, were begun and did not come to nothing for all that is known.
     """
 
     execution_id: str
@@ -106,6 +109,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: datetime | None = None
     stopped_at: datetime | None = None
     missing_since: datetime | None = None
+    launches: int = 0
     exit_code: int | None = None
     signal: int | None = None
     lines: int | None = None

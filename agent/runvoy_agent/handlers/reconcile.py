@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +25,12 @@ log = logging.getLogger("runvoy.reconcile")
 
 LISTED_BACK = timedelta(minutes=70)
 """A grant lives for 55 minutes and a request for 60: an upload older than this cannot be on its way any more."""
+
+LISTED_AHEAD = timedelta(minutes=10)
+"""How far a client's clock may be ahead: ids made later than this were made of something else than the time."""
+
+LIST_ALL_EVERY = timedelta(minutes=10)
+"""Shorter than the 15 minutes by which LISTED_BACK is longer than a grant lives: each upload is in one such round at least."""
 
 FIRST_LOOK_BACK = timedelta(hours=2)
 OVERLAP = timedelta(minutes=5)
@@ -51,14 +57,16 @@ def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
     began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
     since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    listed_at = mark.document.listed_at if mark.document else None
+    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
     repairs = [
-        *_lost_uploads(ports, starting_up),
+        *_lost_uploads(ports, since - OVERLAP, list_all=list_all),
         *_active_executions(ports, starting_up),
         *_held_up_locks(ports),
         *_stale_projections(ports, since - OVERLAP),
     ]
     try:
-        ports.records.commit([store.put(mark, Reconciled(at=began))])
+        ports.records.commit([store.put(mark, Reconciled(at=began, listed_at=began if list_all else listed_at))])
     except Conflict:
         log.info("another round was finished meanwhile; the earlier mark stays")
     for repair in repairs:
@@ -66,28 +74,41 @@ def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
     return repairs
 
 
-def _lost_uploads(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+def _lost_uploads(ports: Ports, since: datetime, *, list_all: bool) -> Iterator[Repair]:
     """Objects in the inbox, of keys that were granted uploads lately, that no delivery was handled for.
 
-    Listed from the UUIDv7 of the oldest moment. What a `--id TEXT` made has no time in its id: the few whose id sorts
-    before that are found when a stack starts, where all is listed.
+    A key's inbox may hold all it ever sent, so most rounds list what was made lately by the time in its id, and read what
+    was written since the last round. What has no time in its id, or an old one (it was made of a text, or is sent again),
+    is listed every ten minutes, and with it everything is read again that may still be on its way.
     """
     now = ports.clock.now()
     oldest = now - LISTED_BACK
     for shard in range(store.SHARDS):
         for record in store.partition_records(ports.records, store.INDEX_GRANTEES, store.shard_partition("", shard)):
             grantee = msgspec.json.decode(record.body, type=InboxGrantee)
-            if grantee.granted_at >= oldest:
-                yield from _lost_uploads_of(ports, grantee.key_id, oldest, from_first=starting_up)
+            if grantee.granted_at < oldest:
+                continue
+            if list_all:
+                yield from _lost_uploads_of(ports, grantee.key_id, oldest)
+            else:
+                made = (oldest, now + LISTED_AHEAD)
+                yield from _lost_uploads_of(ports, grantee.key_id, max(since, oldest), made)
 
 
-def _lost_uploads_of(ports: Ports, key_id: str, oldest: datetime, *, from_first: bool) -> Iterator[Repair]:
-    after = None if from_first else object_keys.request(key_id, ids.uuid7(oldest, bytes(10)))
+def _lost_uploads_of(
+    ports: Ports, key_id: str, since: datetime, made: tuple[datetime, datetime] | None = None
+) -> Iterator[Repair]:
+    """Those written since; with `made` those alone whose id says that it was made between these times."""
+    after, last = None, None
+    if made is not None:
+        after, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in made)
     while True:
         page = ports.inbox.list(object_keys.inbox_prefix(key_id), after=after)
         for info in page:
+            if last is not None and info.key > last:
+                return
             place = object_keys.parse_request(info.key)
-            if place is None or info.modified_at < oldest:
+            if place is None or info.modified_at < since:
                 continue
             if not _is_answered(ports, info.key, place):
                 ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key)))
@@ -133,7 +154,7 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
     if task.phase != "missing" and execution.missing_since is not None:
-        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=False))
+        _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
     if task.phase == "stopped":
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
@@ -159,6 +180,9 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
     if window is not None and waited >= window:
         yield from _repair_missing(ports, execution)
     elif starting_up or waited > LOOK_AFTER:
+        if window is None and (starting_up or waited > GONE_AFTER):
+            # Nobody is still at a launch of it: one that died left its count behind, and a refusal would end nothing.
+            _note(ports, execution.execution_id, lifecycle.forget_launches)
         _push(ports, execution)
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
@@ -169,20 +193,23 @@ def _repair_missing(ports: Ports, execution: Execution) -> Iterator[Repair]:
     if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
     if execution.missing_since is None:
-        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=True))
+        _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
 
 
-def _note_look(ports: Ports, execution_id: str, *, missing: bool) -> None:
-    current = store.load_execution(ports.records, execution_id)
-    noted = (
-        None if current.document is None else lifecycle.note_look(current.document, ports.clock.now(), missing=missing)
-    )
-    if noted is not None:
-        ports.records.commit([store.put(current, noted)])
-        outbox.publish_status(ports, noted, current.version + 1)
+def _note(ports: Ports, execution_id: str, change: Callable[[Execution], Execution | None]) -> None:
+    """Commit what `change` makes of the execution, if anything."""
+
+    def attempt() -> None:
+        current = store.load_execution(ports.records, execution_id)
+        noted = None if current.document is None else change(current.document)
+        if noted is not None:
+            ports.records.commit([store.put(current, noted)])
+            outbox.publish_status(ports, noted, current.version + 1)
+
+    store.with_retries(ports.clock, attempt)
 
 
 def _end_in_queue(ports: Ports, execution_id: str) -> Iterator[Repair]:

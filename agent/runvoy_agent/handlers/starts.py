@@ -2,11 +2,15 @@
 
 The commit to STARTING comes before the launch, so whoever dies in between leaves a record that says so; the same attempt
 may then be launched again, for the launcher starts one task per attempt whatever happens.
+
+Two deliveries of one push may both launch, and the platform may refuse the one and take the other. So launches are counted
+in the record before they are made, and a refusal ends the execution only if no other launch may be under way.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +20,7 @@ from runvoy_agent.handlers import messages, outbox, releases, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Conflict, Launch, Launched, LaunchRefused, NoCapacity, Ports, Put, Write
+from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity, Ports, Put, Write
 from runvoy_protocol import requests
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.run_objects import RunnerPayload, execution_key
@@ -27,41 +31,43 @@ log = logging.getLogger("runvoy.starts")
 CAPACITY_DELAY_SECONDS = 5.0
 
 
+class _Begun(NamedTuple):
+    """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself."""
+
+    current: Loaded[Execution]
+    launch: bool
+
+
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
-    current = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
-    if current is None or current.document is None:
+    begun = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
+    if begun is None or begun.current.document is None:
         return
-    execution = current.document
     # Whatever its state: the delivery that committed it may have died before it told anyone.
-    outbox.publish_status(ports, execution, current.version)
-    if execution.state is not State.STARTING:
-        return
-    window = ports.launcher.relaunch_window
-    if window is not None and execution.starting_at is not None and ports.clock.now() > execution.starting_at + window:
-        # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
-        log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
-        return
-    _launch(ports, deployment, current, execution)
+    outbox.publish_status(ports, begun.current.document, begun.current.version)
+    if begun.launch:
+        _launch(ports, deployment, begun.current.document)
 
 
-def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
-    """Commit QUEUED → STARTING (or the refusal); the execution as it stands now."""
+def _begin(ports: Ports, execution_id: str) -> _Begun | None:
+    """Commit QUEUED → STARTING (or the refusal), or one more launch of what is STARTING."""
     current = store.load_execution(ports.records, execution_id)
     execution = current.document
     if execution is None:
         log.warning("a push names execution %.64s, which has no record", execution_id)
         return None
-    if execution.state is not State.QUEUED:
-        return current
     now = ports.clock.now()
+    if execution.state is State.STARTING:
+        return _begin_again(ports, current, execution)
+    if execution.state is not State.QUEUED:
+        return _Begun(current, launch=False)
     expired = lifecycle.expire_in_queue(execution, now)
     if expired is not None:
         releases.announce(ports, _end_unstarted(ports, current, expired))
         return None
     if not execution.granted:
-        return current
+        return _Begun(current, launch=False)
     key = store.load(ports.records, store.key_key(execution.key_id), Key)
     user = store.load(ports.records, store.user_key(execution.owner), User)
     try:
@@ -71,7 +77,7 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
     except RunvoyError as error:
         changed = lifecycle.refuse_start(execution, now, error.message)
     if changed is None:
-        return current
+        return _Begun(current, launch=False)
     if changed.state is not State.STARTING:
         releases.announce(ports, _end_unstarted(ports, current, changed))
         return None
@@ -83,7 +89,22 @@ def _begin(ports: Ports, execution_id: str) -> Loaded[Execution] | None:
         _audit(ports, changed, "start", "starting"),
     ]
     ports.records.commit(writes)
-    return Loaded(current.key, changed, current.version + 1)
+    return _Begun(Loaded(current.key, changed, current.version + 1), launch=True)
+
+
+def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution) -> _Begun:
+    """An earlier delivery committed STARTING: it may have died before its launch, or be at it."""
+    now = ports.clock.now()
+    window = ports.launcher.relaunch_window
+    if window is not None and execution.starting_at is not None and now > execution.starting_at + window:
+        # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
+        log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
+        return _Begun(current, launch=False)
+    counted = lifecycle.begin_launch(execution, now)
+    if counted is None:
+        return _Begun(current, launch=False)
+    ports.records.commit([store.put(current, counted)])
+    return _Begun(Loaded(current.key, counted, current.version + 1), launch=True)
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
@@ -96,45 +117,38 @@ def _audit(ports: Ports, execution: Execution, action: str, outcome: str) -> Put
     )
 
 
-def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], execution: Execution) -> None:
+def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
     outcome = ports.launcher.start(_launch_of(ports, deployment, execution))
     match outcome:
         case Launched():
-            return
+            return  # and stays counted: from here on no refusal of another launch ends it
         case NoCapacity(message=message):
-            noted = lifecycle.note_no_capacity(execution, ports.clock.now(), message)
-            if noted is not None and not _commit_and_publish(ports, current, noted):
-                store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, ""))
+            store.with_retries(
+                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
+            )
             # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
             body = messages.encode(StartMessage(execution_id=execution.execution_id))
             ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
         case LaunchRefused(message=message):
-            store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, message))
+            store.with_retries(
+                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)
+            )
 
 
-def _end_unlaunched(ports: Ports, execution_id: str, refusal: str) -> None:
-    """The platform says that nothing was started: end what was killed meanwhile, or what the platform refuses."""
+def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: bool) -> None:
+    """The platform says that this launch started nothing."""
     current = store.load_execution(ports.records, execution_id)
     if current.document is None:
         return
-    if ports.launcher.describe(execution_id, current.document.attempt).phase != "missing":
-        return  # another delivery of the same push had better luck
-    now = ports.clock.now()
-    ended = lifecycle.end_unlaunched(current.document, now)
-    if ended is None and refusal:
-        ended = lifecycle.fail_launch(current.document, now, refusal)
-    if ended is not None:
-        releases.announce(ports, _end_unstarted(ports, current, ended))
-
-
-def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execution) -> bool:
-    try:
+    changed = lifecycle.note_unlaunched(current.document, ports.clock.now(), message, refused=refused)
+    if changed is None:
+        return
+    if not changed.is_terminal:
         ports.records.commit([store.put(current, changed)])
-    except Conflict:
-        log.info("execution %s went on meanwhile", changed.execution_id)
-        return False
-    outbox.publish_status(ports, changed, current.version + 1)
-    return True
+        outbox.publish_status(ports, changed, current.version + 1)
+    elif ports.launcher.describe(execution_id, current.document.attempt).phase == "missing":
+        # Looked at as well: a launch that was forgotten as over may have gone through after all.
+        releases.announce(ports, _end_unstarted(ports, current, changed))
 
 
 def _launch_of(ports: Ports, deployment: Deployment, execution: Execution) -> Launch:
