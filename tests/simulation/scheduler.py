@@ -71,8 +71,8 @@ class Faults:
         self.seen: dict[Point, int] = {}
         self.crashed: set[tuple[Point, When]] = set()
 
-    def draw(self, point: Point, when: When) -> type[BaseException] | None:
-        """What is to happen at this point; None for nothing."""
+    def draw(self, point: Point, when: When, *, mortal: bool) -> type[BaseException] | None:
+        """What is to happen at this point; None for nothing. Who is not `mortal` dies only where that is hunted."""
         if not self.enabled:
             return None
         if when is When.BEFORE:
@@ -82,10 +82,10 @@ class Faults:
             limit = self._base
         else:
             limit = 1.0 if (point, when) in self._hunted else _EAGER.get(point.kind, 0.25)
-        if drawn < limit:
+        if drawn < limit and (mortal or limit == 1.0):
             self.crashed.add((point, when))
             return Crash
-        return Unavailable if drawn > 1 - self._unavailable else None
+        return Unavailable if drawn > 1 - self._unavailable and mortal else None
 
 
 # A round of the reconciler comes to so many places that it would never get to the last ones.
@@ -260,7 +260,7 @@ class Scheduler:
         return self.rng.randrange(20, 2000 if drawn < 0.9995 else _LONGEST_STALL_MS)
 
     def _fault(self, point: Point, when: When, invocation: Invocation, detail: str) -> None:
-        fault = self.faults.draw(point, when) if invocation.mortal else None
+        fault = self.faults.draw(point, when, mortal=invocation.mortal)
         if fault is None:
             return
         self.note(invocation.label, f"{'CRASH' if fault is Crash else 'FAULT'} {when} {point.operation} {detail}")

@@ -237,3 +237,64 @@ def test_times_that_a_run_tells_lie_within_its_life() -> None:
     ended = lifecycle.settle(starting(), early, later)
     assert ended is not None
     assert (ended.started_at, ended.ended_at) == (NOW, NOW)
+
+
+def test_the_beginning_clears_why_it_waited_and_nothing_else() -> None:
+    waiting = lifecycle.note_unlaunched(starting(), NOW, "full", refused=False)
+    assert waiting is not None
+    began = lifecycle.note_started(waiting, STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    assert (began.state, began.reason) == (State.RUNNING, None)
+    assert began.started_at == NOW + timedelta(milliseconds=100)
+    killed = lifecycle.kill(starting(), NOW, "ada")
+    assert killed is not None
+    late = lifecycle.note_started(killed, STARTED, NOW + timedelta(seconds=1))
+    assert late is not None
+    assert (late.state, late.reason) == (State.TERMINATING, Reason.KILLED)
+    assert lifecycle.note_started(QUEUED, STARTED, NOW) is None
+
+
+def test_the_start_clock_runs_out_after_a_quarter_of_an_hour() -> None:
+    assert lifecycle.expire_start(starting(), NOW + timedelta(minutes=15, milliseconds=-1)) is None
+    expired = lifecycle.expire_start(starting(), NOW + timedelta(minutes=15))
+    assert expired is not None
+    assert (expired.state, expired.reason) == (State.TERMINATING, Reason.START)
+    assert "900 s" in expired.message
+    assert lifecycle.expire_start(expired, NOW + timedelta(hours=1)) is None
+
+
+def test_a_deadlines_backstop_waits_for_its_grace() -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    grace = timedelta(seconds=150)
+    end = NOW + timedelta(milliseconds=100) + timedelta(seconds=60) + grace
+    assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
+    expired = lifecycle.expire_run(began, end, grace)
+    assert expired is not None
+    assert (expired.state, expired.reason) == (State.TERMINATING, Reason.DEADLINE)
+    assert lifecycle.expire_run(starting(), end, grace) is None
+
+
+def test_a_queue_timeout_passes_at_its_last_second() -> None:
+    patient = msgspec.structs.replace(QUEUED, queue_timeout_seconds=30)
+    assert lifecycle.expire_in_queue(patient, NOW + timedelta(seconds=30, milliseconds=-1)) is None
+    expired = lifecycle.expire_in_queue(patient, NOW + timedelta(seconds=30))
+    assert expired is not None
+    assert (expired.state, expired.reason, expired.is_active) == (State.TIMED_OUT, Reason.QUEUE, False)
+    assert lifecycle.expire_in_queue(QUEUED, NOW + timedelta(days=9)) is None
+
+
+def test_a_long_message_is_cut_and_one_of_just_the_length_is_not() -> None:
+    for length in (1000, 1001):
+        ended = lifecycle.settle_lost(starting(), NOW, "m" * length)
+        assert ended is not None
+        assert ended.message == "m" * 1000 + ("…" if length > 1000 else "")
+
+
+def test_a_look_changes_nothing_but_itself() -> None:
+    missed = lifecycle.note_look(starting(), NOW, missing=True)
+    assert missed is not None
+    assert missed == msgspec.structs.replace(starting(), missing_since=NOW)
+    assert lifecycle.note_look(missed, NOW + timedelta(minutes=1), missing=True) is None
+    assert lifecycle.note_look(missed, NOW, missing=False) == starting()
+    assert lifecycle.note_look(starting(), NOW, missing=False) is None

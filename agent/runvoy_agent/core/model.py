@@ -49,8 +49,8 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since. `listed_at`: when the last
-    one began that looked through all of the inbox."""
+    """When the last whole round of the reconciler began: the next looks at what changed since. `listed_at`, of the inbox:
+    when the last one began that looked through all of it."""
 
     at: datetime
     listed_at: datetime | None = None

@@ -53,25 +53,41 @@ class Repair(NamedTuple):
 
 
 def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
-    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given."""
-    began = ports.clock.now()
-    mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
-    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
-    listed_at = mark.document.listed_at if mark.document else None
-    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
-    repairs = [
-        *_lost_uploads(ports, since - OVERLAP, list_all=list_all),
-        *_active_executions(ports, starting_up),
-        *_held_up_locks(ports),
-        *_stale_projections(ports, since - OVERLAP),
-    ]
-    try:
-        ports.records.commit([store.put(mark, Reconciled(at=began, listed_at=began if list_all else listed_at))])
-    except Conflict:
-        log.info("another round was finished meanwhile; the earlier mark stays")
+    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given.
+
+    The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
+    """
+    repairs = [*_of_the_records(ports, starting_up), *_of_the_inbox(ports, starting_up)]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
+
+
+def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    began = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
+    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    yield from _active_executions(ports, starting_up)
+    yield from _held_up_locks(ports)
+    yield from _stale_projections(ports, since - OVERLAP)
+    _mark(ports, mark, Reconciled(at=began))
+
+
+def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    began = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    listed_at = mark.document.listed_at if mark.document else None
+    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+    yield from _lost_uploads(ports, since - OVERLAP, list_all=list_all)
+    _mark(ports, mark, Reconciled(at=began, listed_at=began if list_all else listed_at))
+
+
+def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> None:
+    try:
+        ports.records.commit([store.put(mark, reached)])
+    except Conflict:
+        log.info("another round was finished meanwhile; the earlier mark stays")
 
 
 def _lost_uploads(ports: Ports, since: datetime, *, list_all: bool) -> Iterator[Repair]:

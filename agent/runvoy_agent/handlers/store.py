@@ -53,6 +53,7 @@ class Loaded(NamedTuple, Generic[D]):
 
 
 RECONCILED_KEY = "reconciled"
+RECONCILED_INBOX_KEY = "reconciled#inbox"
 
 
 def execution_key(execution_id: str) -> str:
