@@ -12,6 +12,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
 
@@ -64,6 +66,7 @@ def test_local_down_leaves_commands_running(machine: Machine) -> None:
     assert machine.ok("logs", execution_id) == "done\n"
 
 
+@pytest.mark.timeout(120 + 2 * COMMANDS)
 def test_chaos(machine: Machine) -> None:
     """Clients submit commands that record their own runs while the stack is killed again and again."""
     print(f"seed {SEED}")
@@ -101,7 +104,7 @@ def test_chaos(machine: Machine) -> None:
         print(f"{killing.result()} kills")
     assert killing.result() >= 3
     machine.ok("local", "up")
-    waited = machine("wait", "--json", *(execution_id for _, execution_id in submitted))
+    waited = machine("wait", "--json", *(execution_id for _, execution_id in submitted), patience=150)
     answers = [json.loads(line) for line in waited.stdout.splitlines()]
     assert [answer["exit_code"] for answer in answers] == [number % 4 for number in range(COMMANDS)], waited
     runs = Counter(record.read_text().split())

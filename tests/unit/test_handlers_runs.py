@@ -444,7 +444,7 @@ def test_a_refusal_beside_a_launch_that_goes_through_ends_nothing(world: World) 
     launch = world.launcher.start
 
     def refuse_late(launched: Launch) -> LaunchRefused:
-        world.launcher.start = launch_after  # type: ignore[method-assign]
+        world.launcher.start = launch_after  # type: ignore[method-assign,assignment]
         world.start(first.request_id)  # the other delivery comes between this launch and its answer
         return LaunchRefused("no")
 
@@ -453,7 +453,7 @@ def test_a_refusal_beside_a_launch_that_goes_through_ends_nothing(world: World) 
         return Launched("task")
 
     held_up: list[Launch] = []
-    world.launcher.start = refuse_late  # type: ignore[method-assign]
+    world.launcher.start = refuse_late  # type: ignore[method-assign,assignment]
     world.start(first.request_id)
     assert world.pushed() == [], "its lock was passed on beside a launch that may go through"
     assert world.status(first.request_id).state is State.STARTING
@@ -474,7 +474,7 @@ def test_a_launch_that_died_holds_up_a_refusal_for_a_while_only(world: World, st
     def die(launched: Launch) -> LaunchOutcome:
         raise Unavailable("the handler died of it")
 
-    world.launcher.start = die  # type: ignore[method-assign]
+    world.launcher.start = die  # type: ignore[method-assign,assignment]
     with pytest.raises(Unavailable):
         world.start(request.request_id)
     world.launcher.start = launch  # type: ignore[method-assign]
