@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.mutation.__main__ import EQUIVALENT, Copy, stages_of, files_of
+from tests.mutation.__main__ import EQUIVALENT, Copy, files_of, stages_of
 from tests.mutation.mutants import ROOT, Mutant, all_mutants, apply, mutants_of
 
 MUTANTS = all_mutants()
