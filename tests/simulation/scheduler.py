@@ -71,25 +71,30 @@ class Faults:
         self.seen: dict[Point, int] = {}
         self.crashed: set[tuple[Point, When]] = set()
 
-    def draw(self, point: Point, when: When, *, mortal: bool) -> type[BaseException] | None:
-        """What is to happen at this point; None for nothing. Who is not `mortal` dies only where that is hunted."""
+    def draw(self, point: Point, when: When) -> type[BaseException] | None:
+        """What is to happen at this point; None for nothing."""
         if not self.enabled:
             return None
         if when is When.BEFORE:
             self.seen[point] = self.seen.get(point, 0) + 1
         drawn = self._rng.random()
+        is_round = point.kind in _ROUNDS
+        seldom = 0.05 if is_round else 1.0
         if (point, when) in self.crashed:
-            limit = self._base
+            limit = self._base * seldom
+        elif (point, when) in self._hunted:
+            limit = 1.0
         else:
-            limit = 1.0 if (point, when) in self._hunted else _EAGER.get(point.kind, 0.25)
-        if drawn < limit and (mortal or limit == 1.0):
+            limit = 0.05 / self.seen[point] if is_round else 0.25
+        if drawn < limit:
             self.crashed.add((point, when))
             return Crash
-        return Unavailable if drawn > 1 - self._unavailable and mortal else None
+        return Unavailable if drawn > 1 - self._unavailable * seldom else None
 
 
-# A round of the reconciler comes to so many places that it would never get to the last ones.
-_EAGER = {"reconcile": 0.03, "recovery": 0.03}
+# A round of the reconciler makes hundreds of calls, most of them at a few places. It must not die at the first of these each
+# time, or what comes after them would never be seen.
+_ROUNDS = frozenset({"reconcile", "recovery"})
 
 
 class Invocation:
@@ -260,7 +265,7 @@ class Scheduler:
         return self.rng.randrange(20, 2000 if drawn < 0.9995 else _LONGEST_STALL_MS)
 
     def _fault(self, point: Point, when: When, invocation: Invocation, detail: str) -> None:
-        fault = self.faults.draw(point, when, mortal=invocation.mortal)
+        fault = self.faults.draw(point, when) if invocation.mortal else None
         if fault is None:
             return
         self.note(invocation.label, f"{'CRASH' if fault is Crash else 'FAULT'} {when} {point.operation} {detail}")

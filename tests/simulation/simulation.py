@@ -237,21 +237,12 @@ class Simulation:
         """The last place to die at: all is done, and the delivery comes again."""
         self.scheduler.call("queue.acknowledge", queue, lambda: None)
 
-    def _invoke(
-        self,
-        kind: str,
-        run: Callable[[], object],
-        finished: Callable[[BaseException | None], None],
-        *,
-        mortal: bool = True,
-    ) -> None:
+    def _invoke(self, kind: str, run: Callable[[], object], finished: Callable[[BaseException | None], None]) -> None:
         if self._down:
-            self._waiting.append(lambda: self._invoke(kind, run, finished, mortal=mortal))
+            self._waiting.append(lambda: self._invoke(kind, run, finished))
             return
         self._numbers[kind] += 1
-        invocation = Invocation(kind, f"{kind}-{self._numbers[kind]}", run, finished)
-        invocation.mortal = mortal
-        self.scheduler.begin(invocation)
+        self.scheduler.begin(Invocation(kind, f"{kind}-{self._numbers[kind]}", run, finished))
 
     @staticmethod
     def _must_be_injected(error: BaseException | None) -> None:
@@ -275,8 +266,7 @@ class Simulation:
             reconcile.handle(self.ports)
             self.records.purge_expired(self.clock.now())
 
-        # Every other round comes through: it makes so many calls that none would, and nothing behind its first part be seen.
-        self._invoke("reconcile", run, finished, mortal=self.rng.random() < 0.5)
+        self._invoke("reconcile", run, finished)
 
     def crash_process(self, down_ms: int) -> None:
         """Everything dies at once, and comes back by way of a recovery."""
