@@ -174,8 +174,10 @@ def _while_things_die(
 
     def kill() -> None:
         while not done.wait(chance.uniform(0.1, 0.9)):
-            # The rarest first, so that each has its share.
-            for kind in sorted(kinds, key=lambda kind: (killed[kind], chance.random())):
+            # The rarest first, so that each has its share: of runners a third, for each takes what is known of its command.
+            for kind in sorted(
+                kinds, key=lambda kind: (killed[kind] * (3 if kind == "runner" else 1), chance.random())
+            ):
                 if kinds[kind]():
                     killed[kind] += 1
                     break

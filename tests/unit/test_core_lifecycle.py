@@ -298,3 +298,16 @@ def test_a_look_changes_nothing_but_itself() -> None:
     assert lifecycle.note_look(missed, NOW + timedelta(minutes=1), missing=True) is None
     assert lifecycle.note_look(missed, NOW, missing=False) == starting()
     assert lifecycle.note_look(starting(), NOW, missing=False) is None
+
+
+def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    restored = msgspec.structs.replace(began, started_at=None)
+    assert lifecycle.expire_run(restored, NOW + timedelta(days=9), timedelta(0)) is None
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_clients_see_ends_with_the_execution(state: State) -> None:
+    execution = msgspec.structs.replace(starting(), state=state)
+    assert lifecycle.project(execution, 2).is_terminal is execution.is_terminal
