@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import check_url
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.keys import PREFIX, SigningKey
 
 HOME_VARIABLE = "RUNVOY_HOME"
 PROFILE_VARIABLE = "RUNVOY_PROFILE"
@@ -103,6 +103,9 @@ def _origin(name: str, from_environment: Mapping[str, str], where: str) -> str:
 
 def endpoint(text: str, origin: str) -> str:
     """The endpoint without its last slash; UsageProblem, naming `origin`, if it cannot be one."""
+    if PREFIX in text:
+        # Not shown, as what else is no endpoint would be.
+        raise UsageProblem(f"{origin} holds an API key, where an address belongs", "An endpoint is like https://host.")
     try:
         parts = check_url(text.strip())
         parts.port  # noqa: B018 - raises ValueError for a port that is no number

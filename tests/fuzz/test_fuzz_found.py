@@ -97,6 +97,22 @@ def test_a_key_put_into_the_wrong_place_is_not_shown() -> None:
     TARGETS["config"].run(json.dumps(CONFIG | {"timeout": CONFIG["api_key"]}).encode())
 
 
+def test_a_key_in_the_place_of_an_endpoint_is_not_shown() -> None:
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"]}).encode())
+    profile = {"ci": {"endpoint": CONFIG["api_key"], "deployment_id": "d", "api_key": "https://e.example"}}
+    TARGETS["config"].run(json.dumps(CONFIG | {"profiles": profile}).encode())
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_in_no_year_of_utc_ends_no_client(text: str) -> None:
+    """In `--since`, in a status and in a cached grant."""
+    TARGETS["values"].run(text.encode())
+    for field in ("admitted_at", "started_at", "ended_at"):
+        TARGETS["status"].run(json.dumps(msgspec.to_builtins(ENDED) | {field: text}).encode())
+    grant = json.loads(TARGETS["cache"].seeds[0])["inbox_grant"] | {"expires_at": text}
+    TARGETS["cache"].run(json.dumps({"inbox_grant": grant}).encode())
+
+
 @pytest.mark.parametrize("opening", ["[", "{a: "])
 def test_a_nested_config_is_refused(opening: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(opening * 40_000)
