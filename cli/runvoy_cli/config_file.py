@@ -21,6 +21,7 @@ _INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixt
 _STRING = "tag:yaml.org,2002:str"
 _MAX_CHARACTERS = 64 * 1024
 _MAX_DEPTH = 16
+_SHOWN_CHARACTERS = 24
 _INTEGER = "tag:yaml.org,2002:int"
 
 
@@ -33,7 +34,7 @@ class ConfigFile(NamedTuple):
         if profile is None:
             return self.top
         if profile not in self.profiles:
-            known = ", ".join(sorted(self.profiles)) or "none"
+            known = ", ".join(_shown(name).strip("'") for name in sorted(self.profiles)) or "none"
             raise UsageProblem(
                 f"{path} has no profile {profile!r}; its profiles: {known}",
                 f"Make it with `runvoy configure --profile {profile}`.",
@@ -99,7 +100,7 @@ def _entries(node: yaml.Node, path: Path) -> Iterator[tuple[str, yaml.Node, yaml
         if not isinstance(key, yaml.ScalarNode):
             raise _mistake(path, key, "a name is expected here")
         if key.value in seen:
-            raise _mistake(path, key, f"{key.value!r} stands here a second time")
+            raise _mistake(path, key, f"{_shown(key.value)} stands here a second time")
         seen.add(key.value)
         yield key.value, key, value
 
@@ -108,7 +109,7 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        raise _mistake(path, key, f"there is no setting {name!r}", f"{hint}The settings are: {', '.join(known)}.")
+        raise _mistake(path, key, f"there is no setting {_shown(name)}", f"{hint}The settings are: {', '.join(known)}.")
     is_text = isinstance(value, yaml.ScalarNode) and value.tag in (_STRING, _INTEGER)
     if not is_text or (value.tag == _INTEGER and name != "timeout"):
         kind = (
@@ -124,6 +125,11 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
     except UsageProblem as problem:
         # Not the value: lines that were swapped put the API key there, and this may end up in a CI's log.
         raise _mistake(path, value, "timeout is no duration such as 30s, 10m or 1h", problem.hint) from problem
+
+
+def _shown(name: str) -> str:
+    """A name of the file, shortened: an API key may have got into one."""
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[: _SHOWN_CHARACTERS - 1] + "…")
 
 
 def _mistake(path: Path, node: yaml.Node, what: str, hint: str = "") -> UsageProblem:

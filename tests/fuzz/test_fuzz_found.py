@@ -103,6 +103,13 @@ def test_a_key_in_the_place_of_an_endpoint_is_not_shown() -> None:
     TARGETS["config"].run(json.dumps(CONFIG | {"profiles": profile}).encode())
 
 
+def test_a_key_in_the_place_of_a_name_is_not_shown() -> None:
+    name = f"deploym{CONFIG['api_key']}ent_id"
+    TARGETS["config"].run(json.dumps(CONFIG | {name: "d"}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"profiles": {"ci": {name: "d"}}}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG).replace("{", f'{{"{name}": "d", "{name}": "d", ', 1).encode())
+
+
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_time_in_no_year_of_utc_ends_no_client(text: str) -> None:
     """In `--since`, in a status and in a cached grant."""
