@@ -112,7 +112,7 @@ def endpoint(text: str, origin: str) -> str:
     except RunvoyError as error:
         raise UsageProblem(f"{origin}: {error.message}", error.hint) from error
     except ValueError as error:
-        raise UsageProblem(f"{origin}: {text[:200]!r} has no valid port") from error
+        raise UsageProblem(f"{origin} has no valid port") from error
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username or parts.password:
         raise UsageProblem(f"{origin}: an endpoint is only https://host or https://host:port")
     return f"{parts.scheme}://{parts.netloc}"

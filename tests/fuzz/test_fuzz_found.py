@@ -99,6 +99,8 @@ def test_a_key_put_into_the_wrong_place_is_not_shown() -> None:
 
 def test_a_key_in_the_place_of_an_endpoint_is_not_shown() -> None:
     TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"]}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": f"https://host:8{CONFIG['api_key'][5:]}"}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"][5:]}).encode())
     profile = {"ci": {"endpoint": CONFIG["api_key"], "deployment_id": "d", "api_key": "https://e.example"}}
     TARGETS["config"].run(json.dumps(CONFIG | {"profiles": profile}).encode())
 
