@@ -18,6 +18,8 @@ from runvoy_protocol import control, logs, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 
+KEY_TEXT = str(CONFIG["api_key"])
+
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 @pytest.mark.parametrize(
@@ -99,8 +101,8 @@ def test_a_key_put_into_the_wrong_place_is_not_shown() -> None:
 
 def test_a_key_in_the_place_of_an_endpoint_is_not_shown() -> None:
     TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"]}).encode())
-    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": f"https://host:8{CONFIG['api_key'][5:]}"}).encode())
-    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"][5:]}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": f"https://host:8{KEY_TEXT[5:]}"}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": KEY_TEXT[5:]}).encode())
     profile = {"ci": {"endpoint": CONFIG["api_key"], "deployment_id": "d", "api_key": "https://e.example"}}
     TARGETS["config"].run(json.dumps(CONFIG | {"profiles": profile}).encode())
 
