@@ -69,9 +69,13 @@ fuzz MINUTES *ARGS:
 bench *ARGS:
     uv run python -m benchmarks {{ARGS}}
 
-# kill -9 of stack and runners among many more requests than the suite's quick form has
+# kill -9 of stack, runners and clients among many more requests than the suite's quick form has
 chaos REQUESTS="50":
-    RUNVOY_TEST_CHAOS={{REQUESTS}} uv run pytest -s tests/e2e/test_stack_dies.py tests/e2e/test_rules.py -k "chaos or requests_over"
+    RUNVOY_TEST_CHAOS={{REQUESTS}} uv run pytest -n0 -s tests/e2e/test_anything_dies.py tests/e2e/test_stack_dies.py tests/e2e/test_rules.py -k "chaos or requests_over"
+
+# Make so many small wrong changes, drawn under a seed, to core/ and protocol/, and see that tests notice: `just mutate 1 200`
+mutate SEED N *ARGS:
+    uv run python -m tests.mutation {{SEED}} {{N}} {{ARGS}}
 
 # What CI runs, on this checkout
 ci:

@@ -62,7 +62,7 @@ class Cache:
     @property
     def inbox_grant(self) -> InboxGrant | None:
         grant = self._content.inbox_grant
-        return grant if grant is not None and grant.expires_at - _EXPIRY_MARGIN > self.now() else None
+        return grant if grant is not None and grant.expires_at > self.now() + _EXPIRY_MARGIN else None
 
     @inbox_grant.setter
     def inbox_grant(self, grant: InboxGrant | None) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import check_url
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.keys import PREFIX, SigningKey
 
 HOME_VARIABLE = "RUNVOY_HOME"
 PROFILE_VARIABLE = "RUNVOY_PROFILE"
@@ -119,13 +119,16 @@ def _origin(name: str, from_environment: Mapping[str, str], where: str) -> str:
 
 def endpoint(text: str, origin: str) -> str:
     """The endpoint without its last slash; UsageProblem, naming `origin`, if it cannot be one."""
+    if PREFIX in text:
+        # Not shown, as what else is no endpoint would be.
+        raise UsageProblem(f"{origin} holds an API key, where an address belongs", "An endpoint is like https://host.")
     try:
         parts = check_url(text.strip())
         parts.port  # noqa: B018 - raises ValueError for a port that is no number
     except RunvoyError as error:
         raise UsageProblem(f"{origin}: {error.message}", error.hint) from error
     except ValueError as error:
-        raise UsageProblem(f"{origin}: {text[:200]!r} has no valid port") from error
+        raise UsageProblem(f"{origin} has no valid port") from error
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username or parts.password:
         raise UsageProblem(f"{origin}: an endpoint is only https://host or https://host:port")
     return f"{parts.scheme}://{parts.netloc}"

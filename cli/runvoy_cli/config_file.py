@@ -18,6 +18,7 @@ from runvoy_cli.problems import UsageProblem
 FIELDS = ("endpoint", "deployment_id", "api_key", "web_url", "timeout")
 _INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixture of two deployments helps nobody
 _STRING = "tag:yaml.org,2002:str"
+_SHOWN_CHARACTERS = 24
 _INTEGER = "tag:yaml.org,2002:int"
 
 
@@ -30,7 +31,7 @@ class ConfigFile(NamedTuple):
         if profile is None:
             return self.top
         if profile not in self.profiles:
-            known = ", ".join(sorted(self.profiles)) or "none"
+            known = ", ".join(_shown(name).strip("'") for name in sorted(self.profiles)) or "none"
             raise UsageProblem(
                 f"{path} has no profile {profile!r}; its profiles: {known}",
                 f"Make it with `runvoy configure --profile {profile}`.",
@@ -73,7 +74,7 @@ def _entries(node: yaml.Node, path: Path) -> Iterator[tuple[str, yaml.Node, yaml
 def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple[str, ...]) -> str:
     if name not in known:
         hint = f"{yaml_nodes.did_you_mean(name, known)}The settings are: {', '.join(known)}."
-        raise _mistake(path, key, f"there is no setting {name!r}", hint)
+        raise _mistake(path, key, f"there is no setting {_shown(name)}", hint)
     is_text = isinstance(value, yaml.ScalarNode) and value.tag in (_STRING, _INTEGER)
     if not is_text or (value.tag == _INTEGER and name != "timeout"):
         kind = (
@@ -89,6 +90,11 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
     except UsageProblem as problem:
         # Not the value: lines that were swapped put the API key there, and this may end up in a CI's log.
         raise _mistake(path, value, "timeout is no duration such as 30s, 10m or 1h", problem.hint) from problem
+
+
+def _shown(name: str) -> str:
+    """A name of the file, shortened: an API key may have got into one."""
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[: _SHOWN_CHARACTERS - 1] + "…")
 
 
 def _mistake(path: Path, node: yaml.Node, what: str, hint: str = "") -> UsageProblem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -127,7 +128,11 @@ def ran_for(status: ExecutionStatus, now: datetime) -> str:
 
 def moment(at: datetime | None) -> str:
     """A time in this machine's zone, to the second."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if at else ""
+    if at is None:
+        return ""
+    with contextlib.suppress(OverflowError):  # a time in no year that this zone has: it comes from outside
+        at = at.astimezone()
+    return at.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

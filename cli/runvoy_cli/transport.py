@@ -13,6 +13,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 CONNECT_SECONDS = 10.0
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SHOWN_CHARACTERS = 24
 
 
 class Answer(NamedTuple):
@@ -51,7 +52,9 @@ def check_url(url: str) -> SplitResult:
             f"plain http to {parts.hostname} is refused: commands and their output would travel unprotected",
             "Use an https:// endpoint.",
         )
-    raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{url[:200]!r} is no http(s) URL", "Write it like https://host.")
+    # Not whole: something else may stand there by mistake, such as an API key.
+    shown = url if len(url) <= _SHOWN_CHARACTERS else url[: _SHOWN_CHARACTERS - 1] + "…"
+    raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{shown!r} is no http(s) URL", "Write it like https://host.")
 
 
 class Transport:

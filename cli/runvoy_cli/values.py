@@ -40,11 +40,10 @@ def duration(text: str) -> int:
 def moment(text: str, now: datetime) -> datetime:
     """The instant of `--since`: a duration before `now`, or a time in RFC 3339."""
     try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        at = None
-    if at is not None and not text.strip().isdigit():
-        return at.astimezone(UTC)
+        if not text.strip().isdigit():
+            return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter for a time in no year that UTC has
+        pass
     try:
         return now - timedelta(seconds=duration(text))
     except (UsageProblem, OverflowError) as error:

@@ -18,6 +18,8 @@ from runvoy_protocol import control, logs, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 
+KEY_TEXT = str(CONFIG["api_key"])
+
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 @pytest.mark.parametrize(
@@ -95,6 +97,31 @@ def test_an_answer_nested_without_end_is_no_answer() -> None:
 
 def test_a_key_put_into_the_wrong_place_is_not_shown() -> None:
     TARGETS["config"].run(json.dumps(CONFIG | {"timeout": CONFIG["api_key"]}).encode())
+
+
+def test_a_key_in_the_place_of_an_endpoint_is_not_shown() -> None:
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": CONFIG["api_key"]}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": f"https://host:8{KEY_TEXT[5:]}"}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"endpoint": KEY_TEXT[5:]}).encode())
+    profile = {"ci": {"endpoint": CONFIG["api_key"], "deployment_id": "d", "api_key": "https://e.example"}}
+    TARGETS["config"].run(json.dumps(CONFIG | {"profiles": profile}).encode())
+
+
+def test_a_key_in_the_place_of_a_name_is_not_shown() -> None:
+    name = f"deploym{CONFIG['api_key']}ent_id"
+    TARGETS["config"].run(json.dumps(CONFIG | {name: "d"}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG | {"profiles": {"ci": {name: "d"}}}).encode())
+    TARGETS["config"].run(json.dumps(CONFIG).replace("{", f'{{"{name}": "d", "{name}": "d", ', 1).encode())
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_in_no_year_of_utc_ends_no_client(text: str) -> None:
+    """In `--since`, in a status and in a cached grant."""
+    TARGETS["values"].run(text.encode())
+    for field in ("admitted_at", "started_at", "ended_at"):
+        TARGETS["status"].run(json.dumps(msgspec.to_builtins(ENDED) | {field: text}).encode())
+    grant = json.loads(TARGETS["cache"].seeds[0])["inbox_grant"] | {"expires_at": text}
+    TARGETS["cache"].run(json.dumps({"inbox_grant": grant}).encode())
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: "])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
@@ -34,6 +34,7 @@ from runvoy_agent.ports import (
     Launch,
     Launched,
     LaunchOutcome,
+    LaunchRefused,
     Page,
     Ports,
     PreconditionFailed,
@@ -83,6 +84,7 @@ class Bounds(NamedTuple):
     results: bool = False  # the runner's word is a message of its own, beside the platform's
     revocations: int = 0  # of the key that signed everything
     launches: bool = False  # others may go first at launches, not at commits alone
+    refusals: int = 0  # launches that the platform refuses, and forgets that it did
 
 
 class Result(NamedTuple):
@@ -106,6 +108,7 @@ class World:
         "oracles",
         "outbox",
         "records",
+        "refusals",
         "revocations",
         "rounds",
         "tasks",
@@ -119,6 +122,7 @@ class World:
         self.handlers: tuple[Handler, ...] = ()
         self.crashes = 0
         self.duplicates = 0
+        self.refusals = 0
         self.revocations = 0
         self.rounds = 0
         self.oracles = Oracles(cast(Any, self), cast(Any, self))
@@ -132,6 +136,7 @@ class World:
         made.handlers = self.handlers
         made.crashes = self.crashes
         made.duplicates = self.duplicates
+        made.refusals = self.refusals
         made.revocations = self.revocations
         made.rounds = self.rounds
         made.oracles = self.oracles.copy(cast(Any, made), cast(Any, made))
@@ -157,6 +162,7 @@ class World:
                 tuple(sorted(map(hash, self.handlers))),
                 self.crashes,
                 self.duplicates,
+                self.refusals,
                 self.revocations,
                 self.rounds,
                 self.oracles.identity(),
@@ -175,9 +181,12 @@ class _Run:
         switches: int,
         may_die: bool = False,
         at_launches: bool = False,
+        refuse: bool = False,
     ) -> None:
         self.world = world
         self.at_launches = at_launches
+        self.refuse = refuse  # the launch that it comes to
+        self.launched = False
         self.answers = list(answers)
         self._position = 0
         self._switches = switches
@@ -301,15 +310,22 @@ class _Launcher:
         return self._run.write(lambda: self._start(launch), switch=self._run.at_launches)
 
     def stop(self, execution_id: str, attempt: int) -> None:
-        raise AssertionError("nothing is stopped in what is explored")
+        """Comes too late for every task here: a command may always end by itself before it is told."""
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
+        return self._run.read(lambda: self._describe(execution_id))
+
+    def _describe(self, execution_id: str) -> TaskState:
         state = self._run.world.tasks.get(execution_id)
         return TaskState("missing" if state is None else "running" if state == "running" else "stopped")
 
     def _start(self, launch: Launch) -> LaunchOutcome:
         world = self._run.world
+        if launch.execution_id not in world.tasks and self._run.refuse:
+            world.refusals += 1
+            return LaunchRefused("the platform will not run this")
         if launch.execution_id not in world.tasks:
+            self._run.launched = True
             task = Task(launch, msgspec.json.decode(launch.payload, type=RunnerPayload), Plan(), 0)
             world.oracles.launched(task)
             task.began_ms = 0
@@ -419,9 +435,18 @@ class Explorer:
         yield from self._step(world, handler, 1)
 
     def _step(self, world: World, handler: Handler, switches: int) -> Iterator[tuple[str, World]]:
+        launched = yield from self._stretch(world, handler, switches, refuse=False)
+        if launched and world.refusals < self._bounds.refusals:
+            yield from self._stretch(world, handler, switches, refuse=True)
+
+    def _stretch(
+        self, world: World, handler: Handler, switches: int, *, refuse: bool
+    ) -> Generator[tuple[str, World], None, bool]:
+        """Lets the handler go on, and die at each effect; whether it launched a task."""
         name = _shown(handler.message)
-        after, deaths = self._run(world, handler, switches, may_die=world.crashes < self._bounds.crashes)
-        yield f"{name} goes on", after
+        may_die = world.crashes < self._bounds.crashes
+        after, deaths, launched = self._run(world, handler, switches, may_die=may_die, refuse=refuse)
+        yield f"{name} {'is refused' if refuse else 'goes on'}", after
         rest = list(world.handlers)
         rest.remove(handler)
         for effects, died in enumerate(deaths):
@@ -429,6 +454,7 @@ class Explorer:
             died.handlers = tuple(rest)
             _send(died, *handler.message)
             yield f"{name} dies after {effects} effects", died
+        return launched
 
     def _reconcile(self, world: World) -> World:
         """Nothing else can happen, and something is left: a round of the reconciler, as after a start."""
@@ -438,14 +464,17 @@ class Explorer:
         reconcile.handle(self._ports(run), starting_up=True)
         return after
 
-    def _run(self, world: World, handler: Handler, switches: int, *, may_die: bool) -> tuple[World, list[World]]:
-        """The world after one stretch of a handler, and what it was like before each of the effects."""
+    def _run(
+        self, world: World, handler: Handler, switches: int, *, may_die: bool, refuse: bool
+    ) -> tuple[World, list[World], bool]:
+        """The world after one stretch of a handler, what it was like before each of the effects, and whether one was a
+        launch."""
         self._steps += 1
         after = world.copy()
         rest = list(after.handlers)
         rest.remove(handler)
         at_launches = self._bounds.launches
-        run = _Run(after, handler.answers, switches=switches, may_die=may_die, at_launches=at_launches)
+        run = _Run(after, handler.answers, switches=switches, may_die=may_die, at_launches=at_launches, refuse=refuse)
         try:
             self._handle(run, *handler.message)
         except _Pause:
@@ -455,7 +484,7 @@ class Explorer:
                 raise
             raise Violation(f"a handler raised {error!r}") from error
         after.handlers = tuple(rest)
-        return after, run.deaths
+        return after, run.deaths, run.launched
 
     def _handle(self, run: _Run, queue: str, body: bytes) -> None:
         handle = {"inbox": inbox.handle, "starts": starts.handle, "ends": ends.handle}[queue]

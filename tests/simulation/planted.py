@@ -285,6 +285,25 @@ def _never_look_again() -> list[Patch]:
     return [(ends, "_after", after)]
 
 
+def _refusals_end_all() -> list[Patch]:
+    """A refused launch ends the execution, though another may be under way."""
+    original = lifecycle.note_unlaunched
+
+    def note(execution: Execution, *rest: Any, **options: Any) -> Execution | None:
+        return original(msgspec.structs.replace(execution, launches=1), *rest, **options)
+
+    return [(lifecycle, "note_unlaunched", note)]
+
+
+def _uncounted_launches() -> list[Patch]:
+    """A repeated launch is not counted."""
+
+    def begin(execution: Execution, now: datetime) -> Execution | None:
+        return msgspec.structs.replace(execution, updated_at=now) if execution.state is State.STARTING else None
+
+    return [(lifecycle, "begin_launch", begin)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -306,14 +325,20 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "what was not pushed stays so": _announce_nobody,
     "the head of one queue is granted": _one_lock_is_enough,
     "the platform's word goes before the runner's": _never_look_again,
+    "a refusal ends what another delivery launches": _refusals_end_all,
+    "a launch that is made again is not counted": _uncounted_launches,
+    "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
+_REFUSED = Bounds((("a",),), crashes=0, launches=True, refusals=1)
 _BY_EXPLORER = {
     "no Check of a lock that was only read": _NOTHING_WRONG,
     "no Check of the key": _NOTHING_WRONG._replace(locks=((), ()), revocations=1),
     "launched before the commit": _NOTHING_WRONG,
     "answered before the record": _NOTHING_WRONG._replace(duplicates=1),
+    "a refusal ends what another delivery launches": _REFUSED,
+    "a launch that is made again is not counted": _REFUSED,
 }
 
 

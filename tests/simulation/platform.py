@@ -1,7 +1,8 @@
 """A platform that runs tasks, and the runner in each: they start late, end somehow, are killed, hang, or vanish.
 
 It forgets: a task is adopted by a further launch while it lives and for a quarter of an hour after its first launch,
-which is a little more than a deployment may count on. Later the same launch starts the command again.
+which is a little more than a deployment may count on. Later the same launch starts the command again. What it refused, and
+what was to be stopped before it was there, it forgets at once.
 """
 
 from __future__ import annotations
@@ -96,10 +97,6 @@ class SimPlatform:
         self._watching = watching
         self.tasks: dict[tuple[str, int], Task] = {}
         self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
-        self.forgets_refusals = True
-        self.blips = False  # now and then a listing leaves out a task that is there; never twice within two minutes
-        self._refused: set[str] = set()
-        self._barred: set[str] = set()  # stopped before they were launched
         self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
 
     # -- the port
@@ -125,27 +122,19 @@ class SimPlatform:
         known = self.tasks.get((launch.execution_id, launch.attempt))
         if known is not None and (not known.ended or now < known.launched_ms + REMEMBERED_MS):
             return Launched(launch.execution_id)
-        if launch.execution_id in self._refused:
-            return REFUSED
         refusal = self.refusal()
         if refusal is not None:
-            if isinstance(refusal, LaunchRefused) and not self.forgets_refusals:
-                self._refused.add(launch.execution_id)
             return refusal
         payload = msgspec.json.decode(launch.payload, type=RunnerPayload)
         task = Task(launch, payload, self.plan(launch), now)
         self.tasks[launch.execution_id, launch.attempt] = task
         self._watching.launched(task)
-        if launch.execution_id in self._barred:
-            self._scheduler.at(50, lambda: self._end(task, "killed", None))
-        elif task.plan.boot_ms is not None:
+        if task.plan.boot_ms is not None:
             self._scheduler.at(task.plan.boot_ms, lambda: self._boot(task))
         return Launched(launch.execution_id)
 
     def _stop(self, execution_id: str, attempt: int) -> None:
         task = self.tasks.get((execution_id, attempt))
-        if task is None and not self.forgets_refusals:
-            self._barred.add(execution_id)
         if task is None or task.ended:
             return
         self._watching.stop_asked(task)
@@ -156,7 +145,8 @@ class SimPlatform:
 
     def _describe(self, execution_id: str, attempt: int) -> TaskState:
         task = self.tasks.get((execution_id, attempt))
-        if task is not None and self.blips and self._scheduler.rng.random() < 0.05:
+        if task is not None and self._scheduler.rng.random() < 0.05:
+            # Now and then a listing leaves out a task that is there; never twice within two minutes.
             now = self._scheduler.now_ms
             if now > task.blipped_ms + 2 * MINUTE_MS:
                 task.blipped_ms = now

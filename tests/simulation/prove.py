@@ -22,6 +22,7 @@ EXPLORED = (
     ("3 requests, locks a, ab, b; switches at commits", Bounds()),
     ("2 requests, one lock; results, switches at launches too", Bounds((("a",), ("a",)), results=True, launches=True)),
     ("2 requests, no lock; the key is revoked meanwhile", Bounds(((), ()), revocations=1)),
+    ("2 requests, one lock; a launch is refused", Bounds((("a",), ("a",)), launches=True, refusals=2)),
 )
 QUEUE = Settings(
     requests=1400,

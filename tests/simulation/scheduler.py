@@ -84,19 +84,25 @@ class Faults:
             and (point, when) not in self._hunted
         ):
             return None
+        is_round = point.kind in _ROUNDS
+        seldom = 0.05 if is_round else 1.0
         if (point, when) in self.crashed:
-            limit = self._base
+            limit = self._base * seldom
+        elif (point, when) in self._hunted:
+            limit = 1.0
         else:
-            limit = 1.0 if (point, when) in self._hunted else _EAGER.get(point.kind, 0.25)
+            limit = 0.05 / self.seen[point] if is_round else 0.06 if point.kind in _CALLS else 0.25
         if drawn < limit:
             self.crashed.add((point, when))
             return Crash
-        return Unavailable if drawn > 1 - self._unavailable else None
+        return Unavailable if drawn > 1 - self._unavailable * seldom else None
 
 
-# A round of the reconciler comes to so many places that it would never get to the last ones; a call that nobody repeats
-# would nearly never come through.
-_EAGER = {"reconcile": 0.03, "recovery": 0.03, "kill": 0.06, "release": 0.06}
+# A round of the reconciler makes hundreds of calls, most of them at a few places. It must not die at the first of these each
+# time, or what comes after them would never be seen.
+_ROUNDS = frozenset({"reconcile", "recovery"})
+# A call that nobody repeats would nearly never come through.
+_CALLS = frozenset({"kill", "release"})
 
 
 class Invocation:

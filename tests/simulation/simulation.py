@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
+from datetime import timedelta
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -37,6 +38,7 @@ MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3
 # Longer than the longest wait of the reconciler: the deadline of a command whose runner does not keep it.
 LONG_TICK_MS = 65 * MINUTE_MS
+LIST_ALL_MS = reconcile.LIST_ALL_EVERY // timedelta(milliseconds=1)
 KEYS = 12
 
 
@@ -56,10 +58,6 @@ class Settings(NamedTuple):
     tick_ms: int = MINUTE_MS
     secrets: int = 0  # as many that runs may name, and an operator changes
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
-    # What the deployment does not do yet; each goes when it does.
-    low_ids: bool = False
-    listings_blip: bool = False
-    forgets_refusals: bool = False
 
     @property
     def lock_names(self) -> list[str]:
@@ -120,8 +118,6 @@ class Simulation:
         )
         watching = Watching(self._launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
-        self.platform.forgets_refusals = settings.forgets_refusals
-        self.platform.blips = settings.listings_blip
         self.ports = Ports(
             records=self.records,
             inbox=self.inbox,
@@ -334,8 +330,8 @@ class Simulation:
                 self.scheduler.at(at_ms, self.tick)
             self.scheduler.run(end_ms)
             self.scheduler.faults.enabled = False
-            # The first at once, while lost uploads are young enough to be looked for.
-            for wait_ms in (MINUTE_MS, LONG_TICK_MS, LONG_TICK_MS):
+            # The first when all is listed again, and while lost uploads are young enough to be looked for.
+            for wait_ms in (LIST_ALL_MS, LONG_TICK_MS, LONG_TICK_MS):
                 self.scheduler.run(self.scheduler.now_ms + wait_ms)
                 self.tick()
                 self.scheduler.drain()

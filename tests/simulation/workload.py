@@ -105,7 +105,7 @@ class Workload:
         if self._rng.random() < 0.8:
             return self._simulation.clock.new_id()
         # The rare ids that sort before all that are made by time: a listing from some moment on passes over them.
-        low = self._settings.low_ids and self._rng.random() < 0.2
+        low = self._rng.random() < 0.2
         number = 0
         while ((found := signing_key.id_of(f"deploy-{self._count}-{number}")) < LOW_ID) is not low:
             number += 1
@@ -185,6 +185,8 @@ class Workload:
                 body = json.dumps({"execution_id": queue[0]}).encode()
                 self._simulation.call("release", self._simulation.operator, "POST", f"/locks/{name}/release", body)
                 return
+        if self._scheduler.faults.enabled:  # nobody runs under a lock just now
+            self._scheduler.at(3_000, self._force_release)
 
     def _fill(self) -> None:
         """The platform has no room for a while."""

@@ -8,7 +8,17 @@ import msgspec
 import pytest
 
 from runvoy_agent.core import locks
-from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known, admit, shown_command
+from runvoy_agent.core.admission import (
+    COMMAND_SHOWN_CHARACTERS,
+    Accepted,
+    Capabilities,
+    Decision,
+    Facts,
+    Known,
+    admit,
+    shown_command,
+    wanted_isolation,
+)
 from runvoy_agent.core.images import Registered
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, User
 from runvoy_protocol.errors import ErrorCode
@@ -174,3 +184,85 @@ def test_a_long_command_is_shortened_for_display_only() -> None:
     assert len(shown_command("x" * 5000)) == 4097
     assert sum(map(len, shown_command(("a",) * 9000))) <= 4097
     assert shown_command(("a", "b" * 5000))[1].endswith("…")
+
+
+def test_a_command_of_just_the_shown_length_is_whole() -> None:
+    most = COMMAND_SHOWN_CHARACTERS
+    assert shown_command("x" * most) == "x" * most
+    assert shown_command("x" * (most + 1)) == "x" * most + "…"
+    # Words are counted with the space between them.
+    assert shown_command(("a" * 9, "b" * (most - 10))) == ("a" * 9, "b" * (most - 10))
+    assert shown_command(("a" * 9, "b" * (most - 9))) == ("a" * 9, "b" * (most - 10) + "…")
+
+
+def test_a_clock_may_be_ahead_by_just_the_allowed_skew() -> None:
+    fields = {"expires_at": NOW + timedelta(minutes=9)}
+    accepted(make_request(issued_at=NOW + timedelta(minutes=5), **fields))
+    late = decide(make_request(issued_at=NOW + timedelta(minutes=5, milliseconds=1), **fields))
+    assert isinstance(late, Refusal)
+    assert late.code is ErrorCode.CLOCK_SKEW
+    assert "300 s in the future" in late.message
+
+
+def test_a_request_expires_at_its_last_moment() -> None:
+    accepted(make_request(expires_at=NOW + timedelta(milliseconds=1)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "asks"),
+    [
+        ({}, False),
+        ({"image": "alpine"}, True),
+        ({"isolation": "container"}, True),
+        ({"isolation": "process"}, False),
+        ({"image": "alpine", "isolation": "process"}, False),
+        ({"image": "alpine", "isolation": "container"}, True),
+    ],
+)
+def test_who_asks_for_a_container(fields: dict[str, object], asks: bool) -> None:
+    request = make_request(**fields)
+    host = Capabilities("process", frozenset({"process"}))
+    assert (wanted_isolation(request, host, request.image is not None) == "container") is asks
+
+
+def test_a_conflict_says_whether_key_or_content_differ() -> None:
+    first = accepted(make_request()).execution
+    own = decide(make_request(command=("false",)), existing=first)
+    others = decide(make_request(), existing=first, key_id=OTHER_KEY_ID)
+    assert isinstance(own, Refusal)
+    assert isinstance(others, Refusal)
+    assert "used before with other content" in own.message
+    assert "used before with another key" in others.message
+
+
+def test_who_holds_the_lock_is_named_though_another_is_free() -> None:
+    decision = decide(make_request(locks=("a", "b"), if_locked="fail"), queues={"b": (OTHER_ID, "c")})
+    assert isinstance(decision, Refusal)
+    assert decision.message == f"the lock 'b' is held by execution {OTHER_ID}"
+
+
+def test_a_queue_takes_a_thousand_waiters_and_no_more() -> None:
+    nearly = tuple(f"{number:032x}" for number in range(locks.MAX_WAITERS))
+    assert len(accepted(make_request(locks=("a",)), queues={"a": nearly}).locks["a"].queue) == 1001
+
+
+def test_limits_are_for_containers() -> None:
+    request = make_request(image="alpine", cpu=256, memory_mib=512)
+    execution = accepted(request, capabilities=CONTAINERS._replace(any_image=True)).execution
+    assert (execution.isolation, execution.image, execution.cpu, execution.memory_mib) == (
+        "container",
+        ALPINE.reference,
+        256,
+        512,
+    )
+
+
+def test_what_was_admitted_is_what_was_asked_for() -> None:
+    request = make_request(
+        queue_timeout_seconds=9, timeout_seconds=8, name="n", labels={"a": "b"}, locks=("l",), command="echo hi"
+    )
+    execution = accepted(request).execution
+    assert (execution.execution_id, execution.key_id, execution.object_sha256) == (REQUEST_ID, KEY_ID, DIGEST)
+    assert (execution.issued_at, execution.admitted_at, execution.updated_at) == (request.issued_at, NOW, NOW)
+    assert (execution.queue_timeout_seconds, execution.timeout_seconds, execution.command) == (9, 8, "echo hi")
+    assert (execution.granted_at, execution.reason) == (NOW, None)

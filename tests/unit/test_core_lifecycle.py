@@ -108,9 +108,66 @@ def test_terminal_states_never_change() -> None:
     assert ended is not None
     assert lifecycle.settle(ended, make_result("killed", 143, 15), NOW) is None
     assert lifecycle.settle_lost(ended, NOW, "gone") is None
-    assert lifecycle.fail_launch(ended, NOW, "no") is None
+    assert lifecycle.note_unlaunched(ended, NOW, "no", refused=True) is None
+    assert lifecycle.begin_launch(ended, NOW) is None
     assert lifecycle.begin_start(ended, NOW) is None
-    assert lifecycle.note_no_capacity(ended, NOW, "full") is None
+    assert lifecycle.note_unlaunched(ended, NOW, "full", refused=False) is None
+
+
+def test_a_refusal_ends_it_only_if_no_other_launch_may_be_under_way() -> None:
+    one = starting()
+    two = lifecycle.begin_launch(one, NOW)
+    assert two is not None
+    assert (one.launches, two.launches, two.state) == (1, 2, State.STARTING)
+    refused = lifecycle.note_unlaunched(two, NOW, "no", refused=True)
+    assert refused is not None
+    assert (refused.state, refused.launches, refused.is_active) == (State.STARTING, 1, True)
+    ended = lifecycle.note_unlaunched(refused, NOW, "no", refused=True)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.message) == (State.FAILED, Reason.LAUNCH_FAILED, "no")
+    assert (ended.launches, ended.stopped_at, ended.ended_at) == (0, NOW, NOW)
+
+
+def test_want_of_room_shows_and_its_launch_counts_no_longer() -> None:
+    later = NOW + timedelta(seconds=9)
+    two = lifecycle.begin_launch(starting(), NOW)
+    assert two is not None
+    full = lifecycle.note_unlaunched(two, later, "full", refused=False)
+    assert full is not None
+    assert (full.state, full.reason, full.message) == (State.STARTING, Reason.CAPACITY, "full")
+    assert (full.starting_at, full.launches) == (later, 1)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_was_killed_ends_when_its_last_launch_came_to_nothing(refused: bool) -> None:
+    two = lifecycle.begin_launch(starting(), NOW)
+    assert two is not None
+    killed = lifecycle.kill(two, NOW, "ada")
+    assert killed is not None
+    assert lifecycle.begin_launch(killed, NOW) is None
+    waits = lifecycle.note_unlaunched(killed, NOW, "no", refused=refused)
+    assert waits is not None
+    assert (waits.state, waits.launches) == (State.TERMINATING, 1)
+    ended = lifecycle.note_unlaunched(waits, NOW, "no", refused=refused)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.message) == (State.STOPPED, Reason.KILLED, "killed by ada")
+    assert (ended.launches, ended.stopped_at) == (0, NOW)
+
+
+def test_forgotten_launches_count_for_nothing_and_never_below() -> None:
+    forgotten = lifecycle.forget_launches(starting())
+    assert forgotten is not None
+    assert forgotten.launches == 0
+    assert lifecycle.forget_launches(forgotten) is None
+    full = lifecycle.note_unlaunched(forgotten, NOW, "full", refused=False)
+    assert full is not None
+    assert full.launches == 0
+
+
+def test_a_launch_that_came_to_nothing_changes_nothing_once_it_runs() -> None:
+    running = lifecycle.note_started(starting(), STARTED, NOW)
+    assert running is not None
+    assert lifecycle.note_unlaunched(running, NOW, "no", refused=True) is None
 
 
 def test_a_vanished_task_is_unknown_and_keeps_its_locks_until_seen_stopped() -> None:
@@ -157,6 +214,7 @@ def test_status_says_all_that_the_record_knows() -> None:
         "granted",
         "granted_at",
         "missing_since",
+        "launches",
         "stopped_at",
         "updated_at",
         "content_digest",
@@ -181,3 +239,77 @@ def test_times_that_a_run_tells_lie_within_its_life() -> None:
     ended = lifecycle.settle(starting(), early, later)
     assert ended is not None
     assert (ended.started_at, ended.ended_at) == (NOW, NOW)
+
+
+def test_the_beginning_clears_why_it_waited_and_nothing_else() -> None:
+    waiting = lifecycle.note_unlaunched(starting(), NOW, "full", refused=False)
+    assert waiting is not None
+    began = lifecycle.note_started(waiting, STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    assert (began.state, began.reason) == (State.RUNNING, None)
+    assert began.started_at == NOW + timedelta(milliseconds=100)
+    killed = lifecycle.kill(starting(), NOW, "ada")
+    assert killed is not None
+    late = lifecycle.note_started(killed, STARTED, NOW + timedelta(seconds=1))
+    assert late is not None
+    assert (late.state, late.reason) == (State.TERMINATING, Reason.KILLED)
+    assert lifecycle.note_started(QUEUED, STARTED, NOW) is None
+
+
+def test_the_start_clock_runs_out_after_a_quarter_of_an_hour() -> None:
+    assert lifecycle.expire_start(starting(), NOW + timedelta(minutes=15, milliseconds=-1)) is None
+    expired = lifecycle.expire_start(starting(), NOW + timedelta(minutes=15))
+    assert expired is not None
+    assert (expired.state, expired.reason) == (State.TERMINATING, Reason.START)
+    assert "900 s" in expired.message
+    assert lifecycle.expire_start(expired, NOW + timedelta(hours=1)) is None
+
+
+def test_a_deadlines_backstop_waits_for_its_grace() -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    grace = timedelta(seconds=150)
+    end = NOW + timedelta(milliseconds=100) + timedelta(seconds=60) + grace
+    assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
+    expired = lifecycle.expire_run(began, end, grace)
+    assert expired is not None
+    assert (expired.state, expired.reason) == (State.TERMINATING, Reason.DEADLINE)
+    assert lifecycle.expire_run(starting(), end, grace) is None
+
+
+def test_a_queue_timeout_passes_at_its_last_second() -> None:
+    patient = msgspec.structs.replace(QUEUED, queue_timeout_seconds=30)
+    assert lifecycle.expire_in_queue(patient, NOW + timedelta(seconds=30, milliseconds=-1)) is None
+    expired = lifecycle.expire_in_queue(patient, NOW + timedelta(seconds=30))
+    assert expired is not None
+    assert (expired.state, expired.reason, expired.is_active) == (State.TIMED_OUT, Reason.QUEUE, False)
+    assert lifecycle.expire_in_queue(QUEUED, NOW + timedelta(days=9)) is None
+
+
+def test_a_long_message_is_cut_and_one_of_just_the_length_is_not() -> None:
+    for length in (1000, 1001):
+        ended = lifecycle.settle_lost(starting(), NOW, "m" * length)
+        assert ended is not None
+        assert ended.message == "m" * 1000 + ("…" if length > 1000 else "")
+
+
+def test_a_look_changes_nothing_but_itself() -> None:
+    missed = lifecycle.note_look(starting(), NOW, missing=True)
+    assert missed is not None
+    assert missed == msgspec.structs.replace(starting(), missing_since=NOW)
+    assert lifecycle.note_look(missed, NOW + timedelta(minutes=1), missing=True) is None
+    assert lifecycle.note_look(missed, NOW, missing=False) == starting()
+    assert lifecycle.note_look(starting(), NOW, missing=False) is None
+
+
+def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    restored = msgspec.structs.replace(began, started_at=None)
+    assert lifecycle.expire_run(restored, NOW + timedelta(days=9), timedelta(0)) is None
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_clients_see_ends_with_the_execution(state: State) -> None:
+    execution = msgspec.structs.replace(starting(), state=state)
+    assert lifecycle.project(execution, 2).is_terminal is execution.is_terminal

@@ -114,3 +114,13 @@ def test_joining_twice_keeps_the_place() -> None:
 def test_a_full_queue_is_named() -> None:
     full = LockRecord(name="a", queue=tuple(f"{number:032x}" for number in range(locks.MAX_WAITERS + 1)))
     assert locks.join({"a": full}, "x") == "a"
+
+
+def test_the_first_holder_is_another_who_heads_a_queue() -> None:
+    queues = {
+        "free": LockRecord(name="free"),
+        "own": LockRecord(name="own", queue=("x", "y")),
+        "held": LockRecord(name="held", queue=("y", "x")),
+    }
+    assert locks.first_holder(queues, "x") == ("held", "y")
+    assert locks.first_holder({name: queues[name] for name in ("free", "own")}, "x") is None

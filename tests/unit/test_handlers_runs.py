@@ -14,8 +14,18 @@ import pytest
 from runvoy_agent.core.model import InboxGrantee, User
 from runvoy_agent.handlers import outbox, store
 from runvoy_agent.handlers.messages import InboxDelivery
-from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Write
-from runvoy_protocol import envelope, object_keys, requests
+from runvoy_agent.ports import (
+    Launch,
+    Launched,
+    LaunchOutcome,
+    LaunchRefused,
+    NoCapacity,
+    StoredObject,
+    TaskState,
+    Unavailable,
+    Write,
+)
+from runvoy_protocol import envelope, ids, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
@@ -375,13 +385,108 @@ def test_an_upload_accepted_without_a_receipt_gets_one(world: World) -> None:
     assert request.request_id in repair.subject
 
 
-def test_an_id_without_a_time_is_found_when_a_stack_starts(world: World) -> None:
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "00000000000080008000000000000001",
+        "ffffffffffff80008000000000000001",
+        ids.uuid7(datetime(2025, 1, 1, tzinfo=UTC), bytes(10)),
+    ],
+    ids=["made of a text", "made of another text", "made long ago"],
+)
+def test_an_upload_whose_id_says_no_time_of_late_is_found_when_all_is_listed(world: World, request_id: str) -> None:
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     _grant_uploads(world)
-    early = "00000000000080008000000000000001"  # a UUIDv8 that sorts before any UUIDv7 of today
-    world.upload(world.request(request_id=early))
     assert world.reconcile() == []
-    assert [early in repair.subject for repair in world.reconcile(starting_up=True)] == [True]
+    world.upload(world.request(request_id=request_id))
+    assert world.reconcile() == []
+    world.clock.move(minutes=9)
+    assert world.reconcile() == []
+    world.clock.move(minutes=1)
+    assert [request_id in repair.subject for repair in world.reconcile()] == [True]
+    world.clock.move(minutes=1)
+    assert world.reconcile() == []
+    assert [request_id in repair.subject for repair in world.reconcile(starting_up=True)] == [True]
+
+
+def test_what_was_answered_is_read_again_for_some_minutes_only(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    read: list[str] = []
+    get = world.inbox.get
+
+    def counted(object_key: str, version: str | None = None) -> StoredObject | None:
+        read.append(object_key)
+        return get(object_key, version)
+
+    world.submit(world.request())
+    world.inbox.get = counted  # type: ignore[method-assign]
+    for _ in range(60):
+        world.reconcile()
+        world.clock.move(minutes=1)
+    assert len(read) <= 13, "an answered upload is read in every round"
+
+
+def test_an_upload_is_looked_for_as_long_as_it_may_be_under_way(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    world.upload(world.request())
+    world.clock.move(minutes=69)
+    assert len(world.reconcile()) == 1
+    world.clock.move(minutes=2)
+    assert world.reconcile(starting_up=True) == []
+
+
+def test_a_refusal_beside_a_launch_that_goes_through_ends_nothing(world: World) -> None:
+    first, second = world.request(locks=("db",)), world.request(locks=("db",))
+    world.submit(first)
+    world.submit(second)
+    assert world.pushed() == [first.request_id]
+    launch = world.launcher.start
+
+    def refuse_late(launched: Launch) -> LaunchRefused:
+        world.launcher.start = launch_after  # type: ignore[method-assign,assignment]
+        world.start(first.request_id)  # the other delivery comes between this launch and its answer
+        return LaunchRefused("no")
+
+    def launch_after(launched: Launch) -> LaunchOutcome:
+        held_up.append(launched)  # it reaches the platform when all else is done
+        return Launched("task")
+
+    held_up: list[Launch] = []
+    world.launcher.start = refuse_late  # type: ignore[method-assign,assignment]
+    world.start(first.request_id)
+    assert world.pushed() == [], "its lock was passed on beside a launch that may go through"
+    assert world.status(first.request_id).state is State.STARTING
+    launch(*held_up)
+    world.leave_result(first.request_id)
+    world.tell(first.request_id, "stopped", 1)
+    assert world.status(first.request_id).state is State.SUCCEEDED
+    assert world.pushed() == [second.request_id]
+
+
+@pytest.mark.parametrize("starting_up", [True, False])
+def test_a_launch_that_died_holds_up_a_refusal_for_a_while_only(world: World, starting_up: bool) -> None:
+    world.launcher.relaunch_window = None
+    request = world.request()
+    world.submit(request)
+    launch = world.launcher.start
+
+    def die(launched: Launch) -> LaunchOutcome:
+        raise Unavailable("the handler died of it")
+
+    world.launcher.start = die  # type: ignore[method-assign,assignment]
+    with pytest.raises(Unavailable):
+        world.start(request.request_id)
+    world.launcher.start = launch  # type: ignore[method-assign]
+    world.launcher.outcome = LaunchRefused("no")
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.STARTING, "the other one may have gone through"
+    if not starting_up:
+        world.clock.move(minutes=11)
+    assert len(world.reconcile(starting_up=starting_up)) == 1
+    world.start(request.request_id)
+    assert world.status(request.request_id).reason is Reason.LAUNCH_FAILED
 
 
 def test_where_a_launch_may_always_be_repeated_it_is(world: World) -> None:

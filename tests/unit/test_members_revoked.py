@@ -13,7 +13,7 @@ import pytest
 from tests.unit.calls import WatchedRecords, add_key, audit_of, call, ok, set_user, user_of, watch
 from tests.unit.cases import BY_CALL, CASES, Scene, scene
 
-from runvoy_agent.core.model import Execution, Key
+from runvoy_agent.core.model import DiscardedValue, Execution, Key
 from runvoy_agent.handlers import store
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.ports import Check, Launched, NoCapacity, Put, TaskState, Write
@@ -165,16 +165,27 @@ def test_what_waits_for_room_does_not_start_once_its_key_is_revoked(world: World
     for _ in range(2):
         world.start(request.request_id)
     assert len(world.launcher.launches) == launches
-    withdrawn = world.execution(request.request_id)
-    assert (withdrawn.state, withdrawn.reason) == (State.TERMINATING, Reason.REVOKED)
-    assert ("dave", "start", "TERMINATING") in [(one.actor, one.action, one.outcome) for one in audit_of(world)]
-    for _ in range(3):
-        world.clock.move(minutes=11)
-        world.reconcile()
-        for message in world.messages("ends"):
-            world.tell(msgspec.json.decode(message.body)["execution_id"], "stopped", 1)
+    # It has no task, and no launch of it is under way: it ends at once, and its lock is free.
     ended = world.execution(request.request_id)
     assert (ended.state, ended.reason, ended.is_active) == (State.STOPPED, Reason.REVOKED, False)
+    told = [(one.action, one.outcome) for one in audit_of(world) if one.actor == "dave"]
+    assert told[-2:] == [("start", "TERMINATING"), ("start", "STOPPED")]
+    assert store.load_lock(world.records, "db").document.queue == ()
+
+
+def test_a_kill_of_what_waits_for_room_frees_its_locks_at_once(world: World) -> None:
+    world.launcher.outcome = NoCapacity("full")
+    request = world.request(locks=("db",))
+    world.submit(request)
+    world.start(request.request_id)
+    assert world.execution(request.request_id).launches == 0
+    assert call(world, "DELETE", f"/executions/{request.request_id}").status == 200
+    ended = world.execution(request.request_id)
+    assert (ended.state, ended.reason, ended.is_active) == (State.STOPPED, Reason.KILLED, False)
+    assert store.load_lock(world.records, "db").document.queue == ()
+    world.launcher.outcome = Launched("task")
+    world.start(request.request_id)
+    assert world.launcher.tasks == {}
 
 
 def test_what_runs_goes_on_when_its_key_is_revoked(world: World) -> None:
@@ -190,7 +201,7 @@ def test_what_runs_goes_on_when_its_key_is_revoked(world: World) -> None:
 
 # -- a caller who is revoked in the middle of their call
 
-OF_THE_CALL_ITSELF = ("audit#", "nonce#", "minute#", "key_use#", "grantee#")
+OF_THE_CALL_ITSELF = ("audit#", "nonce#", "minute#", "key_use#", "grantee#", "discarded_value#")
 HARMLESS = {"POST /health/reconcile"}
 """A round of the reconciler is the deployment's own, and comes every minute anyway."""
 CHANGING = [name for name, route in BY_CALL.items() if route.single_use and name not in HARMLESS]
@@ -240,6 +251,8 @@ def test_a_caller_revoked_in_the_middle_of_a_call_changes_nothing_after(
             break
         after = [put.key for put in watched.puts(commits_before[0])]
         assert not [key for key in after if not key.startswith(OF_THE_CALL_ITSELF)], (at, watched.calls)
+        # A value that was put for a secret that did not come to be is gone with the call.
+        assert not list(store.of_kind(world.records, store.KIND_DISCARDED_VALUE, DiscardedValue))
     assert at > 6
 
 

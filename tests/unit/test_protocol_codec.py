@@ -196,7 +196,72 @@ def test_the_shape_check_ends_on_any_bytes(raw):
         assert error.code in (ErrorCode.INVALID_REQUEST, ErrorCode.TOO_LARGE)
 
 
+# What follows each first byte of msgpack: how many bytes of its own, where a length or count in them is 3; and how many
+# items it holds then (https://github.com/msgpack/msgpack/blob/master/spec.md).
+def _after_first_byte():
+    own = {0xC0: b"", 0xC2: b"", 0xC3: b"", 0xCA: bytes(4), 0xCB: bytes(8)}
+    own |= {0xCC + power: bytes(2**power) for power in range(4)}
+    own |= {0xD0 + power: bytes(2**power) for power in range(4)}
+    own |= {0xD4 + power: bytes(1 + 2**power) for power in range(5)}
+    for first, widths in ((0xC4, (1, 2, 4)), (0xD9, (1, 2, 4)), (0xC7, (1, 2, 4))):
+        for power, width in enumerate(widths):
+            kind = first == 0xC7
+            own[first + power] = (3).to_bytes(width, "big") + bytes(3 + kind)
+    own |= dict.fromkeys((*range(128), *range(224, 256)), b"")
+    own |= {0xA0 + length: bytes(length) for length in range(32)}
+    held = dict.fromkeys(own, 0)
+    for first, width, items in ((0xDC, 2, 3), (0xDD, 4, 3), (0xDE, 2, 6), (0xDF, 4, 6)):
+        own[first], held[first] = (3).to_bytes(width, "big"), items
+    for count in range(16):
+        own[0x80 + count], held[0x80 + count] = b"", 2 * count
+        own[0x90 + count], held[0x90 + count] = b"", count
+    return [(first, own[first], held[first]) for first in sorted(own)]
+
+
+@pytest.mark.parametrize(("first", "own", "held"), _after_first_byte())
+def test_every_first_byte_is_as_long_as_the_format_says(first, own, held):
+    whole = bytes([first]) + own + b"\xc0" * held
+    codec.check_shape(whole, "sample", max_items=1 + held)
+    if held:  # they are counted as its own: what comes after them is at its level again
+        with pytest.raises(RunvoyError, match="nests deeper"):
+            codec.check_shape(b"\x91" + whole, "sample", max_items=99, max_depth=1)
+        codec.check_shape(b"\x92" + whole + b"\x91\x00", "sample", max_items=99, max_depth=2)
+        with pytest.raises(RunvoyError, match="nests deeper"):
+            codec.check_shape(bytes([first]) + own + b"\xc0" * (held - 1) + b"\x91\x00", "x", 99, max_depth=1)
+    # 0xc1 is no item: it is met only if neither less nor more was taken.
+    with pytest.raises(RunvoyError, match="0xc1"):
+        codec.check_shape(whole + b"\xc1", "sample", max_items=2 + held)
+
+
+def test_the_only_byte_that_starts_nothing():
+    assert set(range(256)) - {first for first, _, _ in _after_first_byte()} == {0xC1}
+
+
+def test_lengths_are_read_with_their_high_bytes_first():
+    for head, length in ((b"\xc5\x01\x00", 256), (b"\xdb\x00\x01\x00\x02", 65_538), (b"\xc8\x01\x00", 257)):
+        with pytest.raises(RunvoyError, match="0xc1"):
+            codec.check_shape(head + bytes(length) + b"\xc1", "sample", max_items=2)
+
+
+def test_items_are_capped_by_the_size_a_message_may_have():
+    raw = pack(1, "x", 0, {}, [""] * 1017)  # 1,024 items in all
+    assert "items" not in refusal(raw, max_bytes=4096).message
+    assert "more than 1,024 items" in refusal(pack(1, "x", 0, {}, [""] * 1019), max_bytes=4096).message
+    assert "more than 2,000 items" in refusal(pack(*range(2000)), max_bytes=16_000).message
+    assert "items" not in refusal(pack(*range(1999)), max_bytes=16_000).message
+
+
+def test_the_versions_a_deployment_knows_are_named():
+    with pytest.raises(RunvoyError) as caught:
+        codec.decode(pack(9, "x"), {2: Sample, 1: Sample}, "sample")
+    assert caught.value.message == "the sample has schema version 9; this deployment knows 1, 2"
+
+
 def test_size_is_capped():
+    exactly = codec.encode(Sample(1, "x", data=bytes(codec.MAX_ENVELOPE_BYTES - 13)))
+    assert len(exactly) == codec.MAX_ENVELOPE_BYTES
+    assert codec.decode(exactly, SCHEMAS, "sample").name == "x"
+    assert refusal(exactly, max_bytes=codec.MAX_ENVELOPE_BYTES - 1).code is ErrorCode.TOO_LARGE
     whole = codec.encode(Sample(1, "x", data=bytes(codec.MAX_ENVELOPE_BYTES)))
     assert refusal(whole).code is ErrorCode.TOO_LARGE
     assert refusal(whole[:100], max_bytes=99).code is ErrorCode.TOO_LARGE

@@ -223,3 +223,30 @@ def test_what_is_no_result_is_refused(raw):
 
 def test_a_long_result_is_too_large():
     assert result_refusal(reported(RESULT | {"message": "x" * 70_000})) is ErrorCode.TOO_LARGE
+
+
+def result_fields(**fields):
+    whole = {"execution_id": ID, "attempt": 1, "outcome": "exited", "exit_code": 0, "signal": None, "message": ""}
+    whole |= {"started_at_ms": 1, "ended_at_ms": 2, "lines": 0, "chunks": 1, "lost_bytes": 0}
+    return json.dumps(whole | fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("exit_code", 0, 255),
+        ("signal", 1, 127),
+        ("started_at_ms", 0, 253_370_764_799_999),
+        ("ended_at_ms", 0, 253_370_764_799_999),
+        ("lines", 0, 2**53 - 1),
+        ("chunks", 0, 2**53 - 1),
+        ("lost_bytes", 0, 2**53 - 1),
+    ],
+)
+def test_a_results_numbers_have_bounds(field, least, most):
+    for value in (least, most):
+        read = msgspec.json.decode(result_fields(**{field: value}), type=run_objects.RunResult)
+        assert getattr(read, field) == value
+    for value in (least - 1, most + 1):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(result_fields(**{field: value}), type=run_objects.RunResult)

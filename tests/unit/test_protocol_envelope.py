@@ -137,3 +137,17 @@ def test_a_newer_envelope_names_the_way_out():
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_with_a_code(raw):
     assert refusal(raw).code in (ErrorCode.SIGNATURE_INVALID, ErrorCode.INVALID_REQUEST)
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_an_envelope_without_signatures_or_with_too_many_is_refused_before_its_key_is_known(count):
+    signatures = tuple(Signature(f"{number}", b"") for number in range(count))
+    raw = codec.encode(msgspec.structs.replace(WHOLE, signatures=signatures))
+    with pytest.raises(RunvoyError, match="one to eight"):
+        envelope.parse(raw, PayloadType.RUN_REQUEST)
+
+
+def test_eight_signatures_are_read():
+    signatures = tuple(Signature(f"{number}", b"") for number in range(8))
+    raw = codec.encode(msgspec.structs.replace(WHOLE, signatures=signatures))
+    assert envelope.parse(raw, PayloadType.RUN_REQUEST).signatures == signatures

@@ -32,18 +32,65 @@ def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret,
     if execution.state is not State.QUEUED or not execution.granted:
         return None
     return _changed(
-        execution, now, state=State.STARTING, attempt=1, starting_at=now, reason=None, message="", fixed_secrets=secrets
+        execution,
+        now,
+        state=State.STARTING,
+        attempt=1,
+        launches=1,
+        starting_at=now,
+        reason=None,
+        message="",
+        fixed_secrets=secrets,
     )
 
 
-def note_no_capacity(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """The platform said that nothing was started for want of room: the launch may be tried again, and the reason shows.
-
-    The state stays STARTING: another delivery's launch of the same attempt may have gone through.
-    """
+def begin_launch(execution: Execution, now: datetime) -> Execution | None:
+    """One more launch of an attempt that may have been launched before. Counted before it is made: whoever dies of it
+    leaves a count that says so."""
     if execution.state is not State.STARTING:
         return None
-    return _changed(execution, now, starting_at=now, reason=Reason.CAPACITY, message=_short(message))
+    return _changed(execution, now, launches=execution.launches + 1)
+
+
+def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:
+    """One of its launches came to nothing: the platform had no room, or `refused` it.
+
+    What was killed meanwhile or is refused ends, unless another launch may be under way, for that one may go through.
+    Without room the launch may be tried again, and the reason shows.
+    """
+    if execution.state not in (State.STARTING, State.TERMINATING):
+        return None
+    others = max(0, execution.launches - 1)
+    if execution.state is State.STARTING and not refused:
+        fields = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
+        return _changed(execution, now, launches=others, **fields)
+    if others:
+        return _changed(execution, now, launches=others)
+    if refused and execution.state is State.STARTING:
+        ended = _end(execution, now, State.FAILED, Reason.LAUNCH_FAILED, message)
+    else:
+        ended = settle_lost(execution, now, execution.message)
+    return None if ended is None else msgspec.structs.replace(ended, launches=0, stopped_at=now)
+
+
+def call_off_launch(execution: Execution) -> Execution | None:
+    """One of its launches was counted and not made."""
+    if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:
+        return None
+    return msgspec.structs.replace(execution, launches=execution.launches - 1)
+
+
+def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
+    """It was to be stopped, and no launch of it can be under way: nothing was started, and nothing will be."""
+    if execution.state is not State.TERMINATING or execution.launches or execution.started_at is not None:
+        return None
+    ended = settle_lost(execution, now, execution.message)
+    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
+
+
+def forget_launches(execution: Execution) -> Execution | None:
+    """No launch of it is under way any more, whatever became of those that were."""
+    return msgspec.structs.replace(execution, launches=0) if execution.launches else None
 
 
 def note_started(execution: Execution, started: RunStarted, now: datetime) -> Execution | None:
@@ -157,24 +204,10 @@ def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Executi
     return _terminate(execution, now, Reason.DEADLINE, f"its timeout of {execution.timeout_seconds} s passed")
 
 
-def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
-    """It was to be stopped, and the platform says that nothing was started."""
-    if execution.state is not State.TERMINATING:
-        return None
-    ended = settle_lost(execution, now, execution.message)
-    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
-
-
 def _terminate(execution: Execution, now: datetime, reason: Reason, message: str) -> Execution | None:
     if not can_follow(execution.state, State.TERMINATING):
         return None
     return _changed(execution, now, state=State.TERMINATING, reason=reason, message=_short(message))
-
-
-def fail_launch(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """The platform would not run it, and nothing was started."""
-    ended = _end(execution, now, State.FAILED, Reason.LAUNCH_FAILED, message)
-    return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
 
 
 def _never_started(execution: Execution, now: datetime, state: State, reason: Reason, message: str) -> Execution | None:

@@ -116,10 +116,12 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime
 
 
-class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since."""
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When the last whole round of the reconciler began: the next looks at what changed since. `listed_at`, of the inbox:
+    when the last one began that looked through all of it."""
 
     at: datetime
+    listed_at: datetime | None = None
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -183,7 +185,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
     the first look at which the platform knew no task of it; one look may be mistaken. `image` is the reference that runs;
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
-    `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start.
+    `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
+    may be under way or went through, that is, were begun and did not come to nothing for all that is known.
     """
 
     execution_id: str
@@ -220,6 +223,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: datetime | None = None
     stopped_at: datetime | None = None
     missing_since: datetime | None = None
+    launches: int = 0
     exit_code: int | None = None
     signal: int | None = None
     lines: int | None = None

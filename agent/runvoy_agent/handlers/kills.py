@@ -6,6 +6,7 @@ The commit comes first, so that whoever dies before the task was told leaves a r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
@@ -62,9 +63,19 @@ def end(
     """
     current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, change, audit, hold))
     stands = changed or current
-    if stands is not None and stands.state is State.TERMINATING:
+    if stands is not None and stands.state is State.TERMINATING and not end_unlaunched(ports, stands, audit):
         ports.launcher.stop(execution_id, stands.attempt)
     return changed is not None
+
+
+def end_unlaunched(ports: Ports, execution: Execution, audit: Callable[[Execution], Put]) -> bool:
+    """End at once what is to be stopped and has no task, nor a launch under way, as when it waited for room; whether that
+    is so. Its locks are free then."""
+    if execution.launches or ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
+        return False
+    change = partial(lifecycle.end_unlaunched, now=ports.clock.now())
+    _, ended = store.with_retries(ports.clock, lambda: _commit(ports, execution.execution_id, change, audit, tuple))
+    return ended is not None
 
 
 def _commit(

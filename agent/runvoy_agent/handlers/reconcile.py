@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +25,12 @@ log = logging.getLogger("runvoy.reconcile")
 
 LISTED_BACK = timedelta(minutes=70)
 """A grant lives for 55 minutes and a request for 60: an upload older than this cannot be on its way any more."""
+
+LISTED_AHEAD = timedelta(minutes=10)
+"""How far a client's clock may be ahead: ids made later than this were made of something else than the time."""
+
+LIST_ALL_EVERY = timedelta(minutes=10)
+"""Shorter than the 15 minutes by which LISTED_BACK is longer than a grant lives: each upload is in one such round at least."""
 
 FIRST_LOOK_BACK = timedelta(hours=2)
 OVERLAP = timedelta(minutes=5)
@@ -47,48 +53,79 @@ class Repair(NamedTuple):
 
 
 def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
-    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given."""
-    began = ports.clock.now()
-    mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
-    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
-    repairs = [
-        *_lost_uploads(ports, starting_up),
-        *_active_executions(ports, starting_up),
-        *_held_up_locks(ports),
-        *_stale_projections(ports, since - OVERLAP),
-        *_discarded_values(ports),
-    ]
-    try:
-        ports.records.commit([store.put(mark, Reconciled(at=began))])
-    except Conflict:
-        log.info("another round was finished meanwhile; the earlier mark stays")
+    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given.
+
+    The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
+    """
+    repairs = [*_of_the_records(ports, starting_up), *_of_the_inbox(ports, starting_up)]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
 
 
-def _lost_uploads(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    began = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
+    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    yield from _active_executions(ports, starting_up)
+    yield from _held_up_locks(ports)
+    yield from _stale_projections(ports, since - OVERLAP)
+    yield from _discarded_values(ports)
+    _mark(ports, mark, Reconciled(at=began))
+
+
+def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    began = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    listed_at = mark.document.listed_at if mark.document else None
+    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+    yield from _lost_uploads(ports, since - OVERLAP, list_all=list_all)
+    _mark(ports, mark, Reconciled(at=began, listed_at=began if list_all else listed_at))
+
+
+def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> None:
+    try:
+        ports.records.commit([store.put(mark, reached)])
+    except Conflict:
+        log.info("another round was finished meanwhile; the earlier mark stays")
+
+
+def _lost_uploads(ports: Ports, since: datetime, *, list_all: bool) -> Iterator[Repair]:
     """Objects in the inbox, of keys that were granted uploads lately, that no delivery was handled for.
 
-    Listed from the UUIDv7 of the oldest moment. What a `--id TEXT` made has no time in its id: the few whose id sorts
-    before that are found when a stack starts, where all is listed.
+    A key's inbox may hold all it ever sent, so most rounds list what was made lately by the time in its id, and read what
+    was written since the last round. What has no time in its id, or an old one (it was made of a text, or is sent again),
+    is listed every ten minutes, and with it everything is read again that may still be on its way.
     """
     now = ports.clock.now()
     oldest = now - LISTED_BACK
     for shard in range(store.SHARDS):
         for record in store.partition_records(ports.records, store.INDEX_GRANTEES, store.shard_partition("", shard)):
             grantee = msgspec.json.decode(record.body, type=InboxGrantee)
-            if grantee.granted_at >= oldest:
-                yield from _lost_uploads_of(ports, grantee.key_id, oldest, from_first=starting_up)
+            if grantee.granted_at < oldest:
+                continue
+            if list_all:
+                yield from _lost_uploads_of(ports, grantee.key_id, oldest)
+            else:
+                made = (oldest, now + LISTED_AHEAD)
+                yield from _lost_uploads_of(ports, grantee.key_id, max(since, oldest), made)
 
 
-def _lost_uploads_of(ports: Ports, key_id: str, oldest: datetime, *, from_first: bool) -> Iterator[Repair]:
-    after = None if from_first else object_keys.request(key_id, ids.uuid7(oldest, bytes(10)))
+def _lost_uploads_of(
+    ports: Ports, key_id: str, since: datetime, made: tuple[datetime, datetime] | None = None
+) -> Iterator[Repair]:
+    """Those written since; with `made` those alone whose id says that it was made between these times."""
+    after, last = None, None
+    if made is not None:
+        after, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in made)
     while True:
         page = ports.inbox.list(object_keys.inbox_prefix(key_id), after=after)
         for info in page:
+            if last is not None and info.key > last:
+                return
             place = object_keys.parse_request(info.key)
-            if place is None or info.modified_at < oldest:
+            if place is None or info.modified_at < since:
                 continue
             version = _unanswered_version(ports, info.key, place)
             if version is not None:
@@ -137,14 +174,14 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
         return
     task = ports.launcher.describe(execution.execution_id, execution.attempt)
     if task.phase != "missing" and execution.missing_since is not None:
-        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=False))
+        _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
     if task.phase == "stopped":
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
         yield from _repair_unlaunched(ports, execution, starting_up)
     elif task.phase == "missing":
-        yield from _repair_missing(ports, execution)
+        yield from _repair_missing(ports, execution, starting_up)
     elif execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None:
         # Before any clock is looked at: it began in time, and would be ended for not having begun.
         _send_end(ports, execution, "started")
@@ -161,32 +198,51 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
     waited = ports.clock.now() - begun
     window = ports.launcher.relaunch_window
     if window is not None and waited >= window:
-        yield from _repair_missing(ports, execution)
+        yield from _repair_missing(ports, execution, starting_up)
     elif starting_up or waited > LOOK_AFTER:
+        _forget_launches(ports, execution, starting_up)
         _push(ports, execution)
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
 
-def _repair_missing(ports: Ports, execution: Execution) -> Iterator[Repair]:
+def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> bool:
+    """Where a launch may be repeated for ever: nobody is still at one after a start, or after so long, and one who died of it
+    left a count behind that would let nothing end. Whether that is so."""
+    waited = ports.clock.now() - (execution.starting_at or execution.updated_at)
+    if ports.launcher.relaunch_window is not None or not (starting_up or waited > GONE_AFTER):
+        return False
+    _note(ports, execution.execution_id, lifecycle.forget_launches)
+    return True
+
+
+def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
     """The platform knows no task of it. Two looks, apart, before that is believed: listings lag behind and leave out."""
     now = ports.clock.now()
+    if execution.state is State.TERMINATING and _forget_launches(ports, execution, starting_up):
+        current = store.load_execution(ports.records, execution.execution_id).document
+        if current is not None and kills.end_unlaunched(ports, current, partial(_expiry, ports)):
+            yield Repair(execution.execution_id, "it was to be stopped and was never launched", "ended it")
+            return
     if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
     if execution.missing_since is None:
-        store.with_retries(ports.clock, partial(_note_look, ports, execution.execution_id, missing=True))
+        _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
 
 
-def _note_look(ports: Ports, execution_id: str, *, missing: bool) -> None:
-    current = store.load_execution(ports.records, execution_id)
-    noted = (
-        None if current.document is None else lifecycle.note_look(current.document, ports.clock.now(), missing=missing)
-    )
-    if noted is not None:
-        ports.records.commit([store.put(current, noted)])
-        outbox.publish_status(ports, noted, current.version + 1)
+def _note(ports: Ports, execution_id: str, change: Callable[[Execution], Execution | None]) -> None:
+    """Commit what `change` makes of the execution, if anything."""
+
+    def attempt() -> None:
+        current = store.load_execution(ports.records, execution_id)
+        noted = None if current.document is None else change(current.document)
+        if noted is not None:
+            ports.records.commit([store.put(current, noted)])
+            outbox.publish_status(ports, noted, current.version + 1)
+
+    store.with_retries(ports.clock, attempt)
 
 
 def _end_in_queue(ports: Ports, execution_id: str) -> Iterator[Repair]:

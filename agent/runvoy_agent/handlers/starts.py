@@ -2,6 +2,9 @@
 
 The commit to STARTING comes before the launch, so whoever dies in between leaves a record that says so; the same attempt
 may then be launched again, for the launcher starts one task per attempt whatever happens.
+
+Two deliveries of one push may both launch, and the platform may refuse the one and take the other. So launches are counted
+in the record before they are made, and a refusal ends the execution only if no other launch may be under way.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import (
     Check,
-    Conflict,
     Launch,
     Launched,
     LaunchOutcome,
@@ -28,7 +30,7 @@ from runvoy_agent.ports import (
     NoCapacity,
     Ports,
     Put,
-    Write,
+    Unavailable,
 )
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.run_objects import RunnerPayload, execution_key
@@ -39,68 +41,78 @@ log = logging.getLogger("runvoy.starts")
 CAPACITY_DELAY_SECONDS = 5.0
 
 
+class _Begun(NamedTuple):
+    """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
+    `refused`: why what was to be launched may not be any more."""
+
+    current: Loaded[Execution]
+    launch: bool
+    refused: str | None = None
+
+
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
     begun = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
     if begun is None or begun.current.document is None:
         return
-    current, execution = begun.current, begun.current.document
     # Whatever its state: the delivery that committed it may have died before it told anyone.
-    outbox.publish_status(ports, execution, current.version)
-    if execution.state is not State.STARTING:
-        return
-    window = ports.launcher.relaunch_window
-    if window is not None and execution.starting_at is not None and ports.clock.now() > execution.starting_at + window:
-        # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
-        log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
-        return
-    if begun.earlier and _withdraw(ports, execution):
-        return
-    _launch(ports, deployment, current, execution)
-
-
-class _Begun(NamedTuple):
-    """The execution as it stands, and whether that was so before this delivery came."""
-
-    current: Loaded[Execution]
-    earlier: bool
+    outbox.publish_status(ports, begun.current.document, begun.current.version)
+    if begun.refused is not None:
+        _withdraw(ports, begun.current.document, begun.refused)
+    elif begun.launch:
+        _launch(ports, deployment, begun.current.document)
 
 
 def _begin(ports: Ports, execution_id: str) -> _Begun | None:
-    """Commit QUEUED → STARTING (or the refusal); the execution as it stands now."""
+    """Commit QUEUED → STARTING (or the refusal), or one more launch of what is STARTING."""
     current = store.load_execution(ports.records, execution_id)
     execution = current.document
     if execution is None:
         log.warning("a push names execution %.64s, which has no record", execution_id)
         return None
-    if execution.state is not State.QUEUED:
-        return _Begun(current, earlier=True)
     now = ports.clock.now()
+    if execution.state is State.STARTING:
+        return _begin_again(ports, current, execution)
+    if execution.state is not State.QUEUED:
+        return _Begun(current, launch=False)
     expired = lifecycle.expire_in_queue(execution, now)
     if expired is not None:
         releases.announce(ports, _end_unstarted(ports, current, expired))
         return None
     if not execution.granted:
-        return _Begun(current, earlier=True)
+        return _Begun(current, launch=False)
     rights = _rights(ports, execution)
     if rights.refused is None:
         changed = lifecycle.begin_start(execution, now, rights.secrets)
     else:
         changed = lifecycle.refuse_start(execution, now, rights.refused)
     if changed is None:
-        return _Begun(current, earlier=True)
+        return _Begun(current, launch=False)
     if changed.state is not State.STARTING:
         releases.announce(ports, _end_unstarted(ports, current, changed))
         return None
     # The Checks make a revocation that committed first win against this start, of a right to a secret too.
-    writes: list[Write] = [
-        store.put(current, changed),
-        *rights.checks,
-        _audit(ports, changed),
-    ]
-    ports.records.commit(writes)
-    return _Begun(Loaded(current.key, changed, current.version + 1), earlier=False)
+    ports.records.commit([store.put(current, changed), *rights.checks, _audit(ports, changed)])
+    return _Begun(Loaded(current.key, changed, current.version + 1), launch=True)
+
+
+def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution) -> _Begun:
+    """An earlier delivery committed STARTING: it may have died before its launch, or be at it."""
+    now = ports.clock.now()
+    window = ports.launcher.relaunch_window
+    if window is not None and execution.starting_at is not None and now > execution.starting_at + window:
+        # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
+        log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
+        return _Begun(current, launch=False)
+    rights = _rights(ports, execution)
+    if rights.refused is not None:
+        return _Begun(current, launch=False, refused=rights.refused)
+    counted = lifecycle.begin_launch(execution, now)
+    if counted is None:
+        return _Begun(current, launch=False)
+    ports.records.commit([store.put(current, counted), *rights.checks])
+    return _Begun(Loaded(current.key, counted, current.version + 1), launch=True)
 
 
 class _Rights(NamedTuple):
@@ -119,26 +131,24 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
         member = access.check_key(key.document, user.document, ports.clock.now())
         access.check_allowed(member, access.Action.RUN)
         if execution.state is not State.QUEUED:
-            return _Rights(None)
+            return _Rights(None, (key.check, user.check))
         secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
     except RunvoyError as error:
         return _Rights(error.message)
     return _Rights(None, (key.check, user.check, *secret_checks), secrets)
 
 
-def _withdraw(ports: Ports, execution: Execution) -> bool:
-    """Have it end if it lost its right to run while it waited for room, or for another delivery of its push; whether that
-    is so. What has a task goes on: it was started while it might."""
-    refused = _rights(ports, execution).refused
-    if refused is None or ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
-        return False
+def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
+    """Have it end: it lost its right to run while it waited for room, or for another delivery of its push. What has a task
+    goes on: it was started while it might."""
+    if ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
+        return
     kills.end(
         ports,
         execution.execution_id,
         lambda current: lifecycle.withdraw(current, ports.clock.now(), refused),
         lambda changed: _audit(ports, changed),
     )
-    return True
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
@@ -160,53 +170,58 @@ def _audit(ports: Ports, execution: Execution) -> Put:
     )
 
 
-def _launch(ports: Ports, deployment: Deployment, current: Loaded[Execution], execution: Execution) -> None:
+def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
     outcome = _start_task(ports, deployment, execution)
     match outcome:
         case Launched():
-            return
+            return  # and stays counted: from here on no refusal of another launch ends it
         case NoCapacity(message=message):
-            noted = lifecycle.note_no_capacity(execution, ports.clock.now(), message)
-            if noted is not None and not _commit_and_publish(ports, current, noted):
-                store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, ""))
+            store.with_retries(
+                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
+            )
             # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
             body = messages.encode(StartMessage(execution_id=execution.execution_id))
             ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
         case LaunchRefused(message=message):
-            store.with_retries(ports.clock, lambda: _end_unlaunched(ports, execution.execution_id, message))
+            store.with_retries(
+                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)
+            )
 
 
 def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> LaunchOutcome:
     """Launch with the values that the run is fixed to. Where one is gone nothing can be started, now or later."""
-    values = secret_values.read(ports, execution)
+    try:
+        values = secret_values.read(ports, execution)
+    except Unavailable:
+        # Counted, and not made: what stays counted could not be refused for good.
+        store.with_retries(ports.clock, lambda: _call_off(ports, execution.execution_id))
+        raise
     if isinstance(values, LaunchRefused):
         return values
     return ports.launcher.start(_launch_of(ports, deployment, execution, values))
 
 
-def _end_unlaunched(ports: Ports, execution_id: str, refusal: str) -> None:
-    """The platform says that nothing was started: end what was killed meanwhile, or what the platform refuses."""
+def _call_off(ports: Ports, execution_id: str) -> None:
+    current = store.load_execution(ports.records, execution_id)
+    changed = None if current.document is None else lifecycle.call_off_launch(current.document)
+    if changed is not None:
+        ports.records.commit([store.put(current, changed)])
+
+
+def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: bool) -> None:
+    """The platform says that this launch started nothing."""
     current = store.load_execution(ports.records, execution_id)
     if current.document is None:
         return
-    if ports.launcher.describe(execution_id, current.document.attempt).phase != "missing":
-        return  # another delivery of the same push had better luck
-    now = ports.clock.now()
-    ended = lifecycle.end_unlaunched(current.document, now)
-    if ended is None and refusal:
-        ended = lifecycle.fail_launch(current.document, now, refusal)
-    if ended is not None:
-        releases.announce(ports, _end_unstarted(ports, current, ended))
-
-
-def _commit_and_publish(ports: Ports, current: Loaded[Execution], changed: Execution) -> bool:
-    try:
+    changed = lifecycle.note_unlaunched(current.document, ports.clock.now(), message, refused=refused)
+    if changed is None:
+        return
+    if not changed.is_terminal:
         ports.records.commit([store.put(current, changed)])
-    except Conflict:
-        log.info("execution %s went on meanwhile", changed.execution_id)
-        return False
-    outbox.publish_status(ports, changed, current.version + 1)
-    return True
+        outbox.publish_status(ports, changed, current.version + 1)
+    elif ports.launcher.describe(execution_id, current.document.attempt).phase == "missing":
+        # Looked at as well: a launch that was forgotten as over may have gone through after all.
+        releases.announce(ports, _end_unstarted(ports, current, changed))
 
 
 def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secrets: Mapping[str, bytes]) -> Launch:

@@ -70,6 +70,7 @@ class Loaded(NamedTuple, Generic[D]):
 
 RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
+RECONCILED_INBOX_KEY = "reconciled#inbox"
 
 
 def execution_key(execution_id: str) -> str:
