@@ -287,3 +287,23 @@ def test_who_comes_back_cannot_use_old_keys_or_old_tokens(world: World) -> None:
     # Nor can an old key be made good again by registering it anew.
     assert code_of(call(world, "POST", "/keys", claim_body(old), back)) is ErrorCode.CONFLICT
     assert code_of(call(world, "GET", "/whoami", None, old)) is ErrorCode.KEY_REVOKED
+
+
+def test_what_a_user_s_revocation_made_worthless_is_listed_as_revoked(world: World) -> None:
+    """Whoever looks for keys that may still be used must not be shown dead ones as good, nor the other way round."""
+
+    def revoked() -> dict[str, str | None]:
+        return {key["key_id"]: key.get("revoked_at") for key in ok(world, "GET", "/keys?user=dave")["keys"]}
+
+    keys, times = [], []
+    token = invite(world, "dave")
+    for _ in range(3):
+        keys.append(new_key(world))
+        assert claim(world, token, keys[-1]).status == 200
+        assert revoked() == dict(zip((key.key_id for key in keys), (*times, None), strict=True))
+        revoke_user(world, "dave")
+        times.append(ok(world, "GET", "/users/dave")["revoked_at"])
+        world.clock.time += timedelta(minutes=1)
+        assert revoked() == dict(zip((key.key_id for key in keys), times, strict=True))
+        token = invite(world, "dave")
+    assert len(set(times)) == 3

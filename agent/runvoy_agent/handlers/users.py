@@ -41,7 +41,8 @@ def create_user(call: Call) -> Response:
     check_user_name(asked.name)
     call.concerns(asked.name)
     current = store.load(call.ports.records, store.user_key(asked.name), User)
-    if current.document is not None and current.document.revoked_at is None:
+    earlier = current.document
+    if earlier is not None and earlier.revoked_at is None:
         raise RunvoyError(
             ErrorCode.CONFLICT,
             f"the user {asked.name} exists",
@@ -49,9 +50,11 @@ def create_user(call: Call) -> Response:
         )
     now = call.ports.clock.now()
     user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
-    if current.document is not None:
-        earlier = current.document
-        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1)
+    if earlier is not None and earlier.revoked_at is not None:
+        ended = (*earlier.lives_ended_at, earlier.revoked_at)
+        user = msgspec.structs.replace(
+            user, created_at=earlier.created_at, life=earlier.life + 1, lives_ended_at=ended
+        )
     ticket, write = claims.issue(call, user, KeyTerms())
     call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))
     return answer(ticket, audited=True)
