@@ -114,8 +114,8 @@ def access_page() -> str:
         "revoking the last such key, is `FORBIDDEN`.",
         "",
         "**Rights are looked at again** when an execution is about to start: by then the key may be revoked or expired, its",
-        "user revoked or a viewer. And each change that a call makes holds only if the caller's key and user are still what",
-        "they were when the call was let in.",
+        "user revoked or a viewer, or the right to a secret, or to an image that is not registered, gone. And each change that",
+        "a call makes holds only if the caller's key and user are still what they were when the call was let in.",
     ]
     return "\n".join(lines) + "\n"
 
