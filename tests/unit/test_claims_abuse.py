@@ -263,6 +263,17 @@ def test_a_further_key_needs_the_same_proof(world: World, path: str) -> None:
     assert len(keys_of(world, "ada")) == 1
 
 
+def test_a_key_that_expires_makes_none_that_lives_longer(world: World) -> None:
+    ann = world.add_user("ann", Role.DEVELOPER)
+    brief = add_key(world, "ann", expires_in=timedelta(hours=1))
+    for terms in ({}, {"lifetime_seconds": 3601}, {"limits": {"locks": ["db"]}}):
+        refused = call(world, "POST", "/keys", {**claim_body(new_key(world)), "terms": terms}, brief)
+        assert code_of(refused) is ErrorCode.FORBIDDEN, terms
+    for lifetime in (3600, 60):
+        ok(world, "POST", "/keys", {**claim_body(new_key(world)), "terms": {"lifetime_seconds": lifetime}}, brief)
+    ok(world, "POST", "/keys", claim_body(new_key(world)), ann)
+
+
 # -- who comes back
 
 

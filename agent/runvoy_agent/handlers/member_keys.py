@@ -27,11 +27,22 @@ def list_keys(call: Call) -> Response:
 
 
 def create_key(call: Call) -> Response:
+    """A further key of the caller's. One that expires makes none that lives longer: its user was not given more."""
     asked = call.body(CreateKey)
     check_terms(asked.terms)
+    _check_lifetime(call.key.lifetime_seconds, asked.terms.lifetime_seconds)
     opened = claims.open_own(call, asked.claim)
     key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now())
     return claims.register(call, key, "create-key")
+
+
+def _check_lifetime(most: int | None, asked: int | None) -> None:
+    if most is not None and (asked is None or asked > most):
+        raise RunvoyError(
+            ErrorCode.FORBIDDEN,
+            f"a key that was made for {most:,} s makes none that lives longer",
+            "Give --expires with that or less, or use a key that does not expire. An admin can give you one.",
+        )
 
 
 def rotate_key(call: Call) -> Response:
