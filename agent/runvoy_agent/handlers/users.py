@@ -52,9 +52,7 @@ def create_user(call: Call) -> Response:
     user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
     if earlier is not None and earlier.revoked_at is not None:
         ended = (*earlier.lives_ended_at, earlier.revoked_at)
-        user = msgspec.structs.replace(
-            user, created_at=earlier.created_at, life=earlier.life + 1, lives_ended_at=ended
-        )
+        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1, lives_ended_at=ended)
     ticket, write = claims.issue(call, user, KeyTerms())
     call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))
     return answer(ticket, audited=True)
