@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.unit.calls import (
     add_key,
@@ -31,7 +32,7 @@ from runvoy_protocol import claims, codec, envelope, keys
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.members import Role
+from runvoy_protocol.members import ClaimRequest, ClaimTicket, Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -272,6 +273,20 @@ def test_a_key_that_expires_makes_none_that_lives_longer(world: World) -> None:
     for lifetime in (3600, 60):
         ok(world, "POST", "/keys", {**claim_body(new_key(world)), "terms": {"lifetime_seconds": lifetime}}, brief)
     ok(world, "POST", "/keys", claim_body(new_key(world)), ann)
+
+
+def test_no_repr_shows_a_token_or_the_deployment_s_secret(world: World) -> None:
+    """Nor one of what holds them: whatever is logged while a claim is made or served."""
+    response = call(world, "POST", "/users", {"name": "dave", "role": "developer"})
+    secret = secret_of(json.loads(response.body))
+    sealed = base64.b64decode(claim_body(new_key(world), secret)["claim"])
+    told = claims.open_sealed(sealed, "here")
+    ticket = msgspec.json.decode(response.body, type=ClaimTicket)
+    shown = repr((response, told, ticket, ClaimRequest(claim=sealed), world.deployment))
+    assert "dave" in shown
+    for hidden in (secret, world.deployment.secret):
+        for form in (repr(hidden)[2:-1], hidden.hex(), base64.b64encode(hidden).decode().rstrip("=")):
+            assert form not in shown
 
 
 # -- who comes back
