@@ -121,10 +121,14 @@ def create(
 
         hand_out(session, by_name(user, ask), context.obj.json)
         return
+    _make(session, terms, context.obj.json)
+
+
+def _make(session: Session, terms: KeyTerms, as_json: bool) -> None:
     key = new_keys.make()
     body = msgspec.json.encode(CreateKey(claim=_claim(session, key), terms=terms))
     answer = session.client.ask(ClaimAnswer, "POST", "/keys", body)
-    if context.obj.json:
+    if as_json:
         print_json({"api_key": key.to_api_key(), "key": whole(answer.key)})
         return
     print_line(key.to_api_key())

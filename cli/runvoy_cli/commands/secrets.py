@@ -14,7 +14,7 @@ import typer
 from runvoy_cli import secret_input
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem, called_wrongly
-from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole
+from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole, written_whole
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import exact_text
@@ -129,9 +129,10 @@ def get(context: typer.Context, name: _Name) -> None:
             f"the value of {name!r} is not printable text, and stdout is a terminal",
             f"Write it to a file: runvoy secrets get {name} > FILE. Or use --json.",
         )
-    sys.stdout.flush()
-    sys.stdout.buffer.write(found.value)
-    sys.stdout.buffer.flush()
+    with written_whole():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.value)
+        sys.stdout.buffer.flush()
 
 
 @app.command(epilog="Example: runvoy secrets update db-password --value-stdin < password.txt")
