@@ -44,7 +44,7 @@ def _playbook_problems(pins: Collection[PlaybookPin], request: RunRequest) -> It
         # Names of variables that the playbook does not declare are part of the digest, too.
         yield (
             f"this is not the playbook {pin.name} as the key was limited to it: beside its own command and settings it may "
-            f"set {_listed(pin.parameters) if pin.parameters else 'no variable'}"
+            f"set {_listed(pin.parameters) if pin.parameters else 'no variable'}; what was changed since needs another key"
         )
 
 

@@ -62,10 +62,7 @@ def change_role(call: Call) -> Response:
     asked = call.body(ChangeRole)
     current, user = _load(call)
     _check_version(current, user, asked.version)
-    if user.revoked_at is not None:
-        raise RunvoyError(
-            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
-        )
+    _check_active(user)
     if user.role is asked.role:
         return answer(_shown(user, current.version))
     checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
@@ -97,10 +94,7 @@ def create_claim(call: Call) -> Response:
     asked = call.body(CreateClaim)
     check_terms(asked.terms)
     current, user = _load(call)
-    if user.revoked_at is not None:
-        raise RunvoyError(
-            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
-        )
+    _check_active(user)
     ticket, write = claims.issue(call, user, asked.terms)
     call.commit(current.check, write, call.audit("create-claim", message=asked.terms.name))
     return answer(ticket, audited=True)
@@ -117,6 +111,13 @@ def _load(call: Call) -> tuple[Loaded[User], User]:
 def _check_version(current: Loaded[User], user: User, seen: int) -> None:
     if current.version != seen:
         raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
+
+
+def _check_active(user: User) -> None:
+    if user.revoked_at is not None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
+        )
 
 
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
