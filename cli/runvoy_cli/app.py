@@ -171,6 +171,8 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        if isinstance(error, typer.Abort) and sys.stderr.isatty():
+            sys.stderr.write("\n")  # the prompt's line is not ended yet
         return problems.EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return _stdout_is_gone()
@@ -214,6 +216,8 @@ def _usage(error: typer.TyperException) -> problems.UsageProblem:
     context: Context | None = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
     message = error.format_message().strip()
+    if path.startswith(f"{PROGRAM} secrets") and message.startswith("Got unexpected extra argument"):
+        message = "there are more words than this takes"  # which may be the value: this may be a CI's log
     return problems.UsageProblem(message or "no command is given", f"See `{path} --help`.")
 
 

@@ -148,7 +148,8 @@ def new_key(public_key: bytes, user: User, terms: KeyTerms, now: datetime, repla
     )
 
 
-def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
+def shown_key(key: Key, user: User, last_used_at: datetime | None = None) -> KeyAnswer:
+    """A user's key as it stands: revoked also by its user's revocation."""
     return KeyAnswer(
         key_id=key.key_id,
         user=key.user,
@@ -156,13 +157,13 @@ def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
         name=key.name,
         limits=key.limits,
         expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
+        revoked_at=access.revoked_at(key, user),
         last_used_at=last_used_at,
     )
 
 
 def _answer(user: User, key: Key, deployment: Deployment, *, audited: bool = True) -> Response:
-    shown = ClaimAnswer(key=shown_key(key), role=user.role, deployment_id=deployment.deployment_id)
+    shown = ClaimAnswer(key=shown_key(key, user), role=user.role, deployment_id=deployment.deployment_id)
     return answer(shown, audited=audited)
 
 

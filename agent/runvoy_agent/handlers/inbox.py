@@ -48,6 +48,9 @@ class Deployment(NamedTuple):
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
 
+    def __repr__(self) -> str:
+        return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
+
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         look = self.look_for_containers
         has_image = request.image is not None or has_default_image

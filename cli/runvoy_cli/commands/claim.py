@@ -15,12 +15,13 @@ from runvoy_cli.client import Client, Target
 from runvoy_cli.files import told_about
 from runvoy_cli.member_words import limits_text, until
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.problems import UsageProblem, called_wrongly
 from runvoy_cli.render import Console, print_json, print_line, whole
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.transport import Transport
 from runvoy_protocol import claims
 
+_MOST_READ = 64 * 1024  # of stdin: far more than a token, with what may stand around it
 app = new_app()
 
 
@@ -42,7 +43,8 @@ def claim(
     """
     settings: Settings = context.obj
     console = Console(settings)
-    parsed = claims.parse_token(sys.stdin.read() if token == "-" else token)
+    with called_wrongly():
+        parsed = claims.parse_token(sys.stdin.read(_MOST_READ) if token == "-" else token)
     home = config.home()
     url = config.endpoint(endpoint or parsed.endpoint, "--endpoint" if endpoint else "the claim token")
     path = home / config.CONFIG_NAME
