@@ -47,8 +47,11 @@ THEIR_KEY = object_keys.request(THEIRS, REQUEST_ID)
 class Judge(Protocol):
     """A server with an inbox and an outbox: as the deployment's function sees them, and as who puts things there."""
 
-    inbox: Objects
-    outbox: Objects
+    @property
+    def inbox(self) -> Objects: ...
+
+    @property
+    def outbox(self) -> Objects: ...
 
     def stored(self, object_key: str) -> bytes | None: ...
 
@@ -109,13 +112,20 @@ class GatewayJudge:
         self._server: Any = waitress.server.create_server(gateway, host="127.0.0.1", port=0, threads=4)
         gateway.port = self._server.effective_port
         grants.base_url = f"http://127.0.0.1:{gateway.port}"
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
         self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            self._server.asyncore.loop(timeout=0.05, map=self._server._map, count=1)
 
     def close(self) -> None:
         self._changes.close()
+        self._closing.set()
+        self._thread.join()
+        self._server.task_dispatcher.shutdown()
         self._server.close()
-        self._thread.join(10)
 
     def stored(self, object_key: str) -> bytes | None:
         found = self.inbox.get(object_key)
@@ -139,9 +149,7 @@ def judge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Judge]:
         yield made
     elif request.param == "ministack":
         mini: MiniStack = request.getfixturevalue("ministack")
-        yield S3Judge(
-            mini.functions, mini.admin, mini.presign_role, (mini.bucket(versioned=True), mini.bucket())
-        )
+        yield S3Judge(mini.functions, mini.admin, mini.presign_role, (mini.bucket(versioned=True), mini.bucket()))
     else:
         gateway = GatewayJudge(tmp_path)
         yield gateway
@@ -212,7 +220,9 @@ REFUSED: dict[str, Callable[[Upload], Upload]] = {
 }
 
 # What a server lets through that AWS's documentation refuses. The other two judges refuse it.
-LET_THROUGH = {("seaweedfs", "an extra ACL"): "SeaweedFS 4.48 asks for no condition on the field acl, and gives it no effect"}
+LET_THROUGH = {
+    ("seaweedfs", "an extra ACL"): "SeaweedFS 4.48 asks for no condition on the field acl, and gives it no effect"
+}
 
 
 def granted(judge: Judge, **lifetime: float) -> PostPolicy:

@@ -96,7 +96,13 @@ class MiniStack:
 
     def _presign_role(self) -> str:
         iam = self.admin.get("iam")
-        trust = [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/functions"}}]
+        trust = [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/functions"},
+            }
+        ]
         may = [{"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:ListBucket"], "Resource": "*"}]
         made = iam.create_role(RoleName="presign", AssumeRolePolicyDocument=_document(trust))
         iam.put_role_policy(RoleName="presign", PolicyName="all", PolicyDocument=_document(may))

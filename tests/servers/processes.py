@@ -45,7 +45,7 @@ def _install(folder: Path, requirement: str) -> None:
     else:
         commands = [[sys.executable, "-m", "venv", str(folder)], [python, "-m", "pip", "install", "-q", requirement]]
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
         if done.returncode:
             pytest.skip(f"{requirement} cannot be installed here: {done.stderr.strip()[-500:]}")
 
@@ -73,7 +73,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call, no lock
         )
     try:
         _await(process, ready_url, folder / "log")
@@ -102,6 +102,6 @@ def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             return  # it answers
         except OSError:
             said = log.read_text(errors="replace")[-2000:]
-            assert process.poll() is None, f"{process.args} ended with {process.returncode}: {said}"
-            assert monotonic() < deadline, f"{process.args} does not answer at {url}: {said}"
+            assert process.poll() is None, f"{process.args!r} ended with {process.returncode}: {said}"
+            assert monotonic() < deadline, f"{process.args!r} does not answer at {url}: {said}"
             sleep(0.1)

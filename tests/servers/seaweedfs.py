@@ -35,11 +35,15 @@ def seaweedfs(cache: Path, folder: Path) -> Iterator[SeaweedFs]:
     (folder / "data").mkdir()
     identities = [
         {"name": "admin", "credentials": [_keys(_ADMIN)], "actions": ["Admin", "Read", "Write", "List"]},
-        {"name": "presigner", "credentials": [_keys(PRESIGNER)], "actions": ["Write:inbox", "Read:outbox", "List:outbox"]},
+        {
+            "name": "presigner",
+            "credentials": [_keys(PRESIGNER)],
+            "actions": ["Write:inbox", "Read:outbox", "List:outbox"],
+        },
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    names += ("s3.port", "s3.port.grpc", "s3.port.iceberg", "metricsPort")
+    names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
+    names += ["s3.port", "s3.port.grpc", "s3.port.iceberg", "metricsPort"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [str(program), "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += ["-s3.config=s3.json", f"-filer.localSocket={folder}/filer", "-master.telemetry=false"]

@@ -62,7 +62,7 @@ class Clients:
         config = botocore.config.Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             max_pool_connections=_POOL,
             tcp_keepalive=True,
             signature_version="s3v4" if service == "s3" else None,

@@ -149,7 +149,7 @@ class DynamoRecords:
 
     def _put(self, put: Put, condition: str, values: _Values) -> dict[str, Any]:
         """An update rather than a put, because the version of what may be a tombstone is known to the table alone."""
-        sets = {"#b": {"B": put.item.body}}
+        sets: _Values = {"#b": {"B": put.item.body}}
         gone = dict(_index_names())
         names: dict[str, str] = {}
         for index, entry in put.item.indexes.items():
