@@ -7,7 +7,6 @@ import os
 import secrets
 from datetime import datetime
 from functools import cache
-from importlib.metadata import version as installed_version
 from typing import Any
 
 import msgspec
@@ -88,6 +87,8 @@ class AwsServices:
     def deployment(self) -> Deployment:
         """Read when it is first needed; kept for the life of the process, for it never changes."""
         if self._known is None:
+            from importlib.metadata import version as installed_version
+
             identity = self._identity()
             self._known = Deployment(
                 deployment_id=self._settings.deployment_id,

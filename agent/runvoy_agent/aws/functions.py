@@ -57,7 +57,7 @@ class Runtime:
     def __init__(self, deployment_id: str, clock: Clock, queue_names: Mapping[str, str]) -> None:
         """`queue_names`: each queue's own name → what runvoy calls it."""
         # Its name is that of the parent of all of runvoy's loggers: their lines go through its handler.
-        self.logger = Logger(service="runvoy", use_rfc3339=True, utc=True)
+        self.logger = Logger(service="runvoy", use_rfc3339=True, utc=True, serialize_stacktrace=False)
         self.meter = Meter(deployment_id)
         self._clock = clock
         self._queue_names = queue_names

@@ -14,10 +14,6 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from botocore.auth import S3SigV4PostAuth, S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import calling
 from runvoy_agent.ports import Clock, PostPolicy
@@ -53,6 +49,9 @@ class Presigner:
         self, bucket: str, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime
     ) -> PostPolicy:
         """A form's policy: the bucket, the prefix, the type and the size are conditions, and no other field passes."""
+        from botocore.auth import S3SigV4PostAuth
+        from botocore.awsrequest import AWSRequest
+
         session = self._session("write", bucket, key_prefix, expires_at)
         policy = {
             "expiration": min(expires_at, session.expires_at).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -73,6 +72,9 @@ class Presigner:
         return PostPolicy(url, fields)
 
     def get(self, bucket: str, object_key: str, *, expires_at: datetime) -> str:
+        from botocore.auth import S3SigV4QueryAuth
+        from botocore.awsrequest import AWSRequest
+
         session = self._session("read", bucket, _scope_of(object_key), expires_at)
         left = min(expires_at, session.expires_at) - self._clock.now()
         s3 = self._clients.get("s3")
@@ -98,6 +100,8 @@ class Presigner:
         return made
 
     def _assume(self, access: Access, bucket: str, prefix: str) -> _Session:
+        from botocore.credentials import Credentials
+
         partition = self._role_arn.split(":")[1]
         policy = session_policy(access, bucket, prefix, partition=partition, decrypts_with=self._decrypts_with)
         if len(policy) > MAX_POLICY_CHARACTERS:
