@@ -30,6 +30,7 @@ from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.metered import MeteredRecords
 from runvoy_agent.ports import Clock, Ports, PreconditionFailed, Unavailable
 from runvoy_protocol import aws_layout
+from runvoy_protocol.errors import RunvoyError
 
 log = logging.getLogger("runvoy.wiring")
 
@@ -112,8 +113,12 @@ class AwsServices:
 
     def control(self, event: Event, context: Any) -> Any:
         def serve(event: Event) -> Any:
-            request = routes.Request(*events.http_request(event))
-            response = control.handle(self._ports, self.deployment, request)
+            try:
+                request = routes.Request(*events.http_request(event))
+            except RunvoyError as error:
+                response = control.error_response(error)
+            else:
+                response = control.handle(self._ports, self.deployment, request)
             return events.http_answer(response.status, response.body, response.content_type)
 
         return self._runtime.invoke(event, context, serve)

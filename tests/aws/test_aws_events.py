@@ -12,6 +12,7 @@ import pytest
 from runvoy_agent.aws import events, queue
 from runvoy_agent.aws.events import Arrival, RunReport, TaskStopped
 from runvoy_protocol import aws_layout
+from runvoy_protocol.errors import RunvoyError
 
 EXECUTION_ID = "01a20afa12ae75f4a60a79fca27b40d0"
 
@@ -114,6 +115,20 @@ def test_a_body_in_base64() -> None:
     call = event("function_url_get") | {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
     assert events.http_request(call).body == body
     assert events.http_request(event("function_url_get") | {"body": "ü"}).body == "ü".encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rawPath": "/\ud800"},
+        {"rawQueryString": "&".join(f"a{number}=1" for number in range(65))},
+        {"body": "\udfff"},
+        {"body": "not base64", "isBase64Encoded": True},
+    ],
+)
+def test_a_call_that_no_client_sends_is_the_callers_fault(change: dict[str, object]) -> None:
+    with pytest.raises(RunvoyError, match="malformed"):
+        events.http_request(event("function_url_get") | change)
 
 
 @pytest.mark.parametrize("name", ["x-", "-1", "x-1a", "x-²", "x-99999999", ""])

@@ -14,8 +14,10 @@ from urllib.parse import parse_qsl, quote, unquote_plus
 
 from runvoy_agent.aws.launcher import stopped_state
 from runvoy_protocol import aws_layout, object_keys
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 _RUN_OBJECT = re.compile(r"executions/([^/]+)/run/(started|result)\.json\Z")
+_MAX_PARAMETERS = 64
 _AS_SENT = "/%:@!$&'()*+,;=~-._"
 
 
@@ -111,7 +113,14 @@ def task_stopped(document: Mapping[str, Any]) -> TaskStopped | None:
 
 
 def http_request(event: Mapping[str, Any]) -> HttpRequest:
-    """A call of a function URL (payload format 2.0)."""
+    """A call of a function URL (payload format 2.0). INVALID_REQUEST for what no client of ours sends."""
+    try:
+        return _http_request(event)
+    except ValueError as error:  # characters that are none, too many parameters, a body that is no base64
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the call is malformed: {error}") from error
+
+
+def _http_request(event: Mapping[str, Any]) -> HttpRequest:
     http = event["requestContext"]["http"]
     # A signature covers the target as it was sent. If this path was decoded on its way, quoting restores it; what was
     # sent is never changed by it.
@@ -122,7 +131,7 @@ def http_request(event: Mapping[str, Any]) -> HttpRequest:
         method=http["method"],
         path=path,
         target=f"{path}?{raw_query}" if raw_query else path,
-        query=dict(parse_qsl(raw_query, keep_blank_values=True)),
+        query=dict(parse_qsl(raw_query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)),
         headers={name.lower(): value for name, value in event.get("headers", {}).items()},
         body=base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
         source=str(http.get("sourceIp", "")),
