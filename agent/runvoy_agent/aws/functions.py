@@ -116,5 +116,6 @@ class Runtime:
 
             self._tracer = Tracer(service="runvoy", auto_patch=False)
         with self._tracer.provider.in_subsegment(name="## delivery") as subsegment:
-            subsegment.put_annotation("execution_id", execution_id)
+            if subsegment is not None:  # the library's context may be missing, which is no reason to fail a delivery
+                subsegment.put_annotation("execution_id", execution_id)
             yield

@@ -95,7 +95,8 @@ class EcsLauncher:
         return RELAUNCH_WINDOW
 
     def start(self, launch: Launch) -> LaunchOutcome:
-        """As the port says. Raises Unavailable where it cannot be known what happened: sending it again is safe."""
+        """As the port says. Raises Unavailable where it cannot be known what happened: sending it again is safe, and the
+        payload stays, for a task may be there that has yet to read it (the bucket's lifecycle removes it)."""
         if launch.isolation != "container" or launch.image is None:
             return LaunchRefused("this deployment runs commands in containers of a registered image only")
         size = size_for(launch.cpu, launch.memory_mib) if launch.cpu or launch.memory_mib else None

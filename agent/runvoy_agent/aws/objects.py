@@ -19,8 +19,8 @@ from runvoy_protocol import object_keys
 _PAGE = 1000
 _CONFLICT_TRIES = 5
 _CONFLICT_PAUSE_SECONDS = 0.05
-# 405 is the answer for a version that is a delete marker.
-_ABSENT = frozenset({"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed", "InvalidArgument"})
+# Of a version: one that never was, one that is a delete marker, and what is no version at all.
+_NO_VERSION = frozenset({"NoSuchVersion", "MethodNotAllowed", "InvalidArgument"})
 
 
 class S3Objects:
@@ -77,7 +77,7 @@ class S3Objects:
                 answer = self._client.get_object(**request)
                 data: bytes = answer["Body"].read()
             except ClientError as error:
-                if code_of(error) in _ABSENT:
+                if code_of(error) == "NoSuchKey" or (version is not None and code_of(error) in _NO_VERSION):
                     return None
                 raise
         return StoredObject(data, answer["ETag"], answer.get("VersionId", ""))
