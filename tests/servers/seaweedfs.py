@@ -43,7 +43,7 @@ def seaweedfs(cache: Path, folder: Path) -> Iterator[SeaweedFs]:
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
-    names += ["s3.port", "s3.port.grpc", "s3.port.iceberg", "metricsPort"]
+    names += ["s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance", "metricsPort"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [str(program), "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
     command += ["-s3.config=s3.json", f"-filer.localSocket={folder}/filer", "-master.telemetry=false"]
