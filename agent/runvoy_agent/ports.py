@@ -334,3 +334,19 @@ def unique_keys(writes: Iterable[Write]) -> bool:
     """Whether no key stands twice in a commit."""
     keys = [write.key for write in writes]
     return len(keys) == len(set(keys))
+
+
+_MAX_VERSION = 2**62
+
+
+def check_writes(writes: Sequence[Write]) -> None:
+    """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
+    if len(writes) > MAX_COMMIT_WRITES:
+        raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
+    if not unique_keys(writes):
+        raise ValueError("a commit names each key once")
+    for write in writes:
+        if not 0 <= write.version < _MAX_VERSION:
+            raise ValueError(f"{write.version} is no version")
+        if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
+            raise ValueError("expires_at needs a time zone")
