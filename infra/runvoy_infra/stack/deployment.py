@@ -1,0 +1,121 @@
+"""The stack: one deployment of runvoy."""
+
+from __future__ import annotations
+
+import aws_cdk
+from aws_cdk import BootstraplessSynthesizer, CfnOutput, Fn, Stack
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from runvoy_infra.stack.acknowledge import Acknowledge
+from runvoy_infra.stack.functions import Functions
+from runvoy_infra.stack.network import Network
+from runvoy_infra.stack.parameters import Parameters
+from runvoy_infra.stack.permissions import World
+from runvoy_infra.stack.queues import Queues
+from runvoy_infra.stack.storage import Storage
+from runvoy_infra.stack.tasks import Tasks
+from runvoy_infra.stack.watch import NAMESPACE, Watch
+
+
+class DeploymentStack(Stack):
+    """Needs no bootstrapped account, no custom resource and no name that could be taken."""
+
+    def __init__(self, scope: Construct, construct_id: str) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            description="runvoy: runs commands for a team without giving the team credentials",
+            synthesizer=BootstraplessSynthesizer(),
+        )
+        acknowledge = Acknowledge()
+        # The UUID of the stack, not its name: a stack made anew is another deployment, and no old request is for it.
+        uuid = Fn.select(2, Fn.split("/", aws_cdk.Aws.STACK_ID))
+        self._deployment_id = f"aws-{uuid}"
+        self._parameters = Parameters(self)
+        self._queues = Queues(self)
+        self._storage = Storage(self, self._parameters, self._queues, acknowledge)
+        self._network = Network(self, self._parameters, acknowledge)
+        self._tasks = Tasks(self, self._parameters, uuid, acknowledge)
+        self._secrets_prefix = f"/runvoy/{self._deployment_id}/secrets/"
+        secrets = self.format_arn(
+            service="ssm", resource="parameter", resource_name=f"{self._secrets_prefix.removeprefix('/')}*"
+        )
+        world = World(self, self._storage, self._queues, self._tasks, secrets)
+        self._functions = Functions(world, self._parameters, self._environment(), acknowledge)
+        self._task_ends()
+        self._watch = Watch(self, self._parameters, self._queues, self._functions)
+        self._outputs()
+        self.acknowledged = acknowledge.made
+
+    def _environment(self) -> dict[str, str]:
+        """docs/aws-table.md says what each is."""
+        storage, network, tasks, parameters = self._storage, self._network, self._tasks, self._parameters
+        queues = {
+            f"RUNVOY_{name.upper()}_QUEUE": queue.queue.queue_url for name, queue in self._queues.by_name.items()
+        }
+        return {
+            **queues,
+            "RUNVOY_DEPLOYMENT_ID": self._deployment_id,
+            "RUNVOY_TABLE": storage.table.table_name,
+            "RUNVOY_INBOX_BUCKET": storage.inbox.ref,
+            "RUNVOY_OUTBOX_BUCKET": storage.outbox.ref,
+            "RUNVOY_STAGING_BUCKET": storage.staging.ref,
+            "RUNVOY_DEPLOYMENT_SECRET": storage.secret.secret_arn,
+            "RUNVOY_SECRETS_PREFIX": self._secrets_prefix,
+            "RUNVOY_SECRETS_KEY": storage.cmk.key_arn,
+            "RUNVOY_CLUSTER": tasks.cluster.attr_arn,
+            "RUNVOY_SUBNETS": network.subnets,
+            "RUNVOY_SECURITY_GROUP": network.security_group,
+            "RUNVOY_ASSIGN_PUBLIC_IP": parameters.assign_public_ip.value_as_string,
+            "RUNVOY_TASK_FAMILY_PREFIX": tasks.family_prefix,
+            "RUNVOY_EXECUTION_ROLE": tasks.execution_role.role_arn,
+            "RUNVOY_TASK_ROLE": tasks.task_role.role_arn,
+            "RUNVOY_TASK_ROLES": Fn.join(",", parameters.task_role_arns.value_as_list),
+            "RUNVOY_TASK_LOG_GROUP": tasks.log_group.ref,
+            "RUNVOY_RUNNER_IMAGE": parameters.runner_image.value_as_string,
+            "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+            "POWERTOOLS_LOG_LEVEL": parameters.log_level.value_as_string,
+        }
+
+    def _task_ends(self) -> None:
+        """The platform's word that a task is over, to the ends queue."""
+        queue = self._queues.ends.queue
+        rule = events.CfnRule(
+            self,
+            "TaskStopped",
+            description="runvoy: tasks of its cluster that stopped",
+            event_pattern={
+                "source": ["aws.ecs"],
+                "detail-type": ["ECS Task State Change"],
+                "detail": {"clusterArn": [self._tasks.cluster.attr_arn], "lastStatus": ["STOPPED"]},
+            },
+            targets=[events.CfnRule.TargetProperty(id="ends", arn=queue.queue_arn)],
+        )
+        queue.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="EndsOfTasks",
+                principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                actions=["sqs:SendMessage"],
+                resources=[queue.queue_arn],
+                conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
+            )
+        )
+
+    def _outputs(self) -> None:
+        storage = self._storage
+        for name, value, description in (
+            ("Endpoint", self._functions.url, "Where clients call: `runvoy configure --endpoint`"),
+            ("DeploymentId", self._deployment_id, "What requests are signed for"),
+            ("InboxBucket", storage.inbox.ref, "Signed requests; kept when the stack goes"),
+            ("OutboxBucket", storage.outbox.ref, "Receipts, statuses, logs; kept when the stack goes"),
+            ("StagingBucket", storage.staging.ref, "Payloads on their way to a task"),
+            ("TableName", storage.table.table_name, "Records; kept when the stack goes"),
+            ("ClusterName", self._tasks.cluster.ref, "Where tasks run"),
+            ("ControlFunctionName", self._functions.by_name["control"].function.ref, "Invoked by `--seed-admin-user`"),
+            ("AlarmTopic", self._watch.topic.topic_arn, "Alarms are published here: subscribe to it"),
+            ("SecretsPrefix", self._secrets_prefix, "Members' secrets in SSM"),
+            ("TaskFamilyPrefix", self._tasks.family_prefix, "Task definitions of registered images"),
+        ):
+            CfnOutput(self, name, value=value, description=description)

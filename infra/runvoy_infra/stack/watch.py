@@ -1,0 +1,184 @@
+"""What to look at: alarms for what a person must act on, a dashboard for the rest."""
+
+from __future__ import annotations
+
+import aws_cdk
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+
+from runvoy_infra.stack.functions import Functions
+from runvoy_infra.stack.parameters import Parameters
+from runvoy_infra.stack.queues import Queues
+
+NAMESPACE = "runvoy"
+_OLDEST_SECONDS = 300
+_MINUTE = 60
+_WIDTH = 12
+
+
+class Watch:
+    """Alarms that lack data are fine: a deployment that nobody uses has none."""
+
+    def __init__(self, stack: Stack, parameters: Parameters, queues: Queues, functions: Functions) -> None:
+        self._stack = stack
+        self._parameters = parameters
+        self._queues = queues
+        self._functions = functions
+        self.topic = self._topic()
+        self._alarms()
+        self._dashboard()
+
+    def _topic(self) -> sns.Topic:
+        """Where alarms go: to an address that is given, and to whoever subscribes besides."""
+        topic = sns.Topic(self._stack, "Alarms", enforce_ssl=True)
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="Alarms",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}},
+            )
+        )
+        email = sns.CfnSubscription(
+            self._stack,
+            "AlarmEmailSubscription",
+            topic_arn=topic.topic_arn,
+            protocol="email",
+            endpoint=self._parameters.alarm_email.value_as_string,
+        )
+        email.cfn_options.condition = self._parameters.has_alarm_email
+        return topic
+
+    def _alarms(self) -> None:
+        for name, queue in self._queues.by_name.items():
+            title = name.capitalize()
+            self._alarm(
+                f"{title}DeadLettersAlarm",
+                f"Messages of the {name} queue failed five times: docs/operations.md, 'dead letters'",
+                "AWS/SQS",
+                "ApproximateNumberOfMessagesVisible",
+                {"QueueName": queue.dead_letters.queue_name},
+                "Maximum",
+                above=0,
+            )
+            if name != "bulk":  # a batch may well wait
+                self._alarm(
+                    f"{title}AgeAlarm",
+                    f"Messages wait in the {name} queue for over five minutes",
+                    "AWS/SQS",
+                    "ApproximateAgeOfOldestMessage",
+                    {"QueueName": queue.queue.queue_name},
+                    "Maximum",
+                    above=_OLDEST_SECONDS,
+                    minutes=5,
+                )
+        for name, function in self._functions.by_name.items():
+            title, dimensions = name.capitalize(), {"FunctionName": function.function.ref}
+            about = f"The {name} function"
+            self._alarm(f"{title}ErrorsAlarm", f"{about} fails", "AWS/Lambda", "Errors", dimensions, "Sum", 0, minutes=5)
+            self._alarm(
+                f"{title}ThrottlesAlarm", f"{about} is throttled", "AWS/Lambda", "Throttles", dimensions, "Sum", 0, minutes=5
+            )
+        self._alarm(
+            "ReconcileSilentAlarm",
+            "The reconciler has not run for five minutes",
+            "AWS/Lambda",
+            "Invocations",
+            {"FunctionName": self._functions.by_name["reconcile"].function.ref},
+            "Sum",
+            below=1,
+            minutes=5,
+        )
+
+    def _alarm(
+        self,
+        construct_id: str,
+        description: str,
+        namespace: str,
+        metric: str,
+        dimensions: dict[str, str],
+        statistic: str,
+        above: int | None = None,
+        *,
+        below: int | None = None,
+        minutes: int = 1,
+    ) -> None:
+        """`minutes` in a row must be beyond the threshold."""
+        cloudwatch.CfnAlarm(
+            self._stack,
+            construct_id,
+            alarm_description=f"runvoy: {description}",
+            namespace=namespace,
+            metric_name=metric,
+            dimensions=[
+                cloudwatch.CfnAlarm.DimensionProperty(name=name, value=value) for name, value in dimensions.items()
+            ],
+            statistic=statistic,
+            period=_MINUTE,
+            evaluation_periods=minutes,
+            comparison_operator="GreaterThanThreshold" if above is not None else "LessThanThreshold",
+            threshold=above if above is not None else below,
+            treat_missing_data="notBreaching" if above is not None else "breaching",
+            alarm_actions=[self.topic.topic_arn],
+            ok_actions=[self.topic.topic_arn],
+        )
+
+    def _dashboard(self) -> None:
+        dashboard = cloudwatch.Dashboard(self._stack, "Dashboard", default_interval=Duration.hours(3))
+        ours = self._functions.by_name
+        dashboard.add_widgets(
+            _graph("Accepted and refused", [_own("Accepted", "inbox"), _own("Refused", "inbox")]),
+            _graph("Started", [_own("Started", "starts")]),
+        )
+        dashboard.add_widgets(
+            _graph("Time in queues and for locks, ms (p95)", [_own("QueueAge", "inbox", "p95"), _own("LockWait", "starts", "p95")]),
+            _graph(
+                "Messages waiting",
+                [q.queue.metric_approximate_number_of_messages_visible(label=n) for n, q in self._queues.by_name.items()],
+            ),
+        )
+        dashboard.add_widgets(
+            _graph(
+                "Dead letters",
+                [
+                    q.dead_letters.metric_approximate_number_of_messages_visible(label=n)
+                    for n, q in self._queues.by_name.items()
+                ],
+            ),
+            _graph("Errors of functions", [_of(f.function.ref, "Errors", name, "Sum") for name, f in ours.items()]),
+        )
+        dashboard.add_widgets(
+            _graph("Duration, ms (p95)", [_of(f.function.ref, "Duration", name, "p95") for name, f in ours.items()]),
+            _graph(
+                "Functions at once", [_of(f.function.ref, "ConcurrentExecutions", name, "Maximum") for name, f in ours.items()]
+            ),
+        )
+
+
+def _graph(title: str, metrics: list[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
+    return cloudwatch.GraphWidget(title=title, left=metrics, width=_WIDTH)
+
+
+def _own(metric: str, function: str, statistic: str = "Sum") -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=NAMESPACE,
+        metric_name=metric,
+        dimensions_map={"service": f"runvoy-{function}"},
+        statistic=statistic,
+        label=metric,
+        period=Duration.minutes(1),
+    )
+
+
+def _of(function: str, metric: str, label: str, statistic: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="AWS/Lambda",
+        metric_name=metric,
+        dimensions_map={"FunctionName": function},
+        statistic=statistic,
+        label=label,
+        period=Duration.minutes(1),
+    )
