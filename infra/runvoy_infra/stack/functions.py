@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import aws_cdk
-from aws_cdk import Fn, RemovalPolicy, Stack
+from aws_cdk import Fn, RemovalPolicy
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -17,9 +17,9 @@ from runvoy_infra.stack.acknowledge import Acknowledge
 from runvoy_infra.stack.parameters import Parameters
 from runvoy_infra.stack.permissions import World
 from runvoy_infra.stack.queues import FUNCTION_TIMEOUT_SECONDS
+from runvoy_protocol import aws_layout
 
 RUNTIME = "python3.13"
-HANDLERS = "runvoy_agent.aws.functions"
 # The CPU of a function grows with its memory; a signature and two commits are quick in half a gigabyte.
 _MEMORY_MIB = 512
 _RECONCILE_SECONDS = 300
@@ -62,7 +62,7 @@ class Functions:
         self._acknowledge = acknowledge
         roles = {name: self._role(name) for name in SHAPES}
         self.presigner = self._presigner([roles["starts"], roles["control"]])
-        told = {**environment, "RUNVOY_PRESIGN_ROLE": self.presigner.role_arn}
+        told = {**environment, aws_layout.ENV_PRESIGN_ROLE: self.presigner.role_arn}
         self.by_name = {name: self._function(name, role, told) for name, role in roles.items()}
         for name in ("starts", "control"):
             self._may_pass_roles(name, roles[name])
@@ -86,7 +86,9 @@ class Functions:
         log_group.apply_removal_policy(RemovalPolicy.DESTROY)
         policy = self._policy(f"{title}FunctionPolicy", role, [*shape.may(self._world), *self._telemetry(log_group)])
         reserved = Fn.condition_if(
-            parameters.reserves_concurrency.logical_id, parameters.reserved_concurrency.value_as_number, aws_cdk.Aws.NO_VALUE
+            parameters.reserves_concurrency.logical_id,
+            parameters.reserved_concurrency.value_as_number,
+            aws_cdk.Aws.NO_VALUE,
         )
         function = lambda_.CfnFunction(
             self._stack,
@@ -94,7 +96,7 @@ class Functions:
             description=f"runvoy {name}: {shape.description}",
             runtime=RUNTIME,
             architectures=[parameters.architecture.value_as_string],
-            handler=f"{HANDLERS}.{name}",
+            handler=aws_layout.FUNCTIONS[name],
             code=lambda_.CfnFunction.CodeProperty(
                 s3_bucket=parameters.code_bucket.value_as_string, s3_key=parameters.code_key.value_as_string
             ),
@@ -110,7 +112,9 @@ class Functions:
         function.add_property_override("ReservedConcurrentExecutions", reserved)
         function.add_resource_dependency(policy.node.default_child)
         self._acknowledge(
-            function, "AwsSolutions-L1", "The code is bundled for this runtime; a newer one comes with a release of runvoy."
+            function,
+            "AwsSolutions-L1",
+            "The code is bundled for this runtime; a newer one comes with a release of runvoy.",
         )
         return Function(name, function, role, log_group)
 
@@ -252,4 +256,3 @@ class Functions:
             invoked_via_function_url=True,
         )
         return str(url.attr_function_url)
-

@@ -37,7 +37,9 @@ class Network:
         route_table = self._way_out(vpc)
         subnets = [self._subnet(vpc, route_table, number) for number in range(SUBNETS)]
         made = Fn.join(",", [subnet.ref for subnet in subnets])
-        self.subnets = aws_cdk.Fn.condition_if(parameters.makes_vpc.logical_id, made, parameters.subnet_ids.value_as_string).to_string()
+        self.subnets = aws_cdk.Fn.condition_if(
+            parameters.makes_vpc.logical_id, made, parameters.subnet_ids.value_as_string
+        ).to_string()
         self.security_group = self._egress_only(vpc).attr_group_id
 
     def _way_out(self, vpc: ec2.CfnVPC) -> ec2.CfnRouteTable:
@@ -77,7 +79,9 @@ class Network:
         return subnet
 
     def _egress_only(self, vpc: ec2.CfnVPC) -> ec2.CfnSecurityGroup:
-        vpc_id = Fn.condition_if(self._parameters.makes_vpc.logical_id, vpc.ref, self._parameters.vpc_id.value_as_string)
+        vpc_id = Fn.condition_if(
+            self._parameters.makes_vpc.logical_id, vpc.ref, self._parameters.vpc_id.value_as_string
+        )
         group = ec2.CfnSecurityGroup(
             self._stack,
             "TaskSecurityGroup",
@@ -90,7 +94,9 @@ class Network:
             ],
         )
         # Linters see the empty default of VpcId here; the condition sees to it that it is never used.
-        self._acknowledge(group, "CloudFormation-Validate::E1151", "The empty default of VpcId is the branch that is not taken.")
+        self._acknowledge(
+            group, "CloudFormation-Validate::E1151", "The empty default of VpcId is the branch that is not taken."
+        )
         group.cfn_options.metadata = {"cfn-lint": {"config": {"ignore_checks": ["E1151"]}}}
         return group
 

@@ -5,7 +5,30 @@ from __future__ import annotations
 import aws_cdk
 from aws_cdk import CfnCondition, CfnParameter, Fn, Stack
 
-RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+RETENTION_DAYS = (
+    1,
+    3,
+    5,
+    7,
+    14,
+    30,
+    60,
+    90,
+    120,
+    150,
+    180,
+    365,
+    400,
+    545,
+    731,
+    1096,
+    1827,
+    2192,
+    2557,
+    2922,
+    3288,
+    3653,
+)
 
 
 class Parameters:
@@ -13,7 +36,9 @@ class Parameters:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self.code_bucket = self._text("CodeBucket", "The bucket with the functions' code. `runvoy infra apply` sets it.")
+        self.code_bucket = self._text(
+            "CodeBucket", "The bucket with the functions' code. `runvoy infra apply` sets it."
+        )
         self.code_key = self._text("CodeKey", "The object with the functions' code. `runvoy infra apply` sets it.")
         self.architecture = self._choice(
             "Architecture", "arm64", ("arm64", "x86_64"), "What the functions run on; the code must be built for it."
@@ -22,6 +47,12 @@ class Parameters:
             "RunnerImage",
             "The image of the runner, which runs beside each command: a Python 3.11 or newer with /bin/sh. Pin it by digest.",
             "public.ecr.aws/docker/library/python:3.13-alpine",
+        )
+        self.capacity_provider = self._choice(
+            "CapacityProvider",
+            "FARGATE",
+            ("FARGATE", "FARGATE_SPOT"),
+            "What tasks run on. Spot costs a third, and AWS may stop a command with two minutes' notice.",
         )
         self._network()
         self.task_role_arns = CfnParameter(
@@ -34,7 +65,9 @@ class Parameters:
         self.has_task_roles = self._condition("HasTaskRoles", self.task_role_arns.value_as_list)
         self._concurrency()
         self._retention()
-        self.alarm_email = self._text("AlarmEmail", "Where alarms are sent to. Empty: they show, and go to the topic.", "")
+        self.alarm_email = self._text(
+            "AlarmEmail", "Where alarms are sent to. Empty: they show, and go to the topic.", ""
+        )
         has_no_email = Fn.condition_equals(self.alarm_email.value_as_string, "")
         self.has_alarm_email = CfnCondition(stack, "HasAlarmEmail", expression=Fn.condition_not(has_no_email))
         self.log_level = self._choice("LogLevel", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"), "What functions log.")
@@ -44,9 +77,13 @@ class Parameters:
 
     def _network(self) -> None:
         stack = self._stack
-        self.vpc_id = self._text("VpcId", "A VPC to run tasks in. Empty: one is made, with public subnets and no NAT.", "")
+        self.vpc_id = self._text(
+            "VpcId", "A VPC to run tasks in. Empty: one is made, with public subnets and no NAT.", ""
+        )
         self.subnet_ids = self._text("SubnetIds", "Subnets of VpcId to run tasks in, separated by commas.", "")
-        self.vpc_cidr = self._text("VpcCidr", "The range of the VPC that is made; each of its two subnets gets a half.", "10.71.0.0/20")
+        self.vpc_cidr = self._text(
+            "VpcCidr", "The range of the VPC that is made; each of its two subnets gets a half.", "10.71.0.0/20"
+        )
         self.assign_public_ip = self._choice(
             "AssignPublicIp",
             "ENABLED",

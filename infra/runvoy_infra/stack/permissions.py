@@ -16,10 +16,8 @@ from runvoy_infra.stack.tasks import Tasks
 _RECORDS = (
     "dynamodb:GetItem",
     "dynamodb:Query",
-    # A transaction is allowed by its parts.
-    "dynamodb:PutItem",
+    # A transaction is allowed by its parts: every put is an update, a deleted record is a tombstone.
     "dynamodb:UpdateItem",
-    "dynamodb:DeleteItem",
     "dynamodb:ConditionCheckItem",
 )
 
@@ -54,7 +52,7 @@ WILDCARDS = (
     Wildcard("/index/*", "Resource::<Records.Arn>/index/*", "The handlers query every index of the one table."),
     Wildcard(
         ":task-definition/runvoy-",
-        f"Resource::{_ARN.format(service='ecs')}task-definition/runvoy-{_STACK_UUID}-*",
+        f"Resource::{_ARN.format(service='ecs')}task-definition/runvoy-aws-{_STACK_UUID}-*",
         "Task definitions are made when images are registered; the prefix is this stack's own.",
     ),
     Wildcard(
@@ -64,7 +62,7 @@ WILDCARDS = (
     ),
     Wildcard(
         ":parameter/runvoy/",
-        f"Resource::{_ARN.format(service='ssm')}parameter/runvoy/aws-{_STACK_UUID}/secrets/*",
+        f"Resource::{_ARN.format(service='ssm')}parameter/runvoy/aws-{_STACK_UUID}/*",
         "Members name their secrets; the prefix is this stack's own.",
     ),
 )
@@ -83,7 +81,7 @@ class World(NamedTuple):
     storage: Storage
     queues: Queues
     tasks: Tasks
-    secrets: str
+    secrets: tuple[str, ...]
 
 
 def of_inbox(world: World) -> list[iam.PolicyStatement]:
@@ -102,11 +100,8 @@ def of_starts(world: World) -> list[iam.PolicyStatement]:
         *_read_inbox(world),
         *_outbox(world),
         _send(world, "starts", "bulk", "ends"),
-        # What it presigns for the runner, it must be able to do itself.
-        _allow(
-            "Payloads", ("s3:PutObject", "s3:GetObject", "s3:DeleteObject"), f"{staging}/payloads/*"
-        ),
-        _allow("UseCmkForPayloads", ("kms:GenerateDataKey", "kms:Decrypt"), world.storage.cmk.key_arn, via=(world, "s3")),
+        _allow("Payloads", ("s3:PutObject", "s3:DeleteObject"), f"{staging}/payloads/*"),
+        _allow("EncryptPayloads", ("kms:GenerateDataKey", "kms:Decrypt"), world.storage.cmk.key_arn, via=(world, "s3")),
         _allow("RunTasks", ("ecs:RunTask",), world.tasks.task_definitions, cluster=world),
         _look_at_tasks(world),
         _find_tasks(world),
@@ -137,16 +132,14 @@ def of_control(world: World) -> list[iam.PolicyStatement]:
         *_outbox(world),
         _send(world, "starts", "bulk", "ends"),
         _allow("RegisterImages", ("ecs:RegisterTaskDefinition",), world.tasks.task_definitions),
-        _allow(
-            "TagImages", ("ecs:TagResource",), world.tasks.task_definitions, created_by="RegisterTaskDefinition"
-        ),
+        _allow("TagImages", ("ecs:TagResource",), world.tasks.task_definitions, created_by="RegisterTaskDefinition"),
         # Neither knows resources.
         _allow("ForgetImages", ("ecs:DeregisterTaskDefinition", "ecs:DescribeTaskDefinition"), "*"),
         _look_at_tasks(world),
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
         *_read_secrets(world),
-        _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameter"), world.secrets),
+        _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameters"), *world.secrets),
         _allow("EncryptSecrets", ("kms:Encrypt", "kms:GenerateDataKey"), world.storage.cmk.key_arn, via=(world, "ssm")),
         *_deployment_secret(world),
     ]
@@ -168,12 +161,17 @@ def of_reconcile(world: World) -> list[iam.PolicyStatement]:
 def of_presigner(world: World) -> list[iam.PolicyStatement]:
     """All that a grant can ever reach. A session policy narrows it to one key, or to one run."""
     inbox, outbox = world.storage.inbox.attr_arn, world.storage.outbox.attr_arn
+    staging = world.storage.staging.attr_arn
     return [
         _allow("UploadRequests", ("s3:PutObject",), f"{inbox}/requests/*"),
         _allow("ReadOutbox", ("s3:GetObject",), f"{outbox}/receipts/*", f"{outbox}/executions/*"),
         # Without it what is not there yet is 403, and clients could not tell it from what they may not see.
         _allow("ListOutbox", ("s3:ListBucket",), outbox),
         _allow("UploadRuns", ("s3:PutObject",), f"{outbox}/executions/*/run/*"),
+        # The runner fetches its payload, and deletes it.
+        _allow("TakePayloads", ("s3:GetObject", "s3:DeleteObject"), f"{staging}/payloads/*"),
+        _allow("ListStaging", ("s3:ListBucket",), staging),
+        _allow("DecryptPayloads", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "s3")),
     ]
 
 
@@ -227,7 +225,7 @@ def _find_tasks(world: World) -> iam.PolicyStatement:
 
 def _read_secrets(world: World) -> list[iam.PolicyStatement]:
     return [
-        _allow("ReadSecrets", ("ssm:GetParameter", "ssm:GetParameters"), world.secrets),
+        _allow("ReadSecrets", ("ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"), *world.secrets),
         _allow("DecryptSecrets", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "ssm")),
     ]
 
@@ -235,9 +233,7 @@ def _read_secrets(world: World) -> list[iam.PolicyStatement]:
 def _deployment_secret(world: World) -> list[iam.PolicyStatement]:
     return [
         _allow("DeploymentSecret", ("secretsmanager:GetSecretValue",), world.storage.secret.secret_arn),
-        _allow(
-            "DecryptDeploymentSecret", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "secretsmanager")
-        ),
+        _allow("DecryptDeploymentSecret", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "secretsmanager")),
     ]
 
 
@@ -253,13 +249,9 @@ def _allow(
     conditions: dict[str, dict[str, str]] = {}
     if via is not None:
         world, service = via
-        conditions["StringEquals"] = {
-            "kms:ViaService": f"{service}.{world.stack.region}.{world.stack.url_suffix}"
-        }
+        conditions["StringEquals"] = {"kms:ViaService": f"{service}.{world.stack.region}.{world.stack.url_suffix}"}
     if cluster is not None:
         conditions["ArnEquals"] = {"ecs:cluster": cluster.tasks.cluster.attr_arn}
     if created_by is not None:
         conditions["StringEquals"] = {"ecs:CreateAction": created_by}
-    return iam.PolicyStatement(
-        sid=sid, actions=list(actions), resources=list(resources), conditions=conditions or None
-    )
+    return iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(resources), conditions=conditions or None)

@@ -9,12 +9,13 @@ from aws_cdk import CfnResource, Duration, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sqs as sqs
 
-NAMES = ("inbox", "starts", "bulk", "ends")
-MAX_RECEIVES = 5
+from runvoy_protocol import aws_layout
+
 FUNCTION_TIMEOUT_SECONDS = 60
 # AWS's advice for a queue that feeds a function: six of its timeouts, so that a throttled batch is not received again.
 VISIBILITY_SECONDS = 6 * FUNCTION_TIMEOUT_SECONDS
 KEPT_DAYS = 14
+_FED_BY_BUCKETS = ("inbox", "ends")
 
 
 class QueueWithDeadLetters(NamedTuple):
@@ -34,16 +35,11 @@ class Queues:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self.inbox = self._make("inbox", senders=[self._bucket_events()])
-        self.starts = self._make("starts", senders=[])
-        self.bulk = self._make("bulk", senders=[])
-        self.ends = self._make("ends", senders=[self._bucket_events()])
+        self.by_name = {name: self._make(name) for name in aws_layout.QUEUES}
+        self.inbox = self.by_name["inbox"]
+        self.ends = self.by_name["ends"]
 
-    @property
-    def by_name(self) -> dict[str, QueueWithDeadLetters]:
-        return {"inbox": self.inbox, "starts": self.starts, "bulk": self.bulk, "ends": self.ends}
-
-    def _make(self, name: str, senders: list[iam.PolicyStatement]) -> QueueWithDeadLetters:
+    def _make(self, name: str) -> QueueWithDeadLetters:
         title = name.capitalize()
         dead_letters = sqs.Queue(
             self._stack,
@@ -59,19 +55,19 @@ class Queues:
             enforce_ssl=True,
             retention_period=Duration.days(KEPT_DAYS),
             visibility_timeout=Duration.seconds(VISIBILITY_SECONDS),
-            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=MAX_RECEIVES, queue=dead_letters),
+            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=aws_layout.MAX_RECEIVES, queue=dead_letters),
         )
-        for sender in senders:
-            sender.add_resources(queue.queue_arn)
-            queue.add_to_resource_policy(sender)
+        if name in _FED_BY_BUCKETS:
+            queue.add_to_resource_policy(self._bucket_events(queue))
         policy = queue.node.find_child("Policy").node.default_child
         return QueueWithDeadLetters(queue, dead_letters, policy)
 
-    def _bucket_events(self) -> iam.PolicyStatement:
+    def _bucket_events(self, queue: sqs.Queue) -> iam.PolicyStatement:
         """By account, not by bucket: the bucket's notifications name the queue already."""
         return iam.PolicyStatement(
             sid="EventsOfBuckets",
             principals=[iam.ServicePrincipal("s3.amazonaws.com")],
             actions=["sqs:SendMessage"],
+            resources=[queue.queue_arn],
             conditions={"StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}},
         )

@@ -13,19 +13,8 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from runvoy_infra.stack.acknowledge import Acknowledge
 from runvoy_infra.stack.parameters import Parameters
 from runvoy_infra.stack.queues import Queues
+from runvoy_protocol import aws_layout
 
-# The indexes that handlers of the agent query, each with a partition and a sort attribute: docs/aws-table.md.
-INDEXES = (
-    "day",
-    "updated_hour",
-    "owner",
-    "active",
-    "audit_day",
-    "audit_execution",
-    "grantees",
-    "locks",
-    "kind",
-)
 SECRET_CHARACTERS = 64  # of 62 kinds: 381 bits
 _PENDING_DELETION_DAYS = 30
 
@@ -62,7 +51,7 @@ class Storage:
         )
         inbox = self._bucket(
             "Inbox",
-            RemovalPolicy.RETAIN,
+            RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             versioning_configuration=s3.CfnBucket.VersioningConfigurationProperty(status="Enabled"),
             notification_configuration=notify,
             cors_configuration=self._cors("POST"),
@@ -91,7 +80,7 @@ class Storage:
         )
         outbox = self._bucket(
             "Outbox",
-            RemovalPolicy.RETAIN,
+            RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             notification_configuration=notify,
             cors_configuration=self._cors("GET"),
             lifecycle_configuration=_lifecycle(_expire("all", self._parameters.outbox_retention.value_as_number)),
@@ -108,7 +97,9 @@ class Storage:
             lifecycle_configuration=_lifecycle(_expire("payloads-nobody-fetched", 1)),
         )
 
-    def _bucket(self, name: str, removal: RemovalPolicy, cmk: kms.Key | None = None, **properties: object) -> s3.CfnBucket:
+    def _bucket(
+        self, name: str, removal: RemovalPolicy, cmk: kms.Key | None = None, **properties: object
+    ) -> s3.CfnBucket:
         by_default = (
             s3.CfnBucket.ServerSideEncryptionByDefaultProperty(sse_algorithm="AES256")
             if cmk is None
@@ -179,21 +170,20 @@ class Storage:
         table = dynamodb.Table(
             self._stack,
             "Table",
-            partition_key=dynamodb.Attribute(name="key", type=text),
+            partition_key=dynamodb.Attribute(name=aws_layout.KEY_ATTRIBUTE, type=text),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
-            time_to_live_attribute="expires_at",
-            removal_policy=RemovalPolicy.RETAIN,
+            time_to_live_attribute=aws_layout.TTL_ATTRIBUTE,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
-        for index in INDEXES:
+        for index in aws_layout.INDEXES:
             table.add_global_secondary_index(
-                index_name=index,
-                partition_key=dynamodb.Attribute(name=f"ix_{index}_p", type=text),
-                sort_key=dynamodb.Attribute(name=f"ix_{index}_s", type=text),
-                projection_type=dynamodb.ProjectionType.INCLUDE,
-                non_key_attributes=["body", "version"],
+                index_name=aws_layout.index_name(index),
+                partition_key=dynamodb.Attribute(name=aws_layout.partition_attribute(index), type=text),
+                sort_key=dynamodb.Attribute(name=aws_layout.sort_attribute(index), type=text),
+                projection_type=dynamodb.ProjectionType.ALL,
             )
         made = table.node.default_child
         assert isinstance(made, dynamodb.CfnTable)  # noqa: S101 - an L2 table is made of one

@@ -10,12 +10,13 @@ from aws_cdk import aws_logs as logs
 
 from runvoy_infra.stack.acknowledge import Acknowledge
 from runvoy_infra.stack.parameters import Parameters
+from runvoy_protocol import aws_layout
 
 
 class Tasks:
     """The execution role is ECS's own, for pulling and logging; the task role is the commands'."""
 
-    def __init__(self, stack: Stack, parameters: Parameters, uuid: str, acknowledge: Acknowledge) -> None:
+    def __init__(self, stack: Stack, parameters: Parameters, deployment_id: str, acknowledge: Acknowledge) -> None:
         self.cluster = ecs.CfnCluster(
             stack,
             "Cluster",
@@ -27,10 +28,8 @@ class Tasks:
             "AwsSolutions-ECS4",
             "Container Insights bills metrics per task, which live for seconds; runvoy counts runs itself.",
         )
-        self.family_prefix = f"runvoy-{uuid}-"
-        self.log_group = logs.CfnLogGroup(
-            stack, "TaskLogs", retention_in_days=parameters.log_retention.value_as_number
-        )
+        self.family_prefix = aws_layout.family_prefix(deployment_id)
+        self.log_group = logs.CfnLogGroup(stack, "TaskLogs", retention_in_days=parameters.log_retention.value_as_number)
         self.log_group.apply_removal_policy(RemovalPolicy.DESTROY)
         self.execution_role = self._execution_role(stack, acknowledge)
         self.task_role = iam.Role(
@@ -84,6 +83,10 @@ class Tasks:
             "ecs-tasks.amazonaws.com",
             conditions={
                 "StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID},
-                "ArnLike": {"aws:SourceArn": stack.format_arn(service="ecs", resource="*", arn_format=aws_cdk.ArnFormat.NO_RESOURCE_NAME)},
+                "ArnLike": {
+                    "aws:SourceArn": stack.format_arn(
+                        service="ecs", resource="*", arn_format=aws_cdk.ArnFormat.NO_RESOURCE_NAME
+                    )
+                },
             },
         )

@@ -11,8 +11,8 @@ from aws_cdk import aws_sns as sns
 from runvoy_infra.stack.functions import Functions
 from runvoy_infra.stack.parameters import Parameters
 from runvoy_infra.stack.queues import Queues
+from runvoy_protocol import aws_layout
 
-NAMESPACE = "runvoy"
 _OLDEST_SECONDS = 300
 _MINUTE = 60
 _WIDTH = 12
@@ -21,11 +21,14 @@ _WIDTH = 12
 class Watch:
     """Alarms that lack data are fine: a deployment that nobody uses has none."""
 
-    def __init__(self, stack: Stack, parameters: Parameters, queues: Queues, functions: Functions) -> None:
+    def __init__(
+        self, stack: Stack, parameters: Parameters, queues: Queues, functions: Functions, deployment_id: str
+    ) -> None:
         self._stack = stack
         self._parameters = parameters
         self._queues = queues
         self._functions = functions
+        self._deployment_id = deployment_id
         self.topic = self._topic()
         self._alarms()
         self._dashboard()
@@ -78,9 +81,18 @@ class Watch:
         for name, function in self._functions.by_name.items():
             title, dimensions = name.capitalize(), {"FunctionName": function.function.ref}
             about = f"The {name} function"
-            self._alarm(f"{title}ErrorsAlarm", f"{about} fails", "AWS/Lambda", "Errors", dimensions, "Sum", 0, minutes=5)
             self._alarm(
-                f"{title}ThrottlesAlarm", f"{about} is throttled", "AWS/Lambda", "Throttles", dimensions, "Sum", 0, minutes=5
+                f"{title}ErrorsAlarm", f"{about} fails", "AWS/Lambda", "Errors", dimensions, "Sum", 0, minutes=5
+            )
+            self._alarm(
+                f"{title}ThrottlesAlarm",
+                f"{about} is throttled",
+                "AWS/Lambda",
+                "Throttles",
+                dimensions,
+                "Sum",
+                0,
+                minutes=5,
             )
         self._alarm(
             "ReconcileSilentAlarm",
@@ -130,15 +142,27 @@ class Watch:
         dashboard = cloudwatch.Dashboard(self._stack, "Dashboard", default_interval=Duration.hours(3))
         ours = self._functions.by_name
         dashboard.add_widgets(
-            _graph("Accepted and refused", [_own("Accepted", "inbox"), _own("Refused", "inbox")]),
-            _graph("Started", [_own("Started", "starts")]),
+            _graph(
+                "Accepted and refused", [self._own(aws_layout.METRIC_ACCEPTED), self._own(aws_layout.METRIC_REFUSED)]
+            ),
+            _graph("Started", [self._own(aws_layout.METRIC_STARTED)]),
         )
         dashboard.add_widgets(
-            _graph("Time in queues and for locks, ms (p95)", [_own("QueueAge", "inbox", "p95"), _own("LockWait", "starts", "p95")]),
+            _graph(
+                "Seconds in queues and for locks (p95)",
+                [self._own(aws_layout.METRIC_QUEUE_AGE, "p95"), self._own(aws_layout.METRIC_LOCK_WAIT, "p95")],
+            ),
             _graph(
                 "Messages waiting",
-                [q.queue.metric_approximate_number_of_messages_visible(label=n) for n, q in self._queues.by_name.items()],
+                [
+                    q.queue.metric_approximate_number_of_messages_visible(label=n)
+                    for n, q in self._queues.by_name.items()
+                ],
             ),
+        )
+        dashboard.add_widgets(
+            _graph("Repaired by the reconciler", [self._own(aws_layout.METRIC_REPAIRS)]),
+            _graph("Failed deliveries", [self._own(aws_layout.METRIC_FAILED_DELIVERIES)]),
         )
         dashboard.add_widgets(
             _graph(
@@ -153,24 +177,22 @@ class Watch:
         dashboard.add_widgets(
             _graph("Duration, ms (p95)", [_of(f.function.ref, "Duration", name, "p95") for name, f in ours.items()]),
             _graph(
-                "Functions at once", [_of(f.function.ref, "ConcurrentExecutions", name, "Maximum") for name, f in ours.items()]
+                "Functions at once",
+                [_of(f.function.ref, "ConcurrentExecutions", name, "Maximum") for name, f in ours.items()],
             ),
         )
+
+    def _own(self, metric: str, statistic: str = "Sum") -> cloudwatch.MathExpression:
+        """What the functions count, whatever dimensions they break it down by."""
+        search = (
+            f'SEARCH(\'Namespace="{aws_layout.METRICS_NAMESPACE}" MetricName="{metric}" '
+            f"{aws_layout.DIMENSION_DEPLOYMENT}=\"{self._deployment_id}\"', '{statistic}', {_MINUTE})"
+        )
+        return cloudwatch.MathExpression(expression=search, label=metric, using_metrics={})
 
 
 def _graph(title: str, metrics: list[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
     return cloudwatch.GraphWidget(title=title, left=metrics, width=_WIDTH)
-
-
-def _own(metric: str, function: str, statistic: str = "Sum") -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace=NAMESPACE,
-        metric_name=metric,
-        dimensions_map={"service": f"runvoy-{function}"},
-        statistic=statistic,
-        label=metric,
-        period=Duration.minutes(1),
-    )
 
 
 def _of(function: str, metric: str, label: str, statistic: str) -> cloudwatch.Metric:
