@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,12 @@ app = new_app()
 StackName = Annotated[str, typer.Option(metavar="NAME", help="The stack's name; one stack is one deployment.")]
 Region = Annotated[str | None, typer.Option(metavar="REGION", help="The AWS region; otherwise AWS's own settings.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+BundleFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle", metavar="FOLDER", help="A bundle of `just bundle --output FOLDER`, not this installation's."
+    ),
+]
 DEFAULT_STACK = "runvoy"
 
 
@@ -52,6 +59,7 @@ def apply(
     seed_admin_user: Annotated[
         str | None, typer.Option(metavar="EMAIL", help="See that this user is an admin, with a key or a claim token.")
     ] = None,
+    bundle: BundleFolder = None,
 ) -> None:
     """Make the deployment, or bring it up to this version of runvoy and to the given parameters.
 
@@ -70,7 +78,7 @@ def apply(
     from runvoy_infra.deploy import apply as applying
 
     aws, stack = _open(region, stack_name)
-    applied = applying.apply(aws, stack, bundle_files.load(), given, _talk(settings, yes))
+    applied = applying.apply(aws, stack, bundle_files.load(bundle or bundle_files.FOLDER), given, _talk(settings, yes))
     if applied.declined or applied.state is None:
         _told(settings, {"applied": False, "changes": 0}, "nothing was done")
         raise typer.Exit(1)
@@ -131,12 +139,12 @@ def destroy(
 
 
 @app.command(epilog="Example: runvoy infra template > runvoy.template.json")
-def template(context: typer.Context) -> None:
+def template(context: typer.Context, bundle: BundleFolder = None) -> None:
     """Print the CloudFormation template, to be read or applied by other means. JSON, with and without --json."""
     del context
     from runvoy_infra import bundle_files
 
-    sys.stdout.write(bundle_files.load_template())
+    sys.stdout.write(bundle_files.load_template(bundle or bundle_files.FOLDER))
 
 
 def _open(region: str | None, stack_name: str) -> tuple[Aws, Stack]:

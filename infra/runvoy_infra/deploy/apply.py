@@ -10,7 +10,7 @@ from runvoy_infra.deploy import changes
 from runvoy_infra.deploy.artifacts import Artifacts
 from runvoy_infra.deploy.aws import Aws
 from runvoy_infra.deploy.changes import ChangeSet
-from runvoy_infra.deploy.stacks import IN_REVIEW, Event, Stack, StackState, told
+from runvoy_infra.deploy.stacks import IN_REVIEW, Event, Stack, StackState
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 CODE_BUCKET = "CodeBucket"
@@ -47,8 +47,13 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
     for change in change_set.changes:
         talk.say(f"  {change}")
     count = len(change_set.changes)
-    if not talk.ask(f"Apply {count} change{'s' if count != 1 else ''} to the stack {stack.name} in {aws.region}?"):
-        changes.discard(stack, change_set)
+    agreed = False
+    try:
+        agreed = talk.ask(f"Apply {count} change{'s' if count != 1 else ''} to the stack {stack.name} in {aws.region}?")
+    finally:
+        if not agreed:  # nobody to ask and Ctrl-C included
+            changes.discard(stack, change_set)
+    if not agreed:
         return Applied(before, 0, declined=True)
     return Applied(_execute(stack, change_set, talk), count)
 
@@ -69,13 +74,13 @@ def _before(stack: Stack) -> StackState | None:
     if state.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"):
         raise RunvoyError(
             ErrorCode.CONFLICT,
-            f"the stack {stack.name} never came up ({state.status}): {told(stack.failures(state.stack_id), state)}",
+            f"the stack {stack.name} never came up ({state.status}): {'; '.join(stack.reasons(state))}",
             "Mend the cause, remove the remains with `runvoy infra destroy`, and apply again.",
         )
     if state.status in ("UPDATE_ROLLBACK_FAILED", "DELETE_FAILED", "UPDATE_FAILED"):
         raise RunvoyError(
             ErrorCode.CONFLICT,
-            f"the stack {stack.name} is stuck ({state.status}): {told(stack.failures(state.stack_id), state)}",
+            f"the stack {stack.name} is stuck ({state.status}): {'; '.join(stack.reasons(state))}",
             f"Mend the cause; then `aws cloudformation continue-update-rollback --stack-name {stack.name}`, or destroy it.",
         )
     return state
@@ -111,14 +116,15 @@ def _execute(stack: Stack, change_set: ChangeSet, talk: Talk) -> StackState:
     since = stack.last_event(change_set.stack_id)
     changes.execute(stack, change_set)
     try:
-        state, failures = stack.follow(change_set.stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
+        state = stack.follow(change_set.stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
     except KeyboardInterrupt:
         talk.say("CloudFormation goes on without us: `runvoy infra status` shows where it is")
         raise
     if not state.is_good:
         raise RunvoyError(
             ErrorCode.UNAVAILABLE,
-            f"the stack {stack.name} could not be brought up, and was rolled back ({state.status}):\n{told(failures, state)}",
+            f"the stack {stack.name} could not be brought up, and was rolled back ({state.status}):\n"
+            + "\n".join(stack.reasons(state)),
             "Mend what the reasons name and apply again; a stack that never came up is first removed with `runvoy infra destroy`.",
         )
     return state

@@ -39,7 +39,7 @@ class Aws:
         boto3 = _boto3()
         with calling("reading the AWS configuration"):
             self._session = boto3.Session(region_name=region)
-        if self._session.region_name is None:
+        if not self._session.region_name:
             raise RunvoyError(
                 ErrorCode.INVALID_REQUEST, "no AWS region is set", "Give --region, or set AWS_REGION or AWS_PROFILE."
             )
@@ -116,4 +116,4 @@ def _told(what: str, error: Any) -> RunvoyError:
         )
     if code in _BUSY:
         return RunvoyError(ErrorCode.UNAVAILABLE, f"{what}: AWS is busy ({code}): {message}", "Try again.")
-    return RunvoyError(ErrorCode.UNAVAILABLE, f"{what}: {code}: {message}", "See the message; nothing was hidden.")
+    return RunvoyError(ErrorCode.UNAVAILABLE, f"{what}: {code}: {message}", "What AWS says is all there is to know.")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from runvoy_infra.deploy.apply import Talk, shown
 from runvoy_infra.deploy.aws import Aws, calling
-from runvoy_infra.deploy.stacks import Stack, StackState, told
+from runvoy_infra.deploy.stacks import Stack, StackState
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 _KEPT = {"InboxBucket": "bucket", "OutboxBucket": "bucket", "TableName": "table"}
@@ -116,14 +116,14 @@ def _delete(stack: Stack, plan: Plan, talk: Talk) -> None:
     with calling(f"deleting the stack {stack.name}"):
         stack.client.delete_stack(StackName=stack_id)
     try:
-        state, failures = stack.follow(stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
+        state = stack.follow(stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
     except KeyboardInterrupt:
         talk.say("CloudFormation goes on without us: `runvoy infra status` shows where it is")
         raise
     if state.status != "DELETE_COMPLETE":
         raise RunvoyError(
             ErrorCode.UNAVAILABLE,
-            f"the stack {stack.name} could not be deleted ({state.status}):\n{told(failures, state)}",
+            f"the stack {stack.name} could not be deleted ({state.status}):\n" + "\n".join(stack.reasons(state)),
             "Mend what the reasons name, and destroy it again.",
         )
 

@@ -12,6 +12,9 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 PAUSE_SECONDS = 2.0
 IN_REVIEW = "REVIEW_IN_PROGRESS"
+_STACK = "AWS::CloudFormation::Stack"
+_BEGINNINGS = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
+_FAILED_VALIDATION = "alidation fail"
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
 
@@ -101,32 +104,49 @@ class Stack:
             events = self.client.describe_stack_events(StackName=stack_id)["StackEvents"]
         return str(events[0]["EventId"]) if events else None
 
-    def follow(self, stack_id: str, since: str | None, tell: Callable[[Event], None]) -> tuple[StackState, list[Event]]:
-        """Tell of each event after `since` until the stack stands still; where it stands then, and what failed."""
-        failures: list[Event] = []
+    def follow(self, stack_id: str, since: str | None, tell: Callable[[Event], None]) -> StackState:
+        """Tell of each event after `since` until the stack stands still; where it stands then."""
         while True:
             # State first: an event that comes between the two reads is told in this round.
             state = self.state(stack_id)
             for event in self._events_after(stack_id, since):
                 since = event.event_id
                 tell(event)
-                if event.is_failure:
-                    failures.append(event)
             if state is None:
                 raise RunvoyError(ErrorCode.NOT_FOUND, f"the stack {self.name} is gone", "Somebody else deleted it.")
             if not state.is_moving:
-                return state, failures
+                return state
             time.sleep(self.pause_seconds)
 
-    def failures(self, stack_id: str) -> list[Event]:
-        """What failed in the stack's last operation, oldest first."""
+    def reasons(self, state: StackState) -> list[str]:
+        """Why the stack's last operation failed: what failed by itself, oldest first; else CloudFormation's own word."""
         failed: list[Event] = []
-        for event in self._newest_first(stack_id):
-            if event.is_failure and event.resource != self.name:
-                failed.append(event)
-            if event.resource == self.name and event.reason == "User Initiated":
+        of_stack: list[Event] = []
+        for event in self._newest_first(state.stack_id):
+            is_of_stack = event.kind == _STACK
+            if event.is_failure and event.reason:
+                (of_stack if is_of_stack else failed).append(event)
+            if is_of_stack and event.status in _BEGINNINGS:
                 break
-        return failed[::-1]
+        lines = [f"{event.resource} ({event.kind}): {event.reason}" for event in reversed(failed)]
+        if not lines and any(_FAILED_VALIDATION in event.reason for event in of_stack):
+            lines = self._validation_errors(state.stack_id)
+        return lines or [event.reason for event in reversed(of_stack)] or [state.reason or state.status]
+
+    def _validation_errors(self, stack_id: str) -> list[str]:
+        """What CloudFormation found wrong before it began, of the newest operation; it tells that in another place."""
+        lines: list[str] = []
+        newest = None
+        with calling(f"reading what is invalid in the stack {self.name}"):
+            pages = self.client.get_paginator("describe_events").paginate(
+                StackName=stack_id, Filters={"FailedEvents": True}
+            )
+            for event in (event for page in pages for event in page["OperationEvents"]):
+                newest = newest or event["OperationId"]
+                if event["EventType"] == "VALIDATION_ERROR" and event["OperationId"] == newest:
+                    where = f"{event.get('LogicalResourceId', '')} ({event.get('ResourceType', '')})"
+                    lines.append(f"{where}: {event.get('ValidationStatusReason', '')}")
+        return lines[::-1]
 
     def delete_review(self, stack_id: str) -> None:
         """Remove what a declined change set of a new stack leaves: a stack of nothing."""
@@ -153,9 +173,3 @@ class Stack:
                         status=event["ResourceStatus"],
                         reason=event.get("ResourceStatusReason", ""),
                     )
-
-
-def told(failures: list[Event], state: StackState) -> str:
-    """Why an operation failed: the resources' reasons, or the stack's own."""
-    lines = [f"{event.resource} ({event.kind}): {event.reason}" for event in failures if event.reason]
-    return "\n".join(lines) or state.reason or state.status

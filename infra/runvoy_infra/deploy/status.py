@@ -36,7 +36,7 @@ def look(aws: Aws, stack: Stack, *, with_drift: bool) -> Status:
     """NOT_FOUND if there is no such stack. Looking for drift takes CloudFormation a minute or so."""
     state = stack.existing()
     resources = stack.resources()
-    failures = () if state.is_good else tuple(f"{one.resource}: {one.reason}" for one in stack.failures(state.stack_id))
+    failures = () if state.is_good else tuple(stack.reasons(state))
     return Status(
         state=state,
         resources=len(resources),

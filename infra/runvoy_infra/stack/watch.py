@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import aws_cdk
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -16,6 +18,16 @@ from runvoy_protocol import aws_layout
 _OLDEST_SECONDS = 300
 _MINUTE = 60
 _WIDTH = 12
+
+
+class _Metric(NamedTuple):
+    """One of AWS's own; `of` is the value of its one dimension."""
+
+    namespace: str
+    name: str
+    dimension: str
+    of: str
+    statistic: str = "Maximum"
 
 
 class Watch:
@@ -58,63 +70,29 @@ class Watch:
     def _alarms(self) -> None:
         for name, queue in self._queues.by_name.items():
             title = name.capitalize()
-            self._alarm(
-                f"{title}DeadLettersAlarm",
-                f"Messages of the {name} queue failed five times: docs/operations.md, 'dead letters'",
-                "AWS/SQS",
-                "ApproximateNumberOfMessagesVisible",
-                {"QueueName": queue.dead_letters.queue_name},
-                "Maximum",
-                above=0,
-            )
+            dead = _Metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letters.queue_name)
+            about = f"Messages of the {name} queue failed five times: docs/operations.md, 'Dead letters'"
+            self._alarm(f"{title}DeadLettersAlarm", about, dead, above=0)
             if name != "bulk":  # a batch may well wait
-                self._alarm(
-                    f"{title}AgeAlarm",
-                    f"Messages wait in the {name} queue for over five minutes",
-                    "AWS/SQS",
-                    "ApproximateAgeOfOldestMessage",
-                    {"QueueName": queue.queue.queue_name},
-                    "Maximum",
-                    above=_OLDEST_SECONDS,
-                    minutes=5,
-                )
+                oldest = _Metric("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue.queue_name)
+                about = f"Messages wait in the {name} queue for over five minutes"
+                self._alarm(f"{title}AgeAlarm", about, oldest, above=_OLDEST_SECONDS, minutes=5)
         for name, function in self._functions.by_name.items():
-            title, dimensions = name.capitalize(), {"FunctionName": function.function.ref}
-            about = f"The {name} function"
-            self._alarm(
-                f"{title}ErrorsAlarm", f"{about} fails", "AWS/Lambda", "Errors", dimensions, "Sum", 0, minutes=5
-            )
-            self._alarm(
-                f"{title}ThrottlesAlarm",
-                f"{about} is throttled",
-                "AWS/Lambda",
-                "Throttles",
-                dimensions,
-                "Sum",
-                0,
-                minutes=5,
-            )
-        self._alarm(
-            "ReconcileSilentAlarm",
-            "The reconciler has not run for five minutes",
-            "AWS/Lambda",
-            "Invocations",
-            {"FunctionName": self._functions.by_name["reconcile"].function.ref},
-            "Sum",
-            below=1,
-            minutes=5,
-        )
+            for metric, what in (("Errors", "fails"), ("Throttles", "is throttled")):
+                count = _Metric("AWS/Lambda", metric, "FunctionName", function.function.ref, "Sum")
+                about = f"The {name} function {what}"
+                self._alarm(f"{name.capitalize()}{metric}Alarm", about, count, above=0, minutes=5)
+        reconciler = self._functions.by_name["reconcile"].function.ref
+        rounds = _Metric("AWS/Lambda", "Invocations", "FunctionName", reconciler, "Sum")
+        self._alarm("ReconcileSilentAlarm", "The reconciler has not run for five minutes", rounds, below=1, minutes=5)
 
     def _alarm(
         self,
         construct_id: str,
         description: str,
-        namespace: str,
-        metric: str,
-        dimensions: dict[str, str],
-        statistic: str,
-        above: int | None = None,
+        metric: _Metric,
         *,
+        above: int | None = None,
         below: int | None = None,
         minutes: int = 1,
     ) -> None:
@@ -123,12 +101,10 @@ class Watch:
             self._stack,
             construct_id,
             alarm_description=f"runvoy: {description}",
-            namespace=namespace,
-            metric_name=metric,
-            dimensions=[
-                cloudwatch.CfnAlarm.DimensionProperty(name=name, value=value) for name, value in dimensions.items()
-            ],
-            statistic=statistic,
+            namespace=metric.namespace,
+            metric_name=metric.name,
+            dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name=metric.dimension, value=metric.of)],
+            statistic=metric.statistic,
             period=_MINUTE,
             evaluation_periods=minutes,
             comparison_operator="GreaterThanThreshold" if above is not None else "LessThanThreshold",
