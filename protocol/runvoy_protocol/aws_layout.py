@@ -136,8 +136,6 @@ DIMENSION_QUEUE = "queue"
 
 # --- Besides: what registering images and the first admin need -----------------------------------------------------------
 
-ENV_DEPLOYMENT_SECRET = "RUNVOY_DEPLOYMENT_SECRET_ARN"
-"""A secret in Secrets Manager; the deployment's 32 bytes are the SHA-256 of its text (docs/adr/0007)."""
 ENV_EXECUTION_ROLE = "RUNVOY_EXECUTION_ROLE_ARN"
 ENV_TASK_ROLE = "RUNVOY_TASK_ROLE_ARN"  # of images that name none; may do nothing
 ENV_TASK_ROLES = "RUNVOY_TASK_ROLE_ARNS"  # that images may name, by commas; may be empty

@@ -170,7 +170,7 @@ def test_destroying_keeps_the_audit_and_takes_the_rest(admin, ministack):
     refused = admin("destroy", "--stack-name", "short-lived")
     assert refused.returncode == 2
     assert f"keeps the table {outputs['TableName']}" in refused.stderr
-    assert "deletes 1 parameters with members' secrets" in refused.stderr
+    assert "deletes 1 parameters: members' secrets" in refused.stderr
     done = json.loads(admin.ok("destroy", "--yes", "--json", "--stack-name", "short-lived"))
     kept = {one["name"] for one in done["kept"]}
     assert kept == {outputs["InboxBucket"], outputs["OutboxBucket"], outputs["TableName"]}

@@ -174,9 +174,9 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
 @pytest.mark.parametrize(
     ("role", "may_not"),
     [
-        ("InboxRole", ("iam:", "ecs:", "ssm:", "sts:", "kms:", "secretsmanager:", "s3:Delete")),
-        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:", "sts:")),
-        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:", "secretsmanager:")),
+        ("InboxRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "kms:Encrypt", "s3:Delete")),
+        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:Put", "ssm:Delete", "sts:")),
+        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:")),
         ("StartsRole", ("ssm:Put", "ssm:Delete", "ecs:Register")),
         ("ControlRole", ("ecs:RunTask", "s3:Delete")),
         ("PresignRole", ("dynamodb:", "sqs:", "iam:", "ecs:", "ssm:", "sts:")),
@@ -309,10 +309,26 @@ def test_the_key_serves_secrets_and_staging_alone(template):
     of_functions = {
         name for name in users if template.resources[name]["Type"] in ("AWS::Lambda::Function", "AWS::IAM::Policy")
     }
-    assert users - of_functions == {"Staging", template.named("DeploymentSecret", "AWS::SecretsManager::Secret")}
+    assert users - of_functions == {"Staging"}
     for statement in all_statements(template):
         if any(action.startswith("kms:") for action in listed(statement["Action"])):
             assert "kms:ViaService" in statement["Condition"]["StringEquals"], statement
+
+
+def test_members_secrets_are_read_by_two_functions_and_the_deployments_own_written_by_one(template):
+    def may(role, action, folder):
+        return any(
+            f"/{folder}/*" in json.dumps(statement["Resource"])
+            for statement in template.statements(role)
+            if action in listed(statement["Action"])
+        )
+
+    roles = [f"{name}Role" for name in FUNCTIONS]
+    assert [role for role in roles if may(role, "ssm:GetParameter", "secrets")] == ["StartsRole", "ControlRole"]
+    assert [role for role in roles if may(role, "ssm:PutParameter", "own")] == ["ControlRole"]
+    assert [role for role in roles if may(role, "ssm:DeleteParameters", "own")] == []
+    readers = ["InboxRole", "StartsRole", "EndsRole", "ControlRole"]
+    assert [role for role in roles if may(role, "ssm:GetParameter", "own")] == readers
 
 
 def test_logs_are_kept_for_as_long_as_the_parameter_says(template):

@@ -75,7 +75,7 @@ def told_plan(plan: Plan) -> list[str]:
         f"deletes {plan.resources} resources: functions, queues, roles, the cluster, alarms, logs in CloudWatch"
     )
     lines.append("deletes what is in the staging bucket, and the key for secrets (AWS keeps it for 30 days)")
-    lines.append(f"deletes {len(plan.parameters)} parameters with members' secrets")
+    lines.append(f"deletes {len(plan.parameters)} parameters: members' secrets, and the deployment's own")
     lines.append(f"deregisters the task definitions of {len(plan.task_definitions)} images")
     if plan.running_tasks:
         lines.append(f"stops {len(plan.running_tasks)} running commands")

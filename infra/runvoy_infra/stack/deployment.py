@@ -42,15 +42,23 @@ class DeploymentStack(Stack):
         self._network = Network(self, self._parameters, acknowledge)
         self._tasks = Tasks(self, self._parameters, self._deployment_id, acknowledge)
         self._parameter_path = aws_layout.parameter_path(self._deployment_id)
-        secrets = self.format_arn(
-            service="ssm", resource="parameter", resource_name=f"{self._parameter_path.removeprefix('/')}/*"
+        world = World(
+            self,
+            self._storage,
+            self._queues,
+            self._tasks,
+            secrets=self._parameters_under("secrets"),
+            own=self._parameters_under("own"),
         )
-        world = World(self, self._storage, self._queues, self._tasks, (secrets,))
         self._functions = Functions(world, self._parameters, self._environment(), acknowledge)
         self._task_ends()
         self._watch = Watch(self, self._parameters, self._queues, self._functions, self._deployment_id)
         self._outputs()
         self.acknowledged = acknowledge.made
+
+    def _parameters_under(self, folder: str) -> str:
+        name = f"{self._parameter_path.removeprefix('/')}/{folder}/*"
+        return str(self.format_arn(service="ssm", resource="parameter", resource_name=name))
 
     def _environment(self) -> dict[str, str]:
         """docs/aws-table.md says what each is."""
@@ -68,7 +76,6 @@ class DeploymentStack(Stack):
             aws_layout.ENV_OUTBOX_BUCKET: storage.outbox.ref,
             aws_layout.ENV_STAGING_BUCKET: storage.staging.ref,
             aws_layout.ENV_ENCRYPTION_KEY: storage.cmk.key_arn,
-            aws_layout.ENV_DEPLOYMENT_SECRET: storage.secret.secret_arn,
             aws_layout.ENV_CLUSTER: tasks.cluster.attr_arn,
             aws_layout.ENV_SUBNETS: network.subnets,
             aws_layout.ENV_SECURITY_GROUPS: network.security_group,
@@ -120,7 +127,7 @@ class DeploymentStack(Stack):
             ("ClusterName", self._tasks.cluster.ref, "Where tasks run"),
             ("ControlFunctionName", self._functions.by_name["control"].function.ref, "Invoked by `--seed-admin-user`"),
             ("AlarmTopic", self._watch.topic.topic_arn, "Alarms are published here: subscribe to it"),
-            ("ParameterPath", self._parameter_path, "Members' secrets in SSM are under it"),
+            ("ParameterPath", self._parameter_path, "Secrets in SSM are under it: members', and the deployment's own"),
             ("TaskFamilyPrefix", self._tasks.family_prefix, "Task definitions of registered images"),
         ):
             CfnOutput(self, name, value=value, description=description)

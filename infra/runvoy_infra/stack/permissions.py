@@ -21,6 +21,7 @@ _RECORDS = (
     "dynamodb:ConditionCheckItem",
 )
 
+_READ_PARAMETERS = ("ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath")
 
 _ARN = "arn:<AWS::Partition>:{service}:<AWS::Region>:<AWS::AccountId>:"
 _STACK_UUID = '{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}'
@@ -61,9 +62,14 @@ WILDCARDS = (
         "Tasks are made when commands start; the cluster is this stack's own.",
     ),
     Wildcard(
-        ":parameter/runvoy/",
-        f"Resource::{_ARN.format(service='ssm')}parameter/runvoy/aws-{_STACK_UUID}/*",
+        "/secrets/*",
+        f"Resource::{_ARN.format(service='ssm')}parameter/runvoy/aws-{_STACK_UUID}/secrets/*",
         "Members name their secrets; the prefix is this stack's own.",
+    ),
+    Wildcard(
+        "/own/*",
+        f"Resource::{_ARN.format(service='ssm')}parameter/runvoy/aws-{_STACK_UUID}/own/*",
+        "The secrets adapter makes names of hashes; the prefix is for the deployment's own alone.",
     ),
 )
 
@@ -75,13 +81,14 @@ def wildcards_in(stack: Stack, statements: Sequence[iam.PolicyStatement]) -> lis
 
 
 class World(NamedTuple):
-    """What permissions speak of. `secrets` are the parameters with members' secrets."""
+    """What permissions speak of. `secrets` are the parameters with members' secrets, `own` those of the deployment itself."""
 
     stack: Stack
     storage: Storage
     queues: Queues
     tasks: Tasks
-    secrets: tuple[str, ...]
+    secrets: str
+    own: str
 
 
 def of_inbox(world: World) -> list[iam.PolicyStatement]:
@@ -90,6 +97,7 @@ def of_inbox(world: World) -> list[iam.PolicyStatement]:
         *_read_inbox(world),
         *_outbox(world),
         _send(world, "starts", "bulk", "ends"),
+        *_read_own(world),
     ]
 
 
@@ -107,8 +115,8 @@ def of_starts(world: World) -> list[iam.PolicyStatement]:
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
         _allow("TagTasks", ("ecs:TagResource",), world.tasks.tasks, created_by="RunTask"),
-        *_read_secrets(world),
-        *_deployment_secret(world),
+        _read_secrets(world),
+        *_read_own(world),
     ]
 
 
@@ -121,7 +129,7 @@ def of_ends(world: World) -> list[iam.PolicyStatement]:
         _delete_payloads(world),
         _look_at_tasks(world),
         _find_tasks(world),
-        *_deployment_secret(world),
+        *_read_own(world),
     ]
 
 
@@ -138,10 +146,11 @@ def of_control(world: World) -> list[iam.PolicyStatement]:
         _look_at_tasks(world),
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
-        *_read_secrets(world),
-        _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameters"), *world.secrets),
+        _read_secrets(world),
+        _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameters"), world.secrets),
         _allow("EncryptSecrets", ("kms:Encrypt", "kms:GenerateDataKey"), world.storage.cmk.key_arn, via=(world, "ssm")),
-        *_deployment_secret(world),
+        *_read_own(world),
+        _allow("MakeOwnSecret", ("ssm:PutParameter",), world.own),
     ]
 
 
@@ -151,6 +160,11 @@ def of_reconcile(world: World) -> list[iam.PolicyStatement]:
         *_read_inbox(world),
         *_outbox(world),
         _send(world, "inbox", "starts", "bulk", "ends"),
+        _allow(
+            "CountDeadLetters",
+            ("sqs:GetQueueAttributes",),
+            *(q.dead_letters.queue_arn for q in world.queues.by_name.values()),
+        ),
         _delete_payloads(world),
         _look_at_tasks(world),
         _find_tasks(world),
@@ -223,17 +237,15 @@ def _find_tasks(world: World) -> iam.PolicyStatement:
     return _allow("FindTasks", ("ecs:ListTasks",), "*", cluster=world)
 
 
-def _read_secrets(world: World) -> list[iam.PolicyStatement]:
-    return [
-        _allow("ReadSecrets", ("ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"), *world.secrets),
-        _allow("DecryptSecrets", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "ssm")),
-    ]
+def _read_secrets(world: World) -> iam.PolicyStatement:
+    return _allow("ReadSecrets", _READ_PARAMETERS, world.secrets)
 
 
-def _deployment_secret(world: World) -> list[iam.PolicyStatement]:
+def _read_own(world: World) -> list[iam.PolicyStatement]:
+    """The secret that runners' keys and claim tokens are derived from (docs/adr/0007-the-deployments-own-secret.md)."""
     return [
-        _allow("DeploymentSecret", ("secretsmanager:GetSecretValue",), world.storage.secret.secret_arn),
-        _allow("DecryptDeploymentSecret", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "secretsmanager")),
+        _allow("ReadOwnSecret", _READ_PARAMETERS, world.own),
+        _allow("DecryptParameters", ("kms:Decrypt",), world.storage.cmk.key_arn, via=(world, "ssm")),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What holds data: the CMK, three buckets, the table, the deployment's secret."""
+"""What holds data: the CMK, three buckets, the table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
-from aws_cdk import aws_secretsmanager as secretsmanager
 
 from runvoy_infra.stack.acknowledge import Acknowledge
 from runvoy_infra.stack.parameters import Parameters
 from runvoy_infra.stack.queues import Queues
 from runvoy_protocol import aws_layout
 
-SECRET_CHARACTERS = 64  # of 62 kinds: 381 bits
 _PENDING_DELETION_DAYS = 30
 
 
@@ -33,7 +31,6 @@ class Storage:
         self.outbox = self._make_outbox()
         self.staging = self._make_staging()
         self.table = self._make_table()
-        self.secret = self._make_secret()
 
     def _make_cmk(self) -> kms.Key:
         return kms.Key(
@@ -189,25 +186,6 @@ class Storage:
         assert isinstance(made, dynamodb.CfnTable)  # noqa: S101 - an L2 table is made of one
         made.override_logical_id("Records")
         return table
-
-    def _make_secret(self) -> secretsmanager.Secret:
-        """See docs/adr/0007-deployment-secret.md."""
-        secret = secretsmanager.Secret(
-            self._stack,
-            "DeploymentSecret",
-            description=f"runvoy {self._stack.stack_name}: runners' keys and claim tokens are derived from it",
-            encryption_key=self.cmk,
-            generate_secret_string=secretsmanager.SecretStringGenerator(
-                password_length=SECRET_CHARACTERS, exclude_punctuation=True
-            ),
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-        self._acknowledge(
-            secret,
-            "AwsSolutions-SMG4",
-            "A new value ends every claim token, and every key of a running command: it is changed by hand, when nothing runs.",
-        )
-        return secret
 
 
 def _lifecycle(*rules: s3.CfnBucket.RuleProperty) -> s3.CfnBucket.LifecycleConfigurationProperty:
