@@ -133,3 +133,20 @@ METRIC_REPAIRS = "Repairs"
 DIMENSION_DEPLOYMENT = "deployment"
 DIMENSION_CODE = "code"
 DIMENSION_QUEUE = "queue"
+
+# --- Besides: what registering images and the first admin need -----------------------------------------------------------
+
+ENV_EXECUTION_ROLE = "RUNVOY_EXECUTION_ROLE_ARN"
+ENV_TASK_ROLE = "RUNVOY_TASK_ROLE_ARN"  # of images that name none; may do nothing
+ENV_TASK_ROLES = "RUNVOY_TASK_ROLE_ARNS"  # that images may name, by commas; may be empty
+ENV_TASK_LOG_GROUP = "RUNVOY_TASK_LOG_GROUP"
+ENV_RUNNER_IMAGE = "RUNVOY_RUNNER_IMAGE"
+
+
+def family_prefix(deployment_id: str) -> str:
+    """What the families of all task definitions of a deployment begin with."""
+    return f"runvoy-{deployment_id}-"
+
+
+SEED_ADMIN = "seed_admin"
+"""The one key of the event with which the control function is invoked to make the first admin (docs/aws-table.md)."""
