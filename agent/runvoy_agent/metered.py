@@ -45,7 +45,7 @@ class MeteredRecords:
                 self._count(aws_layout.METRIC_ACCEPTED, 1)
             case "admit", code:
                 self._count(aws_layout.METRIC_REFUSED, 1, code=code)
-            case "start", "starting":
+            case "start", State.STARTING:
                 self._count(aws_layout.METRIC_STARTED, 1)
                 self._count_lock_wait(writes)
 

@@ -250,14 +250,16 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was
-    forgotten). `exit_code` is the command's where the platform reports it.
+    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no
+    process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the command's where the platform reports it. `never_began`: it stopped, and for certain the
+    command was not started.
     """
 
     phase: Literal["running", "stopped", "missing"]
     exit_code: int | None = None
     message: str = ""
     supervised: bool = False
+    never_began: bool = False
 
 
 class Launcher(Protocol):
@@ -280,6 +282,21 @@ class Launcher(Protocol):
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         """What became of the task. Never starts anything."""
+        ...
+
+
+class TaskDefinitions(Protocol):
+    """What a platform has to know of an image before it can start tasks of it. `platform` None is the deployment's own.
+
+    All may be repeated.
+    """
+
+    def register(self, reference: str, platform: str | None) -> None:
+        """Have the platform know the image, as this version of runvoy starts tasks; INVALID_REQUEST if it will not."""
+        ...
+
+    def deregister(self, reference: str, platform: str | None) -> None:
+        """No new task of it can be started from here on; those that run go on."""
         ...
 
 

@@ -15,26 +15,29 @@ from runvoy_agent.aws import events, settings
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import calling
 from runvoy_agent.aws.functions import Event, Runtime
-from runvoy_agent.aws.launcher import EcsLauncher
+from runvoy_agent.aws.launcher import EcsLauncher, Tasks
 from runvoy_agent.aws.objects import S3Objects
 from runvoy_agent.aws.presigning import Presigner
 from runvoy_agent.aws.queue import SqsQueue
 from runvoy_agent.aws.records import DynamoRecords
 from runvoy_agent.aws.secrets import SsmSecrets
-from runvoy_agent.aws.settings import Settings
+from runvoy_agent.aws.settings import Settings, SettingsError
+from runvoy_agent.aws.task_definitions import EcsTaskDefinitions
+from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts
+from runvoy_agent.core.task_definition import TaskImage
+from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, seeding, starts
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.metered import MeteredRecords
 from runvoy_agent.ports import Clock, Ports, PreconditionFailed, Unavailable
+from runvoy_agent.runner import bundle
 from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import RunvoyError
 
 log = logging.getLogger("runvoy.wiring")
 
-CAPABILITIES = Capabilities(default_isolation="container", isolations=frozenset({"container"}))
 _IDENTITY = "deployment"
 
 
@@ -71,7 +74,7 @@ class AwsServices:
                 network=found.network,
                 staging=staging,
                 clock=clock,
-                task_definition_of=lambda image: aws_layout.task_family(found.deployment_id, image),
+                tasks=Tasks(self._family, bundle.pack, task_definition.run_overrides, found.task_role_arns),
                 capacity_provider=found.capacity_provider,
             ),
             secrets=SsmSecrets(clients, f"{path}/secrets", found.encryption_key_arn),
@@ -96,9 +99,37 @@ class AwsServices:
                 version=installed_version("runvoy"),
                 created_at=identity.created_at,
                 secret=identity.secret,
-                capabilities=CAPABILITIES,
+                capabilities=self._capabilities(),
+                runner_endpoint=self._settings.runner_endpoint,
+                task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
             )
         return self._known
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(
+            default_isolation="container",
+            isolations=frozenset({"container"}),
+            task_roles=self._settings.task_role_arns,
+            fargate_sizes=True,
+        )
+
+    def _family(self, reference: str, platform: str | None) -> str:
+        return aws_layout.task_family(self._settings.deployment_id, reference, platform)
+
+    def _register_request(self, reference: str, platform: str | None) -> dict[str, Any]:
+        found = self._settings
+        return task_definition.register_request(
+            TaskImage(
+                family=self._family(reference, platform),
+                image=reference,
+                architecture=task_definition.architecture_of(platform),
+                execution_role_arn=found.execution_role_arn,
+                task_role_arn=found.task_role_arn,
+                log_group=found.task_log_group,
+                region=self._clients.region,
+                runner_image=found.runner_image,
+            )
+        )
 
     # -- the functions
 
@@ -106,19 +137,27 @@ class AwsServices:
         return self._runtime.serve_queue(event, context, self._handle_inbox)
 
     def starts(self, event: Event, context: Any) -> Any:
+        if not self._settings.runner_endpoint:
+            raise SettingsError(f"{aws_layout.ENV_RUNNER_ENDPOINT} is missing: runners could not renew their grants")
         return self._runtime.serve_queue(event, context, self._handle_start)
 
     def ends(self, event: Event, context: Any) -> Any:
         return self._runtime.serve_queue(event, context, self._handle_end)
 
     def control(self, event: Event, context: Any) -> Any:
+        """Calls of the function URL; and, of who may invoke the function itself, the first admin's seed."""
+
         def serve(event: Event) -> Any:
+            if event.keys() == {aws_layout.SEED_ADMIN}:
+                return seeding.handle(self._ports, self.deployment, event[aws_layout.SEED_ADMIN])
             try:
                 request = routes.Request(*events.http_request(event))
             except RunvoyError as error:
                 response = control.error_response(error)
             else:
-                response = control.handle(self._ports, self.deployment, request)
+                # Its own URL is made of this function, so nothing but the calls can tell it.
+                deployment = self.deployment._replace(runner_endpoint=events.called_at(event))
+                response = control.handle(self._ports, deployment, request)
             return events.http_answer(response.status, response.body, response.content_type)
 
         return self._runtime.invoke(event, context, serve)

@@ -1,58 +1,29 @@
-"""A new key for a claim token: made here, its public half registered, its secret half told to nobody."""
+"""From a claim token to a key on this machine, and a configuration that uses it."""
 
 from __future__ import annotations
 
-import os
-import time
+import hashlib
+from pathlib import Path
 
-import msgspec
-
-from runvoy_cli import config
-from runvoy_cli.transport import NoAnswer, Transport
-from runvoy_protocol import claims, control, keys
-from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.members import ClaimAnswer, ClaimRequest
-
-_TRIES = 5
-_PAUSE_SECONDS = 2.0
+from runvoy_cli import config, new_keys
+from runvoy_cli.cache import Cache
+from runvoy_cli.client import Client, Target
+from runvoy_cli.files import told_about
+from runvoy_cli.transport import Transport
+from runvoy_protocol.claims import Token
+from runvoy_protocol.members import ClaimAnswer
 
 
-def redeem(token: claims.Token, transport: Transport, timeout: float) -> tuple[SigningKey, ClaimAnswer]:
-    """Register a new key with the token.
+def redeem(home: Path, profile: str | None, token: Token, url: str, transport: Transport, limit: float) -> ClaimAnswer:
+    """Make a key, register its public half with the token at `url`, and write config.yaml. Whoever is cut off in between
+    does the same again and goes on with the same key."""
+    from runvoy_cli import config_file
 
-    The same claim may be sent again: a token that was used answers to the key that it was used for.
-    """
-    signing_key = SigningKey(os.urandom(keys.SEED_BYTES))
-    endpoint = config.endpoint(token.endpoint, "the claim token's endpoint")
-    claim = claims.seal(token.deployment_id, token.secret, signing_key)
-    body = msgspec.json.encode(ClaimRequest(claim=claim))
-    url = f"{endpoint}{control.API_PREFIX}/claim"
-    for tried in range(_TRIES):
-        try:
-            answer = transport.send(
-                "POST", url, headers={"Content-Type": "application/json"}, body=body, timeout=timeout
-            )
-        except NoAnswer as lost:
-            # A function's URL that was made a moment ago may not be known to DNS yet.
-            if tried == _TRIES - 1:
-                raise RunvoyError(
-                    ErrorCode.UNAVAILABLE, f"no answer from {lost}", "Check the network, then use the token again."
-                ) from lost
-            time.sleep(_PAUSE_SECONDS)
-            continue
-        if answer.status == 200:
-            return signing_key, _decoded(answer.body, endpoint)
-        raise control.parse_error(answer.body) or RunvoyError(
-            ErrorCode.UNAVAILABLE, f"{endpoint} answered {answer.status}, and not as a runvoy deployment does"
-        )
-    raise AssertionError("unreachable")
-
-
-def _decoded(body: bytes, endpoint: str) -> ClaimAnswer:
-    try:
-        return msgspec.json.decode(body, type=ClaimAnswer)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RunvoyError(
-            ErrorCode.UNAVAILABLE, f"{endpoint} gave an answer that is no claim's: {error}", "Check the endpoint."
-        ) from error
+    with new_keys.pending(home, f"claim {hashlib.sha256(token.secret).hexdigest()}") as key:
+        target = Target(url, token.deployment_id, key)
+        client = Client(target, lambda of: Cache(home, of.endpoint, of.signing_key.key_id), transport, limit)
+        answer = client.claim(token.secret)
+        changed = {"endpoint": url, "deployment_id": token.deployment_id, "api_key": key.to_api_key()}
+        with told_about(home):
+            config_file.save(home / config.CONFIG_NAME, profile, changed)
+    return answer

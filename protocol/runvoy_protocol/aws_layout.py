@@ -95,15 +95,18 @@ def parameter_path(deployment_id: str) -> str:
 
 # --- Tasks ------------------------------------------------------------------------------------------------------------
 
+DEFAULT_PLATFORM = "linux/arm64"
 MAIN_CONTAINER = "main"
 RUNNER_CONTAINER = "runner"
 TASK_ENV_EXECUTION = "RUNVOY_EXECUTION_ID"
 TASK_ENV_PAYLOAD = "RUNVOY_PAYLOAD_URL"
 
 
-def task_family(deployment_id: str, image: str) -> str:
-    """The family of the task definition that an image is registered as."""
-    return f"runvoy-{deployment_id}-{hashlib.sha256(image.encode()).hexdigest()[:32]}"
+def task_family(deployment_id: str, image: str, platform: str | None) -> str:
+    """The family of the task definition of an image's reference on a platform (None: the deployment's own). However many
+    names it is registered under, it is one."""
+    meant = f"{image}\0{platform or DEFAULT_PLATFORM}".encode()
+    return f"{family_prefix(deployment_id)}{hashlib.sha256(meant).hexdigest()[:32]}"
 
 
 def task_name(execution_id: str, attempt: int) -> str:
@@ -133,6 +136,10 @@ METRIC_REPAIRS = "Repairs"
 DIMENSION_DEPLOYMENT = "deployment"
 DIMENSION_CODE = "code"
 DIMENSION_QUEUE = "queue"
+
+ENV_RUNNER_ENDPOINT = "RUNVOY_RUNNER_ENDPOINT"
+"""The function URL, told to `starts` alone: what a new task's runner renews its grant with. The control function cannot be
+told of it (the URL is made of the function), and sees it in every call."""
 
 # --- Besides: what registering images and the first admin need -----------------------------------------------------------
 

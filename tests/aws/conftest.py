@@ -3,6 +3,7 @@ Lambda calls them."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from tests.aws.fake_ecs import FakeEcs, Idle, serving
 from tests.servers.fixtures import ministack, server_cache
-from tests.servers.ministack import MiniStack
+from tests.servers.ministack import ACCOUNT, MiniStack
 
 from runvoy_agent.aws import settings
 from runvoy_agent.aws.clients import Clients
@@ -23,13 +24,16 @@ from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import store
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.wiring_aws import AwsServices
-from runvoy_protocol import aws_layout, keys, requests
+from runvoy_protocol import aws_layout, control, keys, requests
+from runvoy_protocol.control import ControlCall
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import RunRequest
 
 __all__ = ["ministack", "server_cache"]  # fixtures
 
 IMAGE = "docker.io/library/alpine:3"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployer"
+DOMAIN = "url-id.lambda-url.eu-west-1.on.aws"
 EVENTS = Path(__file__).parents[1] / "events"
 
 
@@ -45,6 +49,19 @@ class Context:
         self.aws_request_id = f"invocation-{next(self._numbers)}"
 
 
+def http_event(method: str, target: str, body: bytes = b"", authorization: str = "") -> dict[str, Any]:
+    """A call of the function URL."""
+    path, _, query = target.partition("?")
+    return {
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"Authorization": authorization} if authorization else {},
+        "requestContext": {"domainName": DOMAIN, "http": {"method": method, "sourceIp": "203.0.113.7"}},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
 class Deployment:
     """One deployment and an admin's key."""
 
@@ -55,6 +72,7 @@ class Deployment:
         self.environment = self._environment()
         self.services = self.another_process()
         self.signing_key = self._add_user("ada")
+        assert self.call("POST", "/api/v1/images", json.dumps({"reference": IMAGE}).encode())["statusCode"] == 200
 
     def another_process(self) -> AwsServices:
         """The functions as a process of their own has them."""
@@ -72,7 +90,6 @@ class Deployment:
         for queue in aws_layout.QUEUES:
             urls[aws_layout.queue_variable(queue)] = self.server.queue()
             urls[aws_layout.dead_letters_variable(queue)] = self.server.queue()
-        self.ecs.definitions.add(aws_layout.task_family(deployment_id, IMAGE))
         return urls | {
             aws_layout.ENV_DEPLOYMENT: deployment_id,
             aws_layout.ENV_TABLE: self.server.table(),
@@ -84,6 +101,12 @@ class Deployment:
             aws_layout.ENV_CLUSTER: self.ecs.cluster,
             aws_layout.ENV_SUBNETS: "subnet-1,subnet-2",
             aws_layout.ENV_SECURITY_GROUPS: "sg-1",
+            aws_layout.ENV_EXECUTION_ROLE: f"arn:aws:iam::{ACCOUNT}:role/execution",
+            aws_layout.ENV_TASK_ROLE: f"arn:aws:iam::{ACCOUNT}:role/task",
+            aws_layout.ENV_TASK_ROLES: ROLE,
+            aws_layout.ENV_TASK_LOG_GROUP: "tasks",
+            aws_layout.ENV_RUNNER_IMAGE: "python@sha256:1",
+            aws_layout.ENV_RUNNER_ENDPOINT: f"https://{DOMAIN}/",
         }
 
     def _add_user(self, name: str) -> keys.SigningKey:
@@ -135,6 +158,19 @@ class Deployment:
 
     def control(self, event: Mapping[str, Any]) -> Any:
         return self.services.control(dict(event), Context("control"))
+
+    def call(self, method: str, target: str, body: bytes = b"") -> Any:
+        """A signed call of the control API through the function's URL; the function's answer."""
+        call = ControlCall(
+            version=1,
+            deployment_id=self.environment[aws_layout.ENV_DEPLOYMENT],
+            method=method,
+            target=target,
+            body_sha256=control.body_digest(body),
+            issued_at=self.clock.now(),
+            nonce=self.clock.random(16),
+        )
+        return self.control(http_event(method, target, body, control.authorization(call, self.signing_key)))
 
     def reconcile(self) -> Any:
         return self.services.reconcile(json.loads((EVENTS / "schedule.json").read_text()), Context("reconcile"))

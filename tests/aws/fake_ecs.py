@@ -26,7 +26,8 @@ _STARTED_BY = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _TOKEN = re.compile(r"[!-~]{1,64}\Z")
 
 Ended = Callable[[int | None, str], None]
-"""Called once by a program: its main container's exit code, if it had one, and the platform's reason."""
+"""Called once by a program: its main container's exit code, if it had one, and the platform's reason. What the runner's
+container exited with is set in the task before."""
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Task:
     last_status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
     exit_code: int | None = None
+    runner_exit_code: int | None = None
+    role: str = ""
     stopped_reason: str = ""
     stop_code: str = ""
     seen_by_lists: bool = True
@@ -50,7 +53,9 @@ class Task:
         main: dict[str, Any] = {"name": "main", "lastStatus": self.last_status}
         if self.exit_code is not None:
             main["exitCode"] = self.exit_code
-        runner = {"name": "runner", "lastStatus": self.last_status}
+        runner: dict[str, Any] = {"name": "runner", "lastStatus": self.last_status}
+        if self.runner_exit_code is not None:
+            runner["exitCode"] = self.runner_exit_code
         described: dict[str, Any] = {
             "taskArn": self.arn,
             "clusterArn": cluster_arn,
@@ -109,7 +114,7 @@ class FakeEcs:
 
     program: Program
     cluster: str = "runvoy"
-    definitions: set[str] = field(default_factory=set)
+    definitions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
     errors: list[EcsError] = field(default_factory=list)
     lost_answers: int = 0
@@ -127,7 +132,43 @@ class FakeEcs:
     def cluster_arn(self) -> str:
         return f"arn:aws:ecs:{_REGION}:{_ACCOUNT}:cluster/{self.cluster}"
 
-    # -- the four operations
+    # -- task definitions: revisions of families
+
+    def register_task_definition(self, request: dict[str, Any]) -> dict[str, Any]:
+        names = [container["name"] for container in request["containerDefinitions"]]
+        if not names or len(set(names)) < len(names) or not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", request["family"]):
+            raise EcsError("ClientException", "The task definition is malformed")
+        with self._lock:
+            revisions = self.definitions.setdefault(request["family"], [])
+            arn = f"arn:aws:ecs:{_REGION}:{_ACCOUNT}:task-definition/{request['family']}:{len(revisions) + 1}"
+            # ECS tells more than it was told.
+            made = {"cpu": 0, "environment": [], "volumesFrom": []}
+            containers = [made | container for container in request["containerDefinitions"]]
+            known = {name: value for name, value in request.items() if name != "tags"}
+            revisions.append(known | {"containerDefinitions": containers, "taskDefinitionArn": arn, "status": "ACTIVE"})
+            return {"taskDefinition": revisions[-1]}
+
+    def describe_task_definition(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            return {"taskDefinition": self._active(request["taskDefinition"])}
+
+    def deregister_task_definition(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            for revisions in self.definitions.values():
+                for revision in revisions:
+                    if revision["taskDefinitionArn"] == request["taskDefinition"]:
+                        revision["status"] = "INACTIVE"
+                        return {"taskDefinition": revision}
+        raise EcsError("ClientException", "The specified task definition does not exist.")
+
+    def _active(self, family: str) -> dict[str, Any]:
+        """The newest active revision of a family."""
+        for revision in reversed(self.definitions.get(family, [])):
+            if revision["status"] == "ACTIVE":
+                return revision
+        raise EcsError("ClientException", "Unable to describe task definition.")
+
+    # -- tasks
 
     def run_task(self, request: dict[str, Any]) -> dict[str, Any]:
         self._check_run(request)
@@ -204,6 +245,7 @@ class FakeEcs:
             definition=request["taskDefinition"],
             started_by=request.get("startedBy", ""),
             environment=environment,
+            role=overrides.get("taskRoleArn", ""),
             cpu=overrides.get("cpu", "256"),
             memory=overrides.get("memory", "512"),
             seen_by_lists=not self.hides_new_tasks,
@@ -216,8 +258,9 @@ class FakeEcs:
         with self._lock:
             if self.errors:
                 raise self.errors.pop(0)
-        if request["taskDefinition"] not in self.definitions:
-            raise EcsError("ClientException", "TaskDefinition not found.")
+        with self._lock:
+            if all(one["status"] != "ACTIVE" for one in self.definitions.get(request["taskDefinition"], ())):
+                raise EcsError("ClientException", "TaskDefinition not found.")
         if not _STARTED_BY.match(request.get("startedBy", "x")) or not _TOKEN.match(request.get("clientToken", "x")):
             raise EcsError("InvalidParameterException", "startedBy or clientToken is malformed")
         if len(json.dumps(request.get("overrides", {}), separators=(",", ":"))) > MAX_OVERRIDES_CHARACTERS:
@@ -255,6 +298,9 @@ class FakeEcs:
             "DescribeTasks": self.describe_tasks,
             "ListTasks": self.list_tasks,
             "StopTask": self.stop_task,
+            "RegisterTaskDefinition": self.register_task_definition,
+            "DescribeTaskDefinition": self.describe_task_definition,
+            "DeregisterTaskDefinition": self.deregister_task_definition,
         }
         if operation not in operations:
             raise EcsError("UnknownOperationException", f"{operation} is not part of this ECS")

@@ -56,7 +56,9 @@ def test_a_body_that_is_no_object_is_an_error(body: bytes) -> None:
 def test_a_stopped_task() -> None:
     stopped = event("ecs_task_stopped")
     assert events.is_task_change(stopped)
-    assert events.task_stopped(stopped) == TaskStopped(EXECUTION_ID, 1, 3, "Essential container in task exited")
+    assert events.task_stopped(stopped) == TaskStopped(
+        EXECUTION_ID, 1, 3, "Essential container in task exited", never_began=False
+    )
 
 
 def test_a_task_whose_command_never_ran() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import urllib.error
+import urllib.request
+import zipfile
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.aws.conftest import Deployment
+from tests.aws.conftest import DOMAIN, IMAGE, ROLE, Deployment, http_event
 from tests.aws.fake_ecs import Idle
 from tests.servers.fixtures import ON_SERVERS
 
 from runvoy_agent.aws.settings import SettingsError, read
-from runvoy_protocol import aws_layout, control, object_keys, receipts, run_objects, status
-from runvoy_protocol.control import ControlCall
-from runvoy_protocol.states import State
+from runvoy_protocol import aws_layout, claims, keys, object_keys, receipts, run_objects, status
+from runvoy_protocol.states import Reason, State
 
 pytestmark = ON_SERVERS
 
@@ -238,49 +241,25 @@ def test_the_reconciler_repairs_and_counts(deployment: Deployment, capsys: pytes
 
 def test_the_deployment_has_one_secret_whoever_makes_it(deployment: Deployment) -> None:
     first, second = deployment.another_process(), deployment.another_process()
-    assert first.deployment == second.deployment
+    assert first.deployment.secret == second.deployment.secret
+    assert first.deployment.created_at == second.deployment.created_at
     assert len(first.deployment.secret) == 32
 
 
-def called(deployment: Deployment, method: str, target: str, body: bytes = b"") -> Any:
-    """A signed call of the control API through the function's URL."""
-    call = ControlCall(
-        version=1,
-        deployment_id=deployment.environment[aws_layout.ENV_DEPLOYMENT],
-        method=method,
-        target=target,
-        body_sha256=control.body_digest(body),
-        issued_at=deployment.clock.now(),
-        nonce=deployment.clock.random(16),
-    )
-    path, _, query = target.partition("?")
-    return deployment.control(
-        {
-            "rawPath": path,
-            "rawQueryString": query,
-            "headers": {"Authorization": control.authorization(call, deployment.signing_key)},
-            "requestContext": {"http": {"method": method, "sourceIp": "203.0.113.7"}},
-            "body": base64.b64encode(body).decode(),
-            "isBase64Encoded": True,
-        }
-    )
-
-
 def test_the_control_api_by_the_functions_url(deployment: Deployment) -> None:
-    answer = called(deployment, "GET", "/api/v1/whoami")
+    answer = deployment.call("GET", "/api/v1/whoami")
     assert answer["statusCode"] == 200, answer
     assert json.loads(answer["body"])["user"] == "ada"
-    grant = json.loads(called(deployment, "POST", "/api/v1/grants/inbox")["body"])
+    grant = json.loads(deployment.call("POST", "/api/v1/grants/inbox")["body"])
     assert grant["key_prefix"] == object_keys.inbox_prefix(deployment.signing_key.key_id)
     assert "key" not in grant["fields"]
-    listed = called(deployment, "GET", "/api/v1/executions?limit=2")
+    listed = deployment.call("GET", "/api/v1/executions?limit=2")
     assert json.loads(listed["body"])["executions"] == []
 
 
 def test_an_unsigned_call_is_refused_and_health_is_public(deployment: Deployment) -> None:
-    base = {"rawQueryString": "", "headers": {}, "requestContext": {"http": {"method": "GET", "sourceIp": "::1"}}}
-    assert deployment.control(base | {"rawPath": "/api/v1/whoami"})["statusCode"] == 401
-    health = deployment.control(base | {"rawPath": "/api/v1/health"})
+    assert deployment.control(http_event("GET", "/api/v1/whoami"))["statusCode"] == 401
+    health = deployment.control(http_event("GET", "/api/v1/health"))
     assert health["statusCode"] == 200
     assert json.loads(health["body"])["deployment_id"] == deployment.environment[aws_layout.ENV_DEPLOYMENT]
 
@@ -292,3 +271,182 @@ def test_settings_name_all_that_is_wrong(deployment: Deployment) -> None:
         read(wrong)
     for name in (aws_layout.ENV_TABLE, aws_layout.ENV_CAPACITY_PROVIDER, aws_layout.ENV_CLUSTER):
         assert name in str(caught.value)
+
+
+# -- images: what ECS knows of them
+
+
+def families(deployment: Deployment) -> dict[str, int]:
+    """The active revisions of each family."""
+    active = {
+        family: len([one for one in revisions if one["status"] == "ACTIVE"])
+        for family, revisions in deployment.ecs.definitions.items()
+    }
+    return {family: count for family, count in active.items() if count}
+
+
+def family(deployment: Deployment, reference: str, platform: str | None = None) -> str:
+    return aws_layout.task_family(deployment.environment[aws_layout.ENV_DEPLOYMENT], reference, platform)
+
+
+def register(deployment: Deployment, reference: str, **fields: object) -> Any:
+    answer = deployment.call("POST", "/api/v1/images", json.dumps({"reference": reference, **fields}).encode())
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def unregister(deployment: Deployment, name: str) -> int:
+    return int(deployment.call("DELETE", f"/api/v1/images/{name}")["statusCode"])
+
+
+def test_an_image_is_a_task_definition_once_per_platform(deployment: Deployment) -> None:
+    assert register(deployment, "tools:1", name="tools", platform="linux/amd64", task_role=ROLE)[0] == 200
+    assert register(deployment, "tools:1", name="again", platform="linux/amd64")[0] == 200
+    expected = {family(deployment, IMAGE): 1, family(deployment, "tools:1", "linux/amd64"): 1}
+    assert families(deployment) == expected
+    (made,) = deployment.ecs.definitions[family(deployment, "tools:1", "linux/amd64")]
+    assert made["runtimePlatform"]["cpuArchitecture"] == "X86_64"
+    assert made["taskRoleArn"] == deployment.environment[aws_layout.ENV_TASK_ROLE], (
+        "a role is a run's, not a definition's"
+    )
+    assert {one["name"]: one["image"] for one in made["containerDefinitions"]} == {
+        "main": "tools:1",
+        "runner": deployment.environment[aws_layout.ENV_RUNNER_IMAGE],
+    }
+
+
+def test_registering_again_brings_a_definition_up_to_date(deployment: Deployment) -> None:
+    deployment.environment[aws_layout.ENV_RUNNER_IMAGE] = "python@sha256:2"
+    deployment.services = deployment.another_process()
+    assert register(deployment, IMAGE, version=1)[0] == 200
+    newest = deployment.ecs.definitions[family(deployment, IMAGE)][-1]
+    assert newest["containerDefinitions"][1]["image"] == "python@sha256:2"
+    assert len(deployment.ecs.definitions[family(deployment, IMAGE)]) == 2
+
+
+def test_a_definition_goes_with_the_last_name_of_its_image(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="one")
+    register(deployment, "tools:1", name="two")
+    assert unregister(deployment, "one") == 200
+    assert family(deployment, "tools:1") in families(deployment)
+    assert unregister(deployment, "two") == 200
+    assert family(deployment, "tools:1") not in families(deployment)
+
+
+def test_what_was_admitted_starts_though_its_image_was_unregistered(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="tools")
+    execution_id, message = upload(deployment, image="tools")
+    assert deployment.invoke("inbox", message) == []
+    assert unregister(deployment, "tools") == 200
+    assert deployment.invoke("starts", *deployment.taken("starts")) == []
+    assert deployment.execution(execution_id).state is State.STARTING
+    assert len(deployment.ecs.tasks) == 1
+
+
+def test_a_role_that_is_not_handed_out_is_refused(deployment: Deployment) -> None:
+    status_code, answer = register(deployment, "tools:1", task_role=ROLE + "s")
+    assert (status_code, answer["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert families(deployment) == {family(deployment, IMAGE): 1}
+
+
+def test_a_task_has_the_size_platform_and_role_of_its_image(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="tools", platform="linux/amd64", task_role=ROLE, cpu=1024)
+    _, task = started(deployment, image="tools")
+    assert (task.cpu, task.memory, task.role) == ("1024", "2048", ROLE)
+    assert task.definition == family(deployment, "tools:1", "linux/amd64")
+    _, task = started(deployment)
+    assert (task.cpu, task.memory, task.role) == ("256", "512", "")
+
+
+def test_a_payload_holds_a_grant_and_can_be_taken_once(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    url = task.environment["runner"][aws_layout.TASK_ENV_PAYLOAD]
+    with urllib.request.urlopen(url) as answer, zipfile.ZipFile(io.BytesIO(answer.read())) as packed:
+        payload, delete_url = json.loads(packed.read("payload.json")), packed.read("delete-url").decode()
+    assert payload["execution_id"] == execution_id
+    assert payload["grant"]["renew_url"] == f"https://{DOMAIN}/api/v1/runs/{execution_id}/grant"
+    with urllib.request.urlopen(urllib.request.Request(delete_url, method="DELETE")) as answer:
+        assert answer.status == 204
+    with pytest.raises(urllib.error.HTTPError) as gone:
+        urllib.request.urlopen(url)
+    assert gone.value.code in (403, 404)
+    assert deployment.staged() == []
+
+
+def test_a_runner_renews_its_grant_where_it_called(deployment: Deployment) -> None:
+    execution_id, _ = started(deployment)
+    target = f"/api/v1/runs/{execution_id}/grant"
+    key = run_objects.execution_key(deployment.services.deployment.secret, execution_id, 1)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    call = run_objects.runner_authorization(key, execution_id, 1, "POST", target, now_ms)
+    answer = deployment.control(http_event("POST", target, b"", call))
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["renew_url"] == f"https://{DOMAIN}{target}"
+
+
+def test_a_task_that_never_began_is_failed_and_not_unknown(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    task.runner_exit_code = 66
+    assert deployment.invoke("ends", stop_event(deployment, task, 143)) == []
+    ended = deployment.execution(execution_id)
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.LAUNCH_FAILED, None)
+    assert "could not fetch its payload" in ended.message
+    assert not ended.is_active
+
+
+def test_starts_needs_to_know_where_runners_call(deployment: Deployment) -> None:
+    del deployment.environment[aws_layout.ENV_RUNNER_ENDPOINT]
+    deployment.services = deployment.another_process()
+    with pytest.raises(SettingsError, match=aws_layout.ENV_RUNNER_ENDPOINT):
+        deployment.invoke("starts", "{}")
+
+
+# -- the first admin
+
+
+def seed(deployment: Deployment, **fields: object) -> Any:
+    return deployment.control({"seed_admin": fields})
+
+
+def test_the_first_admin_is_seeded_with_a_token_and_can_be_again(deployment: Deployment) -> None:
+    for _ in range(2):
+        made = seed(deployment, user="eve@example.com")
+        assert made["user"] == "eve@example.com"
+        assert len(base64.b64decode(made["secret"])) == 32
+        assert datetime.fromisoformat(made["expires_at"]) > datetime.now(UTC)
+    event = deployment.call("GET", "/api/v1/audit?action=seed-admin")
+    assert {one["actor"] for one in json.loads(event["body"])["entries"]} == {"aws"}
+    assert made["secret"] not in event["body"]
+
+
+def test_a_seed_redeems_for_a_key_of_an_admin(deployment: Deployment) -> None:
+    made = seed(deployment, user="eve@example.com")
+    key = keys.SigningKey(deployment.clock.random(32))
+    claim = claims.seal(
+        deployment.environment[aws_layout.ENV_DEPLOYMENT], base64.b64decode(made["secret"], validate=True), key
+    )
+    body = json.dumps({"claim": base64.b64encode(claim).decode()}).encode()
+    answer = deployment.control(http_event("POST", "/api/v1/claim", body))
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["role"] == "admin"
+    assert seed(deployment, user="eve@example.com") == {"user": "eve@example.com", "secret": None, "expires_at": None}
+    assert seed(deployment, user="eve@example.com", further_key=True)["secret"]
+
+
+def test_a_seed_makes_no_admin_of_a_member(deployment: Deployment) -> None:
+    deployment.call("POST", "/api/v1/users", json.dumps({"name": "bob@example.com", "role": "viewer"}).encode())
+    refused = seed(deployment, user="bob@example.com")
+    assert refused["error"]["code"] == "CONFLICT"
+    assert "viewer" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"user": "no address"}, {"user": 3}, {"user": "a@example.com", "role": "admin"}, None, "x"]
+)
+def test_a_malformed_seed_is_refused(asked: object, deployment: Deployment) -> None:
+    assert deployment.control({"seed_admin": asked})["error"]["code"] == "INVALID_REQUEST"
+
+
+def test_a_call_of_the_url_cannot_seed(deployment: Deployment) -> None:
+    event = http_event("POST", "/", b'{"seed_admin": {"user": "eve@example.com"}}')
+    assert deployment.control(event)["statusCode"] == 401
+    assert deployment.control(event | {"seed_admin": {"user": "eve@example.com"}})["statusCode"] == 401

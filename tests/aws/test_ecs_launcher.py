@@ -13,8 +13,8 @@ import pytest
 from tests.aws.fake_ecs import MAX_OVERRIDES_CHARACTERS, EcsError, FakeEcs, Idle, Task, serving
 
 from runvoy_agent.aws.clients import Clients, Credentials
-from runvoy_agent.aws.fargate import Size, size_for
-from runvoy_agent.aws.launcher import EcsLauncher, Network
+from runvoy_agent.aws.launcher import EcsLauncher, Network, Tasks
+from runvoy_agent.core import task_definition
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects
@@ -25,13 +25,36 @@ IMAGE = "docker.io/library/alpine:3"
 PAYLOAD = b'{"secrets": {"TOKEN": "s3cret"}}'
 
 
+ROLE = "arn:aws:iam::000000000000:role/deployer"
+
+
+def family(image: str, platform: str | None) -> str:
+    return aws_layout.task_family("d1", image, platform)
+
+
+def pack(payload: bytes, delete_url: str) -> bytes:
+    return payload + b"\n" + delete_url.encode()
+
+
+class Staging(FolderObjects):
+    """A folder that gives away two URLs, as the staging bucket does."""
+
+    def presign_take(self, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
+        read = self.presign_get(object_key, expires_at=expires_at)
+        return read, read + "&delete"
+
+
 class Platform:
     """The fake ECS, launchers on it, and the staging bucket."""
 
     def __init__(self, folder: Path) -> None:
         self.program = Idle()
-        self.ecs = FakeEcs(self.program, definitions={aws_layout.task_family("d1", IMAGE)})
-        self.staging = FolderObjects(folder / "staging", grants=Grants(bytes(32), "http://127.0.0.1:1"))
+        self.ecs = FakeEcs(self.program)
+        for platform in (None, "linux/amd64"):
+            self.ecs.register_task_definition(
+                {"family": family(IMAGE, platform), "containerDefinitions": [{"name": "main"}]}
+            )
+        self.staging = Staging(folder / "staging", grants=Grants(bytes(32), "http://127.0.0.1:1"))
 
     def launcher(self) -> EcsLauncher:
         return EcsLauncher(
@@ -40,7 +63,7 @@ class Platform:
             network=Network(["subnet-1", "subnet-2"], ["sg-1"]),
             staging=self.staging,
             clock=SystemClock(),
-            task_definition_of=lambda image: aws_layout.task_family("d1", image),
+            tasks=Tasks(family, pack, task_definition.run_overrides, frozenset({ROLE})),
         )
 
     def launch(self, **fields: Any) -> Launch:
@@ -199,7 +222,8 @@ def test_what_will_not_help_is_refused(platform: Platform) -> None:
         "another image": launcher.start(platform.launch(image="never:registered")),
         "no image": launcher.start(platform.launch(image=None)),
         "a process": launcher.start(platform.launch(isolation="process")),
-        "too large": launcher.start(platform.launch(cpu=32768)),
+        "another platform": launcher.start(platform.launch(platform="linux/riscv64")),
+        "a role that is not handed out": launcher.start(platform.launch(task_role=ROLE + "s")),
     }
     platform.ecs.errors = [EcsError("AccessDeniedException", "not authorized to perform: iam:PassRole")]
     outcomes["no right"] = launcher.start(platform.launch())
@@ -219,7 +243,7 @@ def test_a_server_that_fails_leaves_it_open(platform: Platform) -> None:
 
 
 def test_the_overrides_hold_an_id_and_one_url(platform: Platform) -> None:
-    launcher, launch = platform.launcher(), platform.launch(cpu=300, memory_mib=100)
+    launcher, launch = platform.launcher(), platform.launch(cpu=512, memory_mib=1024)
     task = platform.task(launcher.start(launch))
     assert task.environment.keys() == {"runner"}
     environment = task.environment["runner"]
@@ -228,7 +252,9 @@ def test_the_overrides_hold_an_id_and_one_url(platform: Platform) -> None:
     assert object_key in environment["RUNVOY_PAYLOAD_URL"]
     stored = platform.staging.get(object_key)
     assert stored is not None
-    assert stored.data == PAYLOAD
+    payload, _, delete_url = stored.data.partition(b"\n")
+    assert payload == PAYLOAD
+    assert delete_url.decode() == environment["RUNVOY_PAYLOAD_URL"] + "&delete"
     assert (task.cpu, task.memory) == ("512", "1024")
     run = next(request for operation, request in platform.ecs.calls if operation == "RunTask")
     assert b"s3cret" not in str(run).encode()
@@ -245,20 +271,39 @@ def test_cleaning_up_after_one_try_leaves_the_others_payload(platform: Platform)
     assert first in task.environment["runner"]["RUNVOY_PAYLOAD_URL"]
 
 
+def test_an_image_runs_on_its_platform_under_its_role(platform: Platform) -> None:
+    launcher = platform.launcher()
+    usual = platform.task(launcher.start(platform.launch()))
+    other = platform.task(launcher.start(platform.launch(platform="linux/amd64", task_role=ROLE)))
+    assert (usual.definition, usual.role) == (family(IMAGE, None), "")
+    assert (other.definition, other.role) == (family(IMAGE, "linux/amd64"), ROLE)
+    assert family(IMAGE, "linux/arm64") == usual.definition, "which is the deployment's own"
+
+
 @pytest.mark.parametrize(
-    ("cpu", "memory_mib", "size"),
+    ("main", "runner", "state"),
     [
-        (None, None, Size(256, 512)),
-        (256, None, Size(256, 512)),
-        (1, 1, Size(256, 512)),
-        (256, 3000, Size(512, 3072)),
-        (1024, None, Size(1024, 2048)),
-        (None, 2049, Size(512, 3072)),
-        (4096, 31000, Size(8192, 32768)),
-        (16384, 122880, Size(16384, 122880)),
-        (None, 122881, None),
-        (16385, None, None),
+        (143, 64, TaskState("stopped", None, "its payload was malformed; Over", never_began=True)),
+        (143, 66, TaskState("stopped", None, "its runner could not fetch its payload; Over", never_began=True)),
+        (7, 69, TaskState("stopped", 7, "Over")),
+        (7, 0, TaskState("stopped", 7, "Over")),
+        (None, 137, TaskState("stopped", None, "Over")),
     ],
 )
-def test_sizes(cpu: int | None, memory_mib: int | None, size: Size | None) -> None:
-    assert size_for(cpu, memory_mib) == size
+def test_what_the_runners_exit_says_of_the_command(
+    main: int | None, runner: int, state: TaskState, platform: Platform
+) -> None:
+    launcher, launch = platform.launcher(), platform.launch()
+    task = platform.task(launcher.start(launch))
+    task.runner_exit_code = runner
+    platform.program.end(task, main, "Over")
+    assert launcher.describe(launch.execution_id, 1) == state
+
+
+def test_a_task_that_failed_to_start_never_began(platform: Platform) -> None:
+    launcher, launch = platform.launcher(), platform.launch()
+    task = platform.task(launcher.start(launch))
+    task.stop_code = "TaskFailedToStart"
+    platform.program.end(task, None, "CannotPullContainerError: no such image")
+    state = launcher.describe(launch.execution_id, 1)
+    assert state == TaskState("stopped", None, "CannotPullContainerError: no such image", never_began=True)

@@ -103,7 +103,13 @@ class MiniStack:
                 "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/functions"},
             }
         ]
-        may = [{"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:ListBucket"], "Resource": "*"}]
+        may = [
+            {
+                "Effect": "Allow",
+                "Action": ["s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket"],
+                "Resource": "*",
+            }
+        ]
         made = iam.create_role(RoleName="presign", AssumeRolePolicyDocument=_document(trust))
         iam.put_role_policy(RoleName="presign", PolicyName="all", PolicyDocument=_document(may))
         return str(made["Role"]["Arn"])

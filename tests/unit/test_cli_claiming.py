@@ -10,10 +10,11 @@ from runvoy_agent.core.model import Claim, Key
 from runvoy_agent.handlers import claims as claim_handlers
 from runvoy_agent.handlers import store
 from runvoy_agent.handlers.routes import Request
-from runvoy_cli import claiming
+from runvoy_cli import claiming, config_file
 from runvoy_cli.transport import Transport
 from runvoy_protocol.claims import Token
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
 
 
 @pytest.fixture
@@ -48,16 +49,24 @@ def token(world, endpoint, secret=b"t" * 32):
     return Token(secret, endpoint, world.deployment.deployment_id)
 
 
-def test_a_token_registers_a_key_that_was_made_here(world, endpoint):
-    signing_key, answer = claiming.redeem(token(world, endpoint), Transport(), 10)
+def test_a_token_registers_a_key_that_was_made_here(world, endpoint, tmp_path):
+    answer = claiming.redeem(tmp_path, None, token(world, endpoint), endpoint, Transport(), 10)
+    written = config_file.load(tmp_path / "config.yaml").top
+    signing_key = SigningKey.from_api_key(written["api_key"])
+    assert written | {"api_key": ""} == {
+        "endpoint": endpoint,
+        "deployment_id": world.deployment.deployment_id,
+        "api_key": "",
+    }
     assert (answer.key.user, answer.key.key_id) == ("ada", signing_key.key_id)
     kept = store.load(world.records, store.key_key(signing_key.key_id), Key).document
     assert kept is not None
     assert kept.public_key == signing_key.public_key
 
 
-def test_a_wrong_token_is_refused_in_the_deployments_words(world, endpoint):
+def test_a_wrong_token_is_refused_in_the_deployments_words_and_nothing_is_written(world, endpoint, tmp_path):
     with pytest.raises(RunvoyError) as refused:
-        claiming.redeem(token(world, endpoint, secret=b"x" * 32), Transport(), 10)
+        claiming.redeem(tmp_path, None, token(world, endpoint, secret=b"x" * 32), endpoint, Transport(), 10)
+    assert not (tmp_path / "config.yaml").exists()
     assert refused.value.code is ErrorCode.NOT_FOUND
     assert "token" in refused.value.message

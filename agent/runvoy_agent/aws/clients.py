@@ -50,6 +50,11 @@ class Clients:
                 self._made[service] = made
         return made
 
+    @property
+    def region(self) -> str:
+        """The region of the clients."""
+        return str(self.get("sts").meta.region_name)
+
     def _make(self, service: str) -> Any:
         import botocore.config
         import botocore.session

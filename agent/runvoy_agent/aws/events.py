@@ -30,12 +30,13 @@ class Arrival(NamedTuple):
 
 
 class TaskStopped(NamedTuple):
-    """An attempt's task was seen stopped. `exit_code` is its command's container's, where there is one."""
+    """An attempt's task was seen stopped: what it says is as in ports.TaskState."""
 
     execution_id: str
     attempt: int
     exit_code: int | None
     message: str
+    never_began: bool
 
 
 class RunReport(NamedTuple):
@@ -109,7 +110,7 @@ def task_stopped(document: Mapping[str, Any]) -> TaskStopped | None:
     if task.get("lastStatus") != "STOPPED" or name is None:
         return None
     state = stopped_state(task)
-    return TaskStopped(*name, state.exit_code, state.message)
+    return TaskStopped(*name, state.exit_code, state.message, state.never_began)
 
 
 def http_request(event: Mapping[str, Any]) -> HttpRequest:
@@ -136,6 +137,11 @@ def _http_request(event: Mapping[str, Any]) -> HttpRequest:
         body=base64.b64decode(body) if event.get("isBase64Encoded") else body.encode(),
         source=str(http.get("sourceIp", "")),
     )
+
+
+def called_at(event: Mapping[str, Any]) -> str:
+    """The function URL that was called, without a path. AWS says it, not the caller."""
+    return f"https://{event['requestContext']['domainName']}"
 
 
 def http_answer(status: int, body: bytes, content_type: str) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple, Protocol
 
 from botocore.exceptions import ClientError
 
 from runvoy_agent.aws.clients import Clients
-from runvoy_agent.aws.fargate import Size, size_for
 from runvoy_agent.aws.faults import calling, code_of, message_of
 from runvoy_agent.ports import (
     Clock,
@@ -28,7 +27,6 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
-    Objects,
     TaskState,
     Unavailable,
 )
@@ -55,6 +53,8 @@ _HOPELESS = frozenset(
     }
 )
 _NO_ROOM_WORDS = ("capacity is unavailable", "limit on the number of tasks", "limit on the number of vcpus", "throttl")
+# What the runner's container exits with before the command's has anything to run (runner/task_main.py).
+_NOTHING_STARTED = {64: "its payload was malformed", 66: "its runner could not fetch its payload"}
 _STOP_REASON = "runvoy was asked to end it"
 _LISTED = 100
 
@@ -67,8 +67,31 @@ class Network(NamedTuple):
     public_ip: Literal["ENABLED", "DISABLED"] = "ENABLED"
 
 
+class Staging(Protocol):
+    """Where payloads lie until their task has them."""
+
+    def put(self, object_key: str, data: bytes, *, content_type: str) -> str: ...
+
+    def delete(self, object_key: str) -> None: ...
+
+    def presign_take(self, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
+        """Two URLs: one that reads the object, one that deletes it."""
+        ...
+
+
+class Tasks(NamedTuple):
+    """What tasks are made of. `definition_of` gives the family that an image is known as on a platform; `pack` makes what a
+    task fetches of a payload and of the URL that deletes it; `overrides` makes RunTask's of an execution's id, the URL, CPU
+    units, MiB of memory and the command's role."""
+
+    definition_of: Callable[[str, str | None], str]
+    pack: Callable[[bytes, str], bytes]
+    overrides: Callable[[str, str, int | None, int | None, str | None], dict[str, Any]]
+    roles: Collection[str] = frozenset()
+
+
 class EcsLauncher:
-    """Starts tasks on Fargate. `task_definition_of` gives the family, or the ARN, that an image was registered as."""
+    """Starts tasks on Fargate."""
 
     def __init__(
         self,
@@ -76,9 +99,9 @@ class EcsLauncher:
         *,
         cluster: str,
         network: Network,
-        staging: Objects,
+        staging: Staging,
         clock: Clock,
-        task_definition_of: Callable[[str], str],
+        tasks: Tasks,
         capacity_provider: Literal["FARGATE", "FARGATE_SPOT"] = "FARGATE",
     ) -> None:
         self._clients = clients
@@ -86,7 +109,7 @@ class EcsLauncher:
         self._network = network
         self._staging = staging
         self._clock = clock
-        self._task_definition_of = task_definition_of
+        self._tasks = tasks
         self._capacity_provider = capacity_provider
 
     @property
@@ -99,15 +122,14 @@ class EcsLauncher:
         payload stays, for a task may be there that has yet to read it (the bucket's lifecycle removes it)."""
         if launch.isolation != "container" or launch.image is None:
             return LaunchRefused("this deployment runs commands in containers of a registered image only")
-        size = size_for(launch.cpu, launch.memory_mib) if launch.cpu or launch.memory_mib else None
-        if size is None and (launch.cpu or launch.memory_mib):
-            return LaunchRefused(f"Fargate has no size with cpu {launch.cpu} and {launch.memory_mib} MiB of memory")
+        if launch.task_role is not None and launch.task_role not in self._tasks.roles:
+            return LaunchRefused(f"the deployment does not hand out the role {launch.task_role} any more")
         # Each try leaves an object of its own: the task reads the one that its own URL names, and cleaning up after a
         # try that started nothing cannot take it away.
         object_key = object_keys.payload_of_launch(launch.execution_id, secrets.token_hex(8))
-        self._staging.put(object_key, launch.payload, content_type="application/json")
-        url = self._staging.presign_get(object_key, expires_at=self._clock.now() + PAYLOAD_LIFETIME)
-        outcome, is_ours = self._run(launch, launch.image, size, url)
+        read, delete = self._staging.presign_take(object_key, expires_at=self._clock.now() + PAYLOAD_LIFETIME)
+        self._staging.put(object_key, self._tasks.pack(launch.payload, delete), content_type="application/zip")
+        outcome, is_ours = self._run(launch, launch.image, read)
         if not is_ours:
             self._staging.delete(object_key)
         return outcome
@@ -139,10 +161,10 @@ class EcsLauncher:
     def _ecs(self) -> Any:
         return self._clients.get("ecs")
 
-    def _run(self, launch: Launch, image: str, size: Size | None, url: str) -> tuple[LaunchOutcome, bool]:
+    def _run(self, launch: Launch, image: str, url: str) -> tuple[LaunchOutcome, bool]:
         """What became of it, and whether the task is this try's own."""
         name = aws_layout.task_name(launch.execution_id, launch.attempt)
-        request = self._request(name, launch.execution_id, self._task_definition_of(image), size, url)
+        request = self._request(name, launch, self._tasks.definition_of(image, launch.platform), url)
         with calling("starting a task"):
             try:
                 answer = self._ecs.run_task(**request)
@@ -173,18 +195,8 @@ class EcsLauncher:
         _log.info("adopted task %s", arns[0])
         return Launched(arns[0])
 
-    def _request(self, name: str, execution_id: str, definition: str, size: Size | None, url: str) -> dict[str, Any]:
-        environment = {aws_layout.TASK_ENV_EXECUTION: execution_id, aws_layout.TASK_ENV_PAYLOAD: url}
-        overrides: dict[str, Any] = {
-            "containerOverrides": [
-                {
-                    "name": aws_layout.RUNNER_CONTAINER,
-                    "environment": [{"name": key, "value": value} for key, value in environment.items()],
-                }
-            ]
-        }
-        if size is not None:
-            overrides |= {"cpu": str(size.cpu), "memory": str(size.memory_mib)}
+    def _request(self, name: str, launch: Launch, definition: str, url: str) -> dict[str, Any]:
+        overrides = self._tasks.overrides(launch.execution_id, url, launch.cpu, launch.memory_mib, launch.task_role)
         return {
             "cluster": self._cluster,
             "taskDefinition": definition,
@@ -220,12 +232,16 @@ class EcsLauncher:
 
 
 def stopped_state(task: dict[str, Any]) -> TaskState:
-    """What a stopped task's description says. The exit code is the command's container's."""
+    """What a stopped task's description says. The exit code is the command's container's, if the command was started."""
     containers = {container.get("name"): container for container in task.get("containers", ())}
-    main = containers.get(aws_layout.MAIN_CONTAINER, {})
     said = [task.get("stoppedReason"), *(container.get("reason") for container in containers.values())]
     message = "; ".join(dict.fromkeys(str(reason) for reason in said if reason))
-    exit_code = main.get("exitCode")
+    runners_word = containers.get(aws_layout.RUNNER_CONTAINER, {}).get("exitCode")
+    never_began = runners_word in _NOTHING_STARTED or task.get("stopCode") == "TaskFailedToStart"
+    if never_began:
+        why = _NOTHING_STARTED.get(runners_word, "")
+        return TaskState("stopped", None, "; ".join(part for part in (why, message) if part), never_began=True)
+    exit_code = containers.get(aws_layout.MAIN_CONTAINER, {}).get("exitCode")
     return TaskState("stopped", None if exit_code is None else int(exit_code), message)
 
 

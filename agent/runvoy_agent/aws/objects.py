@@ -116,6 +116,11 @@ class S3Objects:
         object_keys.split(object_key)
         return self._presigner.get(self._bucket, object_key, expires_at=expires_at)
 
+    def presign_take(self, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
+        """Two URLs, one that reads the object and one that deletes it; they end as those of presign_get."""
+        object_keys.split(object_key)
+        return self._presigner.take(self._bucket, object_key, expires_at=expires_at)
+
     @property
     def _client(self) -> Any:
         return self._clients.get("s3")

@@ -25,7 +25,15 @@ MAX_POLICY_CHARACTERS = 2048
 _SPARE = timedelta(minutes=1)
 _MAX_SESSIONS = 256
 
-Access = Literal["write", "read"]
+Access = Literal["write", "read", "take"]
+"""`take` reads an object and deletes it."""
+
+
+_ACTIONS: dict[Access, str | list[str]] = {
+    "write": "s3:PutObject",
+    "read": "s3:GetObject",
+    "take": ["s3:GetObject", "s3:DeleteObject"],
+}
 
 
 class _Session(NamedTuple):
@@ -72,13 +80,22 @@ class Presigner:
         return PostPolicy(url, fields)
 
     def get(self, bucket: str, object_key: str, *, expires_at: datetime) -> str:
+        session = self._session("read", bucket, _scope_of(object_key), expires_at)
+        return self._url("GET", session, bucket, object_key, expires_at)
+
+    def take(self, bucket: str, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
+        """Two URLs: one that reads the object, one that deletes it."""
+        session = self._session("take", bucket, object_key, expires_at)
+        read, delete = (self._url(method, session, bucket, object_key, expires_at) for method in ("GET", "DELETE"))
+        return read, delete
+
+    def _url(self, method: str, session: _Session, bucket: str, object_key: str, expires_at: datetime) -> str:
         from botocore.auth import S3SigV4QueryAuth
         from botocore.awsrequest import AWSRequest
 
-        session = self._session("read", bucket, _scope_of(object_key), expires_at)
         left = min(expires_at, session.expires_at) - self._clock.now()
         s3 = self._clients.get("s3")
-        request = AWSRequest(method="GET", url=f"{_bucket_url(s3, bucket)}/{object_key}")
+        request = AWSRequest(method=method, url=f"{_bucket_url(s3, bucket)}/{object_key}")
         seconds = max(1, int(left.total_seconds()))
         S3SigV4QueryAuth(session.credentials, "s3", s3.meta.region_name, expires=seconds).add_auth(request)
         return str(request.url)
@@ -124,9 +141,10 @@ def session_policy(
     Reading includes listing the bucket, without which a missing object would be 403 and not 404.
     """
     arn = f"arn:{partition}:s3:::{bucket}"
-    action = "s3:PutObject" if access == "write" else "s3:GetObject"
-    statements: list[dict[str, Any]] = [{"Effect": "Allow", "Action": action, "Resource": f"{arn}/{prefix}*"}]
-    if access == "read":
+    # What is taken is one object, and no other whose key begins so.
+    place = f"{arn}/{prefix}" if access == "take" else f"{arn}/{prefix}*"
+    statements: list[dict[str, Any]] = [{"Effect": "Allow", "Action": _ACTIONS[access], "Resource": place}]
+    if access != "write":
         statements.append({"Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn})
         if decrypts_with is not None:
             statements.append({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": decrypts_with})

@@ -15,6 +15,9 @@ class SettingsError(Exception):
 
 
 class Settings(NamedTuple):
+    """`task_role_arn` is the role of commands whose image names none of `task_role_arns`. `runner_endpoint` is empty in every
+    function but `starts`."""
+
     deployment_id: str
     table: str
     inbox_bucket: str
@@ -27,6 +30,12 @@ class Settings(NamedTuple):
     capacity_provider: Literal["FARGATE", "FARGATE_SPOT"]
     queue_urls: Mapping[QueueName, str]
     dead_letters_urls: Mapping[QueueName, str]
+    execution_role_arn: str
+    task_role_arn: str
+    task_role_arns: frozenset[str]
+    task_log_group: str
+    runner_image: str
+    runner_endpoint: str
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -64,6 +73,12 @@ def read(environment: Mapping[str, str]) -> Settings:
         capacity_provider="FARGATE" if provider == "FARGATE" else "FARGATE_SPOT",
         queue_urls={queue: text(aws_layout.queue_variable(queue)) for queue in queues},
         dead_letters_urls={queue: text(aws_layout.dead_letters_variable(queue)) for queue in queues},
+        execution_role_arn=text(aws_layout.ENV_EXECUTION_ROLE),
+        task_role_arn=text(aws_layout.ENV_TASK_ROLE),
+        task_role_arns=frozenset(part for part in environment.get(aws_layout.ENV_TASK_ROLES, "").split(",") if part),
+        task_log_group=text(aws_layout.ENV_TASK_LOG_GROUP),
+        runner_image=text(aws_layout.ENV_RUNNER_IMAGE),
+        runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
     )
     if problems:
         raise SettingsError("; ".join(problems))

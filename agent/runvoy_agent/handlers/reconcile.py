@@ -330,6 +330,7 @@ def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskSta
         event=event,
         exit_code=None if task is None else task.exit_code,
         message="" if task is None else task.message,
+        never_began=task is not None and task.never_began,
     )
     ports.queue.send("ends", messages.encode(message))
 

@@ -216,22 +216,19 @@ def _seed(aws: Aws, state: StackState, user: str, settings: Settings, configure:
 
 def _configure(state: StackState, settings: Settings, seeded: Seeded | None) -> None:
     """Write config.yaml; with a token, its key is made first."""
-    from runvoy_cli import config_file
-
-    changed = {
-        "endpoint": config.endpoint(state.outputs["Endpoint"], "the stack's endpoint"),
-        "deployment_id": state.outputs["DeploymentId"],
-    }
+    url = config.endpoint(state.outputs["Endpoint"], "the stack's endpoint")
+    path = config.home() / config.CONFIG_NAME
     if seeded is not None and seeded.token is not None:
-        from runvoy_cli.claiming import redeem
+        from runvoy_cli import claiming
         from runvoy_cli.transport import Transport
 
         limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        signing_key, _ = redeem(seeded.token, Transport(), limit)
-        changed["api_key"] = signing_key.to_api_key()
-    path = config.home() / config.CONFIG_NAME
-    with told_about(path.parent):
-        config_file.save(path, settings.profile, changed)
+        claiming.redeem(config.home(), settings.profile, seeded.token, url, Transport(), limit)
+    else:
+        from runvoy_cli import config_file
+
+        with told_about(path.parent):
+            config_file.save(path, settings.profile, {"endpoint": url, "deployment_id": state.outputs["DeploymentId"]})
     Console(settings).say(f"wrote {path}" + (f", profile {settings.profile}" if settings.profile else ""))
 
 

@@ -63,12 +63,19 @@ class Functions:
         roles = {name: self._role(name) for name in SHAPES}
         self.presigner = self._presigner([roles["starts"], roles["control"]])
         told = {**environment, aws_layout.ENV_PRESIGN_ROLE: self.presigner.role_arn}
-        self.by_name = {name: self._function(name, role, told) for name, role in roles.items()}
+        control = self._function("control", roles["control"], told)
+        self.url = self._url(control.function)
+        # The URL is made of the control function, which therefore cannot be told of it; `starts` has it for the runners.
+        own = {"starts": {aws_layout.ENV_RUNNER_ENDPOINT: self.url}}
+        self.by_name = {
+            name: control if name == "control" else self._function(name, role, {**told, **own.get(name, {})})
+            for name, role in roles.items()
+        }
         for name in ("starts", "control"):
-            self._may_pass_roles(name, roles[name])
+            self._may_pass_own_roles(name, roles[name])
+        self._may_pass_allowed_roles("starts", roles["starts"])
         self._feed()
         self._schedule()
-        self.url = self._url()
 
     def _role(self, name: str) -> iam.Role:
         return iam.Role(
@@ -154,13 +161,19 @@ class Functions:
             )
         return role
 
-    def _may_pass_roles(self, name: str, role: iam.Role) -> None:
-        """Twice, for a policy cannot hold an empty list: what a deployment always passes, and what was allowed besides."""
+    def _may_pass_own_roles(self, name: str, role: iam.Role) -> None:
+        """What every task definition names. Apart from the next, for a policy cannot hold an empty list."""
         own = [self._world.tasks.execution_role.role_arn, self._world.tasks.task_role.role_arn]
-        title = name.capitalize()
         iam.Policy(
-            self._stack, f"{title}PassesOwnRoles", roles=[role], statements=[permissions.pass_roles(own, "OwnRoles")]
+            self._stack,
+            f"{name.capitalize()}PassesOwnRoles",
+            roles=[role],
+            statements=[permissions.pass_roles(own, "OwnRoles")],
         )
+
+    def _may_pass_allowed_roles(self, name: str, role: iam.Role) -> None:
+        """What an image may name instead: a task gets it when it is started."""
+        title = name.capitalize()
         allowed = iam.CfnPolicy(
             self._stack,
             f"{title}PassesAllowedRoles",
@@ -232,10 +245,9 @@ class Functions:
             maximum_event_age_in_seconds=60,
         )
 
-    def _url(self) -> str:
+    def _url(self, function: lambda_.CfnFunction) -> str:
         """Public: every call but `health` and `claim` is signed. A URL needs both permissions; the second one holds for
         calls through the URL alone, so nobody without IAM rights can invoke the function with an event of their own."""
-        function = self.by_name["control"].function
         url = lambda_.CfnUrl(
             self._stack, "ControlUrl", target_function_arn=function.attr_arn, auth_type="NONE", invoke_mode="BUFFERED"
         )
