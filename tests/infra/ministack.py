@@ -40,14 +40,14 @@ class MiniStack:
 
     def __init__(self, port: int, certificate: Path) -> None:
         self.url = f"https://127.0.0.1:{port}"
-        self._certificate = certificate
+        self.certificate = certificate
         root = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         self._root = boto3.Session(region_name=REGION, **root)
         self.environment = self.user("admin", ["*"])
 
     def user(self, name: str, actions: list[str]) -> dict[str, str]:
         """A new IAM user who may do that, as the environment of a process."""
-        iam = self._root.client("iam", endpoint_url=self.url, verify=str(self._certificate))
+        iam = self._root.client("iam", endpoint_url=self.url, verify=str(self.certificate))
         iam.create_user(UserName=name)
         document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
         iam.put_user_policy(UserName=name, PolicyName="may", PolicyDocument=json.dumps(document))
@@ -58,7 +58,7 @@ class MiniStack:
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_CA_BUNDLE": str(self._certificate),
+            "AWS_CA_BUNDLE": str(self.certificate),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -70,7 +70,7 @@ class MiniStack:
             "aws_secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
         }
         session = boto3.Session(region_name=REGION, **keys)
-        return session.client(service, endpoint_url=self.url, verify=str(self._certificate))
+        return session.client(service, endpoint_url=self.url, verify=str(self.certificate))
 
 
 def as_it_takes_it(template: dict[str, Any]) -> dict[str, Any]:
