@@ -49,6 +49,7 @@ COMMANDS = {
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
     "health": "Whether the deployment answers; have it repaired.",
+    "infra": "A deployment in an AWS account.",
     "local": "The embedded stack on this machine.",
     "version": "Print the versions of client and deployment.",
     "completion": "Print a shell's completion script.",

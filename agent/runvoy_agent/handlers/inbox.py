@@ -16,7 +16,7 @@ from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, 
 from runvoy_agent.handlers import audits, messages, outbox, registered, secret_values, store
 from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Write
+from runvoy_agent.ports import Ports, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -36,7 +36,7 @@ class Deployment(NamedTuple):
     """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
 
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
-    `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
+    `task_definitions`, if there are any, are told of every image. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
     """
 
     deployment_id: str
@@ -47,6 +47,7 @@ class Deployment(NamedTuple):
     instance: str = ""
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
+    task_definitions: TaskDefinitions | None = None
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret

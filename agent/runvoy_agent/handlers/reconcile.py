@@ -16,7 +16,7 @@ from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
 from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, secret_values, store
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.ports import Conflict, Ports, Put
+from runvoy_agent.ports import Conflict, Ports, Put, TaskState
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.object_keys import RequestKey
 from runvoy_protocol.states import State
@@ -176,7 +176,7 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
     if task.phase != "missing" and execution.missing_since is not None:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
     if task.phase == "stopped":
-        _send_end(ports, execution, "stopped")
+        _send_end(ports, execution, "stopped", task)
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
         yield from _repair_unlaunched(ports, execution, starting_up)
@@ -323,8 +323,15 @@ def _push(ports: Ports, execution: Execution) -> None:
     ports.queue.send("starts", messages.encode(StartMessage(execution_id=execution.execution_id)))
 
 
-def _send_end(ports: Ports, execution: Execution, event: EndEvent) -> None:
-    message = EndMessage(execution_id=execution.execution_id, attempt=execution.attempt, event=event)
+def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskState | None = None) -> None:
+    message = EndMessage(
+        execution_id=execution.execution_id,
+        attempt=execution.attempt,
+        event=event,
+        exit_code=None if task is None else task.exit_code,
+        message="" if task is None else task.message,
+        never_began=task is not None and task.never_began,
+    )
     ports.queue.send("ends", messages.encode(message))
 
 

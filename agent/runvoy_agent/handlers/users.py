@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import Execution, User
+from runvoy_agent.core.model import User
 from runvoy_agent.handlers import admins, claims, kills, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
@@ -122,12 +122,9 @@ def _check_active(user: User) -> None:
 
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
     killed = []
-    for shard in range(store.SHARDS):
-        partition = store.shard_partition("", shard)
-        for record in store.partition_records(call.ports.records, store.INDEX_ACTIVE, partition):
-            execution = msgspec.json.decode(record.body, type=Execution)
-            if execution.owner == owner and kills.kill(call, execution.execution_id):
-                killed.append(execution.execution_id)
+    for execution in store.active_executions(call.ports.records):
+        if execution.owner == owner and kills.kill(call, execution.execution_id):
+            killed.append(execution.execution_id)
     return tuple(killed)
 
 

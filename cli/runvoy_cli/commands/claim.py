@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runvoy_cli import config, new_keys
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.files import told_about
+from runvoy_cli import claiming, config
 from runvoy_cli.member_words import limits_text, until
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
 from runvoy_cli.problems import UsageProblem, called_wrongly
@@ -53,15 +49,7 @@ def claim(
     transport = Transport(console.trace if settings.debug else None)
     limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
     console.detail(f"claiming a key of {parsed.deployment_id} at {url}")
-    with new_keys.pending(home, f"claim {hashlib.sha256(parsed.secret).hexdigest()}") as key:
-        target = Target(url, parsed.deployment_id, key)
-        client = Client(target, lambda of: Cache(home, of.endpoint, of.signing_key.key_id), transport, limit)
-        answer = client.claim(parsed.secret)
-        from runvoy_cli import config_file
-
-        changed = {"endpoint": url, "deployment_id": parsed.deployment_id, "api_key": key.to_api_key()}
-        with told_about(path.parent):
-            config_file.save(path, settings.profile, changed)
+    answer = claiming.redeem(home, settings.profile, parsed, url, transport, limit)
     config.warn_of_variables(console.warn)
     if settings.json:
         print_json(
