@@ -11,7 +11,7 @@ from runvoy_agent.ports import Message, Unavailable
 
 log = logging.getLogger("runvoy.worker")
 
-THREADS: Mapping[LocalQueueName, int] = {"inbox": 2, "ranges": 1, "starts": 3, "bulk": 1, "ends": 3}
+THREADS: Mapping[LocalQueueName, int] = {"inbox": 2, "ranges": 1, "starts": 3, "bulk": 2, "ends": 3}
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
