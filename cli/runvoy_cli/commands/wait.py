@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from runvoy_cli import github
+from runvoy_cli.announce import announce_to_ci
 from runvoy_cli.bulk_wait import BulkProgress, BulkWait, Ended, counted
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import Settings, new_app
@@ -19,7 +21,7 @@ from runvoy_cli.terminal import Live
 from runvoy_cli.values import execution_ids
 from runvoy_cli.words import result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, exit_code_of
+from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
 
 TIMEOUT_HELP = "How long to wait for all of them, then give up with 120; 0 looks once.  [default: no limit]"
 app = new_app()
@@ -53,15 +55,24 @@ def wait(
         return _Bulk(session, context.obj, wanted, deadline).wait(is_any=any_, is_fail_fast=fail_fast)
     first_failure = 0
     progress, live = progress_of(session)
-    with live:
+    ended: list[ExecutionStatus] = []
+    others: list[github.Row] = []
+    with live, github.output_of_others():
         for number, one in enumerate(wanted, start=1):
             progress.begin(f"{number} of {len(wanted)}  " if len(wanted) > 1 else "")
-            code = _wait_for(one, session, deadline, progress, context.obj.json)
+            code, status = _wait_for(one, session, deadline, progress, context.obj.json)
             first_failure = first_failure or code
+            if status is not None:
+                ended.append(status)
+            else:
+                others.append(_row(one, code))
+    announce_to_ci(session.console, ended, others)
     return first_failure
 
 
-def _wait_for(one: str, session: Session, deadline: float | None, progress: Progress, as_json: bool) -> int:
+def _wait_for(
+    one: str, session: Session, deadline: float | None, progress: Progress, as_json: bool
+) -> tuple[int, ExecutionStatus | None]:
     follower = Follower(session.client, one, deadline=deadline, on_status=progress.on_status)
     try:
         status = follower.wait()
@@ -69,18 +80,18 @@ def _wait_for(one: str, session: Session, deadline: float | None, progress: Prog
         if as_json:
             print_json(_given_up(one, follower))
         session.console.say(f"{one} gave up waiting; it goes on")
-        return EXIT_GAVE_UP
+        return EXIT_GAVE_UP, None
     except RunvoyError as error:
         if error is not follower.refusal and error.code is not ErrorCode.NOT_FOUND:
             raise  # trouble on the way: it would meet the others too
         error.details.setdefault("execution_id", one)
         show_error(error, as_json, session.console.screen)
-        return error.exit_code
+        return error.exit_code, None
     if as_json:
         print_json(result_json(status))
     else:
         session.console.say(summary(status, datetime.now(UTC)))
-    return exit_code_of(status)
+    return exit_code_of(status), status
 
 
 def _given_up(one: str, follower: Follower) -> dict[str, object]:
@@ -92,6 +103,11 @@ def _given_up(one: str, follower: Follower) -> dict[str, object]:
 def _given_up_undecided(one: str) -> dict[str, object]:
     verdict = {"exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "exit_meaning": EXIT_CODES_OF_RUNVOY[EXIT_GAVE_UP]}
     return {"execution_id": one, "state": None, **verdict, "status": None}
+
+
+def _row(one: str, code: int) -> github.Row:
+    """What a CI job's summary says of one that has no end."""
+    return github.Row(one, "given up" if code == EXIT_GAVE_UP else "refused", code)
 
 
 class _Bulk:
@@ -106,17 +122,21 @@ class _Bulk:
 
     def wait(self, *, is_any: bool, is_fail_fast: bool) -> int:
         screen = self._session.console.screen
-        with Live(screen, BulkProgress(screen, self._waiting, self._session.client.now).rows):
+        with (
+            github.output_of_others(),
+            Live(screen, BulkProgress(screen, self._waiting, self._session.client.now).rows),
+        ):
             for ended in self._waiting.ends():
                 self._codes[ended.execution_id] = ended.exit_code
                 self._tell(ended)
                 if is_any or (is_fail_fast and ended.exit_code):
-                    screen.erase()
-                    self._sum_up()
-                    return ended.exit_code
-        self._give_up()
+                    decided = ended.exit_code
+                    break
+            else:
+                self._give_up()
+                decided = next((code for one in self._wanted if (code := self._codes[one])), 0)
         self._sum_up()
-        return next((code for one in self._wanted if (code := self._codes[one])), 0)
+        return decided
 
     def _tell(self, ended: Ended) -> None:
         if ended.error is not None:
@@ -126,6 +146,16 @@ class _Bulk:
             print_json(result_json(ended.status))
         elif ended.status is not None and (ended.exit_code or self._settings.verbose):
             self._session.console.say(summary(ended.status, datetime.now(UTC)))
+
+    def _announce(self) -> None:
+        """Tell a CI job what became of those that ended."""
+        ended = [status for one, status in self._waiting.last.items() if one in self._codes and status.is_terminal]
+        others = [
+            _row(one, code)
+            for one, code in self._codes.items()
+            if code and (one not in self._waiting.last or not self._waiting.last[one].is_terminal)
+        ]
+        announce_to_ci(self._session.console, ended, others)
 
     def _give_up(self) -> None:
         for one in self._waiting.left:
@@ -139,3 +169,4 @@ class _Bulk:
     def _sum_up(self) -> None:
         if not self._settings.json:
             self._session.console.say(f"{self._waiting.total:,} executions: {counted(self._waiting.counts())}")
+        self._announce()
