@@ -2,8 +2,10 @@
 
 Two places. The embedded stack's own gateway and inbox (its worker does not run, so that nothing but the way in is
 measured): 10,000 requests as a batch against one object each, both by one client on one kept connection, signing included.
-And SeaweedFS on loopback: runvoy's client, by presigned POST, against boto3's put_object with 8 threads, objects of the same
-size. Everything is measured in turn, round by round; the peer is installed into a temporary environment.
+And loopback endpoints that both clients can talk to: runvoy's client, by presigned POST, against boto3's put_object with 8
+threads, objects of the same size. One is SeaweedFS, which takes most of the time itself; the other takes anything and stores
+nothing, so that what is left is the clients. Everything is measured in turn, round by round; the peer is installed into a
+temporary environment.
 """
 
 from __future__ import annotations
@@ -91,11 +93,42 @@ for line in sys.stdin:
 """
 
 
+_NULL = """
+import socket, threading
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen(64)
+print(listener.getsockname()[1], flush=True)
+def serve(connection):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    got = b""
+    while True:
+        while b"\\r\\n\\r\\n" not in got:
+            more = connection.recv(65536)
+            if not more:
+                return
+            got += more
+        head, _, rest = got.partition(b"\\r\\n\\r\\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\\r\\n")[1:])
+        if b"expect" in fields:
+            connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+        size = int(fields.get(b"content-length", b"0"))
+        while len(rest) < size:
+            rest += connection.recv(65536)
+        got = rest[size:]
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nETag: \\"x\\"\\r\\nContent-Length: 0\\r\\n\\r\\n")
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         _batch_against_singles(folder)
-        _runvoy_against_boto(folder)
+        peer = _install_peer(folder)
+        with _null() as endpoint:
+            _runvoy_against_boto(folder, peer, endpoint, "an endpoint that takes anything")
+        with _seaweed(folder, peer) as endpoint:
+            _runvoy_against_boto(folder, peer, endpoint, "SeaweedFS")
 
 
 def _request(number: int) -> RunRequest:
@@ -178,38 +211,36 @@ def _batch_against_singles(folder: Path) -> None:
         gateway.wait(10)
 
 
-def _runvoy_against_boto(folder: Path) -> None:
-    peer = _install_peer(folder)
-    with _seaweed(folder, peer) as endpoint:
-        prefix = object_keys.inbox_prefix(KEY.key_id)
-        boto = subprocess.Popen(
-            [peer / "python", "-c", _BOTO, endpoint, prefix, CONTENT_TYPE, str(THREADS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert boto.stdout is not None
-            assert boto.stdin is not None
-            policy = json.loads(boto.stdout.readline())
-            clients = [_client(folder, policy) for _ in range(THREADS)]
-            for client in clients:
-                _send_singles([client], [_request(0)])
-            size = len(requests.seal_request(_request(1), KEY))
-            mine = ("runvoy, 1 thread", "runvoy, 8 threads")
-            theirs = f"boto3 put_object, {THREADS} threads"
-            rates: dict[str, list[float]] = {name: [] for name in (*mine, theirs)}
-            for number in range(ROUNDS):
-                for name, some in zip(mine, (clients[:1], clients), strict=True):
-                    made = [_request(one) for one in range(SINGLES)]
-                    rates[name].append(SINGLES / _send_singles(some, made))
-                boto.stdin.write(json.dumps({"size": size, "count": SINGLES, "round": number}) + "\n")
-                boto.stdin.flush()
-                rates[theirs].append(SINGLES / json.loads(boto.stdout.readline()))
-            _tell(f"SeaweedFS on loopback: {SINGLES:,} objects of {size} bytes", rates, theirs)
-        finally:
-            boto.kill()
-            boto.wait(10)
+def _runvoy_against_boto(folder: Path, peer: Path, endpoint: str, what: str) -> None:
+    prefix = object_keys.inbox_prefix(KEY.key_id)
+    boto = subprocess.Popen(
+        [peer / "python", "-c", _BOTO, endpoint, prefix, CONTENT_TYPE, str(THREADS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert boto.stdout is not None
+        assert boto.stdin is not None
+        policy = json.loads(boto.stdout.readline())
+        clients = [_client(folder, policy) for _ in range(THREADS)]
+        for client in clients:
+            _send_singles([client], [_request(0)])
+        size = len(requests.seal_request(_request(1), KEY))
+        mine = ("runvoy, 1 thread", "runvoy, 8 threads")
+        theirs = f"boto3 put_object, {THREADS} threads"
+        rates: dict[str, list[float]] = {name: [] for name in (*mine, theirs)}
+        for number in range(ROUNDS):
+            for name, some in zip(mine, (clients[:1], clients), strict=True):
+                made = [_request(one) for one in range(SINGLES)]
+                rates[name].append(SINGLES / _send_singles(some, made))
+            boto.stdin.write(json.dumps({"size": size, "count": SINGLES, "round": number}) + "\n")
+            boto.stdin.flush()
+            rates[theirs].append(SINGLES / json.loads(boto.stdout.readline()))
+        _tell(f"{what}, on loopback: {SINGLES:,} objects of {size} bytes", rates, theirs)
+    finally:
+        boto.kill()
+        boto.wait(10)
 
 
 def _tell(what: str, rates: dict[str, list[float]], base: str) -> None:
@@ -225,6 +256,17 @@ def _install_peer(folder: Path) -> Path:
     programs = environment / "bin"
     subprocess.run([programs / "pip", "install", "-q", "--compile", *PEERS], check=True, capture_output=True)
     return programs
+
+
+@contextmanager
+def _null() -> Iterator[str]:
+    server = subprocess.Popen([sys.executable, "-c", _NULL], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+    finally:
+        server.kill()
+        server.wait(10)
 
 
 @contextmanager
