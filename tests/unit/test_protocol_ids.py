@@ -155,5 +155,11 @@ def test_a_batch_s_place_is_no_request_s():
     assert place == f"requests/{KEY_ID}/{ID}.batch"
     assert object_keys.parse_batch(place) == (KEY_ID, ID)
     assert object_keys.parse_request(place) is None
-    for other in (object_keys.request(KEY_ID, ID), f"{place}.batch", f"requests/{KEY_ID}/.batch", f"x/{place}", ".batch"):
+    for other in (
+        object_keys.request(KEY_ID, ID),
+        f"{place}.batch",
+        f"requests/{KEY_ID}/.batch",
+        f"x/{place}",
+        ".batch",
+    ):
         assert object_keys.parse_batch(other) is None, other
