@@ -38,7 +38,7 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
-from runvoy_agent.ports import Ports, Write
+from runvoy_agent.ports import Ports, QueueName, Write
 from runvoy_protocol import keys
 from runvoy_protocol.members import Role
 
@@ -56,6 +56,17 @@ _SPARE_GATEWAY_THREADS = 16
 def stack_route(serve: Callable[[Call], Response]) -> Route:
     """The one route that the embedded stack has beyond control.ROUTES."""
     return route("GET", "/stack", Action.SEE_STACK, serve, name="show-stack")
+
+
+class _RangesApart:
+    """The queue port for handlers: what they send to the inbox queue as a range of a batch goes where ranges lie apart."""
+
+    def __init__(self, queue: SqliteQueue) -> None:
+        self._queue = queue
+
+    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+        is_range = queue == "inbox" and msgspec.json.decode(body, type=InboxDelivery).range is not None
+        self._queue.send("ranges" if is_range else queue, body, delay_seconds=delay_seconds)
 
 
 class EmbeddedServices:
@@ -88,7 +99,7 @@ class EmbeddedServices:
             records=self._records,
             inbox=self._inbox,
             outbox=self._outbox,
-            queue=self._queue,
+            queue=_RangesApart(self._queue),
             launcher=self._launcher,
             secrets=FolderSecrets(home.secrets),
             clock=clock,
@@ -107,11 +118,12 @@ class EmbeddedServices:
             self._queue,
             {
                 "inbox": lambda body: inbox.handle(self._ports, self._deployment, body),
+                "ranges": lambda body: inbox.handle(self._ports, self._deployment, body),
                 "starts": self._handle_start,
                 "bulk": self._handle_start,
                 "ends": self._handle_end,
             },
-            lambda: self._launcher.wait_for_room(_LOOK_AGAIN_SECONDS),
+            lambda name: self._launcher.wait_for_room(_LOOK_AGAIN_SECONDS, bulk=name == "bulk"),
         )
         self.gateway = Gateway(
             inbox=self._inbox,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from runvoy_cli.render import command_text, ran_for
+from runvoy_cli import github
+from runvoy_cli.render import Console, command_text, ran_for
 from runvoy_cli.session import Session
 from runvoy_cli.terminal import Row, Screen, cells
-from runvoy_cli.words import code_text
+from runvoy_cli.words import code_text, summary
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
-from runvoy_protocol.status import ExecutionStatus
+from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
 _STYLES = {State.SUCCEEDED: "green", State.STOPPED: "yellow", State.TIMED_OUT: "yellow"}
 _SEPARATOR = "  "
@@ -40,6 +42,30 @@ def show_end(screen: Screen, status: ExecutionStatus, now: datetime) -> None:
     verdict = f"exit code {code_text(status)}" + (f", {duration}" if duration else "")
     head: Row = [(f"{mark} {status.state.value}", _STYLES.get(status.state, "red")), (f", {verdict}", "")]
     _show(screen, head, [f"again: runvoy logs {status.execution_id}"])
+
+
+def announce_to_ci(console: Console, statuses: Sequence[ExecutionStatus], others: Sequence[github.Row] = ()) -> None:
+    """Tell a CI job what became of executions: an annotation of each failure, and a table. `others` have no status."""
+    if not github.is_active():
+        return
+    now = datetime.now(UTC)
+    failed = [(status.name or status.execution_id, summary(status, now)) for status in statuses if exit_code_of(status)]
+    failed += [(row.execution_id, f"{row.execution_id} {row.state}, exit code {row.exit_code}") for row in others]
+    for who, text in failed[: github.MAX_ANNOTATIONS]:
+        github.annotate(f"runvoy {who}", text)
+    rows = [
+        github.Row(
+            execution_id=status.execution_id,
+            state=status.state.value,
+            exit_code=exit_code_of(status),
+            duration=ran_for(status, now),
+            what=status.name or command_text(status.command),
+        )
+        for status in statuses
+    ]
+    problem = github.summarize([*rows, *others])
+    if problem:
+        console.warn(problem)
 
 
 def web_link(web_url: str, execution_id: str) -> str:

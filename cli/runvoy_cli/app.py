@@ -179,14 +179,17 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         return _stdout_is_gone()
     if settings.debug and not isinstance(error, typer.TyperException):
         _show_traceback(error)
+    from runvoy_cli import github
     from runvoy_cli.render import show_error
 
     as_json = settings.json or _asks_for_json(arguments)
     if isinstance(error, problems.Refused):
         show_error(error.error, as_json)
+        github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
     told = _as_runvoy_error(error)
     show_error(told, as_json)
+    github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
     return told.exit_code if invoked in _WITH_A_COMMANDS_CODE or settings.has_a_commands_code else 1

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -23,6 +23,7 @@ from runvoy_protocol.status import ExecutionStatus
 M = TypeVar("M", bound=msgspec.Struct)
 
 READ_SECONDS = 30.0
+EXECUTIONS_PAGE = 100
 KILL_PATIENCE_SECONDS = 10.0
 _TRIES = 4
 _FIRST_PAUSE_SECONDS = 0.1
@@ -157,6 +158,17 @@ class Client:
         """What the deployment knows of an execution now; of a waiting one, who stands before it too."""
         return self.ask(control.ExecutionAnswer, "GET", f"/executions/{execution_id}")
 
+    def executions(self, query: Mapping[str, str], page_size: int = EXECUTIONS_PAGE) -> Iterator[ExecutionStatus]:
+        """The executions that a query finds, newest first; a page is asked for when the one before it was taken."""
+        after: str | None = None
+        while True:
+            paging = {"limit": str(page_size)} | ({"after": after} if after else {})
+            page = self.ask(control.ExecutionsPage, "GET", "/executions", query={**query, **paging})
+            yield from page.executions
+            after = page.after
+            if after is None:
+                return
+
     def kill(self, execution_id: str, patience_seconds: float = KILL_PATIENCE_SECONDS) -> ExecutionStatus:
         """Have an execution end; as it stands then. One that has ended stays as it is.
 
@@ -186,13 +198,28 @@ class Client:
         target = self.target._replace(signing_key=signing_key)
         return Client(target, self._cache_of, self.transport, self._limit_seconds)
 
+    def statuses(self, execution_ids: Sequence[str]) -> Sequence[control.KnownExecution]:
+        """What is known of up to 500 executions, in that order. Perhaps of the first of them only, but of one at least."""
+        body = msgspec.json.encode(control.StatusesRequest(execution_ids=tuple(execution_ids)))
+        found = self.ask(control.StatusesAnswer, "POST", "/executions/statuses", body).executions
+        if not found or [one.execution_id for one in found] != list(execution_ids[: len(found)]):
+            raise RunvoyError(ErrorCode.UNAVAILABLE, "the deployment told of other executions than it was asked for")
+        return found
+
     def upload(self, execution_id: str, sealed: bytes) -> None:
         """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""
+        self._upload(object_keys.request(self.key_id, execution_id), sealed)
+
+    def upload_batch(self, batch_id: str, sealed: bytes) -> None:
+        """The same for a signed batch."""
+        self._upload(object_keys.batch(self.key_id, batch_id), sealed)
+
+    def _upload(self, object_key: str, sealed: bytes) -> None:
         was_cached = self._cache.inbox_grant is not None
-        answer = self._persist(lambda: self._post(self._inbox_grant(), execution_id, sealed))
+        answer = self._persist(lambda: self._post(self._inbox_grant(), object_key, sealed))
         if answer.status == _FORBIDDEN and was_cached:
             self._cache.inbox_grant = None
-            answer = self._persist(lambda: self._post(self._inbox_grant(), execution_id, sealed))
+            answer = self._persist(lambda: self._post(self._inbox_grant(), object_key, sealed))
         if not _is_success(answer):
             raise _upload_error(answer)
 
@@ -239,9 +266,9 @@ class Client:
             self._cache.inbox_grant = grant
         return grant
 
-    def _post(self, grant: control.InboxGrant, execution_id: str, sealed: bytes) -> Answer:
+    def _post(self, grant: control.InboxGrant, object_key: str, sealed: bytes) -> Answer:
         fields = {
-            "key": object_keys.request(self.key_id, execution_id),
+            "key": object_key,
             "Content-Type": grant.content_type,
             **grant.fields,
         }

@@ -31,7 +31,8 @@ class Console:
 
     def say(self, text: str) -> None:
         """Always shown."""
-        self.screen.write("".join(f"runvoy: {one_line(line)}\n" for line in text.splitlines() or [""]))
+        lines = [without_workflow_commands(one_line(line)) for line in text.splitlines() or [""]]
+        self.screen.write("".join(f"runvoy: {line}\n" for line in lines))
 
     def hint(self, text: str) -> None:
         self.screen.write(f"hint: {one_line(text)}\n")
@@ -51,6 +52,12 @@ class Console:
 
     def trace(self, text: str) -> None:
         self.screen.write(f"debug: {one_line(text)}\n")
+
+
+def without_workflow_commands(line: str) -> str:
+    """A line of our own that may hold words of others, such that a runner of GitHub Actions finds no command in it (see
+    github.py; each begins with a word of ours, so the form that begins a line is none)."""
+    return line.replace("##[", "## [") if os.environ.get("GITHUB_ACTIONS") == "true" else line
 
 
 def write_stderr(text: str) -> None:
@@ -107,13 +114,13 @@ def show_error(error: RunvoyError, as_json: bool, screen: Screen | None = None) 
     """Tell of an error on stderr; `screen` if that may have live rows on it."""
     write = screen.write if screen is not None else write_stderr
     if as_json:
-        write(json_text(control.error_body(error)) + "\n")
+        write(without_workflow_commands(json_text(control.error_body(error))) + "\n")
         return
     first, *rest = error.message.splitlines() or [""]
     lines = [f"runvoy: {one_line(first)} ({error.code.value})", *map(one_line, rest)]
     if error.hint:
         lines.append(f"hint: {one_line(error.hint)}")
-    write("".join(f"{line}\n" for line in lines))
+    write("".join(f"{without_workflow_commands(line)}\n" for line in lines))
 
 
 def command_text(command: tuple[str, ...] | str) -> str:

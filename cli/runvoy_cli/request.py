@@ -135,9 +135,15 @@ def variables_given(context: Context) -> dict[str, str]:
     return _environment(context.meta.get(_META, {}))
 
 
+def id_text(context: Context) -> str | None:
+    """What `--id` says; None if it was not given."""
+    found: str | None = context.meta.get(_META, {}).get("id")
+    return found
+
+
 def chosen_id(context: Context, signing_key: SigningKey) -> str | None:
     """The execution id that `--id` stands for; None if it was not given."""
-    text = context.meta.get(_META, {}).get("id")
+    text = id_text(context)
     return None if text is None else values.chosen_id(text, signing_key)
 
 

@@ -60,7 +60,7 @@ def compose(text: str, what: str, *, is_plain: bool = False) -> yaml.Node | None
         raise BadYaml(f"the file has over {MAX_CHARACTERS:,} characters; that is no {what}")
     try:
         _check_shape(text, what, is_plain)
-        root: yaml.Node | None = yaml.compose(text, Loader=_loader())
+        root: yaml.Node | None = yaml.compose(text, Loader=loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # Not str(error): that quotes the line, and the line may hold the API key.
@@ -73,7 +73,7 @@ def compose(text: str, what: str, *, is_plain: bool = False) -> yaml.Node | None
 def _check_shape(text: str, what: str, is_plain: bool) -> None:
     """Refuse what nests too deep, event by event: composing recurses, in C until the stack ends."""
     depth = 0
-    for event in yaml.parse(text, Loader=_loader()):
+    for event in yaml.parse(text, Loader=loader()):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -96,7 +96,7 @@ def _unwanted(event: yaml.Event) -> str:
     return ""
 
 
-def _loader() -> type[yaml.SafeLoader]:
+def loader() -> type[yaml.SafeLoader]:
     loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it was built
     return loader
 

@@ -33,15 +33,24 @@ def encode(message: msgspec.Struct) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(raw: bytes, schemas: Mapping[int, type[M]], what: str, max_bytes: int = MAX_ENVELOPE_BYTES) -> M:
+def decode(
+    raw: bytes,
+    schemas: Mapping[int, type[M]],
+    what: str,
+    max_bytes: int = MAX_ENVELOPE_BYTES,
+    *,
+    max_items: int | None = None,
+    max_depth: int = MAX_DEPTH,
+) -> M:
     """Decode one canonical message of a known schema version.
 
     Raises RunvoyError: TOO_LARGE, or INVALID_REQUEST for anything that is not exactly one canonical message.
-    `what` names the message in the error.
+    `what` names the message in the error. `max_items` and `max_depth` are for messages whose shape is known better than
+    their size.
     """
     if len(raw) > max_bytes:
         raise RunvoyError(ErrorCode.TOO_LARGE, f"the {what} has {len(raw):,} bytes; at most {max_bytes:,} are allowed")
-    check_shape(raw, what, max_items=max(1024, max_bytes // 8))
+    check_shape(raw, what, max_items=max_items or max(1024, max_bytes // 8), max_depth=max_depth)
     try:
         version = msgspec.msgpack.decode(raw, type=_Versioned).version
     except msgspec.MsgspecError as error:

@@ -23,6 +23,7 @@ MAX_AUTHORIZATION_BYTES = 4096
 MAX_BODY_BYTES = 128 * 1024
 CALL_LIFETIME = timedelta(seconds=60)
 CHUNKS_PER_GRANT = 64
+MAX_STATUSES = 500
 
 
 class ControlCall(msgspec.Struct, frozen=True, array_like=True):
@@ -139,6 +140,28 @@ class ExecutionAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     state: str
     status: ExecutionStatus | None = None
     receipt: Receipt | None = None
+
+
+class StatusesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST executions/statuses: 1 to 500 execution ids."""
+
+    execution_ids: tuple[str, ...]
+
+
+class KnownExecution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of one of many executions: `state` as in OutboxGrant, or `unknown` for an id of which there is nothing
+    that the caller may see."""
+
+    execution_id: str
+    state: str
+    status: ExecutionStatus | None = None
+    receipt: Receipt | None = None
+
+
+class StatusesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The first of the executions that were asked for, in that order; as many as one answer can hold, and one at least."""
+
+    executions: tuple[KnownExecution, ...]
 
 
 class ExecutionsPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from runvoy_protocol import codec, keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_SIGNATURES = 8
+_MAX_ITEMS = 1024  # an envelope has few, however large its payload is
 
 
 class PayloadType(StrEnum):
@@ -52,7 +53,7 @@ def seal(payload_type: PayloadType, payload: bytes, signing_key: keys.SigningKey
 
 def parse(raw: bytes, payload_type: PayloadType, max_bytes: int = codec.MAX_ENVELOPE_BYTES) -> Envelope:
     """Decode an envelope of the expected kind. Its payload is not to be looked at before `verified_payload`."""
-    envelope = codec.decode(raw, SCHEMAS, "envelope", max_bytes)
+    envelope = codec.decode(raw, SCHEMAS, "envelope", max_bytes, max_items=_MAX_ITEMS)
     if envelope.payload_type != payload_type:
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST, f"the envelope holds {envelope.payload_type[:80]!r}, not {payload_type.value!r}"

@@ -11,6 +11,7 @@ MAX_KEY_LENGTH = 512
 SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")  # 200: a version's file name must fit in 255
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIGITS = 8
+_BATCH_SUFFIX = ".batch"
 
 
 def split(object_key: str) -> list[str]:
@@ -35,6 +36,13 @@ class RequestKey(NamedTuple):
     request_id: str
 
 
+class BatchKey(NamedTuple):
+    """What the object key of a batch says; the signed batch must say the same."""
+
+    key_id: str
+    batch_id: str
+
+
 def inbox_prefix(key_id: str) -> str:
     """All that a key may write to."""
     return f"requests/{key_id}/"
@@ -52,12 +60,25 @@ def parse_request(object_key: str) -> RequestKey | None:
     return None
 
 
+def batch(key_id: str, batch_id: str) -> str:
+    return f"{inbox_prefix(key_id)}{batch_id}{_BATCH_SUFFIX}"
+
+
+def parse_batch(object_key: str) -> BatchKey | None:
+    """The parts of a batch's object key; None if it is no such key."""
+    if not object_key.endswith(_BATCH_SUFFIX):
+        return None
+    place = parse_request(object_key.removesuffix(_BATCH_SUFFIX))
+    return None if place is None else BatchKey(place.key_id, place.request_id)
+
+
 def receipts_prefix(key_id: str, request_id: str) -> str:
     return f"receipts/{key_id}/{request_id}/"
 
 
 def receipt(key_id: str, request_id: str, object_sha256: str) -> str:
-    """A receipt's place: under the digest of the object it answers, so that nobody can squat another's id."""
+    """A receipt's place: under the digest of the object it answers, so that nobody can squat another's id. That of a
+    request in a batch lies under the digest of the batch's object; that of the batch as a whole under the batch's id."""
     if not _DIGEST.match(object_sha256):
         raise ValueError("a receipt lies under a SHA-256 in hex")
     return f"{receipts_prefix(key_id, request_id)}{object_sha256}.json"

@@ -183,6 +183,16 @@ def test_no_room(machine: Machine) -> None:
     machine.await_stopped(late)
 
 
+def test_a_bulk_leaves_a_quarter_of_the_room(machine: Machine) -> None:
+    launcher = machine.launcher(max_running=4)
+    for _ in range(2):
+        launcher.start(machine.launch("sleep 1000"))
+    assert launcher.wait_for_room(0, bulk=True)
+    launcher.start(machine.launch("sleep 1000"))
+    assert not launcher.wait_for_room(0.05, bulk=True)
+    assert launcher.wait_for_room(0), "the last quarter is for runs that people wait for"
+
+
 def test_what_cannot_be_run_is_refused_with_the_way_out(machine: Machine) -> None:
     outcome = machine.launcher().start(machine.launch("true", isolation="container"))
     assert isinstance(outcome, LaunchRefused)

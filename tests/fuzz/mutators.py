@@ -69,6 +69,10 @@ MSGPACK = Format(msgspec.msgpack.decode, msgspec.msgpack.encode)
 JSON = Format(json.loads, _dump_json)
 YAML = Format(yaml.safe_load, lambda tree: yaml.safe_dump(tree, allow_unicode=True, sort_keys=False).encode())
 GZIP_LINES = Format(_load_lines, _dump_lines)
+GZIP_MSGPACK = Format(
+    lambda raw: msgspec.msgpack.decode(gzip.decompress(raw)),
+    lambda tree: gzip.compress(msgspec.msgpack.encode(tree), 1),
+)
 TEXT = Format(_no_tree, _no_tree)
 
 

@@ -8,6 +8,7 @@ signature is decoded too, and a member of the team is not trusted.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import msgspec
-from tests.fuzz.mutators import AT, GZIP_LINES, JSON, MSGPACK, TEXT, Format
+from tests.fuzz.mutators import AT, GZIP_LINES, GZIP_MSGPACK, JSON, MSGPACK, TEXT, Format
 
 from runvoy_agent.core import admission, lifecycle
 from runvoy_agent.core.admission import Accepted, Capabilities, Facts
@@ -26,6 +27,7 @@ from runvoy_agent.runner import payload as runner_payload
 from runvoy_agent.runner.http_calls import Connections
 from runvoy_agent.runner.run_grant import RunGrant
 from runvoy_protocol import (
+    batches,
     claims,
     codec,
     control,
@@ -40,6 +42,7 @@ from runvoy_protocol import (
     run_objects,
     status,
 )
+from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
@@ -114,6 +117,18 @@ FULL = requests.RunRequest(
     name="nightly",
     isolation="container",
 )
+BATCH = gzip.compress(
+    batches.encode(
+        Batch(
+            1,
+            ID.replace("0", "1", 1),
+            tuple(
+                BatchedRequest(one.request_id, requests.encode(one))
+                for one in (MINIMAL, msgspec.structs.replace(FULL, request_id=ID[:-1] + "8"))
+            ),
+        )
+    )
+)
 CALL = control.ControlCall(1, "dep", "POST", "/api/v1/grants/inbox", bytes(32), AT, bytes(range(16)))
 
 
@@ -141,6 +156,21 @@ def run_request(raw: bytes) -> None:
         requests.seal_request(request, KEY)
     except RunvoyError as error:
         assert error.code is ErrorCode.TOO_LARGE, error
+
+
+def run_batch(raw: bytes) -> str:
+    """What a member signed as a batch; each of its requests is decoded on its own."""
+    batch = batches.decode(raw)
+    same(batches.encode(batch), gzip.decompress(raw))
+    assert 1 <= len({one.request_id for one in batch.requests} - {batch.batch_id}) == len(batch.requests)
+    opened = 0
+    for one in batch.requests:
+        try:
+            same(requests.encode(batches.open_request(one)), one.payload)
+            opened += 1
+        except RunvoyError:
+            continue
+    return "decoded" if opened else "decoded, and nothing in it"
 
 
 def run_authorization(raw: bytes) -> None:
@@ -400,6 +430,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
     error = RunvoyError(ErrorCode.CLOCK_SKEW, "off", "Set it.", {"server_time": "2026-02-03T04:05:08Z", "n": 1})
     return {
         "envelope": (*sealed, requests.seal_request(FULL, KEY)),
+        "batch": (BATCH, gzip.compress(gzip.decompress(BATCH), 1)),
         "request": (requests.encode(MINIMAL), requests.encode(FULL)),
         "authorization": (control.authorization(CALL, KEY).encode(),),
         "call": (codec.encode(CALL),),
@@ -428,6 +459,7 @@ SEEDS = _seeds()
 PROTOCOL_TARGETS = [
     Target("envelope", MSGPACK, SEEDS["envelope"], coded(run_envelope)),
     Target("run-request", MSGPACK, SEEDS["request"], coded(run_request)),
+    Target("batch", GZIP_MSGPACK, SEEDS["batch"], coded(run_batch)),
     Target("authorization", TEXT, SEEDS["authorization"], coded(run_authorization)),
     Target("register-image", JSON, SEEDS["image"], coded(run_image)),
     Target("control-call", MSGPACK, SEEDS["call"], coded(run_call)),

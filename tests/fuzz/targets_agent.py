@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import base64
 import functools
+import gzip
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.mutators import AT, JSON, MSGPACK, TEXT, as_bytes, as_fields, as_text, form_to_bytes
-from tests.fuzz.targets import CAPABILITIES, FULL, ID, KEY, MINIMAL, Target, coded
+from tests.fuzz.targets import BATCH, CAPABILITIES, FULL, ID, KEY, MINIMAL, Target, coded
 
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control as control_handler
@@ -31,7 +32,7 @@ from runvoy_agent.local.queue import SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Ports, TaskState
-from runvoy_protocol import claims, codec, control, ids, object_keys, requests
+from runvoy_protocol import batches, claims, codec, control, ids, object_keys, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
@@ -80,11 +81,12 @@ class Stack:
         self.outbox = FolderObjects(folder / "outbox", grants=GRANTS)
         self.inbox = FolderObjects(folder / "inbox", versioned=True, grants=GRANTS)
         self.clock = StandingClock()
+        self.queue = SqliteQueue(folder / "queue.db")
         self.ports = Ports(
             records=self.records,
             inbox=self.inbox,
             outbox=self.outbox,
-            queue=SqliteQueue(folder / "queue.db"),
+            queue=self.queue,
             launcher=NoLauncher(),
             secrets=FolderSecrets(folder / "secrets"),
             clock=self.clock,
@@ -239,6 +241,23 @@ def run_delivery(raw: bytes) -> str:
     return "answered"
 
 
+def run_batch_delivery(raw: bytes) -> str:
+    """A signed batch, delivered with all that it is taken apart into."""
+    from runvoy_protocol.envelope import PayloadType, seal
+
+    sealed = seal(PayloadType.BATCH, gzip.compress(raw, 1), KEY)
+    try:
+        batch_id = batches.open_batch(sealed, KEY.key_id, KEY.public_key).batch_id
+    except RunvoyError:
+        batch_id = ID
+    stack().deliver(object_keys.batch(KEY.key_id, batch_id), sealed)
+    queue = stack().queue
+    while (message := queue.receive("inbox", 0)) is not None:
+        inbox.handle(stack().ports, stack().deployment, message.body)
+        queue.acknowledge(message.message_id)
+    return "answered"
+
+
 # --- the gateway ------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +376,7 @@ AGENT_TARGETS = [
     Target("control-api", JSON, _dumped(CALLS), run_control),
     Target("members-api", JSON, _dumped(MEMBER_CALLS), run_control),
     Target("delivery", MSGPACK, (codec.encode(MINIMAL), codec.encode(FULL)), run_delivery),
+    Target("batch-delivery", MSGPACK, (gzip.decompress(BATCH),), run_batch_delivery),
     Target("gateway", JSON, _dumped(VISITS), run_gateway),
     Target("policy", JSON, _dumped([POLICY]), coded(run_policy)),
     Target("policy-form", JSON, _dumped([FIELDS]), coded(run_form)),

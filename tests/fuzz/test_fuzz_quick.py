@@ -27,6 +27,7 @@ EXAMPLES = int(os.environ.get("RUNVOY_FUZZ_EXAMPLES", "250"))
 # Their share of the examples, for they use the disk or a slow library.
 SLOW = {
     "delivery": 0.05,
+    "batch-delivery": 0.05,
     "control-api": 0.3,
     "members-api": 0.3,
     "config": 0.1,
@@ -104,7 +105,7 @@ BOMBS: dict[str, bytes] = {
 }  # fmt: skip
 # A log chunk is decoded whole: 32 MiB of text at most, and what its records take. At worst (1.4 million empty records)
 # that is 170 MiB, measured; here it is a tenth of them, which take a while to count.
-_ALLOWED_MIB = {"log-chunk": 160}
+_ALLOWED_MIB = {"log-chunk": 160, "batch": 48}
 
 
 @pytest.mark.slow
@@ -121,7 +122,7 @@ def test_nothing_small_becomes_large(name: str) -> None:
         assert seconds < 30, f"{what}: {seconds:.1f} s"
 
 
-_SIGNERS = {"delivery", "started", "result"}
+_SIGNERS = {"delivery", "batch-delivery", "started", "result"}
 
 
 def _cost(target: Target, raw: bytes) -> tuple[float, int]:

@@ -20,6 +20,7 @@ import msgspec
 
 from runvoy_protocol import (
     audit,
+    batches,
     claims,
     codec,
     control,
@@ -84,6 +85,15 @@ FULL = requests.RunRequest(
     isolation="container",
 )
 MINIMAL = requests.RunRequest(1, DEPLOYMENT, ID, at(6), at(7), "echo hello")
+OTHER_ID = "019ab1c2d3e47f0089abcdef01234568"
+BATCH = batches.Batch(
+    1,
+    "019ab1c2d3e47f0089abcdef01234569",
+    (
+        batches.BatchedRequest(ID, requests.encode(FULL)),
+        batches.BatchedRequest(OTHER_ID, requests.encode(msgspec.structs.replace(MINIMAL, request_id=OTHER_ID))),
+    ),
+)
 CALL = control.ControlCall(
     version=1,
     deployment_id=DEPLOYMENT,
@@ -361,6 +371,13 @@ BODIES: dict[str, msgspec.Struct] = {
         ),
         after=f"2026-02-03T04:05:07.000~{ID}",
     ),
+    "statuses-request": control.StatusesRequest(execution_ids=(ID, OTHER_ID)),
+    "statuses-answer": control.StatusesAnswer(
+        executions=(
+            control.KnownExecution(execution_id=ID, state="admitted", status=ENDED),
+            control.KnownExecution(execution_id=OTHER_ID, state="unknown"),
+        )
+    ),
     "executions-page": control.ExecutionsPage(executions=(ENDED, WAITING), after=ID),
 }
 
@@ -428,6 +445,13 @@ def messages() -> list[Golden]:
         ),
         Golden(
             "run-request.envelope", requests.seal_request(FULL, KEY), read_request_envelope, FULL, "the inbox object"
+        ),
+        Golden(
+            "batch.gz",
+            gzip.compress(batches.encode(BATCH), mtime=0),
+            batches.decode,
+            BATCH,
+            "what is signed of a batch of two requests",
         ),
         Golden("control-call.msgpack", codec.encode(CALL), control.decode_call, CALL, "a control call"),
         Golden(

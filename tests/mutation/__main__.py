@@ -32,6 +32,7 @@ _OWN = {
     "access": "core_admission",
     "model": "core_model",
     "audit": "audit",
+    "batches": "handlers_batches",
     "aws_layout": "protocol_ids",
     "errors": "protocol_words",
     "hidden": "handlers_secrets",

@@ -39,6 +39,7 @@ class Upload(NamedTuple):
     request_id: str
     object_sha256: str
     content: str
+    batch_id: str = ""  # that of the batch it came in
 
 
 class Oracles:
@@ -49,6 +50,7 @@ class Oracles:
         self._outbox = outbox
         self.executions: dict[str, Execution] = {}
         self.uploads: list[Upload] = []
+        self.batches: set[str] = set()
         self.kill_asked: set[str] = set()
         self.lost: set[str] = set()  # objects of which a delivery was lost for good
         self.superseded: set[str] = set()  # objects over which their sender put another
@@ -90,10 +92,11 @@ class Oracles:
             )
         )
 
-    def uploaded(self, key_id: str, request_id: str, raw: bytes, content: str) -> Upload:
-        """A client has put an object into the inbox."""
-        upload = Upload(key_id, request_id, hashlib.sha256(raw).hexdigest(), content)
+    def uploaded(self, key_id: str, request_id: str, raw: bytes, content: str, batch_id: str = "") -> Upload:
+        """A client has put an object into the inbox; of a batch this is told for each of its requests."""
+        upload = Upload(key_id, request_id, hashlib.sha256(raw).hexdigest(), content, batch_id)
         self.uploads.append(upload)
+        self.batches.add(batch_id)
         return upload
 
     # -- commits
@@ -150,6 +153,7 @@ class Oracles:
                 check(after.key_id not in revoked, f"{name} was started after its key's revocation")
         check(not (before.granted and not after.granted), f"{name}: its grant was taken back")
         check(before.content_digest == after.content_digest, f"{name}: its content changed")
+        check(before.bulk == after.bulk, f"{name}: it came in a batch, or not")
         check(after.is_active or after.is_terminal, f"{name} is over and not at an end")
         late_word = msgspec.structs.replace(before, started_at=after.started_at, updated_at=after.updated_at)
         check(before.is_active or late_word == after, f"{name} changed after it was over")
@@ -203,8 +207,9 @@ class Oracles:
             earlier = self._receipts.setdefault(object_key, data)
             check(earlier == data, f"{object_key} was answered in two ways")
             receipt = receipts.decode(data)
+            is_batch = receipt.execution_id in self.batches
             check(
-                receipt.outcome == "refused" or receipt.execution_id in self.executions,
+                receipt.outcome == "refused" or is_batch or receipt.execution_id in self.executions,
                 f"{object_key} accepts what has no record",
             )
 
@@ -286,6 +291,11 @@ class Oracles:
 
     def _receipt_of(self, upload: Upload) -> Receipt | None:
         stored = self._outbox.stored.get(object_keys.receipt(upload.key_id, upload.request_id, upload.object_sha256))
+        if stored is None and upload.batch_id:
+            whole = object_keys.receipt(upload.key_id, upload.batch_id, upload.object_sha256)
+            refused = self._outbox.stored.get(whole)
+            if refused is not None and receipts.decode(refused.data).outcome == "refused":
+                return receipts.decode(refused.data)
         if stored is None:
             # What was overwritten before anybody was told of it cannot be found by looking.
             gone = upload.object_sha256 in self.lost & self.superseded

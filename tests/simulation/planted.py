@@ -18,7 +18,7 @@ from runvoy_agent.core import access, admission, lifecycle, locks
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, User
-from runvoy_agent.handlers import ends, inbox, outbox, reconcile, releases, starts, store
+from runvoy_agent.handlers import batches, ends, inbox, outbox, reconcile, releases, starts, store
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Check, Ports, Put, Write
@@ -304,6 +304,19 @@ def _uncounted_launches() -> list[Patch]:
     return [(lifecycle, "begin_launch", begin)]
 
 
+def _done_before_it_is() -> list[Patch]:
+    """A range is noted as done before its requests are admitted."""
+    original = batches._admit_range
+
+    def admit_range(ports: Ports, part: Any, arrived: Any, admit: Any) -> None:
+        admitted: list[Any] = []
+        original(ports, part, arrived, admitted.append)
+        for one in admitted:
+            admit(one)
+
+    return [(batches, "_admit_range", admit_range)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -328,6 +341,8 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a refusal ends what another delivery launches": _refusals_end_all,
     "a launch that is made again is not counted": _uncounted_launches,
     "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
+    "a range is done before its requests": _done_before_it_is,
+    "lost ranges are not looked for": lambda: [(reconcile, "_lost_ranges", lambda _ports, _starting_up: iter(()))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)

@@ -115,6 +115,7 @@ class Simulation:
             created_at=START,
             secret=b"s" * 32,
             capabilities=Capabilities("process", frozenset({"process"})),
+            range_size=3,
         )
         watching = Watching(self._launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)

@@ -13,7 +13,8 @@ from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 from runvoy_agent.core.model import LockRecord
 from runvoy_agent.handlers import store
 from runvoy_agent.ports import Launch, LaunchOutcome
-from runvoy_protocol import codec, envelope, keys, object_keys
+from runvoy_protocol import batches, codec, envelope, keys, object_keys
+from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 GRANT_MS = 55 * MINUTE_MS
+BATCH_SIZES = (1, 3, 4, 10)  # a range has three
 LOW_ID = "019e"  # what the ids of this year begin with
 
 
@@ -47,7 +49,11 @@ class Workload:
         window = self._settings.arrival_ms
         for at_ms in range(40 * MINUTE_MS, window, 40 * MINUTE_MS):
             self._scheduler.at(at_ms, self.renew_grants)
-        for _ in range(self._settings.requests):
+        batched = 0
+        for _ in range(self._settings.requests // 40):
+            batched += (size := rng.choice(BATCH_SIZES))
+            self._scheduler.at(1000 + rng.randrange(window), partial(self._submit_batch, size))
+        for _ in range(max(1, self._settings.requests - batched)):
             self._scheduler.at(1000 + rng.randrange(window), self._submit)
         for _ in range(max(1, self._settings.requests // 100)):
             self._scheduler.at(rng.randrange(window), self._force_release)
@@ -96,6 +102,53 @@ class Workload:
         if rng.random() < 0.1:
             killer = signing_key if rng.random() < 0.7 else self._simulation.operator
             self._scheduler.at(rng.randrange(120_000), lambda: self._kill(request.request_id, killer))
+
+    def _submit_batch(self, size: int) -> None:
+        """Some requests under one signature, and perhaps again: the same object, or the same requests signed anew beside
+        others, one of them by itself, one with other content."""
+        rng = self._rng
+        signing_key = rng.choice(self._simulation.members)
+        if not self._may_upload(signing_key):
+            return
+        made = []
+        for _ in range(size):
+            self._count += 1
+            made.append(self._request(self._request_id(signing_key), f"c{self._count}"))
+        sealed = self._upload_batch(made, signing_key)
+        kind = rng.random()
+        if kind < 0.3 and sealed:
+            batch_id, raw = sealed
+            again = object_keys.batch(signing_key.key_id, batch_id)
+            self._scheduler.at(rng.randrange(90_000), partial(self._simulation.upload, again, raw))
+        elif kind < 0.6:
+            later = self._simulation.clock.now() + timedelta(seconds=1)
+            anew = [
+                msgspec.structs.replace(one, issued_at=later, expires_at=later + timedelta(minutes=15)) for one in made
+            ]
+            self._count += 1
+            anew.append(self._request(self._request_id(signing_key), f"c{self._count}"))
+            anew[0] = msgspec.structs.replace(anew[0], command=("run", f"{anew[0].command[-1]}-other"))
+            self._scheduler.at(rng.randrange(90_000), partial(self._repeat_batch, anew, signing_key))
+        elif kind < 0.8:
+            self._scheduler.at(rng.randrange(90_000), partial(self._upload, rng.choice(made), signing_key))
+        if self._scheduler.now_ms > self._to_revoke.get(signing_key.key_id, 10**15):
+            del self._to_revoke[signing_key.key_id]
+            self._scheduler.at(rng.randrange(300), partial(self._revoke, signing_key))
+
+    def _repeat_batch(self, made: list[RunRequest], signing_key: keys.SigningKey) -> None:
+        self._upload_batch(made, signing_key)
+
+    def _upload_batch(self, made: list[RunRequest], signing_key: keys.SigningKey) -> tuple[str, bytes] | None:
+        if not self._may_upload(signing_key):
+            return None
+        batch_id = self._simulation.clock.new_id()
+        batched = tuple(BatchedRequest(one.request_id, codec.encode(one)) for one in made)
+        raw = batches.seal_batch(Batch(1, batch_id, batched), signing_key)
+        for one in made:
+            self._simulation.oracles.uploaded(signing_key.key_id, one.request_id, raw, one.command[-1], batch_id)
+        self._scheduler.note("client", f"uploads the batch {batch_id} of {len(made)}")
+        self._simulation.upload(object_keys.batch(signing_key.key_id, batch_id), raw)
+        return batch_id, raw
 
     def _may_upload(self, signing_key: keys.SigningKey) -> bool:
         """A revoked key's last grant goes on for a while."""

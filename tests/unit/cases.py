@@ -94,6 +94,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "POST /grants/inbox": lambda scene: ("POST", "/grants/inbox", None),
     "POST /grants/outbox": lambda scene: ("POST", "/grants/outbox", {"execution_id": scene.execution()}),
     "GET /executions": lambda scene: ("GET", f"/executions?owner={scene.whose_name}", None),
+    # What the caller may not see is `unknown` in the answer.
+    "POST /executions/statuses": lambda scene: ("POST", "/executions/statuses", {"execution_ids": [scene.execution()]}),
     "GET /executions/{execution_id}": lambda scene: ("GET", f"/executions/{scene.execution()}", None),
     "DELETE /executions/{execution_id}": lambda scene: ("DELETE", f"/executions/{scene.execution()}", None),
     "GET /locks": lambda scene: ("GET", "/locks", None),

@@ -28,6 +28,7 @@ GET /whoami                         yes       yes        yes       yes
 POST /grants/inbox                  no        yes        yes       yes
 POST /grants/outbox                 yes/yes   yes/hid    yes/yes   yes/yes
 GET /executions                     yes/yes   yes/no     yes/yes   yes/yes
+POST /executions/statuses           yes/yes   yes/yes    yes/yes   yes/yes
 GET /executions/{execution_id}      yes/yes   yes/hid    yes/yes   yes/yes
 DELETE /executions/{execution_id}   no/no     yes/hid    yes/yes   yes/yes
 GET /locks                          yes       yes        yes       yes
@@ -64,6 +65,7 @@ GET /whoami                         yes          yes          yes          yes
 POST /grants/inbox                  no           yes          yes          yes
 POST /grants/outbox                 yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
 GET /executions                     yes/yes/no   yes/yes/no   yes/yes/no   yes/yes/no
+POST /executions/statuses           yes/yes/yes  yes/yes/yes  yes/yes/yes  yes/yes/yes
 GET /executions/{execution_id}      yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
 DELETE /executions/{execution_id}   no/no/no     yes/hid/hid  yes/hid/hid  yes/hid/hid
 GET /locks                          no           no           no           no

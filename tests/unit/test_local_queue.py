@@ -101,6 +101,7 @@ def test_counts(tmp_path: Path) -> None:
     queue.send("bulk", b"", delay_seconds=600)
     taken(queue, "bulk")
     assert queue.counts() == {
+        "ranges": QueueCounts(0, 0, 0, 0),
         "inbox": QueueCounts(0, 0, 0, 0),
         "starts": QueueCounts(0, 0, 0, 0),
         "bulk": QueueCounts(2, 1, 1, 0),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runvoy_agent.local.pump import Pump
-from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.queue import QUEUES, SqliteQueue
 from runvoy_agent.local.worker import Worker
 from runvoy_agent.ports import Unavailable
 
@@ -39,7 +39,7 @@ class Failing:
 
 
 def run(queue: SqliteQueue, handler: Failing) -> Worker:
-    worker = Worker(queue, dict.fromkeys(("inbox", "starts", "bulk", "ends"), handler), lambda: True)
+    worker = Worker(queue, dict.fromkeys(QUEUES, handler), lambda _name: True)
     worker.start()
     return worker
 

@@ -148,3 +148,18 @@ def test_a_request_s_place_names_its_key_and_id():
 )
 def test_any_other_place_is_no_request_s(place):
     assert object_keys.parse_request(place) is None
+
+
+def test_a_batch_s_place_is_no_request_s():
+    place = object_keys.batch(KEY_ID, ID)
+    assert place == f"requests/{KEY_ID}/{ID}.batch"
+    assert object_keys.parse_batch(place) == (KEY_ID, ID)
+    assert object_keys.parse_request(place) is None
+    for other in (
+        object_keys.request(KEY_ID, ID),
+        f"{place}.batch",
+        f"requests/{KEY_ID}/.batch",
+        f"x/{place}",
+        ".batch",
+    ):
+        assert object_keys.parse_batch(other) is None, other

@@ -38,7 +38,8 @@ class Facts(NamedTuple):
     """What admission must know beside the request: all loaded before, all checked in the commit after.
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
-    `images` those it may mean; `secrets` those it names, and for a hint others, if one of them is not there.
+    `images` those it may mean; `secrets` those it names, and for a hint others, if one of them is not there. `bulk`: it came
+    in a batch.
     """
 
     deployment_id: str
@@ -51,6 +52,7 @@ class Facts(NamedTuple):
     locks: locks.Locks
     images: Registered = Registered()
     secrets: Mapping[str, Secret] = {}
+    bulk: bool = False
 
 
 class Accepted(NamedTuple):
@@ -180,6 +182,7 @@ def _execution(
         task_role=image.task_role if image is not None else None,
         labels=request.labels,
         secrets=request.secrets,
+        bulk=facts.bulk,
     )
 
 

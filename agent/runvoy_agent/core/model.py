@@ -188,7 +188,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the first look at which the platform knew no task of it; one look may be mistaken. `image` is the reference that runs;
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
-    may be under way or went through, that is, were begun and did not come to nothing for all that is known.
+    may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
+    batch, and is pushed on a queue of its own.
     """
 
     execution_id: str
@@ -231,6 +232,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lines: int | None = None
     chunks: int | None = None
     lost_bytes: int = 0
+    bulk: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -248,8 +250,23 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A batch that was verified and taken apart. `count`: how many requests it holds; `range_size`: how many of them a range
+    has, the last one aside. `done`: the first request of each range whose requests were all answered."""
+
+    key_id: str
+    batch_id: str
+    object_sha256: str
+    object_version: str
+    count: int
+    range_size: int
+    taken_at: datetime
+    updated_at: datetime
+    done: tuple[int, ...] = ()
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why one object in the inbox was refused, so that every delivery of it gets the same answer."""
+    """Why one object in the inbox, or one request of a batch, was refused, so that every delivery of it gets the same answer."""
 
     key_id: str
     request_id: str

@@ -281,6 +281,14 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, other=Action.READ_ANY, single_use=True),
     route("GET", "/executions", Action.READ_OWN, executions.list_executions, other=Action.READ_ANY),
     route(
+        "POST",
+        "/executions/statuses",
+        Action.READ_OWN,
+        executions.show_many,
+        other=Action.READ_ANY,
+        name="show-executions",
+    ),
+    route(
         "GET",
         "/executions/{execution_id}",
         Action.READ_OWN,

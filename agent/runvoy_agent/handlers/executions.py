@@ -9,17 +9,21 @@ import msgspec
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import listings, lock_queues, store
+from runvoy_agent.handlers import batches, listings, lock_queues, store
 from runvoy_agent.handlers.listings import Kind, Span
 from runvoy_agent.handlers.routes import Call, Response, answer
 from runvoy_agent.handlers.store import Loaded
 from runvoy_protocol import object_keys, receipts
 from runvoy_protocol.control import (
     CHUNKS_PER_GRANT,
+    MAX_STATUSES,
     ExecutionAnswer,
     ExecutionsPage,
+    KnownExecution,
     OutboxGrant,
     OutboxGrantRequest,
+    StatusesAnswer,
+    StatusesRequest,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
@@ -31,6 +35,8 @@ READ_GRANT_LIFETIME = timedelta(minutes=5)
 LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS) + timedelta(
     days=2
 )  # in the queue, then running, then settled
+_MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most
+_MOST_ID_CHARACTERS = 64
 MAX_CHUNK_NUMBER = 10**8 - 1
 EXECUTIONS = Kind(
     Execution, lambda execution: execution.admitted_at, lambda execution: execution.execution_id, store.execution_key
@@ -47,6 +53,46 @@ def show(call: Call) -> Response:
             status = msgspec.structs.replace(status, locks=locks)
         return answer(ExecutionAnswer(state="admitted", status=status))
     return answer(ExecutionAnswer(state="refused" if receipt else "pending", receipt=receipt))
+
+
+def show_many(call: Call) -> Response:
+    """Many executions in one call: for who waits for a batch. It is one call for the audit, too."""
+    asked = call.body(StatusesRequest).execution_ids
+    if not 1 <= len(asked) <= MAX_STATUSES:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"1 to {MAX_STATUSES} execution ids can be asked for at once")
+    call.concerns(subject=f"{len(asked)} executions")
+    undecided: frozenset[str] | None = None
+    found: list[KnownExecution] = []
+    size = 0
+    for execution_id in asked:
+        execution = store.load_execution(call.ports.records, execution_id) if is_execution_id(execution_id) else None
+        if execution is None or execution.document is None or not _may_read(call, execution.document):
+            if undecided is None:
+                undecided = batches.undecided_ids(call.ports, call.key.key_id)
+            known = _known_unadmitted(call, execution_id, undecided)
+        else:
+            status = lifecycle.project(execution.document, execution.version)
+            known = KnownExecution(execution_id=execution_id, state="admitted", status=status)
+        size += len(msgspec.json.encode(known))
+        if found and size > _MOST_ANSWERED_BYTES:
+            break
+        found.append(known)
+    return answer(StatusesAnswer(executions=tuple(found)))
+
+
+def _known_unadmitted(call: Call, execution_id: str, undecided: frozenset[str]) -> KnownExecution:
+    if execution_id in undecided:
+        return KnownExecution(execution_id=execution_id, state="pending")
+    try:
+        found, receipt = _look_up(call, execution_id)
+    except RunvoyError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return KnownExecution(execution_id=execution_id[:_MOST_ID_CHARACTERS], state="unknown")
+    if found is not None and found.document is not None:
+        status = lifecycle.project(found.document, found.version)
+        return KnownExecution(execution_id=execution_id, state="admitted", status=status)
+    return KnownExecution(execution_id=execution_id, state="refused" if receipt else "pending", receipt=receipt)
 
 
 def find_readable(call: Call, execution_id: str) -> Loaded[Execution] | None:
@@ -109,10 +155,12 @@ def _look_up(
     """
     if not is_execution_id(execution_id):
         raise RunvoyError(ErrorCode.NOT_FOUND, f"{execution_id[:64]!r} is no execution id")
-    own_key = object_keys.request(call.key.key_id, execution_id)
+    key_id, inbox = call.key.key_id, call.ports.inbox
+    own_key = object_keys.request(key_id, execution_id)
     if object_sha256 is not None:
         receipt = _receipt(call, execution_id, object_sha256)
-        if receipt is None and call.ports.inbox.get(own_key) is not None:
+        own_keys = (own_key, object_keys.batch(key_id, execution_id))
+        if receipt is None and any(inbox.get(object_key) is not None for object_key in own_keys):
             # Undecided, even where an execution of this id exists: it may be another request's.
             return None, None
         if receipt is not None and receipt.outcome == "refused":
@@ -120,11 +168,27 @@ def _look_up(
     found = store.load_execution(call.ports.records, execution_id)
     if found.document is not None and _may_read(call, found.document):
         return found, None
-    sent = call.ports.inbox.get(own_key)
+    sent = inbox.get(own_key)
     if sent is not None:
         receipt = _receipt(call, execution_id, hashlib.sha256(sent.data).hexdigest())
         # An accepted one has a record; seeing none here means that it was read a moment too early.
         return None, receipt if receipt is not None and receipt.outcome == "refused" else None
+    return None, _batched(call, execution_id)
+
+
+def _batched(call: Call, execution_id: str) -> Receipt | None:
+    """What became of a request that lies under no name of its own: its refusal; None while a batch of the caller's that has
+    it is not done. NOT_FOUND if there is neither."""
+    if execution_id in batches.undecided_ids(call.ports, call.key.key_id):
+        return None
+    receipts_of_id = object_keys.receipts_prefix(call.key.key_id, execution_id)
+    stored = [call.ports.outbox.get(info.key) for info in call.ports.outbox.list(receipts_of_id)]
+    answers = [receipts.decode(one.data) for one in stored if one is not None]
+    refusals = [one for one in answers if one.outcome == "refused"]
+    if refusals:
+        return max(refusals, key=lambda one: one.at)
+    if answers:
+        return None  # of a batch that was taken apart, whose id this is
     raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no execution {execution_id} that {call.user.name} may see")
 
 

@@ -1,4 +1,4 @@
-"""A request arrived in the inbox: verify, admit, record, answer, push."""
+"""A request, or a batch of them, arrived in the inbox: verify, admit, record, answer, push."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
+from runvoy_agent.core.batches import RANGE_SIZE
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, messages, outbox, registered, secret_values, store
-from runvoy_agent.handlers.messages import InboxDelivery, StartMessage
+from runvoy_agent.handlers import audits, batches, outbox, pushes, registered, secret_values, store
+from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
+from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.object_keys import RequestKey
@@ -36,7 +39,9 @@ class Deployment(NamedTuple):
     """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
 
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
-    `task_definitions`, if there are any, are told of every image. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
+    `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
+    admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
+    container.
     """
 
     deployment_id: str
@@ -48,6 +53,7 @@ class Deployment(NamedTuple):
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
+    range_size: int = RANGE_SIZE
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
@@ -63,6 +69,11 @@ class Deployment(NamedTuple):
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer."""
     delivery = msgspec.json.decode(body, type=InboxDelivery)
+    batch = object_keys.parse_batch(delivery.object_key)
+    if batch is not None:
+        admit = partial(_admit_batched, ports, deployment, batch.key_id, delivery.source)
+        batches.handle(ports, delivery, batch, admit, deployment.range_size)
+        return
     place = object_keys.parse_request(delivery.object_key)
     if place is None:
         log.warning("ignored an object that is no request: %.200s", delivery.object_key)
@@ -72,19 +83,38 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
-    arrived = _Arrived(place, stored.data, object_sha256, delivery.source)
-    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, arrived))
-    if refused is not None:
-        outbox.publish_receipt(ports.outbox, outbox.refused_receipt(refused))
+    opened = partial(_verified_request, stored.data, place)
+    _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source))
 
 
 class _Arrived(NamedTuple):
-    """One object: where it lies, what it is, and where it came from."""
+    """One request: where it lies or would lie, the verified request itself by its key, the digest of the object that it came
+    in, and where that came from."""
 
     place: RequestKey
-    raw: bytes
+    opened: Callable[[Key | None], RunRequest]
     sha256: str
     source: str
+    bulk: bool = False
+
+
+def _admit_batched(
+    ports: Ports, deployment: Deployment, key_id: str, source: str, object_sha256: str, batched: BatchedRequest
+) -> None:
+    """Admit one request of a batch whose signature was verified. Its receipt lies under the digest of the batch's object."""
+    place = RequestKey(key_id, batched.request_id)
+    opened = partial(_batched_request, batched)
+    _admit(ports, deployment, _Arrived(place, opened, object_sha256, source, bulk=True))
+
+
+def _batched_request(batched: BatchedRequest, _key: Key | None) -> RunRequest:
+    return open_request(batched)
+
+
+def _admit(ports: Ports, deployment: Deployment, arrived: _Arrived) -> None:
+    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, arrived))
+    if refused is not None:
+        outbox.publish_receipt(ports.outbox, outbox.refused_receipt(refused))
 
 
 def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal | None:
@@ -96,7 +126,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         return earlier.document
     key = store.load(ports.records, store.key_key(place.key_id), Key)
     try:
-        request = _verified_request(arrived.raw, place, key.document)
+        request = arrived.opened(key.document)
     except RunvoyError as error:
         now = ports.clock.now()
         refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
@@ -116,6 +146,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
         images=images.facts,
         secrets=secret_values.known_to(ports.records, user.document, request.secrets),
+        bulk=arrived.bulk,
     )
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:
@@ -199,9 +230,8 @@ def _answer(ports: Ports, execution: Execution, record_version: int, object_sha2
     outbox.publish_status(ports, execution, record_version)
     if execution.state is not State.QUEUED:
         return
-    push = messages.encode(StartMessage(execution_id=execution.execution_id))
     if execution.granted:
-        ports.queue.send("starts", push)
+        pushes.push(ports.queue, execution)
     if execution.queue_timeout_seconds is not None and execution.queue_timeout_seconds <= MAX_DELAY_SECONDS:
         # Ends it in time; longer waits are the reconciler's, once a minute.
-        ports.queue.send("starts", push, delay_seconds=execution.queue_timeout_seconds)
+        pushes.push(ports.queue, execution, delay_seconds=execution.queue_timeout_seconds)

@@ -9,12 +9,23 @@ import msgspec
 EndEvent = Literal["started", "result", "stopped"]
 
 
-class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """An object arrived: its key, the version that arrived, and the network address it came from, where that is known."""
+class BatchRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Some requests of a batch: from `start` up to `stop`, which is not one of them. The object's digest says of which."""
+
+    start: int
+    stop: int
+    object_sha256: str
+
+
+class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An object arrived: its key, the version that arrived, and the network address it came from, where that is known.
+
+    With a `range` it is a part of a batch that arrived before."""
 
     object_key: str
     version: str | None = None
     source: str = ""
+    range: BatchRange | None = None
 
 
 class StartMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.core.model import Execution, Refusal
+from runvoy_agent.core.model import Execution, Refusal, TakenBatch
 from runvoy_agent.ports import Objects, Ports, PreconditionFailed
 from runvoy_protocol import object_keys, receipts, status
 from runvoy_protocol.receipts import Receipt, Resolved
@@ -46,6 +46,17 @@ def refused_receipt(refusal: Refusal) -> Receipt:
         code=refusal.code,
         message=refusal.message,
         hint=refusal.hint,
+    )
+
+
+def batch_receipt(batch: TakenBatch) -> Receipt:
+    """That a batch was taken apart; what became of its requests, their own receipts say."""
+    return Receipt(
+        outcome="accepted",
+        execution_id=batch.batch_id,
+        key_id=batch.key_id,
+        object_sha256=batch.object_sha256,
+        at=batch.taken_at,
     )
 
 

@@ -14,11 +14,20 @@ import msgspec
 
 from runvoy_agent.core import lifecycle, locks
 from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
-from runvoy_agent.handlers import kills, lock_queues, messages, outbox, releases, secret_values, store
-from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers import (
+    batches,
+    kills,
+    lock_queues,
+    messages,
+    outbox,
+    pushes,
+    releases,
+    secret_values,
+    store,
+)
+from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery
 from runvoy_agent.ports import Conflict, Ports, Put, TaskState
 from runvoy_protocol import ids, object_keys
-from runvoy_protocol.object_keys import RequestKey
 from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.reconcile")
@@ -37,6 +46,9 @@ OVERLAP = timedelta(minutes=5)
 """Index reads may be stale, and what was written as the last round went by is none of its."""
 
 PUSH_AGAIN_AFTER = timedelta(seconds=30)
+RANGES_IDLE = timedelta(minutes=2)
+"""Longer than a range takes: a batch of which none was done for so long has lost some."""
+
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
@@ -80,6 +92,7 @@ def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
     listed_at = mark.document.listed_at if mark.document else None
     list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+    yield from _lost_ranges(ports, starting_up)
     yield from _lost_uploads(ports, since - OVERLAP, list_all=list_all)
     _mark(ports, mark, Reconciled(at=began, listed_at=began if list_all else listed_at))
 
@@ -89,6 +102,18 @@ def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> 
         ports.records.commit([store.put(mark, reached)])
     except Conflict:
         log.info("another round was finished meanwhile; the earlier mark stays")
+
+
+def _lost_ranges(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    """Batches that were taken apart and do not get on: some of their ranges were lost."""
+    now = ports.clock.now()
+    for batch in batches.under_way(ports.records):
+        if starting_up or now - batch.updated_at > RANGES_IDLE:
+            object_key = object_keys.batch(batch.key_id, batch.batch_id)
+            # The batch again, not its ranges: whoever handles it sends those that are missing.
+            delivery = InboxDelivery(object_key=object_key, version=batch.object_version)
+            ports.queue.send("inbox", messages.encode(delivery))
+            yield Repair(object_key, "some of its requests were not answered", "delivered it again")
 
 
 def _lost_uploads(ports: Ports, since: datetime, *, list_all: bool) -> Iterator[Repair]:
@@ -124,10 +149,9 @@ def _lost_uploads_of(
         for info in page:
             if last is not None and info.key > last:
                 return
-            place = object_keys.parse_request(info.key)
-            if place is None or info.modified_at < since:
+            if info.modified_at < since:
                 continue
-            version = _unanswered_version(ports, info.key, place)
+            version = _unanswered_version(ports, info.key)
             if version is not None:
                 # That very version: another may be uploaded before it is answered.
                 ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key, version=version)))
@@ -137,13 +161,18 @@ def _lost_uploads_of(
         after = page[-1].key
 
 
-def _unanswered_version(ports: Ports, object_key: str, place: RequestKey) -> str | None:
+def _unanswered_version(ports: Ports, object_key: str) -> str | None:
     """The version of this very object if it has no receipt: one of the same id may have been answered otherwise before."""
-    stored = ports.inbox.get(object_key)
+    place, batch = object_keys.parse_request(object_key), object_keys.parse_batch(object_key)
+    stored = ports.inbox.get(object_key) if place or batch else None
     if stored is None:
         return None
     digest = hashlib.sha256(stored.data).hexdigest()
-    is_answered = ports.outbox.get(object_keys.receipt(place.key_id, place.request_id, digest)) is not None
+    if batch is not None:
+        is_answered = batches.is_answered(ports, batch, digest)
+    else:
+        key_id, request_id = place or ("", "")
+        is_answered = ports.outbox.get(object_keys.receipt(key_id, request_id, digest)) is not None
     return None if is_answered else stored.version
 
 
@@ -320,7 +349,7 @@ def _heads_all(ports: Ports, execution: Execution) -> bool:
 
 
 def _push(ports: Ports, execution: Execution) -> None:
-    ports.queue.send("starts", messages.encode(StartMessage(execution_id=execution.execution_id)))
+    pushes.push(ports.queue, execution)
 
 
 def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskState | None = None) -> None:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution, LockRecord
-from runvoy_agent.handlers import messages, outbox, store
-from runvoy_agent.handlers.messages import StartMessage
+from runvoy_agent.handlers import outbox, pushes, store
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Check, Ports, Write
 from runvoy_protocol.states import State
@@ -64,7 +63,7 @@ def announce(ports: Ports, freed: Freed) -> None:
     for execution, version in freed.changed:
         outbox.publish_status(ports, execution, version)
         if execution.state is State.QUEUED and execution.granted:
-            ports.queue.send("starts", messages.encode(StartMessage(execution_id=execution.execution_id)))
+            pushes.push(ports.queue, execution)
 
 
 def _load_locks(ports: Ports, names: Iterable[str]) -> dict[str, Loaded[LockRecord]]:

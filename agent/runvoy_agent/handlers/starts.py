@@ -17,7 +17,7 @@ import msgspec
 
 from runvoy_agent.core import access, lifecycle
 from runvoy_agent.core.model import Execution, FixedSecret, Key, User
-from runvoy_agent.handlers import kills, messages, outbox, releases, run_grants, secret_values, store
+from runvoy_agent.handlers import kills, outbox, pushes, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
@@ -183,8 +183,7 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
             )
             # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
-            body = messages.encode(StartMessage(execution_id=execution.execution_id))
-            ports.queue.send("starts", body, delay_seconds=CAPACITY_DELAY_SECONDS)
+            pushes.push(ports.queue, execution, delay_seconds=CAPACITY_DELAY_SECONDS)
         case LaunchRefused(message=message):
             store.with_retries(
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)

@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from runvoy_agent.core import batches
 from runvoy_agent.core.model import (
     AuditEvent,
     Claim,
@@ -26,6 +27,7 @@ from runvoy_agent.core.model import (
     Refusal,
     Secret,
     StoredRequest,
+    TakenBatch,
     User,
 )
 from runvoy_agent.ports import Check, Clock, Conflict, Delete, IndexEntry, Item, Position, Put, Records, Versioned
@@ -47,6 +49,7 @@ KIND_USER = "user"
 KIND_IMAGE = "image"
 KIND_SECRET = "secret"
 KIND_DISCARDED_VALUE = "discarded_value"
+KIND_BATCH = "batch"  # those that are not done, and no others; by key
 
 D = TypeVar("D", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -128,6 +131,10 @@ def keys_partition(user: str) -> str:
 
 def refusal_key(key_id: str, request_id: str, object_sha256: str) -> str:
     return f"refusal#{key_id}#{request_id}#{object_sha256}"
+
+
+def batch_key(key_id: str, batch_id: str, object_sha256: str) -> str:
+    return f"batch#{key_id}#{batch_id}#{object_sha256}"
 
 
 def nonce_key(key_id: str, nonce: bytes) -> str:
@@ -261,6 +268,9 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_KIND: IndexEntry(KIND_SECRET, name)}
         case DiscardedValue(at=at):
             return {INDEX_KIND: IndexEntry(KIND_DISCARDED_VALUE, stamp(at))}
+        case TakenBatch(key_id=key_id, batch_id=batch_id):
+            is_over = not batches.missing(document)
+            return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
         case Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")

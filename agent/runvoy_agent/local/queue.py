@@ -14,13 +14,16 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.database import Database
 from runvoy_agent.ports import Clock, Message, QueueName, Unavailable
 
-QUEUES: tuple[QueueName, ...] = get_args(QueueName)
+LocalQueueName = Literal["ranges"] | QueueName
+"""Ranges of batches are messages of the inbox queue. Here they lie apart, so that they stand before nobody's run request."""
+
+QUEUES: tuple[LocalQueueName, ...] = ("ranges", *get_args(QueueName))
 
 _SCHEMA = """
 CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, body BLOB NOT NULL,
@@ -57,15 +60,15 @@ class _Pending:
 
     __slots__ = ("due_at", "in_flight", "queue", "receives")
 
-    def __init__(self, queue: QueueName, due_at: float, receives: int) -> None:
-        self.queue: QueueName = queue
+    def __init__(self, queue: LocalQueueName, due_at: float, receives: int) -> None:
+        self.queue: LocalQueueName = queue
         self.due_at = due_at
         self.receives = receives
         self.in_flight = False
 
 
 class SqliteQueue:
-    """The four queues in one file. Every method may be called from any thread."""
+    """The queues in one file. Every method may be called from any thread."""
 
     def __init__(
         self, path: Path, *, visibility_seconds: float = 60, max_receives: int = 5, clock: Clock | None = None
@@ -77,7 +80,7 @@ class SqliteQueue:
         self._database = Database(path, _SCHEMA, version=1)
         self._lock = threading.Lock()  # guards everything below
         self._changed = {queue: threading.Condition(self._lock) for queue in QUEUES}
-        self._heaps: dict[QueueName, list[tuple[float, int]]] = {queue: [] for queue in QUEUES}
+        self._heaps: dict[LocalQueueName, list[tuple[float, int]]] = {queue: [] for queue in QUEUES}
         self._pending: dict[int, _Pending] = {}
         self._closed = False
         self._load()
@@ -86,7 +89,7 @@ class SqliteQueue:
     def closed(self) -> bool:
         return self._closed
 
-    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+    def send(self, queue: LocalQueueName, body: bytes, *, delay_seconds: float = 0) -> None:
         """As the port says. Sends of several threads share an fsync."""
         _check_queue(queue)
         sent_at = self._now_milliseconds()
@@ -96,7 +99,7 @@ class SqliteQueue:
             self._pending[number] = _Pending(queue, 0, 0)
             self._schedule(number, delay_seconds)
 
-    def receive(self, queue: QueueName, timeout: float | None = None) -> Message | None:
+    def receive(self, queue: LocalQueueName, timeout: float | None = None) -> Message | None:
         """Wait for a message that is due and take it; None when `timeout` seconds passed, or after `close`.
 
         The message is in flight until it is acknowledged, released, or `visibility_seconds` passed. The receive is
@@ -156,13 +159,13 @@ class SqliteQueue:
             if pending is not None and pending.in_flight:
                 self._schedule(int(message_id), seconds)
 
-    def counts(self) -> dict[QueueName, QueueCounts]:
+    def counts(self) -> dict[LocalQueueName, QueueCounts]:
         with self._database.read() as connection:
             dead = dict(
                 connection.execute("SELECT queue, count(*) FROM messages WHERE died_at IS NOT NULL GROUP BY queue")
             )
         now = time.monotonic()
-        found: Counter[tuple[QueueName, str]] = Counter()
+        found: Counter[tuple[LocalQueueName, str]] = Counter()
         with self._lock:
             for pending in self._pending.values():
                 state = "visible" if pending.due_at <= now else "in_flight" if pending.in_flight else "delayed"
@@ -174,7 +177,7 @@ class SqliteQueue:
             for queue in QUEUES
         }
 
-    def dead_letters(self, queue: QueueName) -> list[DeadLetter]:
+    def dead_letters(self, queue: LocalQueueName) -> list[DeadLetter]:
         """The dead of a queue, oldest first."""
         _check_queue(queue)
         with self._database.read() as connection:
@@ -188,7 +191,7 @@ class SqliteQueue:
             for number, body, receives, sent_at, died_at in rows
         ]
 
-    def redrive(self, queue: QueueName) -> int:
+    def redrive(self, queue: LocalQueueName) -> int:
         """Make the dead of a queue due again, as if they were new; how many."""
         _check_queue(queue)
         now = self._now_milliseconds()
@@ -220,7 +223,7 @@ class SqliteQueue:
                 # Sent in the future: the clock was set back since, and its times say nothing.
                 self._schedule(number, 0 if sent_at > now else (due_at - now) / 1000)
 
-    def _take(self, queue: QueueName, give_up_at: float | None) -> int | None:
+    def _take(self, queue: LocalQueueName, give_up_at: float | None) -> int | None:
         """Wait for a message that is due and mark it as in flight."""
         changed = self._changed[queue]
         with self._lock:
@@ -242,7 +245,7 @@ class SqliteQueue:
                 # Whoever leaves passes the watch on: another receiver must now wait for the next due time.
                 changed.notify()
 
-    def _next_due_at(self, queue: QueueName) -> float | None:
+    def _next_due_at(self, queue: LocalQueueName) -> float | None:
         heap = self._heaps[queue]
         while heap:
             due_at, number = heap[0]

@@ -6,25 +6,27 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from runvoy_agent.local.queue import SqliteQueue
-from runvoy_agent.ports import Message, QueueName, Unavailable
+from runvoy_agent.local.queue import LocalQueueName, SqliteQueue
+from runvoy_agent.ports import Message, Unavailable
 
 log = logging.getLogger("runvoy.worker")
 
-THREADS: Mapping[QueueName, int] = {"inbox": 2, "starts": 3, "bulk": 1, "ends": 3}
+THREADS: Mapping[LocalQueueName, int] = {"inbox": 2, "ranges": 1, "starts": 3, "bulk": 2, "ends": 3}
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Worker:
     """Runs the handlers until it is closed. A delivery is acknowledged when its handler returned, and released to come
     again, later each time, when it raised. While the world fails (a full disk) it is held: an outage is no fault of the
-    message, and must not bury it among the dead letters."""
+    message, and must not bury it among the dead letters.
+
+    What batches bring has threads of its own, for admission and for starts: it takes no turn of anybody else's."""
 
     def __init__(
         self,
         queue: SqliteQueue,
-        handlers: Mapping[QueueName, Callable[[bytes], None]],
-        wait_for_room: Callable[[], bool],
+        handlers: Mapping[LocalQueueName, Callable[[bytes], None]],
+        wait_for_room: Callable[[LocalQueueName], bool],
     ) -> None:
         self._queue = queue
         self._handlers = handlers
@@ -47,7 +49,7 @@ class Worker:
         for thread in self._threads:
             thread.join(timeout_seconds)
 
-    def _work(self, name: QueueName) -> None:
+    def _work(self, name: LocalQueueName) -> None:
         while not self._queue.closed:
             try:
                 self._work_once(name)
@@ -56,9 +58,9 @@ class Worker:
             except Exception:
                 log.exception("the worker of %s failed", name)
 
-    def _work_once(self, name: QueueName) -> None:
+    def _work_once(self, name: LocalQueueName) -> None:
         # Not taking a start while there is no room for it keeps the order in which they came.
-        if name in ("starts", "bulk") and not self._wait_for_room():
+        if name in ("starts", "bulk") and not self._wait_for_room(name):
             return
         message = self._queue.receive(name)
         if message is None:
@@ -71,7 +73,7 @@ class Worker:
         else:
             self._queue.acknowledge(message.message_id)
 
-    def _handle(self, name: QueueName, message: Message) -> None:
+    def _handle(self, name: LocalQueueName, message: Message) -> None:
         pause_seconds = 0.5
         while True:
             try:

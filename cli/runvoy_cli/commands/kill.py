@@ -9,14 +9,14 @@ import typer
 
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import GaveUp
+from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.render import print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import execution_ids
 from runvoy_cli.words import status_json
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.states import State
+from runvoy_protocol.states import TERMINAL, State
 from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
 
 TIMEOUT_HELP = "With --wait: how long to wait for the ends of all, then give up with 120.  [default: no limit]"
@@ -27,7 +27,13 @@ app = new_app()
 @app.command(epilog="Example: runvoy kill --wait 01890a5d-ac96-774b-bcce-b302099a8057")
 def kill(
     context: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[=VALUE]", help="All with this label, or this value of it, that have not ended."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once they have ended.")] = False,
 ) -> int:
     """Have executions end: those that wait at once, those that run by SIGTERM, a grace, and SIGKILL.
@@ -35,8 +41,15 @@ def kill(
     Returns once that is accepted. One that has ended already is left as it is, which is no failure. Exit code 1 if one of
     them could not be killed; the others are killed all the same. With --json one object for each, its status.
     """
-    wanted = execution_ids(ids)
+    if not ids and label is None:
+        raise UsageProblem("there is nothing to kill", "Name executions by their ids, or with --label NAME=VALUE.")
+    wanted = execution_ids(ids or ())
     session = open_session(context.obj, calls_are_limited=False)
+    if label is not None:
+        labelled = [one for one in _labelled(session, label) if one not in wanted]
+        wanted.extend(labelled)
+        if not wanted:
+            session.console.say("there are no such executions that have not ended")
     accepted = []
     code = 0
     for one in wanted:
@@ -57,6 +70,14 @@ def kill(
     limit = context.obj.timeout_seconds
     deadline = None if limit is None else time.monotonic() + limit
     return _wait_for(session, accepted, deadline, context.obj.json) or code
+
+
+def _labelled(session: Session, label: str) -> list[str]:
+    """The executions with a label that have not ended."""
+    if not label.partition("=")[0]:
+        raise UsageProblem("--label has no name", "Write it --label NAME or --label NAME=VALUE.")
+    query = {"label": label, "status": ",".join(state.value for state in State if state not in TERMINAL)}
+    return [one.execution_id for one in session.client.executions(query)]
 
 
 def _kill(session: Session, execution_id: str) -> tuple[bool, ExecutionStatus]:

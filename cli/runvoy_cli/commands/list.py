@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated
 
 import typer
 
-from runvoy_cli.client import Client
+from runvoy_cli.client import EXECUTIONS_PAGE
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import age, columns, command_text, print_json, print_line, ran_for
 from runvoy_cli.session import open_session
-from runvoy_protocol.control import ExecutionsPage
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
 DEFAULT_LIMIT = 20
-_PAGE = 100
 _HEADER = ("ID", "STATE", "EXIT", "AGE", "RAN", "OWNER", "COMMAND")
 app = new_app()
 
@@ -40,7 +39,8 @@ def list_executions(
     """
     query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label or ""}
     session = open_session(context.obj)
-    found = _pages(session.client, {name: value for name, value in query.items() if value}, limit)
+    wanted = {name: value for name, value in query.items() if value}
+    found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
     if context.obj.json:
         print_json(found)
         return
@@ -57,19 +57,6 @@ def _state(text: str) -> str:
     if wanted not in State.__members__:
         raise UsageProblem(f"{text!r} is no state", f"The states are {', '.join(State.__members__)}.")
     return wanted
-
-
-def _pages(client: Client, query: dict[str, str], limit: int) -> list[ExecutionStatus]:
-    found: list[ExecutionStatus] = []
-    after: str | None = None
-    while len(found) < limit:
-        paging = {"limit": str(min(limit - len(found), _PAGE))} | ({"after": after} if after else {})
-        page = client.ask(ExecutionsPage, "GET", "/executions", query={**query, **paging})
-        found.extend(page.executions)
-        after = page.after
-        if after is None:
-            break
-    return found[:limit]
 
 
 def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:

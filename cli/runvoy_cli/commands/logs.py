@@ -12,6 +12,7 @@ from typing import Annotated, Protocol
 
 import typer
 
+from runvoy_cli import github
 from runvoy_cli.follow import Follower
 from runvoy_cli.logview import LogView
 from runvoy_cli.options import Settings, new_app
@@ -61,18 +62,21 @@ def logs(
     sink = _sink(_printer(settings.json, raw, session.console.screen), chosen, tail)
     code = 0
     try:
-        with live:
-            follower.await_start(lambda: session.console.say(f"{wanted} has not begun; waiting for it"), sink.record)
-            if tail is not None or not follow:
-                follower.read_now(sink.record)
-                sink.end_of_tail()
-            if follow:
-                follower.follow(sink.record)
+        with github.output_of_others(), live:
+            try:
+                follower.await_start(
+                    lambda: session.console.say(f"{wanted} has not begun; waiting for it"), sink.record
+                )
+                if tail is not None or not follow:
+                    follower.read_now(sink.record)
+                    sink.end_of_tail()
+                if follow:
+                    follower.follow(sink.record)
+            finally:
+                sink.finish()
     except GaveUp:
         session.console.say(f"{wanted} gave up waiting for its log; it goes on")
         code = EXIT_GAVE_UP
-    finally:
-        sink.finish()
     if follow and code == 0 and not follower.log_is_whole:
         session.console.say("the end of the log is missing")
     return code

@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import request, submitting
-from runvoy_cli.announce import show_beginning, show_end
+from runvoy_cli import github, request, submitting
+from runvoy_cli.announce import announce_to_ci, show_beginning, show_end
 from runvoy_cli.follow import Follower
 from runvoy_cli.interrupts import Interrupted, Interrupts
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.output import AsJson, Split
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp
 from runvoy_cli.progress import Progress, progress_of
-from runvoy_cli.render import Console, print_json, ran_for
+from runvoy_cli.render import Console, command_text, print_json, ran_for
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_cli.words import code_text, ended_itself, ending, result_json
@@ -81,17 +81,23 @@ class _Following:
         prepared = prepare_request(session)
         sink = AsJson() if settings.json else Split(session.console.screen)
         progress, live = progress_of(session)
-        try:
-            with live:
+        with live, github.output_of_others(f"runvoy {self._title(prepared)}"):
+            try:
                 status = self._attempts(session, prepared, sink, progress)
-        finally:
-            sink.finish()
+            finally:
+                sink.finish()
         code = exit_code_of(status)
         if isinstance(sink, AsJson):
             print_json(result_json(status))
         told = sink.told.decode(errors="replace") if isinstance(sink, Split) else ""
         _close(session.console, status, told)
+        announce_to_ci(session.console, [status])
         return code
+
+    @staticmethod
+    def _title(prepared: Prepared) -> str:
+        request = prepared.request
+        return request.name or request.playbook or " ".join(command_text(request.command).split())[:80]
 
     def _attempts(
         self, session: Session, prepared: Prepared, sink: AsJson | Split, progress: Progress

@@ -10,7 +10,7 @@ import typer
 from runvoy_cli import request, submitting
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused
+from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.render import print_json, print_line
 from runvoy_cli.session import Session, open_session
 from runvoy_protocol.errors import RunvoyError
@@ -29,6 +29,10 @@ app = new_app()
 def submit(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="CMD...", show_default=False)] = None,
+    bulk: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|-", help="Submit all runs of a file: JSON lines, or YAML documents. No CMD then."),
+    ] = None,
 ) -> int:
     """Submit a command and print its execution id, once the request is durable.
 
@@ -37,7 +41,16 @@ def submit(
 
     With --id the decision is waited for, 5 s at most: a refusal, a conflicting id above all, exits 121 (122 for a held
     lock). Without it the exit code is 0, 1, or 2 for a mistake on the command line.
+
+    With --bulk each line or document of a file is a run: `command`, and fields named like the options. The options given
+    here are their defaults. All are checked before any is sent; the ids are printed in order.
     """
+    if bulk is not None:
+        if words:
+            raise UsageProblem("with --bulk the commands stand in the file", "Leave CMD out, or --bulk.")
+        from runvoy_cli import bulk as bulk_submitting  # YAML and more, which no other submit needs
+
+        return bulk_submitting.submit(context, bulk)
     command = request.command_of(context, words)
     sending_id = durable_id = ""
     try:

@@ -8,16 +8,20 @@ from typing import Annotated
 
 import typer
 
+from runvoy_cli import github
+from runvoy_cli.announce import announce_to_ci
+from runvoy_cli.bulk_wait import BulkProgress, BulkWait, Ended, counted
 from runvoy_cli.follow import Follower
-from runvoy_cli.options import new_app
+from runvoy_cli.options import Settings, new_app
 from runvoy_cli.problems import GaveUp
 from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.render import print_json, show_error
 from runvoy_cli.session import Session, open_session
+from runvoy_cli.terminal import Live
 from runvoy_cli.values import execution_ids
 from runvoy_cli.words import result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, exit_code_of
+from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
 
 TIMEOUT_HELP = "How long to wait for all of them, then give up with 120; 0 looks once.  [default: no limit]"
 app = new_app()
@@ -27,11 +31,18 @@ app = new_app()
 def wait(
     context: typer.Context,
     ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
+    any_: Annotated[bool, typer.Option("--any", help="Return when the first has ended, with its exit code.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Return when the first has failed, with its exit code.")
+    ] = False,
 ) -> int:
     """Wait until executions have ended, and exit with the command's code.
 
     Several: 0 if all succeeded, else the code of the first, in the order given, that did not. One line for each goes to
     stderr; with --json one object for each goes to stdout.
+
+    With -, --any or --fail-fast they are asked for together, thousands if need be, and told of as they end: on stderr those
+    that did not succeed, all with --verbose, and at last how many ended how. Those that are not waited for go on.
 
     What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
     124 timed out, 125 runvoy or the platform failed.
@@ -40,17 +51,28 @@ def wait(
     session = open_session(context.obj, calls_are_limited=False)
     limit = context.obj.timeout_seconds
     deadline = None if limit is None else time.monotonic() + limit
+    if any_ or fail_fast or "-" in ids:
+        return _Bulk(session, context.obj, wanted, deadline).wait(is_any=any_, is_fail_fast=fail_fast)
     first_failure = 0
     progress, live = progress_of(session)
-    with live:
+    ended: list[ExecutionStatus] = []
+    others: list[github.Row] = []
+    with live, github.output_of_others():
         for number, one in enumerate(wanted, start=1):
             progress.begin(f"{number} of {len(wanted)}  " if len(wanted) > 1 else "")
-            code = _wait_for(one, session, deadline, progress, context.obj.json)
+            code, status = _wait_for(one, session, deadline, progress, context.obj.json)
             first_failure = first_failure or code
+            if status is not None:
+                ended.append(status)
+            else:
+                others.append(_row(one, code))
+    announce_to_ci(session.console, ended, others)
     return first_failure
 
 
-def _wait_for(one: str, session: Session, deadline: float | None, progress: Progress, as_json: bool) -> int:
+def _wait_for(
+    one: str, session: Session, deadline: float | None, progress: Progress, as_json: bool
+) -> tuple[int, ExecutionStatus | None]:
     follower = Follower(session.client, one, deadline=deadline, on_status=progress.on_status)
     try:
         status = follower.wait()
@@ -58,22 +80,93 @@ def _wait_for(one: str, session: Session, deadline: float | None, progress: Prog
         if as_json:
             print_json(_given_up(one, follower))
         session.console.say(f"{one} gave up waiting; it goes on")
-        return EXIT_GAVE_UP
+        return EXIT_GAVE_UP, None
     except RunvoyError as error:
         if error is not follower.refusal and error.code is not ErrorCode.NOT_FOUND:
             raise  # trouble on the way: it would meet the others too
         error.details.setdefault("execution_id", one)
         show_error(error, as_json, session.console.screen)
-        return error.exit_code
+        return error.exit_code, None
     if as_json:
         print_json(result_json(status))
     else:
         session.console.say(summary(status, datetime.now(UTC)))
-    return exit_code_of(status)
+    return exit_code_of(status), status
 
 
 def _given_up(one: str, follower: Follower) -> dict[str, object]:
     if follower.status is not None:
         return result_json(follower.status, EXIT_GAVE_UP)
+    return _given_up_undecided(one)
+
+
+def _given_up_undecided(one: str) -> dict[str, object]:
     verdict = {"exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "exit_meaning": EXIT_CODES_OF_RUNVOY[EXIT_GAVE_UP]}
     return {"execution_id": one, "state": None, **verdict, "status": None}
+
+
+def _row(one: str, code: int) -> github.Row:
+    """What a CI job's summary says of one that has no end."""
+    return github.Row(one, "given up" if code == EXIT_GAVE_UP else "refused", code)
+
+
+class _Bulk:
+    """Many at once."""
+
+    def __init__(self, session: Session, settings: Settings, wanted: list[str], deadline: float | None) -> None:
+        self._session = session
+        self._settings = settings
+        self._wanted = wanted
+        self._waiting = BulkWait(session.client, wanted, deadline)
+        self._codes: dict[str, int] = {}
+
+    def wait(self, *, is_any: bool, is_fail_fast: bool) -> int:
+        screen = self._session.console.screen
+        with (
+            github.output_of_others(),
+            Live(screen, BulkProgress(screen, self._waiting, self._session.client.now).rows),
+        ):
+            for ended in self._waiting.ends():
+                self._codes[ended.execution_id] = ended.exit_code
+                self._tell(ended)
+                if is_any or (is_fail_fast and ended.exit_code):
+                    decided = ended.exit_code
+                    break
+            else:
+                self._give_up()
+                decided = next((code for one in self._wanted if (code := self._codes[one])), 0)
+        self._sum_up()
+        return decided
+
+    def _tell(self, ended: Ended) -> None:
+        if ended.error is not None:
+            ended.error.details.setdefault("execution_id", ended.execution_id)
+            show_error(ended.error, self._settings.json, self._session.console.screen)
+        elif ended.status is not None and self._settings.json:
+            print_json(result_json(ended.status))
+        elif ended.status is not None and (ended.exit_code or self._settings.verbose):
+            self._session.console.say(summary(ended.status, datetime.now(UTC)))
+
+    def _announce(self) -> None:
+        """Tell a CI job what became of those that ended."""
+        ended = [status for one, status in self._waiting.last.items() if one in self._codes and status.is_terminal]
+        others = [
+            _row(one, code)
+            for one, code in self._codes.items()
+            if code and (one not in self._waiting.last or not self._waiting.last[one].is_terminal)
+        ]
+        announce_to_ci(self._session.console, ended, others)
+
+    def _give_up(self) -> None:
+        for one in self._waiting.left:
+            self._codes[one] = EXIT_GAVE_UP
+            if self._settings.json:
+                status = self._waiting.last.get(one)
+                print_json(_given_up_undecided(one) if status is None else result_json(status, EXIT_GAVE_UP))
+        if self._waiting.left:
+            self._session.console.say(f"gave up waiting for {len(self._waiting.left):,}; they go on")
+
+    def _sum_up(self) -> None:
+        if not self._settings.json:
+            self._session.console.say(f"{self._waiting.total:,} executions: {counted(self._waiting.counts())}")
+        self._announce()

@@ -1,0 +1,197 @@
+"""A batch arrived in the inbox: verify it once, take it apart, and admit each of its requests on its own.
+
+The batch's record says which of its ranges are done. It is committed before the first range is sent; a range is noted as
+done after each of its requests was answered. So whatever is lost in between is sent again, and what comes twice finds the
+requests admitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from runvoy_agent.core import access, admission
+from runvoy_agent.core import batches as taking
+from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
+from runvoy_agent.handlers import messages, outbox, store
+from runvoy_agent.handlers.messages import BatchRange, InboxDelivery
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Ports, Position, Put, Records, StoredObject
+from runvoy_protocol import batches, object_keys
+from runvoy_protocol.batches import Batch, BatchedRequest
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.object_keys import BatchKey
+
+log = logging.getLogger("runvoy.batches")
+
+Admit = Callable[[BatchedRequest], None]
+
+_KEPT = timedelta(days=2)
+"""How long the record of a batch that is done is kept, for deliveries that come late."""
+
+
+class _Arrived(NamedTuple):
+    """A batch's object: where it lies, its content, and where it came from."""
+
+    place: BatchKey
+    stored: StoredObject
+    sha256: str
+    source: str
+
+
+def handle(
+    ports: Ports,
+    delivery: InboxDelivery,
+    place: BatchKey,
+    admit: Callable[[str, BatchedRequest], None],
+    range_size: int,
+) -> None:
+    """Handle one delivery of a batch, or of a range of one. `admit` gets the digest of the batch's object and a request.
+    `range_size`: how many requests a range has."""
+    stored = ports.inbox.get(delivery.object_key, delivery.version)
+    if stored is None:
+        log.warning("the object %s is gone; nothing was done", delivery.object_key)
+        return
+    arrived = _Arrived(place, stored, hashlib.sha256(stored.data).hexdigest(), delivery.source)
+    if delivery.range is not None:
+        _admit_range(ports, delivery.range, arrived, lambda one: admit(arrived.sha256, one))
+        return
+    judged = store.with_retries(ports.clock, lambda: _judge(ports, arrived, range_size))
+    if isinstance(judged, Refusal):
+        outbox.publish_receipt(ports.outbox, outbox.refused_receipt(judged))
+        return
+    # Before its ranges: whoever sees one of them sent finds the batch answered.
+    outbox.publish_receipt(ports.outbox, outbox.batch_receipt(judged))
+    for start, stop in taking.missing(judged):
+        part = BatchRange(start=start, stop=stop, object_sha256=arrived.sha256)
+        message = InboxDelivery(
+            object_key=delivery.object_key, version=judged.object_version, source=delivery.source, range=part
+        )
+        ports.queue.send("inbox", messages.encode(message))
+
+
+def _judge(ports: Ports, arrived: _Arrived, range_size: int) -> TakenBatch | Refusal:
+    """What becomes of the batch as a whole: taken once, or refused once, whatever changed since."""
+    key_id, batch_id = arrived.place
+    earlier = store.load(ports.records, store.refusal_key(key_id, batch_id, arrived.sha256), Refusal)
+    taken = store.load(ports.records, store.batch_key(key_id, batch_id, arrived.sha256), TakenBatch)
+    if earlier.document is not None or taken.document is not None:
+        return earlier.document or taken.document  # type: ignore[return-value]
+    key = store.load(ports.records, store.key_key(key_id), Key)
+    user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
+    actor = user.document.name if user.document else ""
+    now = ports.clock.now()
+    try:
+        batch = open_batch(arrived.stored.data, arrived.place, key.document)
+        # Each request is judged by this too. But not ten thousand times for who may run nothing.
+        access.check_allowed(access.check_key(key.document, user.document, now), access.Action.RUN)
+    except RunvoyError as error:
+        refusal = admission.refusal(key_id, batch_id, arrived.sha256, now, error)
+        audit = _audit(ports, arrived, actor, error.code.value, error.message)
+        ports.records.commit([store.put_new(earlier.key, refusal), taken.check, key.check, user.check, audit])
+        return refusal
+    made = TakenBatch(
+        key_id=key_id,
+        batch_id=batch_id,
+        object_sha256=arrived.sha256,
+        object_version=arrived.stored.version,
+        count=len(batch.requests),
+        range_size=range_size,
+        taken_at=now,
+        updated_at=now,
+    )
+    audit = _audit(ports, arrived, actor, "accepted", f"{made.count} requests")
+    ports.records.commit([store.put_new(taken.key, made), earlier.check, key.check, user.check, audit])
+    return made
+
+
+def _audit(ports: Ports, arrived: _Arrived, actor: str, outcome: str, message: str) -> Put:
+    key_id, batch_id = arrived.place
+    return store.audit(
+        ports.clock,
+        actor,
+        "take-batch",
+        outcome,
+        key_id=key_id,
+        subject=batch_id,
+        source=arrived.source,
+        message=message,
+    )
+
+
+def open_batch(raw: bytes, place: BatchKey, key: Key | None) -> Batch:
+    """The verified batch of an object; an error for the whole of it."""
+    if key is None:
+        raise RunvoyError(ErrorCode.KEY_UNKNOWN, f"no key {place.key_id} is registered in this deployment")
+    batch = batches.open_batch(raw, place.key_id, key.public_key)
+    if batch.batch_id != place.batch_id:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the object's name is not the id that was signed")
+    return batch
+
+
+def _admit_range(ports: Ports, part: BatchRange, arrived: _Arrived, admit: Admit) -> None:
+    key_id, batch_id = arrived.place
+    record_key = store.batch_key(key_id, batch_id, part.object_sha256)
+    taken = store.load(ports.records, record_key, TakenBatch).document
+    if part.object_sha256 != arrived.sha256 or taken is None or not taking.is_range(taken, part.start, part.stop):
+        log.warning("a message names a range of the batch %s that there is not", batch_id)
+        return
+    if part.start in taken.done:
+        return
+    key = store.load(ports.records, store.key_key(key_id), Key)
+    # Verified again: what a message says is no proof of what the object holds.
+    for batched in open_batch(arrived.stored.data, arrived.place, key.document).requests[part.start : part.stop]:
+        admit(batched)
+    store.with_retries(ports.clock, lambda: _note_done(ports, record_key, part.start))
+
+
+def _note_done(ports: Ports, record_key: str, start: int) -> None:
+    current: Loaded[TakenBatch] = store.load(ports.records, record_key, TakenBatch)
+    now = ports.clock.now()
+    changed = None if current.document is None else taking.note_done(current.document, start, now)
+    if changed is not None:
+        is_over = not taking.missing(changed)
+        ports.records.commit([store.put(current, changed, expires_at=now + _KEPT if is_over else None)])
+
+
+# -- batches under way
+
+
+def under_way(records: Records, key_id: str | None = None) -> Iterator[TakenBatch]:
+    """The batches that are not done, of one key or of all."""
+    after = None if key_id is None else Position(key_id, "")
+    while True:
+        page = records.query(store.INDEX_KIND, store.KIND_BATCH, after=after)
+        for record in page.records:
+            # The index may be behind: decide on the record itself.
+            batch = store.load(records, record.key, TakenBatch).document
+            if batch is None or not taking.missing(batch):
+                continue
+            if key_id is not None and batch.key_id != key_id:
+                return
+            yield batch
+        after = page.after
+        if after is None:
+            return
+
+
+def undecided_ids(ports: Ports, key_id: str) -> frozenset[str]:
+    """The ids of all requests in the key's batches that are not done. Some of them may be decided already."""
+    found: set[str] = set()
+    for batch in under_way(ports.records, key_id):
+        stored = ports.inbox.get(object_keys.batch(key_id, batch.batch_id), batch.object_version)
+        key = store.load(ports.records, store.key_key(key_id), Key).document
+        if stored is not None:
+            opened = open_batch(stored.data, BatchKey(key_id, batch.batch_id), key)
+            found.update(one.request_id for one in opened.requests)
+    return frozenset(found)
+
+
+def is_answered(ports: Ports, place: BatchKey, object_sha256: str) -> bool:
+    """Whether this very object was taken or refused. What of a taken one is missing, `under_way` tells."""
+    if ports.records.get(store.batch_key(place.key_id, place.batch_id, object_sha256)) is not None:
+        return True
+    return ports.outbox.get(object_keys.receipt(place.key_id, place.batch_id, object_sha256)) is not None

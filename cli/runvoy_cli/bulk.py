@@ -1,0 +1,158 @@
+"""Submitting a whole file: everything checked first, then one signed object for each 10,000 runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from runvoy_cli import bulk_reader
+from runvoy_cli import request as request_options
+from runvoy_cli.bulk_reader import BadBulk, Problem
+from runvoy_cli.bulk_requests import Maker
+from runvoy_cli.client import digest
+from runvoy_cli.follow import Follower
+from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
+from runvoy_cli.render import write_stderr
+from runvoy_cli.sanitize import json_text
+from runvoy_cli.session import Session, open_session
+from runvoy_protocol import batches, ids, requests
+from runvoy_protocol.batches import Batch, BatchedRequest
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.requests import RunRequest
+
+if TYPE_CHECKING:
+    from typer._click import Context
+
+DECISION_SECONDS = 5.0
+_SEND_AGAIN = "Send the same file again: what has an `id`, or a file sent with --id, is started once."
+
+
+class _Numbered(NamedTuple):
+    """A request, and the line of the file that it begins in."""
+
+    line: int
+    request: RunRequest
+
+
+def submit(context: Context, place: str) -> int:
+    """Submit the runs in a file, and print their ids in order, those of each object once it is durable; the exit code."""
+    name, text = bulk_reader.read(place)
+    problems: list[Problem] = []
+    entries = bulk_reader.parse(text, name, problems)
+    if not entries and not problems:
+        raise UsageProblem(f"there are no runs in {name}", "Write one JSON object a line, or YAML documents.")
+    session = open_session(context.obj, calls_are_limited=False)
+    client = session.client
+    now = client.now()
+    timeout_seconds = context.obj.timeout_seconds
+    base = request_options.build(
+        context,
+        ("true",),  # each line has its own
+        deployment_id=client.target.deployment_id,
+        request_id=ids.uuid7(now, os.urandom(10)),
+        now=now,
+        timeout_seconds=session.default_timeout_seconds if timeout_seconds is None else timeout_seconds,
+        environ=os.environ,
+    )
+    maker = Maker(base, client.target.signing_key, request_options.id_text(context))
+    made = [(entry.line, maker.make(entry, number, problems)) for number, entry in enumerate(entries, start=1)]
+    if problems:
+        raise BadBulk(name, problems)
+    numbered = [_Numbered(line, request) for line, request in made if request is not None]
+    client.call("GET", "/whoami")  # learns the deployment's time: a batch by a wrong clock is refused line by line
+    return _Sending(session, name, numbered, context.obj.json).through()
+
+
+class _Sending:
+    """The way of a file's requests into the inbox, and how far it got."""
+
+    def __init__(self, session: Session, name: str, numbered: Sequence[_Numbered], as_json: bool) -> None:
+        self._session = session
+        self._name = name
+        self._numbered = numbered
+        self._as_json = as_json
+        self._durable = 0
+        self._is_sending = False
+
+    def through(self) -> int:
+        try:
+            for portion in batches.portions(self._batched()):
+                self._send(portion)
+        except KeyboardInterrupt:
+            write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {_SEND_AGAIN}\n")
+            return EXIT_INTERRUPTED
+        except RunvoyError as error:
+            refused = Refused(self._told(error))
+            if isinstance(error, _BatchRefused):
+                raise refused from error
+            raise self._told(error) from error
+        return 0
+
+    def _batched(self) -> Iterator[BatchedRequest]:
+        """The requests, signed for from the moment that they are asked for."""
+        for _, request in self._numbered:
+            now = self._session.client.now()
+            current = msgspec.structs.replace(request, issued_at=now, expires_at=now + requests.MAX_LIFETIME)
+            yield BatchedRequest(request.request_id, requests.encode(current))
+
+    def _send(self, portion: Sequence[BatchedRequest]) -> None:
+        client = self._session.client
+        batch_id = ids.uuid7(client.now(), os.urandom(10))
+        sealed = batches.seal_batch(Batch(1, batch_id, tuple(portion)), client.target.signing_key)
+        self._is_sending = True
+        client.upload_batch(batch_id, sealed)
+        self._session.console.detail(f"the batch {batch_id} is durable ({len(portion):,} runs, {len(sealed):,} bytes)")
+        self._see_the_decision(batch_id, digest(sealed))
+        self._is_sending = False
+        self._print(portion)
+        if self._durable < len(self._numbered):
+            self._session.console.remark(f"{self._durable:,} of {len(self._numbered):,} submitted")
+
+    def _print(self, portion: Sequence[BatchedRequest]) -> None:
+        texts = []
+        for one in portion:
+            line = self._numbered[self._durable].line
+            row = {"execution_id": one.request_id, "line": line}
+            texts.append(json_text(msgspec.json.encode(row)) if self._as_json else one.request_id)
+            self._durable += 1
+        sys.stdout.write("".join(f"{text}\n" for text in texts))
+        sys.stdout.flush()
+
+    def _see_the_decision(self, batch_id: str, object_sha256: str) -> None:
+        """Raise the refusal of the batch as a whole, if it is told in time."""
+        follower = Follower(
+            self._session.client,
+            batch_id,
+            deadline=time.monotonic() + DECISION_SECONDS,
+            object_sha256=object_sha256,
+        )
+        try:
+            follower.receipt()
+        except GaveUp:
+            self._session.console.remark("not decided yet; `runvoy wait` tells what becomes of it")
+        except RunvoyError as error:
+            if error is follower.refusal:
+                raise _BatchRefused(error.code, error.message, error.hint, error.details) from error
+            self._session.console.remark(f"the decision could not be seen: {error.message}")
+
+    def _told(self, error: RunvoyError) -> RunvoyError:
+        details = {**error.details, "submitted": self._durable, "of": len(self._numbered)}
+        hint = (
+            f"{_SEND_AGAIN} {error.hint}" if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL) else error.hint
+        )
+        return RunvoyError(error.code, f"{error.message}; {self._where_it_stands(error)}", hint, details)
+
+    def _where_it_stands(self, error: RunvoyError | None = None) -> str:
+        total = len(self._numbered)
+        text = f"{self._durable:,} of the {total:,} runs in {self._name} are submitted"
+        is_open = self._is_sending and not isinstance(error, _BatchRefused)
+        return text + (", the next may or may not be" if is_open else "")
+
+
+class _BatchRefused(RunvoyError):
+    """The deployment refused a batch as a whole."""

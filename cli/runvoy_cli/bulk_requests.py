@@ -1,0 +1,168 @@
+"""From what stands in a bulk file to run requests: every field checked, every mistake told with its line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from runvoy_cli import values
+from runvoy_cli.bulk_reader import Entry, Problem
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.yaml_nodes import did_you_mean
+from runvoy_protocol import ids, requests
+from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.requests import GitSource, RunRequest
+
+
+class _Wrong(Exception):
+    """A value that its field cannot have; the text says what it can."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not requests.is_utf8(value):
+        raise _Wrong("must be a text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_text(value),)
+    if not isinstance(value, list):
+        raise _Wrong("must be a text or a list of texts")
+    return tuple(dict.fromkeys(_text(one) for one in value))
+
+
+def _command(value: object) -> tuple[str, ...] | str:
+    if isinstance(value, list):
+        return tuple(_text(one) for one in value)
+    if not isinstance(value, str):
+        raise _Wrong("must be a line for the shell, or a list of words")
+    return _text(value)
+
+
+def _pairs(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise _Wrong("must be `NAME: text` pairs")
+    return {_text(name): _text(one) for name, one in value.items()}
+
+
+def _number(convert: Callable[[str], int]) -> Callable[[object], int]:
+    def converted(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise _Wrong("must be a number, or a text such as the command line takes")
+        try:
+            return convert(str(value))
+        except UsageProblem as problem:
+            raise _Wrong(f"{problem.message}. {problem.hint}") from problem
+
+    return converted
+
+
+def _choice(*allowed: str) -> Callable[[object], str]:
+    def converted(value: object) -> str:
+        if value not in allowed:
+            raise _Wrong(f"must be {' or '.join(allowed)}")
+        return str(value)
+
+    return converted
+
+
+_GIT = ("repo", "ref", "path")
+
+
+def _git(value: object) -> GitSource:
+    if isinstance(value, str):
+        return GitSource(_text(value))
+    if not isinstance(value, dict) or "repo" not in value:
+        raise _Wrong("must be the URL of a repository, or `repo`, and perhaps `ref` and `path`")
+    for name in value:
+        if name not in _GIT:
+            raise _Wrong(f"has no field {str(name)[:64]!r}. {did_you_mean(str(name), _GIT)}It takes {', '.join(_GIT)}")
+    return GitSource(**{name: _text(one) for name, one in value.items()})
+
+
+# The name in a file → the field of the request, and what makes its value. Names are the request's, and the options' where
+# they differ.
+FIELDS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
+    "command": ("command", _command),
+    "image": ("image", _text),
+    "env": ("env", _pairs),
+    "secrets": ("secrets", _texts),
+    "locks": ("locks", _texts),
+    "if_locked": ("if_locked", _choice("wait", "fail")),
+    "timeout": ("timeout_seconds", _number(values.duration)),
+    "timeout_seconds": ("timeout_seconds", _number(values.duration)),
+    "queue_timeout": ("queue_timeout_seconds", _number(values.duration)),
+    "queue_timeout_seconds": ("queue_timeout_seconds", _number(values.duration)),
+    "cpu": ("cpu", _number(values.cpu_units)),
+    "memory": ("memory_mib", _number(values.memory_mib)),
+    "memory_mib": ("memory_mib", _number(values.memory_mib)),
+    "git": ("git", _git),
+    "labels": ("labels", _pairs),
+    "name": ("name", _text),
+    "isolation": ("isolation", _choice("process", "container")),
+    "id": ("request_id", _text),
+}
+_MERGED = ("env", "labels")
+
+
+class Maker:
+    """Makes the requests of a file. `base` is what the command line says: the defaults of all."""
+
+    def __init__(self, base: RunRequest, signing_key: SigningKey, id_prefix: str | None) -> None:
+        self._base = base
+        self._signing_key = signing_key
+        self._id_prefix = id_prefix
+        self._lines: dict[str, int] = {}  # execution id → the line that has it
+
+    def make(self, entry: Entry, number: int, problems: list[Problem]) -> RunRequest | None:
+        """The request of the file's `number`-th run; None, and its problems, if it cannot be one."""
+        found: list[Problem] = []
+        changes = self._changes(entry, found)
+        if "command" not in entry.fields:
+            found.append(Problem(entry.line, "`command` is missing"))
+        try:
+            if not found:
+                changes["request_id"] = self._id(changes.get("request_id"), number)
+                request = msgspec.structs.replace(self._base, **changes)
+                requests.check(request)
+        except (RunvoyError, UsageProblem) as error:
+            found.append(Problem(entry.line, error.message))
+        if not found:
+            earlier = self._lines.setdefault(request.request_id, entry.line)
+            if earlier != entry.line:
+                found.append(Problem(entry.line, f"its id is that of line {earlier}"))
+        problems.extend(found)
+        return None if found else request
+
+    def _changes(self, entry: Entry, found: list[Problem]) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        for name, value in entry.fields.items():
+            line = entry.lines.get(name, entry.line)
+            if name not in FIELDS:
+                nearest = did_you_mean(name, FIELDS)
+                found.append(Problem(line, f"there is no field {name[:64]!r}. {nearest}".rstrip()))
+                continue
+            field, convert = FIELDS[name]
+            if field in changes:
+                found.append(Problem(line, f"{name!r} says again what another field says"))
+            if value is None and name != "command":
+                continue  # nothing stands there: the default
+            try:
+                made = convert(value)
+            except _Wrong as wrong:
+                found.append(Problem(line, f"{name!r} {wrong}"))
+                continue
+            changes[field] = {**getattr(self._base, field), **made} if field in _MERGED else made  # type: ignore[dict-item]
+        return changes
+
+    def _id(self, text: str | None, number: int) -> str:
+        if text is not None:
+            return values.chosen_id(text, self._signing_key)
+        if self._id_prefix is not None:
+            return self._signing_key.id_of(f"{self._id_prefix}/{number}")
+        return ids.uuid7(self._base.issued_at, os.urandom(10))
