@@ -88,3 +88,13 @@ simulate *ARGS:
 # Explore and simulate everything at full size, and show that planted bugs are caught; takes minutes, prints one table
 prove *ARGS:
     uv run python -m tests.simulation.prove {{ARGS}}
+
+# Make what `runvoy infra apply` deploys: the template, and the functions' zip for arm64 or x86_64; no Docker needed
+bundle *ARGS:
+    uv run python -m runvoy_infra.bundling {{ARGS}}
+
+# LocalStack (Docker) with a deployment's buckets, queues, table and key; prints the environment to use them with
+localstack:
+    docker compose up --detach --wait localstack
+    AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
+      uv run python -m runvoy_infra.localstack

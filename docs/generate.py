@@ -108,14 +108,17 @@ def access_page() -> str:
         "that very key submitted, not what another key of its user did. It revokes itself and the key it replaced, no other. A",
         "run request is held to the key's limits when it is admitted: image, locks, playbook, labels.",
         "",
-        "**What a caller may not see** is `NOT_FOUND`, not `FORBIDDEN`: an execution, or a key, of somebody else.",
+        "**Secrets** that are shared with a caller are theirs to see in lists and to use, and nobody's but their owner's (and",
+        "operators' and admins') to read, change or delete: that is `FORBIDDEN`.",
+        "",
+        "**What a caller may not see** is `NOT_FOUND`, not `FORBIDDEN`: an execution, a key, or a secret of somebody else.",
         "",
         "**An admin is always left**: with a key that neither expires nor is limited. Revoking or demoting the last one, or",
         "revoking the last such key, is `FORBIDDEN`.",
         "",
         "**Rights are looked at again** when an execution is about to start: by then the key may be revoked or expired, its",
-        "user revoked or a viewer. And each change that a call makes holds only if the caller's key and user are still what",
-        "they were when the call was let in.",
+        "user revoked or a viewer, or the right to a secret, or to an image that is not registered, gone. And each change that",
+        "a call makes holds only if the caller's key and user are still what they were when the call was let in.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -62,6 +62,18 @@ TRANSCRIPTS = (
         ),
     ),
     Transcript(
+        "team",
+        (
+            "TOKEN=$(runvoy users create bob@example.com --role developer)",
+            "RUNVOY_HOME=~/bob runvoy claim $TOKEN",
+            "printf 'correct horse battery' | runvoy secrets create db-password DB_PASSWORD --share bob@example.com",
+            "RUNVOY_HOME=~/bob runvoy run --secret db-password 'echo \"the password is $DB_PASSWORD\"'",
+            "RUNVOY_HOME=~/bob runvoy users list; echo $?",
+            "runvoy users revoke bob@example.com --stop-all --yes",
+            "runvoy audit --user bob@example.com --limit 4",
+        ),
+    ),
+    Transcript(
         "refusal",
         (
             "runvoy submit --id release-42 'echo once' >/dev/null",
@@ -75,6 +87,7 @@ EXPECTED = {
     "locks": ("122", "migrated under fence 2"),
     "timeout": ("working", "124"),
     "kill": ("123",),
+    "team": ("the password is ***", "1"),
     "refusal": ("121",),
 }
 
@@ -116,11 +129,11 @@ def main() -> int:
     page = README.read_text()
     with tempfile.TemporaryDirectory(prefix="runvoy-") as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNVOY_")}
-        environment |= {"RUNVOY_HOME": home, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment |= {"HOME": home, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         try:
             for transcript in TRANSCRIPTS:
-                session = run(transcript, environment).replace(home, "~/.runvoy")
+                session = run(transcript, environment).replace(home, "~")
                 page = fill(page, transcript.name, session)
         finally:
             subprocess.run(["runvoy", "local", "down"], env=environment, check=False, capture_output=True)

@@ -250,14 +250,16 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was
-    forgotten). `exit_code` is the command's where the platform reports it.
+    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no
+    process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the command's where the platform reports it. `never_began`: it stopped, and for certain the
+    command was not started.
     """
 
     phase: Literal["running", "stopped", "missing"]
     exit_code: int | None = None
     message: str = ""
     supervised: bool = False
+    never_began: bool = False
 
 
 class Launcher(Protocol):
@@ -280,6 +282,21 @@ class Launcher(Protocol):
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         """What became of the task. Never starts anything."""
+        ...
+
+
+class TaskDefinitions(Protocol):
+    """What a platform has to know of an image before it can start tasks of it. `platform` None is the deployment's own.
+
+    All may be repeated.
+    """
+
+    def register(self, reference: str, platform: str | None) -> None:
+        """Have the platform know the image, as this version of runvoy starts tasks; INVALID_REQUEST if it will not."""
+        ...
+
+    def deregister(self, reference: str, platform: str | None) -> None:
+        """No new task of it can be started from here on; those that run go on."""
         ...
 
 
@@ -334,3 +351,19 @@ def unique_keys(writes: Iterable[Write]) -> bool:
     """Whether no key stands twice in a commit."""
     keys = [write.key for write in writes]
     return len(keys) == len(set(keys))
+
+
+_MAX_VERSION = 2**62
+
+
+def check_writes(writes: Sequence[Write]) -> None:
+    """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
+    if len(writes) > MAX_COMMIT_WRITES:
+        raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
+    if not unique_keys(writes):
+        raise ValueError("a commit names each key once")
+    for write in writes:
+        if not 0 <= write.version < _MAX_VERSION:
+            raise ValueError(f"{write.version} is no version")
+        if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
+            raise ValueError("expires_at needs a time zone")

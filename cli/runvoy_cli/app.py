@@ -49,6 +49,7 @@ COMMANDS = {
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
     "health": "Whether the deployment answers; have it repaired.",
+    "infra": "A deployment in an AWS account.",
     "local": "The embedded stack on this machine.",
     "version": "Print the versions of client and deployment.",
     "completion": "Print a shell's completion script.",
@@ -171,6 +172,8 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        if isinstance(error, typer.Abort) and sys.stderr.isatty():
+            sys.stderr.write("\n")  # the prompt's line is not ended yet
         return problems.EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return _stdout_is_gone()
@@ -217,6 +220,8 @@ def _usage(error: typer.TyperException) -> problems.UsageProblem:
     context: Context | None = getattr(error, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
     message = error.format_message().strip()
+    if path.startswith(f"{PROGRAM} secrets") and message.startswith("Got unexpected extra argument"):
+        message = "there are more words than this takes"  # which may be the value: this may be a CI's log
     return problems.UsageProblem(message or "no command is given", f"See `{path} --help`.")
 
 

@@ -30,6 +30,9 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _PASSING = frozenset({429, 500, 502, 503, 504})  # where the answer is not ours, a proxy's or S3's
 _FORBIDDEN = 403
+_AS_AFTER_IT_WAS_DONE = frozenset(
+    {ErrorCode.CONFLICT, ErrorCode.SECRET_EXISTS, ErrorCode.NOT_FOUND, ErrorCode.IMAGE_NOT_FOUND, ErrorCode.KEY_REVOKED}
+)  # what repeating a change is answered with that went through the first time
 
 
 class Target(NamedTuple):
@@ -61,6 +64,7 @@ class Client:
         self._cache = cache_of(target)
         self._limit_seconds = limit_seconds
         self._revive = revive
+        self._may_be_done = False  # a try of the last call got no answer, and may have come through
 
     @property
     def key_id(self) -> str:
@@ -93,6 +97,8 @@ class Client:
             if _is_success(answer):
                 return answer.body
             error = self._error_of(answer)
+        if self._may_be_done and method != "GET" and error.code in _AS_AFTER_IT_WAS_DONE:
+            error.hint = f"An earlier try got no answer and may have done it: look before you repeat it. {error.hint}"
         raise error
 
     def ask(
@@ -283,10 +289,12 @@ class Client:
         deadline = time.monotonic() + self._limit_seconds
         pause = _FIRST_PAUSE_SECONDS
         tries = 0
+        self._may_be_done = False
         while True:
             try:
                 answer = attempt()
             except NoAnswer as lost:
+                self._may_be_done |= lost.is_sent
                 if lost.reused:
                     continue  # the transport has closed that connection: the next try opens one
                 tries += 1
@@ -298,6 +306,7 @@ class Client:
                 tries += 1
                 if not is_passing or tries >= _TRIES or time.monotonic() + pause > deadline:
                     return answer
+                self._may_be_done = True
             time.sleep(pause)
             pause = min(pause * 4, _LONGEST_PAUSE_SECONDS)
 

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
 from runvoy_cli.render import moment
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import KeyAnswer, KeyLimits
+
+R = TypeVar("R")
+
+
+def by_name(name: str, ask: Callable[[str], R]) -> R:
+    """What `ask` answers about a user, whose name may be written with capitals, as e-mail addresses are."""
+    exact, usual = name.strip(), name.strip().lower()
+    try:
+        return ask(usual)
+    except RunvoyError as error:
+        # The embedded stack's first user has the name of the account, capitals and all.
+        if error.code is not ErrorCode.NOT_FOUND or exact == usual:
+            raise
+        return ask(exact)
 
 
 def limits_text(limits: KeyLimits | None) -> str:

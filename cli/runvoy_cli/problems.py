@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+import contextlib
+from collections.abc import Iterator
+
+from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -17,6 +20,15 @@ class UsageProblem(RunvoyError):
 
     def __reduce__(self) -> tuple[type[UsageProblem], tuple[str, str, ErrorCode]]:  # type: ignore[override]
         return type(self), (self.message, self.hint, self.code)
+
+
+@contextlib.contextmanager
+def called_wrongly() -> Iterator[None]:
+    """Around a check of what the command line says: what it finds wrong is a UsageProblem."""
+    try:
+        yield
+    except RunvoyError as error:
+        raise UsageProblem(error.message, "" if error.hint == ERRORS[error.code].hint else error.hint) from error
 
 
 class GaveUp(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ import msgspec
 from runvoy_cli.sanitize import json_text, one_line
 from runvoy_cli.terminal import Screen, screen_of
 from runvoy_protocol import control
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 
 if TYPE_CHECKING:
     from runvoy_cli.options import Settings
-    from runvoy_protocol.errors import RunvoyError
 
 
 class Console:
@@ -71,8 +71,24 @@ def write_stderr(text: str) -> None:
 
 def print_line(text: str) -> None:
     """One line of data on stdout, at once: a reader behind a pipe waits for it."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    with written_whole():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def written_whole() -> Iterator[None]:
+    """Around writing to stdout. A full disk is told as what it is: by then the command has done what it was asked to."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            f"stdout cannot be written: {(error.strerror or str(error)).lower()}",
+            "What the command was asked to do is done; look at what there is before you repeat it.",
+        ) from error
 
 
 def print_json(value: object) -> None:

@@ -28,16 +28,17 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """No whole answer came. The request may have been carried out all the same.
+    """No whole answer came. Unless nothing was sent (`is_sent`), the request may have been carried out all the same.
 
     `reused`: it was sent on a kept connection, which the other end may have closed long before.
     """
 
-    def __init__(self, host: str, reason: str, reused: bool) -> None:
+    def __init__(self, host: str, reason: str, reused: bool, is_sent: bool = True) -> None:
         super().__init__(f"{host}: {reason}")
         self.host = host
         self.reason = reason
         self.reused = reused
+        self.is_sent = is_sent
 
 
 def check_url(url: str) -> SplitResult:
@@ -83,17 +84,19 @@ class Transport:
         reused = connection is not None and connection.sock is not None
         if connection is None:
             connection = self._connections[place] = _connection(parts)
+        is_sent = reused
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             if not reused:
                 connection.timeout = min(timeout, connect_timeout)
                 connection.connect()
+                is_sent = True
             connection.sock.settimeout(timeout)
             answer = _exchange(connection, method, target, dict(headers or {}), body)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._tell(method, parts, f"no answer: {reason_of(error)}", began)
-            raise NoAnswer(parts.netloc, reason_of(error), reused) from error
+            raise NoAnswer(parts.netloc, reason_of(error), reused, is_sent) from error
         except BaseException:
             connection.close()  # interrupted halfway: what comes next on it is not ours to read
             raise

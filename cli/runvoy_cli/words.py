@@ -33,7 +33,7 @@ REASONS = {
     Reason.QUEUE: "it waited for longer than its queue timeout",
     Reason.START: "it did not begin in time",
     Reason.KILLED: "a user had it killed",
-    Reason.REVOKED: "its key or user was revoked before it started",
+    Reason.REVOKED: "it lost its right to run, or to what it needs, before it started",
     Reason.LAUNCH_FAILED: "the platform would not run it",
     Reason.SETUP_FAILED: "its surroundings could not be made",
     Reason.LOST: "its task vanished without a result",

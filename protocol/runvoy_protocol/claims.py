@@ -18,6 +18,7 @@ import msgspec
 from runvoy_protocol import codec, envelope, keys
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.hidden import repr_without
 
 TOKEN_PREFIX = "rvc1_"
 SECRET_BYTES = 32
@@ -35,6 +36,9 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     secret: bytes
     public_key: bytes
 
+    def __repr__(self) -> str:
+        return repr_without(self, "secret")
+
 
 SCHEMAS = {1: Claim}
 
@@ -47,7 +51,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
     deployment_id: str
 
     def __repr__(self) -> str:
-        return f"Token(endpoint={self.endpoint!r}, deployment_id={self.deployment_id!r})"
+        return repr_without(self, "secret")
 
     def to_text(self) -> str:
         body = codec.encode(self)

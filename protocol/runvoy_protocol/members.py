@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.hidden import repr_without
 from runvoy_protocol.instants import Instant
 from runvoy_protocol.requests import MAX_LABEL_VALUE_LENGTH, MAX_LABELS, env_name_problem, is_name
 
@@ -128,6 +129,9 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     claim: bytes
 
+    def __repr__(self) -> str:
+        return repr_without(self, "claim")
+
 
 class ClaimTicket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A claim token's secret: shown once, kept nowhere. It registers one key until `expires_at`."""
@@ -136,6 +140,9 @@ class ClaimTicket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     role: Role
     secret: bytes
     expires_at: Instant
+
+    def __repr__(self) -> str:
+        return repr_without(self, "secret")
 
 
 class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

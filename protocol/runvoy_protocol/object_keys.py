@@ -7,9 +7,26 @@ from typing import NamedTuple
 
 from runvoy_protocol import ids, keys
 
+MAX_KEY_LENGTH = 512
+SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")  # 200: a version's file name must fit in 255
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _CHUNK_DIGITS = 8
 _BATCH_SUFFIX = ".batch"
+
+
+def split(object_key: str) -> list[str]:
+    """The segments of an object key; ValueError for what is none."""
+    segments = object_key.split("/")
+    if len(object_key) > MAX_KEY_LENGTH or not all(map(SEGMENT.match, segments)):
+        raise ValueError(f"{object_key[:80]!r} is no object key")
+    return segments
+
+
+def check_prefix(prefix: str) -> None:
+    """ValueError for what no object key begins with."""
+    *folders, name = prefix.split("/")
+    if len(prefix) > MAX_KEY_LENGTH or not all(map(SEGMENT.match, folders)) or (name and not SEGMENT.match(name)):
+        raise ValueError(f"{prefix[:80]!r} is no prefix of an object key")
 
 
 class RequestKey(NamedTuple):
@@ -95,3 +112,8 @@ def result(execution_id: str) -> str:
 
 def payload(execution_id: str) -> str:
     return f"payloads/{execution_id}"
+
+
+def payload_of_launch(execution_id: str, launch: str) -> str:
+    """Where one try to launch leaves the payload: each its own, so that whoever cleans up takes nobody else's."""
+    return f"{payload(execution_id)}/{launch}"

@@ -22,6 +22,48 @@ EVERYONE = "*"
 """In the place of a user's name: everybody who may run commands."""
 
 
+# Variables that make programs load or run something. Whoever shares a secret chooses its variable, for the commands of others.
+_MEANINGS = frozenset(
+    [
+        "PATH",
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "BASHOPTS",
+        "SHELLOPTS",
+        "PS4",
+        "PROMPT_COMMAND",
+        "HOME",
+        "SHELL",
+        "EDITOR",
+        "PAGER",
+        "NODE_OPTIONS",
+        "PERL5OPT",
+        "PERL5LIB",
+        "RUBYOPT",
+        "RUBYLIB",
+        "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS",
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "MAVEN_OPTS",
+        "GRADLE_OPTS",
+        "DOTNET_STARTUP_HOOKS",
+    ]
+)
+_MEANING_PREFIXES = (
+    "LD_",
+    "DYLD_",
+    "BASH_FUNC_",
+    "PYTHON",
+    "GCONV_",
+    "GIT_CONFIG",
+    "GIT_EXEC",
+    "GIT_SSH",
+    "GIT_EXTERNAL",
+)
+
+
 class CreateSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """POST secrets. The caller becomes its owner; SECRET_EXISTS if the name is taken, by whomever."""
 
@@ -110,7 +152,7 @@ def check_value(value: bytes) -> None:
 def _problems(name: str, env_name: str, description: str, shared_with: tuple[str, ...]) -> Iterator[str]:
     if not is_name(name):
         yield f"{name[:64]!r} is no name for a secret (letters, digits and ._/:@+-, at most 128)"
-    problem = env_name_problem(env_name)
+    problem = env_name_problem(env_name) or _meaning_problem(env_name)
     if problem is not None:
         yield problem
     if len(description) > MAX_DESCRIPTION_LENGTH or not description.isprintable():
@@ -118,6 +160,12 @@ def _problems(name: str, env_name: str, description: str, shared_with: tuple[str
     if len(shared_with) > MAX_SHARED_WITH or len(set(shared_with)) != len(shared_with):
         yield f"a secret is shared with at most {MAX_SHARED_WITH} different users"
     yield from _user_problems(shared_with)
+
+
+def _meaning_problem(env_name: str) -> str | None:
+    if env_name in _MEANINGS or env_name.startswith(_MEANING_PREFIXES):
+        return f"a secret cannot be the variable {env_name}: it would change what the programs of a command load or run"
+    return None
 
 
 def _user_problems(names: Iterable[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The implementations that every contract suite runs against.
 
-To plug in another one: add its maker under the port's name. A maker gets a fresh folder and yields the port.
+To plug in another one: add its maker under the port's name. A maker gets a fresh folder, or the server it runs on, and
+yields the port.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytest
+from tests.contract import on_ministack
+from tests.contract.on_ministack import OnMiniStack
+from tests.servers.fixtures import ON_SERVERS, ministack, seaweedfs, server_cache
 
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects
@@ -18,7 +22,9 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Message, Objects, Queue, QueueName, Records, Secrets
 
-Maker = Callable[[Path], Iterator[Any]]
+Maker = Callable[[Path], Iterator[Any]] | OnMiniStack
+
+__all__ = ["ministack", "seaweedfs", "server_cache"]  # fixtures
 
 
 class ReceivingQueue(Queue, Protocol):
@@ -55,22 +61,38 @@ def _folder_secrets(folder: Path) -> Iterator[Secrets]:
 
 VISIBILITY_SECONDS = 1.0
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Maker]] = {
-    "records": {"sqlite": _sqlite_records},
-    "objects": {"folder": _folder_objects, "versioned-folder": _versioned_folder_objects},
-    "versioned_objects": {"versioned-folder": _versioned_folder_objects},
-    "queue": {"sqlite": _sqlite_queue},
-    "secrets": {"folder": _folder_secrets},
+    "records": {"sqlite": _sqlite_records, "dynamodb": OnMiniStack(on_ministack.records)},
+    "objects": {
+        "folder": _folder_objects,
+        "versioned-folder": _versioned_folder_objects,
+        "s3": OnMiniStack(on_ministack.objects),
+        "versioned-s3": OnMiniStack(on_ministack.versioned_objects),
+    },
+    "versioned_objects": {
+        "versioned-folder": _versioned_folder_objects,
+        "versioned-s3": OnMiniStack(on_ministack.versioned_objects),
+    },
+    "queue": {"sqlite": _sqlite_queue, "sqs": OnMiniStack(on_ministack.queue)},
+    "secrets": {"folder": _folder_secrets, "ssm": OnMiniStack(on_ministack.secrets)},
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for port, makers in IMPLEMENTATIONS.items():
         if port in metafunc.fixturenames:
-            metafunc.parametrize(port, [pytest.param(maker, id=name) for name, maker in makers.items()], indirect=True)
+            params = [
+                pytest.param(maker, id=name, marks=ON_SERVERS if isinstance(maker, OnMiniStack) else ())
+                for name, maker in makers.items()
+            ]
+            metafunc.parametrize(port, params, indirect=True)
 
 
 def _made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    yield from cast(Maker, request.param)(tmp_path)
+    maker = cast(Maker, request.param)
+    if isinstance(maker, OnMiniStack):
+        yield from maker.make(request.getfixturevalue("ministack"))
+    else:
+        yield from maker(tmp_path)
 
 
 @pytest.fixture

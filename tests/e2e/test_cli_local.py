@@ -291,3 +291,16 @@ def test_the_stack_inherits_nothing_of_the_client_that_started_it(own):
     if sys.platform == "linux":
         environment = Path(f"/proc/{own.endpoint()['pid']}/environ").read_bytes()
         assert b"RUNVOY_HOME=" not in environment
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_stack_leaves_no_core_file(own):
+    """Its memory holds the keys and values of secrets; whoever starts it may have asked for core files of their own."""
+    line = f"ulimit -c $(ulimit -H -c); exec {sys.executable} -m runvoy_cli.app local up"
+    subprocess.run(["sh", "-c", line], env=own.environment(), timeout=30, check=True, capture_output=True)
+    limits = Path(f"/proc/{own.endpoint()['pid']}/limits").read_text().splitlines()
+    core = next(one.split() for one in limits if one.startswith("Max core file size"))
+    assert core[4] == "0"
+    # A command may still ask for its own.
+    hard = subprocess.run(["sh", "-c", "ulimit -H -c"], capture_output=True, check=True).stdout
+    assert own("run", "ulimit -c $(ulimit -H -c) && ulimit -c").stdout == hard

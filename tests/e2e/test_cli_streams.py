@@ -25,6 +25,20 @@ def test_closed_streams_leave_the_exit_code(machine_of_module: Machine, closed: 
 def test_an_id_that_cannot_be_written_is_told_where_it_can(machine_of_module: Machine) -> None:
     done = shell(machine_of_module, "runvoy submit true > /dev/full")
     assert done.returncode == 1
-    assert "is submitted, but its id cannot be written" in done.stderr
+    assert "is submitted, but stdout cannot be written: no space left on device" in done.stderr
     execution_id = next(word for word in done.stderr.split() if len(word) == 32)
     assert machine_of_module("wait", execution_id).returncode == 0
+
+
+@pytest.mark.parametrize("line", ["keys list", "users list --json", "keys create", "secrets get full"])
+def test_a_full_stdout_is_told_as_that(machine_of_module: Machine, line: str) -> None:
+    shell(machine_of_module, "printf a-long-value | runvoy secrets create full FULL")
+    done = shell(machine_of_module, f"runvoy {line} > /dev/full")
+    assert done.returncode == 1
+    assert "stdout cannot be written: no space left on device" in done.stderr
+    assert "before you repeat it" in done.stderr
+
+
+def test_what_a_reader_leaves_unread_is_no_error(machine_of_module: Machine) -> None:
+    done = shell(machine_of_module, "runvoy users list | true; runvoy keys list | head -1")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -163,6 +163,66 @@ def test_a_key_for_ci_does_what_it_is_limited_to(team: Team) -> None:
     assert ci("keys", "rotate").returncode == 2
 
 
+def test_a_key_limited_to_images_is_limited_to_registered_ones(team: Team) -> None:
+    team.admin.ok("images", "register", "docker.io/hashicorp/terraform:1.9")
+    lou = team.member("lou@example.com")
+    for create in ("keys", "create"), ("keys", "create", "--name", "ci"):
+        made = json.loads(lou.ok(*create, "--only-image", "terraform", "--only-image", "terraform:1.9", "--json"))
+        assert made["key"]["limits"]["images"] == ["docker.io/hashicorp/terraform:1.9"]
+    before = len(json.loads(lou.ok("keys", "list", "--json")))
+    unknown = lou("keys", "create", "--only-image", "terrafrom")
+    assert (unknown.returncode, code_of(unknown)) == (1, "IMAGE_NOT_FOUND")
+    assert b"docker.io/hashicorp/terraform:1.9" in unknown.stderr
+    assert len(json.loads(lou.ok("keys", "list", "--json"))) == before
+    team.admin.ok("images", "unregister", "docker.io/hashicorp/terraform:1.9")
+
+
+def test_several_keys_are_revoked_whatever_is_wrong_with_one(team: Team) -> None:
+    kim = team.member("kim@example.com")
+    ids = [json.loads(kim.ok("keys", "create", "--json"))["key"]["key_id"] for _ in range(2)]
+    done = kim("keys", "revoke", ids[0], "nosuchkey", ids[1], "--json")
+    assert done.returncode == 1
+    assert [json.loads(line)["key_id"] for line in done.stdout.splitlines()] == ids
+    error = json.loads(done.stderr)["error"]
+    assert (error["code"], error["details"]) == ("NOT_FOUND", {"key_id": "nosuchkey"})
+    revoked = {key["key_id"] for key in json.loads(kim.ok("keys", "list", "--json")) if key["revoked_at"]}
+    assert revoked == set(ids)
+
+
+def test_a_user_s_name_may_be_written_with_capitals(team: Team) -> None:
+    jo = team.member("jo@example.com")
+    own = json.loads(jo.ok("whoami", "--json"))["key_id"]
+    for name in ("jo@example.com", " Jo@Example.COM "):
+        keys = json.loads(team.admin.ok("keys", "list", "--user", name, "--json"))
+        assert [key["key_id"] for key in keys] == [own]
+        assert json.loads(team.admin.ok("keys", "create", "--user", name, "--json"))["user"] == "jo@example.com"
+        found = team.admin.ok("--json", "audit", "--user", name, "--action", "claim-key").splitlines()
+        assert [json.loads(line)["key_id"] for line in found] == [own]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("claim", "rvc1_AAAA"),
+        ("claim", "what is this"),
+        ("keys", "create", "--expires", "10s"),
+        ("keys", "create", "--only-lock", ""),
+        ("keys", "create", "--name", "two\nlines"),
+        ("secrets", "create", "a secret", "NAME"),
+        ("secrets", "create", "name", "RUNVOY_NAME"),
+        ("secrets", "create", "name", "NAME", "--share", "not a user"),
+    ],
+)
+def test_what_is_wrong_in_the_command_line_itself_is_2_and_sends_nothing(
+    tmp_path: Path, wrong: tuple[str, ...]
+) -> None:
+    machine = Machine(tmp_path / "home")
+    done = machine(*wrong)
+    assert (done.returncode, code_of(done)) == (2, "INVALID_REQUEST")
+    assert b"both ends' versions" not in done.stderr
+    assert not machine.home.exists() or not (machine.home / "local").exists()
+
+
 def test_roles_and_the_last_admin(team: Team) -> None:
     admin = json.loads(team.admin.ok("whoami", "--json"))["user"]
     for refused in (("users", "role", admin, "viewer"), ("users", "revoke", admin, "--yes")):

@@ -160,8 +160,11 @@ def test_changing_a_secret(home: Machine, folder: Path) -> None:
         (b"", ("create", "x", "X"), 1, b"fewer than 8 bytes"),
         (b"with a \0 in it", ("create", "x", "X"), 1, b"NUL"),
         (b"x" * (64 * 1024 + 1), ("create", "x", "X"), 1, b"65,536"),
-        (b"long enough", ("create", "x", "RUNVOY_X"), 1, b"reserved"),
-        (b"long enough", ("create", "x y", "X"), 1, b"no name for a secret"),
+        (b"long enough", ("create", "x", "RUNVOY_X"), 2, b"reserved"),
+        (b"long enough", ("create", "x y", "X"), 2, b"no name for a secret"),
+        (b"", ("create", "x", "long enough"), 2, b"does not stand on the command line"),
+        (b"", ("create", "x", "X", "long enough"), 2, b"more words"),
+        (b"", ("update", "x", "--env-name", "long enough"), 2, b"does not stand on the command line"),
         (b"long enough", ("create", "x", "X", "--share", "nobody"), 1, b"no user 'nobody'"),
         (b"long enough", ("create", "x"), 2, b"VARIABLE"),
         (b"long enough", ("update", "x", "--value-stdin"), 1, b"no secret 'x'"),
@@ -196,6 +199,19 @@ def test_a_run_that_names_what_it_cannot_have(home: Machine, folder: Path) -> No
     home.ok("secrets", "delete", "db-password", "--yes")
 
 
+def test_a_secret_that_is_deleted_while_a_run_waits_for_its_start(home: Machine, folder: Path) -> None:
+    piped(home, folder, b"soon-to-be-gone", "secrets", "create", "gone", "GONE")
+    holder = home.ok("submit", "--lock", "gone", "sleep 100").strip()
+    waiting = home.ok("submit", "--lock", "gone", "--secret", "gone", "true").strip()
+    home.wait_until(lambda: home.status(waiting).get("reason") == "lock")
+    home.ok("secrets", "delete", "gone", "--yes")
+    home.ok("kill", holder)
+    assert home("wait", waiting).returncode == 123
+    told = home.ok("status", waiting)
+    assert "there is no secret 'gone'" in told
+    assert "key or user" not in told, "neither was revoked"
+
+
 def test_at_a_terminal_a_value_is_typed_twice_and_not_shown(home: Machine) -> None:
     with terminal(home, "secrets", "create", "typed", "TYPED") as person:
         person.see(b"Value of typed")
@@ -221,6 +237,12 @@ def test_at_a_terminal_a_value_is_typed_twice_and_not_shown(home: Machine) -> No
         person.see(b"[y/N]")
         person.type(b"n\n")
         assert person.end() == 1
+    for cut in (b"\x03", b"\x04"):  # Ctrl-C, Ctrl-D
+        with terminal(home, "secrets", "delete", "typed") as person:
+            person.see(b"[y/N]")
+            person.type(cut)
+            assert person.end() == 130
+            assert person.seen.endswith(b"\n"), "the shell's prompt is not to stand behind the question"
     assert home("secrets", "get", "typed").stdout == b"typed-by-hand"
     with terminal(home, "secrets", "delete", "typed") as person:
         person.see(b"[y/N]")

@@ -32,6 +32,7 @@ _OWN = {
     "access": "core_admission",
     "model": "core_model",
     "audit": "audit",
+    "aws_layout": "protocol_ids",
     "errors": "protocol_words",
     "hidden": "handlers_secrets",
     "instants": "protocol_codec",

@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.unit.calls import (
     add_key,
@@ -31,7 +32,7 @@ from runvoy_protocol import claims, codec, envelope, keys
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.members import Role
+from runvoy_protocol.members import ClaimRequest, ClaimTicket, Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -263,6 +264,31 @@ def test_a_further_key_needs_the_same_proof(world: World, path: str) -> None:
     assert len(keys_of(world, "ada")) == 1
 
 
+def test_a_key_that_expires_makes_none_that_lives_longer(world: World) -> None:
+    ann = world.add_user("ann", Role.DEVELOPER)
+    brief = add_key(world, "ann", expires_in=timedelta(hours=1))
+    for terms in ({}, {"lifetime_seconds": 3601}, {"limits": {"locks": ["db"]}}):
+        refused = call(world, "POST", "/keys", {**claim_body(new_key(world)), "terms": terms}, brief)
+        assert code_of(refused) is ErrorCode.FORBIDDEN, terms
+    for lifetime in (3600, 60):
+        ok(world, "POST", "/keys", {**claim_body(new_key(world)), "terms": {"lifetime_seconds": lifetime}}, brief)
+    ok(world, "POST", "/keys", claim_body(new_key(world)), ann)
+
+
+def test_no_repr_shows_a_token_or_the_deployment_s_secret(world: World) -> None:
+    """Nor one of what holds them: whatever is logged while a claim is made or served."""
+    response = call(world, "POST", "/users", {"name": "dave", "role": "developer"})
+    secret = secret_of(json.loads(response.body))
+    sealed = base64.b64decode(claim_body(new_key(world), secret)["claim"])
+    told = claims.open_sealed(sealed, "here")
+    ticket = msgspec.json.decode(response.body, type=ClaimTicket)
+    shown = repr((response, told, ticket, ClaimRequest(claim=sealed), world.deployment))
+    assert "dave" in shown
+    for hidden in (secret, world.deployment.secret):
+        for form in (repr(hidden)[2:-1], hidden.hex(), base64.b64encode(hidden).decode().rstrip("=")):
+            assert form not in shown
+
+
 # -- who comes back
 
 
@@ -287,3 +313,23 @@ def test_who_comes_back_cannot_use_old_keys_or_old_tokens(world: World) -> None:
     # Nor can an old key be made good again by registering it anew.
     assert code_of(call(world, "POST", "/keys", claim_body(old), back)) is ErrorCode.CONFLICT
     assert code_of(call(world, "GET", "/whoami", None, old)) is ErrorCode.KEY_REVOKED
+
+
+def test_what_a_user_s_revocation_made_worthless_is_listed_as_revoked(world: World) -> None:
+    """Whoever looks for keys that may still be used must not be shown dead ones as good, nor the other way round."""
+
+    def revoked() -> dict[str, str | None]:
+        return {key["key_id"]: key.get("revoked_at") for key in ok(world, "GET", "/keys?user=dave")["keys"]}
+
+    keys, times = [], []
+    token = invite(world, "dave")
+    for _ in range(3):
+        keys.append(new_key(world))
+        assert claim(world, token, keys[-1]).status == 200
+        assert revoked() == dict(zip((key.key_id for key in keys), (*times, None), strict=True))
+        revoke_user(world, "dave")
+        times.append(ok(world, "GET", "/users/dave")["revoked_at"])
+        world.clock.time += timedelta(minutes=1)
+        assert revoked() == dict(zip((key.key_id for key in keys), times, strict=True))
+        token = invite(world, "dave")
+    assert len(set(times)) == 3

@@ -284,3 +284,37 @@ def test_a_read_without_an_answer_is_no_answer(server):
 
 def test_messages_of_the_wire_are_what_this_server_speaks(server):
     assert msgspec.convert(server.grant(), control.InboxGrant).key_prefix.startswith("requests/")
+
+
+@pytest.mark.parametrize("lost", [LOSE, (502, b"a proxy's page")])
+@pytest.mark.parametrize("code", [ErrorCode.CONFLICT, ErrorCode.SECRET_EXISTS, ErrorCode.NOT_FOUND])
+def test_a_refusal_after_a_lost_answer_tells_that_it_may_be_of_ones_own_doing(server, client_of, lost, code):
+    path = "/api/v1/users"
+    server.answers = {path: [lost, error(code, 409)]}
+    with pytest.raises(RunvoyError) as caught:
+        client_of().call("POST", "/users", b"{}")
+    assert caught.value.code is code
+    assert "may have done it" in caught.value.hint
+    assert len(server.sent_to(path)) == 2
+
+
+def test_other_refusals_are_told_as_they_are(server, client_of):
+    path = "/api/v1/users"
+    cases = [("POST", [error(ErrorCode.CONFLICT, 409)]), ("GET", [LOSE, error(ErrorCode.NOT_FOUND, 404)])]
+    cases.append(("POST", [LOSE, error(ErrorCode.FORBIDDEN, 403)]))
+    for method, answers in cases:
+        server.answers = {path: answers}
+        with pytest.raises(RunvoyError) as caught:
+            client_of().call(method, "/users")
+        assert "may have done it" not in caught.value.hint, (method, answers)
+
+
+def test_what_never_left_is_not_taken_for_done(server, client_of):
+    """The stack was down, so nothing arrived before the try that was answered."""
+    server.answers = {"/api/v1/users": [error(ErrorCode.CONFLICT, 409)]}
+    client = client_of(revive=lambda: Target(server.url, "d-1", KEY))
+    client.target = Target("http://127.0.0.1:1", "d-1", KEY)
+    with pytest.raises(RunvoyError) as caught:
+        client.call("POST", "/users", b"{}")
+    assert caught.value.code is ErrorCode.CONFLICT
+    assert "may have done it" not in caught.value.hint

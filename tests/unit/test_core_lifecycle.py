@@ -179,6 +179,23 @@ def test_a_vanished_task_is_unknown_and_keeps_its_locks_until_seen_stopped() -> 
     assert not stopped.is_active
 
 
+@pytest.mark.parametrize(("exit_code", "state", "reason"), [(0, State.SUCCEEDED, None), (7, State.FAILED, Reason.EXIT)])
+def test_without_a_result_the_platforms_exit_code_tells_the_end(
+    exit_code: int, state: State, reason: Reason | None
+) -> None:
+    ended = lifecycle.settle_lost(starting(), NOW, "no result", exit_code)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.exit_code) == (state, reason, exit_code)
+
+
+def test_what_was_killed_is_killed_whatever_the_platforms_exit_code() -> None:
+    killed = lifecycle.kill(starting(), NOW, "ada")
+    assert killed is not None
+    ended = lifecycle.settle_lost(killed, NOW, "no result", 0)
+    assert ended is not None
+    assert (ended.state, ended.reason) == (State.STOPPED, Reason.KILLED)
+
+
 def test_only_what_has_ended_can_be_noted_as_stopped() -> None:
     assert lifecycle.note_stopped(starting(), NOW) is None
 

@@ -9,14 +9,13 @@ from io import BytesIO
 import pytest
 
 from runvoy_agent.core import task_definition
-from runvoy_agent.core.task_definition import Size, TaskImage, fit, register_request, run_overrides
+from runvoy_agent.core.task_definition import TaskImage, architecture_of, register_request, run_overrides
 from runvoy_agent.runner import bundle, metadata, task_main, task_run
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.images import PLATFORMS
 
 TASK = TaskImage(
     family="runvoy-tools",
     image="registry.example/tools:1",
-    size=Size(256, 512),
     architecture="ARM64",
     execution_role_arn="arn:aws:iam::123456789012:role/execution",
     task_role_arn="arn:aws:iam::123456789012:role/deployer",
@@ -47,8 +46,8 @@ def test_the_image_keeps_its_user_and_the_runner_is_root() -> None:
 
 
 def test_the_size_architecture_and_roles() -> None:
-    request = register_request(TASK._replace(architecture="X86_64", size=Size(1024, 2048)))
-    assert (request["cpu"], request["memory"]) == ("1024", "2048")
+    request = register_request(TASK._replace(architecture="X86_64"))
+    assert (request["cpu"], request["memory"]) == ("256", "512")
     assert request["runtimePlatform"] == {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"}
     assert request["taskRoleArn"] == TASK.task_role_arn
     assert "taskRoleArn" not in register_request(TASK._replace(task_role_arn=None))
@@ -59,11 +58,6 @@ def test_logs_never_stop_a_command() -> None:
         configuration = json.loads(json.dumps(container["logConfiguration"]))
         assert configuration["options"]["mode"] == "non-blocking"
         assert configuration["options"]["awslogs-stream-prefix"] == name
-
-
-def test_the_runner_s_image_is_pinned() -> None:
-    with pytest.raises(ValueError, match="digest"):
-        register_request(TASK._replace(runner_image="python:3.13-alpine"))
 
 
 def test_both_sides_mean_the_same() -> None:
@@ -80,38 +74,21 @@ def test_the_bootstrap_is_small() -> None:
 
 
 def test_overrides_carry_an_id_and_a_url_alone() -> None:
-    overrides = run_overrides("0" * 32, "https://staging.example/x", Size(512, 1024))
+    overrides = run_overrides("0" * 32, "https://staging.example/x", 512, 1024, None)
     (container,) = overrides["containerOverrides"]
     assert container["name"] == "runner"
     assert {pair["name"] for pair in container["environment"]} == {"RUNVOY_EXECUTION_ID", "RUNVOY_PAYLOAD_URL"}
     assert (overrides["cpu"], overrides["memory"]) == ("512", "1024")
-    assert len(json.dumps(run_overrides("0" * 32, "x" * 7000, Size(512, 1024)))) <= 8192
+    assert "taskRoleArn" not in overrides
+    assert run_overrides("0" * 32, "x", None, None, "arn:role")["taskRoleArn"] == "arn:role"
+    assert len(json.dumps(run_overrides("0" * 32, "x" * 7000, 512, 1024, None))) <= 8192
     with pytest.raises(ValueError, match="8,192"):
-        run_overrides("0" * 32, "x" * 8192, Size(512, 1024))
+        run_overrides("0" * 32, "x" * 8192, 512, 1024, None)
 
 
-@pytest.mark.parametrize(
-    ("cpu", "memory_mib", "size"),
-    [
-        (None, None, (512, 1024)),
-        (64, 64, (256, 512)),
-        (256, 513, (256, 1024)),
-        (256, 2049, (512, 3072)),
-        (None, 8192, (1024, 8192)),
-        (1024, None, (1024, 2048)),
-        (300, 1024, (512, 1024)),
-        (8192, 17000, (8192, 20480)),
-        (16384, 122880, (16384, 122880)),
-    ],
-)
-def test_sizes_that_fargate_sells(cpu: int | None, memory_mib: int | None, size: tuple[int, int]) -> None:
-    assert fit(cpu, memory_mib, Size(512, 1024)) == size
-
-
-@pytest.mark.parametrize(("cpu", "memory_mib"), [(16385, None), (None, 122881)])
-def test_a_size_that_nobody_sells(cpu: int | None, memory_mib: int | None) -> None:
-    with pytest.raises(RunvoyError, match="no task has"):
-        fit(cpu, memory_mib, Size(256, 512))
+def test_a_platform_is_an_architecture() -> None:
+    found = {platform: architecture_of(platform) for platform in (None, *PLATFORMS)}
+    assert found == {None: "ARM64", "linux/arm64": "ARM64", "linux/amd64": "X86_64"}
 
 
 def test_a_bundle_is_the_program_and_its_payload() -> None:

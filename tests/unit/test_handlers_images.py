@@ -12,15 +12,16 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from tests.unit.calls import call, code_of
+from tests.unit.calls import add_key, call, code_of, set_user
 
 from runvoy_agent.core.model import AuditEvent, DefaultImage, Image, Key
 from runvoy_agent.handlers import registered, store
-from runvoy_agent.ports import Write
+from runvoy_agent.ports import Launched, NoCapacity, Write
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import KeyLimits, Role
+from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -375,6 +376,31 @@ def test_an_unregistered_image_is_for_who_manages_images_and_only_where_any_may_
     assert (refused.code, "no image is registered" in refused.message) == (ErrorCode.IMAGE_NOT_FOUND, True)
 
 
+@pytest.mark.parametrize("waits_for", ["a lock", "room"])
+def test_who_may_use_any_image_no_more_does_not_start_what_waits_with_one(world: World, waits_for: str) -> None:
+    """An operator's request waits; by the time it may start they are a developer, whose images are the registered ones."""
+    with_containers(world, any_image=True)
+    register(world, "alpine")
+    carol = world.add_user("carol", Role.OPERATOR)
+    holder = world.request(locks=("db",))
+    world.submit(holder)
+    locks = ("db",) if waits_for == "a lock" else ()
+    unregistered, registered_one = (world.request(image=name, locks=locks) for name in ("alpine:edge", "alpine"))
+    world.launcher.outcome = NoCapacity("full")
+    for request in (unregistered, registered_one):
+        assert world.submit(request, carol).outcome == "accepted"
+        world.start(request.request_id)
+    set_user(world, "carol", role=Role.DEVELOPER)
+    world.launcher.outcome = Launched("task")
+    assert call(world, "DELETE", f"/executions/{holder.request_id}").status == 200
+    for request in (unregistered, registered_one):
+        world.start(request.request_id)
+    ended = world.execution(unregistered.request_id)
+    assert (ended.state, ended.reason) == (State.STOPPED, Reason.REVOKED)
+    assert "manage-images" in ended.message
+    assert world.execution(registered_one.request_id).state is State.STARTING
+
+
 def test_a_key_limited_to_images_uses_those_and_no_other(world: World) -> None:
     with_containers(world, any_image=True)
     register(world, TERRAFORM, name="tf")
@@ -388,7 +414,7 @@ def test_a_key_limited_to_images_uses_those_and_no_other(world: World) -> None:
     assert world.submit(world.request(image="a"), signing_key).code is ErrorCode.FORBIDDEN
     assert world.submit(world.request(), signing_key).code is ErrorCode.FORBIDDEN
     assert world.submit(world.request(image="tf", isolation="process"), signing_key).code is ErrorCode.FORBIDDEN
-    assert world.submit(world.request(image="nobody/made:it"), signing_key).code is ErrorCode.IMAGE_NOT_FOUND
+    assert world.submit(world.request(image="nobody/made:it"), signing_key).code is ErrorCode.FORBIDDEN
     assert show(world, "tf", signing_key) is ErrorCode.FORBIDDEN
 
 
@@ -466,3 +492,21 @@ def test_another_delivery_of_what_was_admitted_gets_the_same_answer_whatever_bec
     first = world.deliver(delivery)
     unregister(world, "a")
     assert world.deliver(delivery) == first
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        KeyLimits(images=("tools",)),
+        KeyLimits(locks=("db",)),
+        KeyLimits(labels={"env": "test"}),
+    ],
+)
+def test_what_a_limited_key_may_not_do_is_refused_without_telling_of_images(world: World, limits: KeyLimits) -> None:
+    """It may not list images: nor is it to learn their names by asking for one like them."""
+    with_containers(world)
+    register(world, "registry.internal/terraform:1.9")
+    ci = add_key(world, "ada", limits)
+    receipt = world.submit(world.request(image="terrafrom", locks=("prod",)), ci)
+    assert receipt.code is ErrorCode.FORBIDDEN
+    assert "registry.internal" not in receipt.message + (receipt.hint or "")

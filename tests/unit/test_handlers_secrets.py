@@ -321,3 +321,14 @@ def test_a_record_refers_to_a_value_that_nobody_can_guess(world: World) -> None:
     refs = [secret.value_ref for secret, _ in store.of_kind(world.records, store.KIND_SECRET, Secret)]
     assert len(set(refs)) == 2
     assert all(len(ref) == 32 for ref in refs), "128 bits"
+
+
+@pytest.mark.parametrize(
+    "env_name", ["PATH", "LD_PRELOAD", "BASH_ENV", "PYTHONPATH", "NODE_OPTIONS", "GIT_SSH_COMMAND"]
+)
+def test_no_secret_is_a_variable_that_makes_programs_run_something(world: World, env_name: str) -> None:
+    """Its owner chooses the variable, and may share it with people whose commands it would then be part of."""
+    body = {"name": "db", "env_name": env_name, "value": VALUE, "shared_with": ["*"]}
+    assert call(world, "POST", "/secrets", body) is ErrorCode.INVALID_REQUEST
+    create(world)
+    assert call(world, "PUT", "/secrets/db", {"version": 1, "env_name": env_name}) is ErrorCode.INVALID_REQUEST

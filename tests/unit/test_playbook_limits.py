@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.unit.calls import ok
 
 from runvoy_agent.core.model import Key
 from runvoy_agent.handlers import store
@@ -112,6 +113,7 @@ DEVIATIONS: dict[str, Callable[[RunRequest], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", DEVIATIONS)
 def test_every_deviation_is_refused(world, limited, what):
+    ok(world, "POST", "/images", {"reference": "alpine"})  # there is such an image: it is the key that may not use it
     request = made(world)
     receipt = world.submit(msgspec.structs.replace(request, **DEVIATIONS[what](request)), limited)
     assert (receipt.outcome, receipt.code) == ("refused", ErrorCode.FORBIDDEN)

@@ -30,7 +30,7 @@ def test_a_token_comes_back_whole():
     assert "=" not in text
     assert claims.parse_token(f"  {text}\n") == TOKEN
     assert "endpoint" in repr(TOKEN)
-    assert "secret" not in repr(TOKEN)
+    assert repr(SECRET) not in repr(TOKEN)
 
 
 def test_a_token_with_any_one_character_changed_lost_or_added_is_refused():

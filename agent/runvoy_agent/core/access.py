@@ -99,6 +99,13 @@ def check_allowed(member: Member, action: Action) -> None:
     )
 
 
+def revoked_at(key: Key, user: User) -> datetime | None:
+    """Since when a key has been worthless: itself, or with its user, who may have come back since. None if it is not."""
+    if key.revoked_at is not None:
+        return key.revoked_at
+    return user.lives_ended_at[key.life] if key.life < len(user.lives_ended_at) else user.revoked_at
+
+
 def check_key(key: Key | None, user: User | None, now: datetime) -> Member:
     """The key and its user, if both are known and good at `now`."""
     if key is None or user is None:

@@ -108,8 +108,14 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
     _check_fresh(request, facts.now)
     access.check_allowed(member, access.Action.RUN)
     may_use_any = facts.capabilities.any_image and member.may(access.Action.MANAGE_IMAGES)
-    choice = images.choose(request, facts.images, may_use_any=may_use_any)
-    check_limits(member.key.limits, request, choice.name if choice is not None else None)
+    limits = member.key.limits
+    try:
+        choice = images.choose(request, facts.images, may_use_any=may_use_any)
+    except RunvoyError:
+        # What a limited key may not use at all is refused as that, and not with the names of images that there are.
+        check_limits(limits, request, request.image)
+        raise
+    check_limits(limits, request, choice.name if choice is not None else None)
     # What counts is how they are at the start; this tells the caller early.
     secrets.fix(secrets.select(request.secrets, member.user, facts.secrets), request.env)
     execution = _execution(request, key_id, member.user, digest, choice, facts)

@@ -33,6 +33,10 @@ FARGATE_SIZES: Mapping[int, Sequence[int]] = {
 """The memory in MiB that goes with each number of CPU units: what a task on Fargate can have."""
 
 
+DEFAULT_SIZE = (256, 512)
+"""CPU units and MiB of memory of what asks for neither: the least that Fargate has."""
+
+
 class Registered(NamedTuple):
     """What is known of a deployment's images: those that a request may mean, and the default one."""
 
@@ -130,10 +134,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def size_of_run(request: RunRequest, image: Image | None, *, on_fargate: bool) -> tuple[int | None, int | None]:
-    """CPU units and MiB of memory of a run in a container: what it asks for, over what the image is registered with."""
+    """CPU units and MiB of memory of a run in a container: what it asks for, over what the image is registered with; on
+    Fargate the default of both, if neither says."""
     cpu = request.cpu if request.cpu is not None or image is None else image.cpu
     memory_mib = request.memory_mib if request.memory_mib is not None or image is None else image.memory_mib
-    return fargate_size(cpu, memory_mib) if on_fargate else (cpu, memory_mib)
+    if not on_fargate:
+        return cpu, memory_mib
+    return DEFAULT_SIZE if cpu is None and memory_mib is None else fargate_size(cpu, memory_mib)
 
 
 def fargate_size(cpu: int | None, memory_mib: int | None) -> tuple[int | None, int | None]:

@@ -132,12 +132,30 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
     )
 
 
-def settle_lost(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its task is gone and left no result: nobody knows how the command ended, unless runvoy had asked for the end."""
+def settle_lost(execution: Execution, now: datetime, message: str, exit_code: int | None = None) -> Execution | None:
+    """Its task is gone and left no result: nobody knows how the command ended, unless runvoy had asked for the end, or the
+    platform knows the command's exit code."""
     if execution.state is State.TERMINATING:
-        state = State.TIMED_OUT if execution.reason in _EXPIRED else State.STOPPED
-        return _end(execution, now, state, execution.reason or Reason.KILLED, message)
-    return _end(execution, now, State.UNKNOWN, Reason.LOST, message)
+        return _end_as_wished(execution, now, message)
+    if exit_code is None:
+        return _end(execution, now, State.UNKNOWN, Reason.LOST, message)
+    if exit_code == 0:
+        ended = _end(execution, now, State.SUCCEEDED, None, message)
+    else:
+        ended = _end(execution, now, State.FAILED, Reason.EXIT, message)
+    return None if ended is None else msgspec.structs.replace(ended, exit_code=exit_code)
+
+
+def settle_unbegun(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """Its task stopped, and the platform knows that the command was never started."""
+    if execution.state is State.TERMINATING:
+        return _end_as_wished(execution, now, message)
+    return _end(execution, now, State.FAILED, Reason.LAUNCH_FAILED, message)
+
+
+def _end_as_wished(execution: Execution, now: datetime, message: str) -> Execution | None:
+    state = State.TIMED_OUT if execution.reason in _EXPIRED else State.STOPPED
+    return _end(execution, now, state, execution.reason or Reason.KILLED, message)
 
 
 def note_stopped(execution: Execution, now: datetime) -> Execution | None:
@@ -217,7 +235,7 @@ def _never_started(execution: Execution, now: datetime, state: State, reason: Re
     return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
 
 
-def _end(execution: Execution, now: datetime, state: State, reason: Reason, message: str) -> Execution | None:
+def _end(execution: Execution, now: datetime, state: State, reason: Reason | None, message: str) -> Execution | None:
     if not can_follow(execution.state, state):
         return None
     return _changed(execution, now, state=state, reason=reason, message=_short(message), ended_at=now)

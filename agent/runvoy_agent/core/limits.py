@@ -11,7 +11,8 @@ from runvoy_protocol.requests import RunRequest
 
 
 def check_limits(limits: KeyLimits | None, request: RunRequest, image_name: str | None) -> None:
-    """FORBIDDEN, naming every limit that the request passes. `image_name` is the registered image it resolved to, if any."""
+    """FORBIDDEN, naming every limit that the request passes. `image_name` is the registered image it resolved to, if any;
+    of one that resolves to none what it names."""
     problems = [] if limits is None else list(_problems(limits, request, image_name))
     if problems:
         raise RunvoyError(
@@ -43,7 +44,7 @@ def _playbook_problems(pins: Collection[PlaybookPin], request: RunRequest) -> It
         # Names of variables that the playbook does not declare are part of the digest, too.
         yield (
             f"this is not the playbook {pin.name} as the key was limited to it: beside its own command and settings it may "
-            f"set {_listed(pin.parameters) if pin.parameters else 'no variable'}"
+            f"set {_listed(pin.parameters) if pin.parameters else 'no variable'}; what was changed since needs another key"
         )
 
 

@@ -16,7 +16,8 @@ Isolation = Literal["process", "container"]
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member. `name` is what executions are owned by, in this one form everywhere. `life` counts how often the user came
-    back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree."""
+    back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree.
+    `lives_ended_at` is when each earlier one was revoked, for people to read and for no decision."""
 
     name: str
     role: Role
@@ -24,6 +25,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_by: str = ""
     revoked_at: datetime | None = None
     life: int = 0
+    lives_ended_at: tuple[datetime, ...] = ()
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

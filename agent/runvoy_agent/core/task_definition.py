@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_agent.core.images import DEFAULT_SIZE
+from runvoy_protocol import aws_layout
 
 FOLDER = "/runvoy"
-MAIN = "main"
-RUNNER = "runner"
+MAIN = aws_layout.MAIN_CONTAINER
+RUNNER = aws_layout.RUNNER_CONTAINER
 STOP_SECONDS = 120
 """How long a container that was told to stop may live: all that Fargate allows. The runner counts on it."""
 MAX_OVERRIDES_CHARACTERS = 8192
@@ -39,33 +40,19 @@ runpy.run_path(f"/proc/self/fd/{f}",run_name="__main__")
 zip file, and runs it from memory. Exits 66 when it cannot have it."""
 
 Architecture = Literal["ARM64", "X86_64"]
-
-# What Fargate offers: cpu units → the least and the most memory, and its steps, in MiB.
-_SIZES: dict[int, tuple[int, int, int]] = {
-    512: (1024, 4096, 1024),
-    1024: (2048, 8192, 1024),
-    2048: (4096, 16384, 1024),
-    4096: (8192, 30720, 1024),
-    8192: (16384, 61440, 4096),
-    16384: (32768, 122880, 8192),
-}
-_SMALLEST_CPU = 256
-_SMALLEST_MEMORY_MIB = (512, 1024, 2048)
+_ARCHITECTURES: dict[str, Architecture] = {"linux/arm64": "ARM64", "linux/amd64": "X86_64"}
 
 
-class Size(NamedTuple):
-    """What a task gets. Fargate sells these in steps."""
-
-    cpu: int
-    memory_mib: int
+def architecture_of(platform: str | None) -> Architecture:
+    """What ECS calls a platform; None is the deployment's own."""
+    return _ARCHITECTURES[platform or aws_layout.DEFAULT_PLATFORM]
 
 
 class TaskImage(NamedTuple):
-    """All that a task definition is made of. `runner_image` names its digest. `parameters` are tags, by name."""
+    """All that a task definition is made of. `parameters` are tags, by name."""
 
     family: str
     image: str
-    size: Size
     architecture: Architecture
     execution_role_arn: str
     task_role_arn: str | None
@@ -75,41 +62,16 @@ class TaskImage(NamedTuple):
     parameters: dict[str, str] = {}
 
 
-def fit(cpu: int | None, memory_mib: int | None, default: Size) -> Size:
-    """The smallest size that has at least what was asked for; where neither was, the default. What comes with the
-    other is the least that is sold with it. INVALID_REQUEST if there is none that large."""
-    wanted = default if cpu is None and memory_mib is None else Size(cpu or 0, memory_mib or 0)
-    for offered in _offered():
-        if offered.cpu >= wanted.cpu and offered.memory_mib >= wanted.memory_mib:
-            return offered
-    raise RunvoyError(
-        ErrorCode.INVALID_REQUEST,
-        f"no task has {wanted.cpu} cpu units and {wanted.memory_mib:,} MiB of memory",
-        "Ask for at most 16384 cpu units and 122880 MiB.",
-    )
-
-
-def _offered() -> list[Size]:
-    """Every size, the cheaper cpu first."""
-    sizes = [Size(_SMALLEST_CPU, memory) for memory in _SMALLEST_MEMORY_MIB]
-    for cpu, (least, most, step) in _SIZES.items():
-        sizes += [Size(cpu, memory) for memory in range(least, most + 1, step)]
-    return sizes
-
-
 def register_request(task: TaskImage) -> dict[str, Any]:
     """The request of RegisterTaskDefinition."""
-    if "@sha256:" not in task.runner_image:
-        raise ValueError(
-            "the runner's image is named by its digest: what runs beside every command never changes unseen"
-        )
     request: dict[str, Any] = {
         "family": task.family,
         "requiresCompatibilities": ["FARGATE"],
         "networkMode": "awsvpc",
         "pidMode": "task",
-        "cpu": str(task.size.cpu),
-        "memory": str(task.size.memory_mib),
+        # Every task is given its own size when it is started.
+        "cpu": str(DEFAULT_SIZE[0]),
+        "memory": str(DEFAULT_SIZE[1]),
         "runtimePlatform": {"cpuArchitecture": task.architecture, "operatingSystemFamily": "LINUX"},
         "executionRoleArn": task.execution_role_arn,
         "volumes": [{"name": "runvoy"}],
@@ -123,16 +85,20 @@ def register_request(task: TaskImage) -> dict[str, Any]:
     return request
 
 
-def run_overrides(execution_id: str, payload_url: str, size: Size) -> dict[str, Any]:
-    """The overrides of RunTask. ValueError if they are over what RunTask takes."""
-    variables = {"RUNVOY_EXECUTION_ID": execution_id, "RUNVOY_PAYLOAD_URL": payload_url}
-    overrides = {
-        "cpu": str(size.cpu),
-        "memory": str(size.memory_mib),
+def run_overrides(
+    execution_id: str, payload_url: str, cpu: int | None, memory_mib: int | None, task_role_arn: str | None
+) -> dict[str, Any]:
+    """The overrides of RunTask: those who may describe tasks see them. ValueError if they are over what RunTask takes."""
+    variables = {aws_layout.TASK_ENV_EXECUTION: execution_id, aws_layout.TASK_ENV_PAYLOAD: payload_url}
+    overrides: dict[str, Any] = {
         "containerOverrides": [
             {"name": RUNNER, "environment": [{"name": name, "value": value} for name, value in variables.items()]}
         ],
     }
+    if cpu is not None and memory_mib is not None:
+        overrides |= {"cpu": str(cpu), "memory": str(memory_mib)}
+    if task_role_arn is not None:
+        overrides["taskRoleArn"] = task_role_arn
     length = len(json.dumps(overrides))
     if length > MAX_OVERRIDES_CHARACTERS:
         raise ValueError(f"the overrides have {length:,} characters; RunTask takes {MAX_OVERRIDES_CHARACTERS:,}")

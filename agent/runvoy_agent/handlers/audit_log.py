@@ -38,7 +38,8 @@ class _Query:
         self.since = listings.instant_of("since", query.pop("since", None))
         self.until = listings.instant_of("until", query.pop("until", None))
         self.execution_id = query.pop("execution", None)
-        self.user = query.pop("user", None)
+        user = query.pop("user", None)
+        self.user = None if user is None else user.strip().lower()
         self.action = query.pop("action", None)
         outcome = query.pop("outcome", None)
         self.outcomes = _CODES if outcome == REFUSED else frozenset(() if outcome is None else (outcome,))
@@ -60,7 +61,7 @@ class _Query:
         return Span(lambda _: [(store.INDEX_AUDIT_EXECUTION, execution_id)], None, newest, after)
 
     def matches(self, event: AuditEvent) -> bool:
-        if self.user is not None and event.actor != self.user:
+        if self.user is not None and event.actor.lower() != self.user:
             return False
         if self.action is not None and event.action != self.action:
             return False

@@ -29,12 +29,23 @@ _REPEATABLE_FOR = timedelta(days=1)
 
 def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
     """A new token for a key of the user, and the write that makes it good."""
-    now = call.ports.clock.now()
-    secret = call.ports.clock.random(claims.SECRET_BYTES)
+    return _issue(call.ports, call.deployment, user, terms, created_by=call.user.name, created_by_key=call.key.key_id)
+
+
+def issue_of_platform(ports: Ports, deployment: Deployment, user: User, actor: str) -> tuple[ClaimTicket, Put]:
+    """The same, made by whoever administers the platform: by no key, so no revocation of one ends it."""
+    return _issue(ports, deployment, user, KeyTerms(), created_by=actor)
+
+
+def _issue(
+    ports: Ports, deployment: Deployment, user: User, terms: KeyTerms, *, created_by: str, created_by_key: str = ""
+) -> tuple[ClaimTicket, Put]:
+    now = ports.clock.now()
+    secret = ports.clock.random(claims.SECRET_BYTES)
     claim = Claim(
         user=user.name,
-        created_by=call.user.name,
-        created_by_key=call.key.key_id,
+        created_by=created_by,
+        created_by_key=created_by_key,
         created_at=now,
         expires_at=now + TOKEN_LIFETIME,
         life=user.life,
@@ -42,7 +53,7 @@ def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
         key_lifetime_seconds=terms.lifetime_seconds,
         limits=terms.limits,
     )
-    write = store.put_new(_record_key(call.deployment, secret), claim, expires_at=claim.expires_at + _REPEATABLE_FOR)
+    write = store.put_new(_record_key(deployment, secret), claim, expires_at=claim.expires_at + _REPEATABLE_FOR)
     return ClaimTicket(user=user.name, role=user.role, secret=secret, expires_at=claim.expires_at), write
 
 
@@ -148,7 +159,8 @@ def new_key(public_key: bytes, user: User, terms: KeyTerms, now: datetime, repla
     )
 
 
-def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
+def shown_key(key: Key, user: User, last_used_at: datetime | None = None) -> KeyAnswer:
+    """A user's key as it stands: revoked also by its user's revocation."""
     return KeyAnswer(
         key_id=key.key_id,
         user=key.user,
@@ -156,13 +168,13 @@ def shown_key(key: Key, last_used_at: datetime | None = None) -> KeyAnswer:
         name=key.name,
         limits=key.limits,
         expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
+        revoked_at=access.revoked_at(key, user),
         last_used_at=last_used_at,
     )
 
 
 def _answer(user: User, key: Key, deployment: Deployment, *, audited: bool = True) -> Response:
-    shown = ClaimAnswer(key=shown_key(key), role=user.role, deployment_id=deployment.deployment_id)
+    shown = ClaimAnswer(key=shown_key(key, user), role=user.role, deployment_id=deployment.deployment_id)
     return answer(shown, audited=audited)
 
 

@@ -55,7 +55,12 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
         return settled
     ended = settled or execution
     if not ended.is_terminal:
-        ended = lifecycle.settle_lost(ended, now, "its runner ended without leaving a result") or ended
+        said = f": {message.message}" if message.message else ""
+        if message.never_began:
+            ended = lifecycle.settle_unbegun(ended, now, f"the command was not started{said}") or ended
+        else:
+            lost = f"its runner ended without leaving a result{said}"
+            ended = lifecycle.settle_lost(ended, now, lost, message.exit_code) or ended
     return lifecycle.note_stopped(ended, now) or settled
 
 

@@ -12,6 +12,7 @@ from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import Write
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.images import ImageAnswer, ImagesAnswer, RegisterImage, check
+from runvoy_protocol.states import State
 
 
 def list_images(call: Call) -> Response:
@@ -41,6 +42,10 @@ def register_image(call: Call) -> Response:
     was_default = default.document is not None and default.document.name == name
     is_default = was_default if asked.is_default is None else asked.is_default
     image = _made(call, asked, name, current.document)
+    definitions = call.deployment.task_definitions
+    if definitions is not None:
+        # Before the commit: what is registered can be started. The same image again brings an old definition up to date.
+        definitions.register(image.reference, image.platform)
     if current.document is not None and _is_same(image, current.document) and is_default == was_default:
         return answer(_shown(current.document, current.version, is_default))
     version = current.version if current.document is not None else 0
@@ -75,7 +80,22 @@ def unregister_image(call: Call) -> Response:
     if was_default:
         writes.append(store.put(default, DefaultImage()))
     call.commit(*writes)
+    _deregister(call, image)
     return answer(_shown(image, current.version, was_default), audited=True)
+
+
+def _deregister(call: Call, gone: Image) -> None:
+    """Have the platform forget what nothing is started of any more: no other name of the same image, nothing that waits."""
+    definitions = call.deployment.task_definitions
+    if definitions is None:
+        return
+    meant = (gone.reference, gone.platform)
+    if any((image.reference, image.platform) == meant for image, _ in registered.every(call.ports.records)):
+        return
+    for execution in store.active_executions(call.ports.records):
+        if (execution.image, execution.platform) == meant and execution.state in (State.QUEUED, State.STARTING):
+            return  # its definition stays; `infra destroy` takes what is left
+    definitions.deregister(*meant)
 
 
 def _made(call: Call, asked: RegisterImage, name: str, old: Image | None) -> Image:

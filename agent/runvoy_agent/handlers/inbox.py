@@ -18,7 +18,7 @@ from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, 
 from runvoy_agent.handlers import audits, batches, outbox, pushes, registered, secret_values, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Write
+from runvoy_agent.ports import Ports, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
@@ -40,7 +40,8 @@ class Deployment(NamedTuple):
 
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `range_size`: how many requests of a batch one delivery admits.
-    `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a container.
+    `task_definitions`, if there are any, are told of every image. `look_for_containers`, if there is one, tells afresh what the
+    deployment can do, for requests that want a container.
     """
 
     deployment_id: str
@@ -52,6 +53,10 @@ class Deployment(NamedTuple):
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
     range_size: int = RANGE_SIZE
+    task_definitions: TaskDefinitions | None = None
+
+    def __repr__(self) -> str:
+        return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
 
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         look = self.look_for_containers

@@ -19,22 +19,30 @@ def list_keys(call: Call) -> Response:
     call.concerns(name)
     if name != call.user.name:
         call.check_others()
-        if call.ports.records.get(store.user_key(name)) is None:
-            raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
-    return answer(KeysAnswer(keys=keys_of(call.ports.records, name)))
-
-
-def keys_of(records: Records, user: str) -> tuple[KeyAnswer, ...]:
-    found = store.of_kind(records, store.keys_partition(user), Key)
-    return tuple(_shown(records, key) for key, _ in found)
+    user = store.load(call.ports.records, store.user_key(name), User).document
+    if user is None:
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
+    found = store.of_kind(call.ports.records, store.keys_partition(name), Key)
+    return answer(KeysAnswer(keys=tuple(_shown(call.ports.records, key, user) for key, _ in found)))
 
 
 def create_key(call: Call) -> Response:
+    """A further key of the caller's. One that expires makes none that lives longer: its user was not given more."""
     asked = call.body(CreateKey)
     check_terms(asked.terms)
+    _check_lifetime(call.key.lifetime_seconds, asked.terms.lifetime_seconds)
     opened = claims.open_own(call, asked.claim)
     key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now())
     return claims.register(call, key, "create-key")
+
+
+def _check_lifetime(most: int | None, asked: int | None) -> None:
+    if most is not None and (asked is None or asked > most):
+        raise RunvoyError(
+            ErrorCode.FORBIDDEN,
+            f"a key that was made for {most:,} s makes none that lives longer",
+            "Give --expires with that or less, or use a key that does not expire. An admin can give you one.",
+        )
 
 
 def rotate_key(call: Call) -> Response:
@@ -55,23 +63,29 @@ def revoke_key(call: Call) -> Response:
     if key is not None and key.user != call.user.name and call.member.may(Action.READ_USERS):
         call.check_others()  # who may see it is told what it takes
     elif key is None or key.user != call.user.name:
-        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no key {key_id[:64]!r} that {call.user.name} may see")
+        raise _no_such_key(call, key_id)
     if call.key.limits is not None and key_id not in (call.key.key_id, call.key.replaces):
         raise RunvoyError(ErrorCode.FORBIDDEN, "a limited key may revoke itself and the one it replaced, and no other")
-    if key.revoked_at is not None:
-        return answer(_shown(call.ports.records, key))
     owner = store.load(call.ports.records, store.user_key(key.user), User)
+    if owner.document is None:
+        raise _no_such_key(call, key_id)
+    if key.revoked_at is not None:
+        return answer(_shown(call.ports.records, key, owner.document))
     others = admins.another(call, but_key=key_id) if admins.is_lasting(key, owner.document) else ()
     # The owner's as well: a key that is made an admin's at this moment would be judged otherwise.
     checks = {check.key: check for check in (owner.check, *others)}
     revoked = msgspec.structs.replace(key, revoked_at=call.ports.clock.now())
     call.commit(store.put(current, revoked), *checks.values(), call.audit("revoke-key", message=f"of {key.user}"))
-    return answer(_shown(call.ports.records, revoked), audited=True)
+    return answer(_shown(call.ports.records, revoked, owner.document), audited=True)
 
 
-def _shown(records: Records, key: Key) -> KeyAnswer:
+def _no_such_key(call: Call, key_id: str) -> RunvoyError:
+    return RunvoyError(ErrorCode.NOT_FOUND, f"there is no key {key_id[:64]!r} that {call.user.name} may see")
+
+
+def _shown(records: Records, key: Key, user: User) -> KeyAnswer:
     use = store.load(records, store.key_use_key(key.key_id), KeyUse).document
-    return claims.shown_key(key, use.used_at if use is not None else None)
+    return claims.shown_key(key, user, use.used_at if use is not None else None)
 
 
 ROUTES: tuple[Route, ...] = (

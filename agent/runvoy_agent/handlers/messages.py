@@ -35,11 +35,16 @@ class StartMessage(msgspec.Struct, frozen=True, kw_only=True):
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop.
 
-    `attempt` says which one's task stopped; the two objects say themselves which they are of."""
+    `attempt` says which one's task stopped; the two objects say themselves which they are of. `exit_code` is the command's
+    and `message` the platform's word on the end, where the platform has any: for a run that left no result. `never_began`:
+    the platform knows that the command was not started."""
 
     execution_id: str
     event: EndEvent
     attempt: int | None = None
+    exit_code: int | None = None
+    message: str = ""
+    never_began: bool = False
 
 
 def encode(message: InboxDelivery | StartMessage | EndMessage) -> bytes:

@@ -26,7 +26,7 @@ from runvoy_agent.handlers import (
     store,
 )
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery
-from runvoy_agent.ports import Conflict, Ports, Put
+from runvoy_agent.ports import Conflict, Ports, Put, TaskState
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.states import State
 
@@ -205,7 +205,7 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
     if task.phase != "missing" and execution.missing_since is not None:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
     if task.phase == "stopped":
-        _send_end(ports, execution, "stopped")
+        _send_end(ports, execution, "stopped", task)
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
         yield from _repair_unlaunched(ports, execution, starting_up)
@@ -352,8 +352,15 @@ def _push(ports: Ports, execution: Execution) -> None:
     pushes.push(ports.queue, execution)
 
 
-def _send_end(ports: Ports, execution: Execution, event: EndEvent) -> None:
-    message = EndMessage(execution_id=execution.execution_id, attempt=execution.attempt, event=event)
+def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskState | None = None) -> None:
+    message = EndMessage(
+        execution_id=execution.execution_id,
+        attempt=execution.attempt,
+        event=event,
+        exit_code=None if task is None else task.exit_code,
+        message="" if task is None else task.message,
+        never_began=task is not None and task.never_began,
+    )
     ports.queue.send("ends", messages.encode(message))
 
 

@@ -45,6 +45,10 @@ class Response(NamedTuple):
     content_type: str = "application/json"
     audited: bool = False
 
+    def __repr__(self) -> str:
+        shown = f"{len(self.body)} bytes" if self.status == 200 else repr(self.body)  # a value, or a token's secret
+        return f"Response({self.status}, {shown})"
+
 
 def answer(document: msgspec.Struct, *, audited: bool = False) -> Response:
     """A document as JSON."""

@@ -124,12 +124,15 @@ class _Rights(NamedTuple):
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
-    """By its key, its user, and the secrets it named. What it is fixed to already is not looked up again."""
+    """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
+    already is not looked up again."""
     key = store.load(ports.records, store.key_key(execution.key_id), Key)
     user = store.load(ports.records, store.user_key(execution.owner), User)
     try:
         member = access.check_key(key.document, user.document, ports.clock.now())
         access.check_allowed(member, access.Action.RUN)
+        if execution.image is not None and execution.image_name is None:
+            access.check_allowed(member, access.Action.MANAGE_IMAGES)  # who may run any image
         if execution.state is not State.QUEUED:
             return _Rights(None, (key.check, user.check))
         secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)

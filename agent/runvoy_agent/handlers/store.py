@@ -307,6 +307,13 @@ def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple
         yield msgspec.json.decode(record.body, type=schema), record.version
 
 
+def active_executions(records: Records) -> Iterator[Execution]:
+    """Every execution whose task was not yet seen stopped."""
+    for shard in range(SHARDS):
+        for record in partition_records(records, INDEX_ACTIVE, shard_partition("", shard)):
+            yield msgspec.json.decode(record.body, type=Execution)
+
+
 def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:
     """Every execution admitted on the days from `since` to `until`."""
     for days in range((until.date() - since.date()).days + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import Execution, User
+from runvoy_agent.core.model import User
 from runvoy_agent.handlers import admins, claims, kills, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
@@ -41,7 +41,8 @@ def create_user(call: Call) -> Response:
     check_user_name(asked.name)
     call.concerns(asked.name)
     current = store.load(call.ports.records, store.user_key(asked.name), User)
-    if current.document is not None and current.document.revoked_at is None:
+    earlier = current.document
+    if earlier is not None and earlier.revoked_at is None:
         raise RunvoyError(
             ErrorCode.CONFLICT,
             f"the user {asked.name} exists",
@@ -49,9 +50,9 @@ def create_user(call: Call) -> Response:
         )
     now = call.ports.clock.now()
     user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
-    if current.document is not None:
-        earlier = current.document
-        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1)
+    if earlier is not None and earlier.revoked_at is not None:
+        ended = (*earlier.lives_ended_at, earlier.revoked_at)
+        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1, lives_ended_at=ended)
     ticket, write = claims.issue(call, user, KeyTerms())
     call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))
     return answer(ticket, audited=True)
@@ -61,10 +62,7 @@ def change_role(call: Call) -> Response:
     asked = call.body(ChangeRole)
     current, user = _load(call)
     _check_version(current, user, asked.version)
-    if user.revoked_at is not None:
-        raise RunvoyError(
-            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
-        )
+    _check_active(user)
     if user.role is asked.role:
         return answer(_shown(user, current.version))
     checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
@@ -96,10 +94,7 @@ def create_claim(call: Call) -> Response:
     asked = call.body(CreateClaim)
     check_terms(asked.terms)
     current, user = _load(call)
-    if user.revoked_at is not None:
-        raise RunvoyError(
-            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
-        )
+    _check_active(user)
     ticket, write = claims.issue(call, user, asked.terms)
     call.commit(current.check, write, call.audit("create-claim", message=asked.terms.name))
     return answer(ticket, audited=True)
@@ -118,14 +113,18 @@ def _check_version(current: Loaded[User], user: User, seen: int) -> None:
         raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
 
 
+def _check_active(user: User) -> None:
+    if user.revoked_at is not None:
+        raise RunvoyError(
+            ErrorCode.CONFLICT, f"the user {user.name} was revoked", "`runvoy users create` reinstates them."
+        )
+
+
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
     killed = []
-    for shard in range(store.SHARDS):
-        partition = store.shard_partition("", shard)
-        for record in store.partition_records(call.ports.records, store.INDEX_ACTIVE, partition):
-            execution = msgspec.json.decode(record.body, type=Execution)
-            if execution.owner == owner and kills.kill(call, execution.execution_id):
-                killed.append(execution.execution_id)
+    for execution in store.active_executions(call.ports.records):
+        if execution.owner == owner and kills.kill(call, execution.execution_id):
+            killed.append(execution.execution_id)
     return tuple(killed)
 
 

@@ -23,9 +23,8 @@ from pathlib import Path
 from runvoy_agent.local.durable import remove_leftovers, sync, temporary_file, unavailable
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.ports import ObjectInfo, PostPolicy, PreconditionFailed, StoredObject, Unavailable
+from runvoy_protocol import object_keys
 
-MAX_KEY_LENGTH = 512
-_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}\Z")  # 200: a version's file name must fit in 255
 _VERSION = re.compile(r"[0-9a-f]{32}\Z")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not to hang on a FIFO that somebody put there.
@@ -142,9 +141,8 @@ class FolderObjects:
         return StoredObject(data, _etag_of(data), _version_of(data))
 
     def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
-        *folders, rest = prefix.split("/")
-        if not all(map(_SEGMENT.match, folders)) or not (rest == "" or _SEGMENT.match(rest)):
-            raise ValueError(f"{prefix!r} is no prefix of an object key")
+        object_keys.check_prefix(prefix)
+        folders = prefix.split("/")[:-1]
         found: list[ObjectInfo] = []
         with unavailable(f"list {prefix}"), contextlib.ExitStack() as stack:
             try:
@@ -253,9 +251,7 @@ def _open_to_adopt(path: Path) -> int:
 
 def _split(object_key: str) -> tuple[list[str], str]:
     """The folders and the name of an object; ValueError for what is no object key."""
-    *folders, name = object_key.split("/")
-    if len(object_key) > MAX_KEY_LENGTH or not all(map(_SEGMENT.match, (*folders, name))):
-        raise ValueError(f"{object_key[:80]!r} is no object key")
+    *folders, name = object_keys.split(object_key)
     return folders, name
 
 
@@ -336,7 +332,7 @@ def _walk(folder: int, path: str, prefix: str, after: str, limit: int, found: li
         children = [
             (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry)
             for entry in entries
-            if _SEGMENT.match(entry.name)
+            if object_keys.SEGMENT.match(entry.name)
         ]
     children.sort(key=lambda child: child[0])
     for name, entry in children:

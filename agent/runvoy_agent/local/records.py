@@ -13,11 +13,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runvoy_agent.local.database import Database
-from runvoy_agent.ports import MAX_COMMIT_WRITES, Conflict, Delete, Page, Position, Put, Versioned, Write, unique_keys
+from runvoy_agent.ports import Conflict, Delete, Page, Position, Put, Versioned, Write, check_writes
 
 TOMBSTONE_LIFETIME = timedelta(days=1)
 _PURGE_BATCH = 500
-_MAX_VERSION = 2**62
 
 # A tombstone is a row without a body. Times are milliseconds since 1970.
 _SCHEMA = """
@@ -84,19 +83,12 @@ class SqliteRecords:
 
 def _check_writes(writes: Sequence[Write]) -> None:
     """Refuse here what SQLite would refuse halfway: other commits share the transaction."""
-    if len(writes) > MAX_COMMIT_WRITES:
-        raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
-    if not unique_keys(writes):
-        raise ValueError("a commit names each key once")
+    check_writes(writes)
     for write in writes:
         _check_text(write.key)
-        if not 0 <= write.version < _MAX_VERSION:
-            raise ValueError(f"{write.version} is no version")
         if isinstance(write, Put):
             for index, entry in write.item.indexes.items():
                 _check_text(index, *entry)
-            if write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
-                raise ValueError("expires_at needs a time zone")
 
 
 def _check_text(*texts: str) -> None:

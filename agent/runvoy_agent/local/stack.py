@@ -6,6 +6,7 @@ Ending it, or killing it, leaves commands running: their runners spool to disk, 
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import sys
 import threading
@@ -64,6 +65,8 @@ def run(folder: Path, build: Callable[[Home], Services]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Its memory holds keys and values of secrets. Commands inherit that, and may ask for core files of their own.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     log.info("holding %s (lock %d)", folder, lock)
     try:
         _serve(home, build, stopping)

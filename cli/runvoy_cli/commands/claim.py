@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runvoy_cli import config, new_keys
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.files import told_about
+from runvoy_cli import claiming, config
 from runvoy_cli.member_words import limits_text, until
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.problems import UsageProblem, called_wrongly
 from runvoy_cli.render import Console, print_json, print_line, whole
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.transport import Transport
 from runvoy_protocol import claims
 
+_MOST_READ = 64 * 1024  # of stdin: far more than a token, with what may stand around it
 app = new_app()
 
 
@@ -42,7 +39,8 @@ def claim(
     """
     settings: Settings = context.obj
     console = Console(settings)
-    parsed = claims.parse_token(sys.stdin.read() if token == "-" else token)
+    with called_wrongly():
+        parsed = claims.parse_token(sys.stdin.read(_MOST_READ) if token == "-" else token)
     home = config.home()
     url = config.endpoint(endpoint or parsed.endpoint, "--endpoint" if endpoint else "the claim token")
     path = home / config.CONFIG_NAME
@@ -51,15 +49,7 @@ def claim(
     transport = Transport(console.trace if settings.debug else None)
     limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
     console.detail(f"claiming a key of {parsed.deployment_id} at {url}")
-    with new_keys.pending(home, f"claim {hashlib.sha256(parsed.secret).hexdigest()}") as key:
-        target = Target(url, parsed.deployment_id, key)
-        client = Client(target, lambda of: Cache(home, of.endpoint, of.signing_key.key_id), transport, limit)
-        answer = client.claim(parsed.secret)
-        from runvoy_cli import config_file
-
-        changed = {"endpoint": url, "deployment_id": parsed.deployment_id, "api_key": key.to_api_key()}
-        with told_about(path.parent):
-            config_file.save(path, settings.profile, changed)
+    answer = claiming.redeem(home, settings.profile, parsed, url, transport, limit)
     config.warn_of_variables(console.warn)
     if settings.json:
         print_json(

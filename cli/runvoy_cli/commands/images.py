@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.problems import called_wrongly
 from runvoy_cli.render import columns, facts, moment, print_json, print_line
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
@@ -110,10 +110,8 @@ def register(  # noqa: PLR0913, PLR0917 - as many as there are options
         is_default=default,
         description=exact_text(description, "--description"),
     )
-    try:
+    with called_wrongly():
         check(asked)
-    except RunvoyError as error:
-        raise UsageProblem(error.message, error.hint) from error
     session = open_session(context.obj)
     known = _registered(session, asked.reference if asked.name is None else asked.name)
     body = msgspec.json.encode(msgspec.structs.replace(asked, version=0 if known is None else known.version))

@@ -12,13 +12,15 @@ import typer
 from runvoy_cli import config, new_keys, values
 from runvoy_cli.commands.users import key_row
 from runvoy_cli.files import told_about
-from runvoy_cli.member_words import limits_text, until
+from runvoy_cli.member_words import by_name, limits_text, until
 from runvoy_cli.options import Settings, new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, print_json, print_line, whole
+from runvoy_cli.problems import UsageProblem, called_wrongly
+from runvoy_cli.render import columns, print_json, print_line, show_error, whole
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.tokens import hand_out
 from runvoy_protocol import claims
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.images import ImageAnswer
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import (
     ClaimAnswer,
@@ -34,6 +36,7 @@ from runvoy_protocol.members import (
     check_terms,
 )
 
+_OF_ONE = frozenset({ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT})  # the others may still be revoked
 _HEADER = ("KEY", "STATE", "LAST USED", "EXPIRES", "NAME")
 app = new_app()
 
@@ -52,8 +55,11 @@ def list_keys(
 ) -> None:
     """List your keys, oldest first, revoked ones included."""
     session = open_session(context.obj)
-    query = {"user": user} if user is not None else None
-    found = session.client.ask(KeysAnswer, "GET", "/keys", query=query).keys
+
+    def ask(name: str | None) -> KeysAnswer:
+        return session.client.ask(KeysAnswer, "GET", "/keys", query=None if name is None else {"user": name})
+
+    found = (ask(None) if user is None else by_name(user, ask)).keys
     if context.obj.json:
         print_json(whole(found))
         return
@@ -70,7 +76,7 @@ def create(
         str | None, typer.Option(metavar="DURATION", help="How long it lives, e.g. 90d.  [default: for ever]")
     ] = None,
     only_image: Annotated[
-        list[str] | None, typer.Option(metavar="IMAGE", help="It may use only this image (repeatable).")
+        list[str] | None, typer.Option(metavar="IMAGE", help="It may use only this registered image (repeatable).")
     ] = None,
     only_lock: Annotated[
         list[str] | None, typer.Option(metavar="LOCK", help="It may take only this lock (repeatable).")
@@ -103,17 +109,26 @@ def create(
     )
     lifetime = values.duration(expires) if expires is not None else None
     terms = KeyTerms(name=name, lifetime_seconds=lifetime, limits=None if limits == KeyLimits() else limits)
-    check_terms(terms)
+    with called_wrongly():
+        check_terms(terms)
     session = open_session(context.obj)
+    terms = _with_registered_images(session, terms)
     if user is not None:
         body = msgspec.json.encode(CreateClaim(terms=terms))
-        path = f"/users/{quote(user, safe='')}/claims"
-        hand_out(session, session.client.ask(ClaimTicket, "POST", path, body), context.obj.json)
+
+        def ask(name: str) -> ClaimTicket:
+            return session.client.ask(ClaimTicket, "POST", f"/users/{quote(name, safe='')}/claims", body)
+
+        hand_out(session, by_name(user, ask), context.obj.json)
         return
+    _make(session, terms, context.obj.json)
+
+
+def _make(session: Session, terms: KeyTerms, as_json: bool) -> None:
     key = new_keys.make()
     body = msgspec.json.encode(CreateKey(claim=_claim(session, key), terms=terms))
     answer = session.client.ask(ClaimAnswer, "POST", "/keys", body)
-    if context.obj.json:
+    if as_json:
         print_json({"api_key": key.to_api_key(), "key": whole(answer.key)})
         return
     print_line(key.to_api_key())
@@ -165,15 +180,38 @@ def revoke(
     key_ids: Annotated[
         list[str], typer.Argument(metavar="KEY…", help="Ids of keys, as `runvoy keys list` shows them.")
     ],
-) -> None:
-    """Revoke keys: from now on nothing signed by them is accepted, and nothing of theirs that waits is started."""
+) -> int:
+    """Revoke keys: from now on nothing signed by them is accepted, and nothing of theirs that waits is started.
+
+    Exit code 1 if one of them could not be revoked; the others are revoked all the same.
+    """
     session = open_session(context.obj)
+    code = 0
     for key_id in key_ids:
-        answer = session.client.ask(KeyAnswer, "DELETE", f"/keys/{quote(key_id, safe='')}")
+        try:
+            answer = session.client.ask(KeyAnswer, "DELETE", f"/keys/{quote(key_id, safe='')}")
+        except RunvoyError as error:
+            if error.code not in _OF_ONE:
+                raise
+            error.details.setdefault("key_id", key_id)
+            show_error(error, context.obj.json)
+            code = 1
+            continue
         if context.obj.json:
             print_json(whole(answer))
         else:
             print_line(f"{answer.key_id} of {answer.user} is revoked")
+    return code
+
+
+def _with_registered_images(session: Session, terms: KeyTerms) -> KeyTerms:
+    """The terms with images by the names they are registered under: only those does the deployment compare with."""
+    limits = terms.limits
+    if limits is None or limits.images is None:
+        return terms
+    paths = (f"/images/{quote(name, safe='')}" for name in limits.images)
+    names = dict.fromkeys(session.client.ask(ImageAnswer, "GET", path).name for path in paths)
+    return msgspec.structs.replace(terms, limits=msgspec.structs.replace(limits, images=tuple(names)))
 
 
 def _pins(names: Iterable[str]) -> tuple[PlaybookPin, ...]:

@@ -13,8 +13,8 @@ import typer
 
 from runvoy_cli import secret_input
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole
+from runvoy_cli.problems import UsageProblem, called_wrongly
+from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole, written_whole
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import exact_text
@@ -65,7 +65,9 @@ def create(
     """
     shared_with = _users(share)
     text = exact_text(description or "", "--description")
-    check_secret(name, env_name, text, shared_with)  # before a value is asked for
+    _check_variable(env_name)
+    with called_wrongly():  # before a value is asked for
+        check_secret(name, env_name, text, shared_with)
     session = open_session(context.obj)
     value = secret_input.read(name, session.console, trim_newline)
     check_value(value)
@@ -127,9 +129,10 @@ def get(context: typer.Context, name: _Name) -> None:
             f"the value of {name!r} is not printable text, and stdout is a terminal",
             f"Write it to a file: runvoy secrets get {name} > FILE. Or use --json.",
         )
-    sys.stdout.flush()
-    sys.stdout.buffer.write(found.value)
-    sys.stdout.buffer.flush()
+    with written_whole():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.value)
+        sys.stdout.buffer.flush()
 
 
 @app.command(epilog="Example: runvoy secrets update db-password --value-stdin < password.txt")
@@ -157,11 +160,14 @@ def update(
         raise UsageProblem("nothing is to be changed", "Give --value-stdin, --env-name, --description or --share.")
     if trim_newline and not value_stdin:
         raise UsageProblem("--trim-newline is about a new value", "Give --value-stdin with it.")
+    if env_name is not None:
+        _check_variable(env_name)
     session = open_session(context.obj)
     seen = _ask(session, name)
     shared_with = _shared_after(seen, _users(share), _users(unshare))
     text = None if description is None else exact_text(description, "--description")
-    check_secret(name, seen.env_name if env_name is None else env_name, text or "", shared_with)
+    with called_wrongly():
+        check_secret(name, seen.env_name if env_name is None else env_name, text or "", shared_with)
     value = None
     if value_stdin:
         value = secret_input.read(name, session.console, trim_newline)
@@ -197,6 +203,15 @@ def delete(
     gone = session.client.ask(SecretAnswer, "DELETE", _path(name), query={"version": str(seen.version)})
     _tell("deleted", gone, context.obj.json)
     return 0
+
+
+def _check_variable(text: str) -> None:
+    """What is no variable's name may be the value itself: it is not shown, for this may be a CI's log."""
+    if not (text.isascii() and text.isidentifier()):
+        raise UsageProblem(
+            "VARIABLE is no name for an environment variable (letters, digits and _ only)",
+            "The value does not stand on the command line: pipe it, or type it when it is asked for.",
+        )
 
 
 def _users(names: Sequence[str] | None) -> tuple[str, ...]:

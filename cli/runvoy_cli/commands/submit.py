@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.render import print_json, print_line
 from runvoy_cli.session import Session, open_session
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.errors import RunvoyError
 
 RECEIPT_SECONDS = 5.0
 TIMEOUT_HELP = request.TIMEOUT_HELP
@@ -70,13 +69,10 @@ def submit(
             print_json({"execution_id": submitted.execution_id})
         else:
             print_line(submitted.execution_id)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
+    except RunvoyError as error:
         raise RunvoyError(
-            ErrorCode.UNAVAILABLE,
-            f"{submitted.execution_id} is submitted, but its id cannot be written: {(error.strerror or '').lower()}",
+            error.code,
+            f"{submitted.execution_id} is submitted, but {error.message}",
             f"`runvoy wait {submitted.execution_id}` goes on from here.",
         ) from error
     return 0

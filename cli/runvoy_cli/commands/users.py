@@ -10,14 +10,13 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.member_words import key_state, limits_text
+from runvoy_cli.member_words import by_name, key_state, limits_text
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import age, columns, facts, moment, print_json, print_line, whole
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.tokens import hand_out
 from runvoy_cli.values import role
-from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import (
     ChangeRole,
     ClaimTicket,
@@ -149,14 +148,7 @@ def revoke(
 
 
 def _ask(session: Session, name: str) -> UserAnswer:
-    wanted = name.strip().lower()
-    try:
-        return session.client.ask(UserAnswer, "GET", f"/users/{quote(wanted, safe='')}")
-    except RunvoyError as error:
-        # The embedded stack's first user has the name of the account, capitals and all.
-        if error.code is not ErrorCode.NOT_FOUND or name.strip() == wanted:
-            raise
-        return session.client.ask(UserAnswer, "GET", f"/users/{quote(name.strip(), safe='')}")
+    return by_name(name, lambda wanted: session.client.ask(UserAnswer, "GET", f"/users/{quote(wanted, safe='')}"))
 
 
 def _row(user: UserAnswer) -> tuple[str, ...]:

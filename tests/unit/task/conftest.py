@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.servers import task_processes
+from tests.servers.task_processes import NOBODY
 
-from runvoy_agent.core import task_definition
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.runner import bundle
 from runvoy_protocol import ids, object_keys, run_objects
@@ -34,8 +35,6 @@ from runvoy_protocol.run_objects import RunResult, RunStarted
 if TYPE_CHECKING:
     from tests.unit.conftest import World
 
-NOBODY = 65534
-PATH = "/usr/local/bin:/usr/bin:/bin"  # no folder of another user's: where one may not look is 126 to a shell
 SHELLS = {"dash": "dash", "bash": "bash", "busybox ash": "busybox", "mksh": "mksh"}
 
 
@@ -183,33 +182,12 @@ class Task:
         program = shutil.which(SHELLS.get(shell, shell))
         if program is None:
             pytest.skip(f"there is no {shell} on this machine")
-        other: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
-        with (self.folder / "main.log").open("wb") as log:
-            self.main = subprocess.Popen(
-                ["sh", "-c", task_definition.WAIT_FOR_COMMAND.replace(task_definition.FOLDER, str(self.folder))],
-                executable=program,
-                env={"PATH": PATH},
-                cwd=self.folder / "home",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **other,
-            )
+        self.main = task_processes.start_main(self.folder, program)
 
     def start_runner(self, command: list[str] | str, **fields: Any) -> None:
         """The runner's container, as its task definition says: nothing but the bootstrap, an id and a URL."""
         environment = self.prepare(command, **fields)
-        with (self.folder / "runner.out").open("wb") as out, (self.folder / "runner.err").open("wb") as err:
-            self.runner = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", task_definition.BOOTSTRAP],
-                env=environment,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        self.runner = task_processes.start_runner(self.folder, environment)
 
     def prepare(self, command: list[str] | str, **fields: Any) -> dict[str, str]:
         """Put the payload where it is fetched from; the runner's environment."""
@@ -219,7 +197,6 @@ class Task:
         return {
             "RUNVOY_EXECUTION_ID": self.id,
             "RUNVOY_PAYLOAD_URL": self.server.url + path,
-            "RUNVOY_FOLDER": str(self.folder),
             "ECS_CONTAINER_METADATA_URI_V4": f"{self.server.url}/metadata",
         }
 
@@ -263,23 +240,10 @@ class Task:
 
     def living(self) -> list[int]:
         """The living processes of the command: they carry its id."""
-        wanted = f"RUNVOY_EXECUTION_ID={self.id}".encode()
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return [pid for pid in found if self.runner is None or pid != self.runner.pid]
+        return [pid for pid in task_processes.living(self.id) if self.runner is None or pid != self.runner.pid]
 
     def end(self) -> None:
-        for process in (self.runner, self.main):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
-        for pid in self.living():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        task_processes.end(self.id, self.folder, self.runner, self.main)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:

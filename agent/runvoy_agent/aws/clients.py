@@ -1,0 +1,87 @@
+"""AWS clients, each made once, when it is first needed: loading a service's model takes longer than handling a delivery.
+
+By botocore alone: boto3's resources and transfers are not used, and importing it takes time in every cold start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_CONNECT_SECONDS = 3
+_READ_SECONDS = 20
+_ATTEMPTS = 4
+_POOL = 32
+
+
+class Credentials(NamedTuple):
+    """Credentials to sign with, instead of those that the environment has."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+
+
+class Clients:
+    """The clients of one set of credentials; threads may share them."""
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        credentials: Credentials | None = None,
+        endpoints: Mapping[str, str] | None = None,
+    ) -> None:
+        """`endpoints` are by service; without one the environment's (AWS_ENDPOINT_URL…), or else AWS itself."""
+        self._region = region
+        self._credentials = credentials
+        self._endpoints = endpoints or {}
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._made: dict[str, Any] = {}
+
+    def get(self, service: str) -> Any:
+        """The client of a service."""
+        made = self._made.get(service)
+        if made is None:
+            with self._lock:  # making clients is not safe in several threads
+                made = self._made.get(service) or self._make(service)
+                self._made[service] = made
+        return made
+
+    @property
+    def region(self) -> str:
+        """The region of the clients."""
+        return str(self.get("sts").meta.region_name)
+
+    def _make(self, service: str) -> Any:
+        import botocore.config
+        import botocore.session
+
+        if self._session is None:
+            self._session = botocore.session.get_session()
+        endpoint = self._endpoints.get(service)
+        # A new bucket's name leads to another region's address for a while, unless the address names the region.
+        style = "path" if endpoint or self._session.get_config_variable("endpoint_url") else "virtual"
+        config = botocore.config.Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            max_pool_connections=_POOL,
+            tcp_keepalive=True,
+            signature_version="s3v4" if service == "s3" else None,
+            s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
+        )
+        keys = (
+            {}
+            if self._credentials is None
+            else {
+                "aws_access_key_id": self._credentials.access_key_id,
+                "aws_secret_access_key": self._credentials.secret_access_key,
+                "aws_session_token": self._credentials.session_token,
+            }
+        )
+        return self._session.create_client(
+            service, region_name=self._region, endpoint_url=endpoint, config=config, **keys
+        )

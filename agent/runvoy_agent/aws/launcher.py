@@ -1,0 +1,262 @@
+"""The Launcher port on ECS: one Fargate task per attempt, at most one, whoever dies.
+
+What keeps it at one: the client token is the attempt's name, and ECS starts one task for a token. A request that is sent
+again names another payload URL, so ECS answers it with a conflict that names the task which exists: it is adopted. The
+task carries the same name as its `startedBy`, by which it is found later, ended ones included (for an hour or so).
+
+The overrides of a task are seen by everyone who may describe it. They hold the execution's id and one presigned URL; all
+else is in the object that the URL reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple, Protocol
+
+from botocore.exceptions import ClientError
+
+from runvoy_agent.aws.clients import Clients
+from runvoy_agent.aws.faults import calling, code_of, message_of
+from runvoy_agent.ports import (
+    Clock,
+    Launch,
+    Launched,
+    LaunchOutcome,
+    LaunchRefused,
+    NoCapacity,
+    TaskState,
+    Unavailable,
+)
+from runvoy_protocol import aws_layout, object_keys
+
+_log = logging.getLogger("runvoy.launcher")
+
+RELAUNCH_WINDOW = timedelta(minutes=10)
+PAYLOAD_LIFETIME = timedelta(minutes=55)
+"""Longer than a task may take to boot; the credentials that sign live for an hour."""
+
+_THROTTLED = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+# Nothing was started, and the same request will not do better.
+_HOPELESS = frozenset(
+    {
+        "AccessDeniedException",
+        "BlockedException",
+        "ClientException",
+        "ClusterNotFoundException",
+        "InvalidParameterException",
+        "PlatformTaskDefinitionIncompatibilityException",
+        "PlatformUnknownException",
+        "UnsupportedFeatureException",
+    }
+)
+_NO_ROOM_WORDS = ("capacity is unavailable", "limit on the number of tasks", "limit on the number of vcpus", "throttl")
+# What the runner's container exits with before the command's has anything to run (runner/task_main.py).
+_NOTHING_STARTED = {64: "its payload was malformed", 66: "its runner could not fetch its payload"}
+_STOP_REASON = "runvoy was asked to end it"
+_LISTED = 100
+
+
+class Network(NamedTuple):
+    """Where tasks run."""
+
+    subnets: Sequence[str]
+    security_groups: Sequence[str]
+    public_ip: Literal["ENABLED", "DISABLED"] = "ENABLED"
+
+
+class Staging(Protocol):
+    """Where payloads lie until their task has them."""
+
+    def put(self, object_key: str, data: bytes, *, content_type: str) -> str: ...
+
+    def delete(self, object_key: str) -> None: ...
+
+    def presign_take(self, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
+        """Two URLs: one that reads the object, one that deletes it."""
+        ...
+
+
+class Tasks(NamedTuple):
+    """What tasks are made of. `definition_of` gives the family that an image is known as on a platform; `pack` makes what a
+    task fetches of a payload and of the URL that deletes it; `overrides` makes RunTask's of an execution's id, the URL, CPU
+    units, MiB of memory and the command's role."""
+
+    definition_of: Callable[[str, str | None], str]
+    pack: Callable[[bytes, str], bytes]
+    overrides: Callable[[str, str, int | None, int | None, str | None], dict[str, Any]]
+    roles: Collection[str] = frozenset()
+
+
+class EcsLauncher:
+    """Starts tasks on Fargate."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        cluster: str,
+        network: Network,
+        staging: Staging,
+        clock: Clock,
+        tasks: Tasks,
+        capacity_provider: Literal["FARGATE", "FARGATE_SPOT"] = "FARGATE",
+    ) -> None:
+        self._clients = clients
+        self._cluster = cluster
+        self._network = network
+        self._staging = staging
+        self._clock = clock
+        self._tasks = tasks
+        self._capacity_provider = capacity_provider
+
+    @property
+    def relaunch_window(self) -> timedelta:
+        """ECS keeps a token for 24 hours, or an hour past the task's end; tasks are listed as long. This is well within."""
+        return RELAUNCH_WINDOW
+
+    def start(self, launch: Launch) -> LaunchOutcome:
+        """As the port says. Raises Unavailable where it cannot be known what happened: sending it again is safe, and the
+        payload stays, for a task may be there that has yet to read it (the bucket's lifecycle removes it)."""
+        if launch.isolation != "container" or launch.image is None:
+            return LaunchRefused("this deployment runs commands in containers of a registered image only")
+        if launch.task_role is not None and launch.task_role not in self._tasks.roles:
+            return LaunchRefused(f"the deployment does not hand out the role {launch.task_role} any more")
+        # Each try leaves an object of its own: the task reads the one that its own URL names, and cleaning up after a
+        # try that started nothing cannot take it away.
+        object_key = object_keys.payload_of_launch(launch.execution_id, secrets.token_hex(8))
+        read, delete = self._staging.presign_take(object_key, expires_at=self._clock.now() + PAYLOAD_LIFETIME)
+        self._staging.put(object_key, self._tasks.pack(launch.payload, delete), content_type="application/zip")
+        outcome, is_ours = self._run(launch, launch.image, read)
+        if not is_ours:
+            self._staging.delete(object_key)
+        return outcome
+
+    def stop(self, execution_id: str, attempt: int) -> None:
+        """StopTask sends SIGTERM to the runner, which does the steps of a deadline. A task that is yet to be started is
+        not stopped by this: the reconciler repeats it until the task is seen stopped."""
+        for arn in self._list(aws_layout.task_name(execution_id, attempt), "RUNNING"):
+            with calling("stopping a task"):
+                try:
+                    self._ecs.stop_task(cluster=self._cluster, task=arn, reason=_STOP_REASON)
+                except ClientError as error:
+                    if code_of(error) != "InvalidParameterException":  # it is gone
+                        raise
+
+    def describe(self, execution_id: str, attempt: int) -> TaskState:
+        """Never `supervised`: a runner that hangs looks like one that works, so the reconciler keeps the clocks too."""
+        tasks = self._find(aws_layout.task_name(execution_id, attempt))
+        if not tasks:
+            return TaskState("missing")
+        living = [task for task in tasks if task.get("lastStatus") != "STOPPED"]
+        if living:
+            return TaskState("running")
+        return stopped_state(tasks[0])
+
+    # -- inside
+
+    @property
+    def _ecs(self) -> Any:
+        return self._clients.get("ecs")
+
+    def _run(self, launch: Launch, image: str, url: str) -> tuple[LaunchOutcome, bool]:
+        """What became of it, and whether the task is this try's own."""
+        name = aws_layout.task_name(launch.execution_id, launch.attempt)
+        request = self._request(name, launch, self._tasks.definition_of(image, launch.platform), url)
+        with calling("starting a task"):
+            try:
+                answer = self._ecs.run_task(**request)
+            except ClientError as error:
+                if code_of(error) == "ConflictException":
+                    return self._adopt(name, error), False
+                refused = _refusal(error)
+                if refused is None:
+                    raise
+                return refused, False
+        if answer.get("tasks"):
+            return Launched(answer["tasks"][0]["taskArn"]), True
+        reasons = "; ".join(
+            " ".join(str(failure[part]) for part in ("reason", "detail") if failure.get(part))
+            for failure in answer.get("failures", ())
+        )
+        if _is_no_room(reasons):
+            return NoCapacity(f"Fargate has no room: {reasons}"), False
+        return LaunchRefused(f"ECS started nothing: {reasons or 'it gave no reason'}"), False
+
+    def _adopt(self, name: str, error: ClientError) -> LaunchOutcome:
+        """The token is taken, so the task exists: by what the conflict names, or by what ECS lists."""
+        known = [str(arn) for arn in error.response.get("resourceIds", ())]
+        arns = known or [*self._list(name, "RUNNING"), *self._list(name, "STOPPED")]
+        if not arns:
+            # It is there or it is not; the listing lags behind. Nothing may be started on a guess.
+            raise Unavailable(f"the task {name} was started before and is not listed yet")
+        _log.info("adopted task %s", arns[0])
+        return Launched(arns[0])
+
+    def _request(self, name: str, launch: Launch, definition: str, url: str) -> dict[str, Any]:
+        overrides = self._tasks.overrides(launch.execution_id, url, launch.cpu, launch.memory_mib, launch.task_role)
+        return {
+            "cluster": self._cluster,
+            "taskDefinition": definition,
+            "count": 1,
+            "clientToken": name,
+            "startedBy": name,
+            "capacityProviderStrategy": [{"capacityProvider": self._capacity_provider, "weight": 1}],
+            "networkConfiguration": {
+                "awsvpcConfiguration": {
+                    "subnets": list(self._network.subnets),
+                    "securityGroups": list(self._network.security_groups),
+                    "assignPublicIp": self._network.public_ip,
+                }
+            },
+            "overrides": overrides,
+            "enableExecuteCommand": False,
+            "propagateTags": "TASK_DEFINITION",
+        }
+
+    def _find(self, name: str) -> list[dict[str, Any]]:
+        arns = [*self._list(name, "RUNNING"), *self._list(name, "STOPPED")]
+        if not arns:
+            return []
+        with calling("describing tasks"):
+            answer = self._ecs.describe_tasks(cluster=self._cluster, tasks=list(dict.fromkeys(arns))[:_LISTED])
+        return list(answer["tasks"])
+
+    def _list(self, name: str, status: Literal["RUNNING", "STOPPED"]) -> Iterator[str]:
+        """By the status that is wanted of a task: one that is being stopped is listed as STOPPED already."""
+        request = {"cluster": self._cluster, "startedBy": name, "desiredStatus": status}
+        with calling("listing tasks"):
+            yield from self._ecs.list_tasks(**request)["taskArns"]
+
+
+def stopped_state(task: dict[str, Any]) -> TaskState:
+    """What a stopped task's description says. The exit code is the command's container's, if the command was started."""
+    containers = {container.get("name"): container for container in task.get("containers", ())}
+    said = [task.get("stoppedReason"), *(container.get("reason") for container in containers.values())]
+    message = "; ".join(dict.fromkeys(str(reason) for reason in said if reason))
+    runners_word = containers.get(aws_layout.RUNNER_CONTAINER, {}).get("exitCode")
+    never_began = runners_word in _NOTHING_STARTED or task.get("stopCode") == "TaskFailedToStart"
+    if never_began:
+        why = _NOTHING_STARTED.get(runners_word, "")
+        return TaskState("stopped", None, "; ".join(part for part in (why, message) if part), never_began=True)
+    exit_code = containers.get(aws_layout.MAIN_CONTAINER, {}).get("exitCode")
+    return TaskState("stopped", None if exit_code is None else int(exit_code), message)
+
+
+def _refusal(error: ClientError) -> LaunchOutcome | None:
+    """What an error says for certain; None where the task may have been started."""
+    code, message = code_of(error), message_of(error)
+    if code in _THROTTLED or code == "LimitExceededException":
+        return NoCapacity(f"ECS takes no more launches now: {message}")
+    if code not in _HOPELESS:
+        return None
+    if _is_no_room(message):
+        return NoCapacity(f"Fargate has no room: {message}")
+    return LaunchRefused(f"ECS refuses the task ({code}): {message}")
+
+
+def _is_no_room(reasons: str) -> bool:
+    low = reasons.lower()
+    return "resource:" in low or any(words in low for words in _NO_ROOM_WORDS)

@@ -1,0 +1,265 @@
+"""The composition root of the deployment on AWS: its five functions, each the adapters of AWS under one handler."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from runvoy_agent.aws import events, settings
+from runvoy_agent.aws.clients import Clients
+from runvoy_agent.aws.faults import calling
+from runvoy_agent.aws.functions import Event, Runtime
+from runvoy_agent.aws.launcher import EcsLauncher, Tasks
+from runvoy_agent.aws.objects import S3Objects
+from runvoy_agent.aws.presigning import Presigner
+from runvoy_agent.aws.queue import SqsQueue
+from runvoy_agent.aws.records import DynamoRecords
+from runvoy_agent.aws.secrets import SsmSecrets
+from runvoy_agent.aws.settings import Settings, SettingsError
+from runvoy_agent.aws.task_definitions import EcsTaskDefinitions
+from runvoy_agent.core import task_definition
+from runvoy_agent.core.admission import Capabilities
+from runvoy_agent.core.task_definition import TaskImage
+from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, seeding, starts
+from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.local.clock import SystemClock
+from runvoy_agent.metered import MeteredRecords
+from runvoy_agent.ports import Clock, Ports, PreconditionFailed, Unavailable
+from runvoy_agent.runner import bundle
+from runvoy_protocol import aws_layout
+from runvoy_protocol.errors import RunvoyError
+
+log = logging.getLogger("runvoy.wiring")
+
+_IDENTITY = "deployment"
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment keeps of itself beside what its stack says. `secret` is 32 bytes."""
+
+    secret: bytes
+    created_at: datetime
+
+
+class AwsServices:
+    """The ports of one deployment on AWS, and its functions on them."""
+
+    def __init__(self, found: Settings, clients: Clients, clock: Clock) -> None:
+        self._settings = found
+        self._clients = clients
+        queue_names = {url.rpartition("/")[2]: name for name, url in found.queue_urls.items()}
+        self._runtime = Runtime(found.deployment_id, clock, queue_names)
+        path = aws_layout.parameter_path(found.deployment_id)
+        presigner = Presigner(clients, found.presign_role_arn, clock)
+        staging = S3Objects(
+            clients,
+            found.staging_bucket,
+            Presigner(clients, found.presign_role_arn, clock, decrypts_with=found.encryption_key_arn),
+        )
+        self._ports = Ports(
+            records=MeteredRecords(DynamoRecords(clients, found.table, clock), self._runtime.meter.add),
+            inbox=S3Objects(clients, found.inbox_bucket, presigner),
+            outbox=S3Objects(clients, found.outbox_bucket, presigner),
+            queue=SqsQueue(clients, found.queue_urls),
+            launcher=EcsLauncher(
+                clients,
+                cluster=found.cluster,
+                network=found.network,
+                staging=staging,
+                clock=clock,
+                tasks=Tasks(self._family, bundle.pack, task_definition.run_overrides, found.task_role_arns),
+                capacity_provider=found.capacity_provider,
+            ),
+            secrets=SsmSecrets(clients, f"{path}/secrets", found.encryption_key_arn),
+            clock=clock,
+        )
+        self._own_secrets = SsmSecrets(clients, f"{path}/own", found.encryption_key_arn)
+        self._known: Deployment | None = None
+
+    @property
+    def ports(self) -> Ports:
+        return self._ports
+
+    @property
+    def deployment(self) -> Deployment:
+        """Read when it is first needed; kept for the life of the process, for it never changes."""
+        if self._known is None:
+            from importlib.metadata import version as installed_version
+
+            identity = self._identity()
+            self._known = Deployment(
+                deployment_id=self._settings.deployment_id,
+                version=installed_version("runvoy"),
+                created_at=identity.created_at,
+                secret=identity.secret,
+                capabilities=self._capabilities(),
+                runner_endpoint=self._settings.runner_endpoint,
+                task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
+            )
+        return self._known
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(
+            default_isolation="container",
+            isolations=frozenset({"container"}),
+            task_roles=self._settings.task_role_arns,
+            fargate_sizes=True,
+        )
+
+    def _family(self, reference: str, platform: str | None) -> str:
+        return aws_layout.task_family(self._settings.deployment_id, reference, platform)
+
+    def _register_request(self, reference: str, platform: str | None) -> dict[str, Any]:
+        found = self._settings
+        return task_definition.register_request(
+            TaskImage(
+                family=self._family(reference, platform),
+                image=reference,
+                architecture=task_definition.architecture_of(platform),
+                execution_role_arn=found.execution_role_arn,
+                task_role_arn=found.task_role_arn,
+                log_group=found.task_log_group,
+                region=self._clients.region,
+                runner_image=found.runner_image,
+            )
+        )
+
+    # -- the functions
+
+    def inbox(self, event: Event, context: Any) -> Any:
+        return self._runtime.serve_queue(event, context, self._handle_inbox)
+
+    def starts(self, event: Event, context: Any) -> Any:
+        if not self._settings.runner_endpoint:
+            raise SettingsError(f"{aws_layout.ENV_RUNNER_ENDPOINT} is missing: runners could not renew their grants")
+        return self._runtime.serve_queue(event, context, self._handle_start)
+
+    def ends(self, event: Event, context: Any) -> Any:
+        return self._runtime.serve_queue(event, context, self._handle_end)
+
+    def control(self, event: Event, context: Any) -> Any:
+        """Calls of the function URL; and, of who may invoke the function itself, the first admin's seed."""
+
+        def serve(event: Event) -> Any:
+            if event.keys() == {aws_layout.SEED_ADMIN}:
+                return seeding.handle(self._ports, self.deployment, event[aws_layout.SEED_ADMIN])
+            try:
+                request = routes.Request(*events.http_request(event))
+            except RunvoyError as error:
+                response = control.error_response(error)
+            else:
+                # Its own URL is made of this function, so nothing but the calls can tell it.
+                deployment = self.deployment._replace(runner_endpoint=events.called_at(event))
+                response = control.handle(self._ports, deployment, request)
+            return events.http_answer(response.status, response.body, response.content_type)
+
+        return self._runtime.invoke(event, context, serve)
+
+    def reconcile(self, event: Event, context: Any) -> Any:
+        """One round, once a minute. What fails is raised, so that the function's errors show it; the next one goes on."""
+
+        def serve(_: Event) -> Any:
+            self._count_dead_letters()
+            repairs = reconcile.handle(self._ports)
+            self._runtime.meter.add(aws_layout.METRIC_REPAIRS, len(repairs))
+            return {"repairs": [repair._asdict() for repair in repairs]}
+
+        return self._runtime.invoke(event, context, serve)
+
+    # -- messages
+
+    def _handle_inbox(self, body: bytes) -> None:
+        """A notification of S3, or a delivery that the reconciler repeats."""
+        document = events.decoded(body)
+        if events.is_test(document):
+            log.info("S3 tested its notifications")
+            return
+        arrivals = events.arrivals(document)
+        if arrivals is None:
+            deliveries = [msgspec.convert(document, type=InboxDelivery)]
+        else:
+            deliveries = [InboxDelivery(**arrival._asdict()) for arrival in arrivals]
+        for delivery in deliveries:
+            with self._runtime.about(delivery.object_key.rpartition("/")[2]):
+                inbox.handle(self._ports, self.deployment, messages.encode(delivery))
+
+    def _handle_start(self, body: bytes) -> None:
+        message = msgspec.json.decode(body, type=StartMessage)
+        with self._runtime.about(message.execution_id):
+            starts.handle(self._ports, self.deployment, body)
+
+    def _handle_end(self, body: bytes) -> None:
+        """A notification of S3 of what a runner wrote, a task's change of state, or the reconciler's word on one."""
+        for message in self._ends_in(events.decoded(body)):
+            with self._runtime.about(message.execution_id):
+                ends.handle(self._ports, self.deployment, messages.encode(message))
+
+    def _ends_in(self, document: Event) -> list[EndMessage]:
+        if events.is_test(document):
+            return []
+        if events.is_task_change(document):
+            stopped = events.task_stopped(document)
+            return [] if stopped is None else [EndMessage(event="stopped", **stopped._asdict())]
+        arrivals = events.arrivals(document)
+        if arrivals is None:
+            return [msgspec.convert(document, type=EndMessage)]
+        reports = [events.run_report(arrival.object_key) for arrival in arrivals]
+        return [EndMessage(**report._asdict()) for report in reports if report is not None]
+
+    # -- the rest
+
+    def _identity(self) -> Identity:
+        """The deployment's own secret, made by whichever function needs it first."""
+        stored = self._own_secrets.get(_IDENTITY)
+        if stored is None:
+            made = Identity(secret=secrets.token_bytes(32), created_at=self._ports.clock.now())
+            try:
+                self._own_secrets.put(_IDENTITY, msgspec.json.encode(made), if_absent=True)
+            except PreconditionFailed:
+                log.info("another function made the deployment's secret at the same moment")
+            stored = self._own_secrets.get(_IDENTITY)
+        if stored is None:
+            raise Unavailable("the deployment's secret was written and cannot be read yet")
+        return msgspec.json.decode(stored, type=Identity)
+
+    def _count_dead_letters(self) -> None:
+        for queue, url in self._settings.dead_letters_urls.items():
+            with calling(f"counting the dead letters of {queue}"):
+                answer = self._clients.get("sqs").get_queue_attributes(
+                    QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
+                )
+            count = int(answer["Attributes"]["ApproximateNumberOfMessages"])
+            self._runtime.meter.add(aws_layout.METRIC_DEAD_LETTERS, count, queue=queue)
+
+
+@cache
+def _services() -> AwsServices:
+    """Made in the first invocation, and kept: what fails here fails that invocation, with a line that says why."""
+    return AwsServices(settings.read(os.environ), Clients(), SystemClock())
+
+
+def inbox_function(event: Event, context: Any) -> Any:
+    return _services().inbox(event, context)
+
+
+def starts_function(event: Event, context: Any) -> Any:
+    return _services().starts(event, context)
+
+
+def ends_function(event: Event, context: Any) -> Any:
+    return _services().ends(event, context)
+
+
+def control_function(event: Event, context: Any) -> Any:
+    return _services().control(event, context)
+
+
+def reconcile_function(event: Event, context: Any) -> Any:
+    return _services().reconcile(event, context)

@@ -1,0 +1,148 @@
+"""`infra destroy`: take the stack away, and leave the audit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from runvoy_infra.deploy.apply import Talk, shown
+from runvoy_infra.deploy.aws import Aws, calling
+from runvoy_infra.deploy.stacks import Stack, StackState
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+_KEPT = {"InboxBucket": "bucket", "OutboxBucket": "bucket", "TableName": "table"}
+_BATCH = 10
+_LISTED = 100
+
+
+class Plan(NamedTuple):
+    """What would be kept (kind and name), and what would go besides the stack's own resources."""
+
+    state: StackState
+    kept: tuple[tuple[str, str], ...]
+    parameters: tuple[str, ...]
+    task_definitions: tuple[str, ...]
+    running_tasks: tuple[str, ...]
+    resources: int
+
+
+class Destroyed(NamedTuple):
+    plan: Plan
+    declined: bool = False
+
+
+def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroyed:
+    """Say what is kept and what goes, ask, and do it. CONFLICT while commands run, unless they are to be stopped."""
+    plan = look(aws, stack)
+    if plan.running_tasks and not stop_tasks:
+        raise RunvoyError(
+            ErrorCode.CONFLICT,
+            f"{len(plan.running_tasks)} commands still run in this deployment",
+            "Wait for them, `runvoy kill` them, or give --stop-tasks.",
+        )
+    for line in told_plan(plan):
+        talk.say(line)
+    if not talk.ask(f"Destroy the stack {stack.name} in {aws.region}?"):
+        return Destroyed(plan, declined=True)
+    _clear(aws, plan)
+    _delete(stack, plan, talk)
+    return Destroyed(plan)
+
+
+def look(aws: Aws, stack: Stack) -> Plan:
+    state = stack.existing()
+    if state.is_moving:
+        raise RunvoyError(
+            ErrorCode.CONFLICT,
+            f"the stack {stack.name} is being changed ({state.status})",
+            "Wait for it, then try again.",
+        )
+    resources = [one for one in stack.resources() if one["ResourceStatus"] != "DELETE_COMPLETE"]
+    outputs = state.outputs
+    kept = tuple((kind, outputs[name]) for name, kind in _KEPT.items() if name in outputs)
+    return Plan(
+        state=state,
+        kept=kept,
+        parameters=tuple(_parameters(aws, outputs["ParameterPath"])) if "ParameterPath" in outputs else (),
+        task_definitions=tuple(_families(aws, outputs["TaskFamilyPrefix"])) if "TaskFamilyPrefix" in outputs else (),
+        running_tasks=tuple(_running(aws, outputs["ClusterName"])) if "ClusterName" in outputs else (),
+        resources=len(resources) - len(kept),
+    )
+
+
+def told_plan(plan: Plan) -> list[str]:
+    lines = [f"keeps the {kind} {name}" for kind, name in plan.kept]
+    lines.append(
+        f"deletes {plan.resources} resources: functions, queues, roles, the cluster, alarms, logs in CloudWatch"
+    )
+    lines.append("deletes what is in the staging bucket, and the key for secrets (AWS keeps it for 30 days)")
+    lines.append(f"deletes {len(plan.parameters)} parameters: members' secrets, and the deployment's own")
+    lines.append(f"deregisters the task definitions of {len(plan.task_definitions)} images")
+    if plan.running_tasks:
+        lines.append(f"stops {len(plan.running_tasks)} running commands")
+    return lines
+
+
+def _clear(aws: Aws, plan: Plan) -> None:
+    """What functions made, or what would keep CloudFormation from deleting a resource."""
+    cluster = plan.state.outputs.get("ClusterName", "")
+    for task in plan.running_tasks:
+        with calling("stopping a task"):
+            aws.client("ecs").stop_task(cluster=cluster, task=task, reason="the deployment is being destroyed")
+    for at in range(0, len(plan.parameters), _BATCH):
+        with calling("deleting secrets"):
+            aws.client("ssm").delete_parameters(Names=list(plan.parameters[at : at + _BATCH]))
+    for family in plan.task_definitions:
+        with calling("deregistering task definitions"):
+            pages = (
+                aws.client("ecs").get_paginator("list_task_definitions").paginate(familyPrefix=family, status="ACTIVE")
+            )
+            for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
+                aws.client("ecs").deregister_task_definition(taskDefinition=arn)
+    if "StagingBucket" in plan.state.outputs:
+        _empty(aws, plan.state.outputs["StagingBucket"])
+
+
+def _empty(aws: Aws, bucket: str) -> None:
+    s3 = aws.client("s3")
+    with calling(f"emptying the bucket {bucket}"):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for found in page.get("Contents", ()):
+                s3.delete_object(Bucket=bucket, Key=found["Key"])
+
+
+def _delete(stack: Stack, plan: Plan, talk: Talk) -> None:
+    stack_id = plan.state.stack_id
+    since = stack.last_event(stack_id)
+    with calling(f"deleting the stack {stack.name}"):
+        stack.client.delete_stack(StackName=stack_id)
+    try:
+        state = stack.follow(stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
+    except KeyboardInterrupt:
+        talk.say("CloudFormation goes on without us: `runvoy infra status` shows where it is")
+        raise
+    if state.status != "DELETE_COMPLETE":
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            f"the stack {stack.name} could not be deleted ({state.status}):\n" + "\n".join(stack.reasons(state)),
+            "Mend what the reasons name, and destroy it again.",
+        )
+
+
+def _parameters(aws: Aws, path: str) -> list[str]:
+    with calling("listing the deployment's secrets"):
+        pages = aws.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=path, Recursive=True)
+        return [parameter["Name"] for page in pages for parameter in page["Parameters"]]
+
+
+def _families(aws: Aws, prefix: str) -> list[str]:
+    with calling("listing task definitions"):
+        client = aws.client("ecs")
+        pages = client.get_paginator("list_task_definition_families").paginate(familyPrefix=prefix, status="ACTIVE")
+        return [family for page in pages for family in page["families"]]
+
+
+def _running(aws: Aws, cluster: str) -> list[str]:
+    with calling("listing running tasks"):
+        request: dict[str, Any] = {"cluster": cluster, "desiredStatus": "RUNNING", "maxResults": _LISTED}
+        pages = aws.client("ecs").get_paginator("list_tasks").paginate(**request)
+        return [arn for page in pages for arn in page["taskArns"]]

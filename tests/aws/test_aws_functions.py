@@ -1,0 +1,452 @@
+"""The five functions on AWS's adapters: a request's whole way, and what the log and the metrics say of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import urllib.error
+import urllib.request
+import zipfile
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.aws.conftest import DOMAIN, IMAGE, ROLE, Deployment, http_event
+from tests.aws.fake_ecs import Idle
+from tests.servers.fixtures import ON_SERVERS
+
+from runvoy_agent.aws.settings import SettingsError, read
+from runvoy_protocol import aws_layout, claims, keys, object_keys, receipts, run_objects, status
+from runvoy_protocol.states import Reason, State
+
+pytestmark = ON_SERVERS
+
+
+def arrival(deployment: Deployment, object_key: str, version: str | None) -> str:
+    written = {"key": object_key.replace("/", "%2F"), "versionId": version}
+    record = {
+        "eventName": "ObjectCreated:Post",
+        "requestParameters": {"sourceIPAddress": "203.0.113.7"},
+        "s3": {"object": written},
+    }
+    return json.dumps({"Records": [record]})
+
+
+def upload(deployment: Deployment, **fields: object) -> tuple[str, str]:
+    """An upload and its notification: the execution's id, and the message."""
+    request = deployment.request(**fields)
+    object_key = object_keys.request(deployment.signing_key.key_id, request.request_id)
+    inbox = deployment.services.ports.inbox
+    inbox.put(object_key, deployment.sealed(request), content_type="")
+    stored = inbox.get(object_key)
+    assert stored is not None
+    return request.request_id, arrival(deployment, object_key, stored.version)
+
+
+def started(deployment: Deployment, **fields: object) -> tuple[str, Any]:
+    """An execution whose task runs: its id, and the task."""
+    execution_id, message = upload(deployment, **fields)
+    assert deployment.invoke("inbox", message) == []
+    assert deployment.invoke("starts", *deployment.taken("starts")) == []
+    (task,) = [task for task in deployment.ecs.tasks.values() if task.started_by == f"{execution_id}-1"]
+    return execution_id, task
+
+
+def leave_result(deployment: Deployment, execution_id: str, exit_code: int) -> str:
+    """The runner's result in the outbox, and S3's notification of it."""
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    document: dict[str, Any] = {"execution_id": execution_id, "attempt": 1, "outcome": "exited", "exit_code": exit_code}
+    document |= {"signal": None, "message": "", "started_at_ms": now_ms, "ended_at_ms": now_ms}
+    body = json.dumps(document | {"lines": 0, "chunks": 1, "lost_bytes": 0})
+    key = run_objects.execution_key(deployment.services.deployment.secret, execution_id, 1)
+    signed = json.dumps({"body": body, "mac": run_objects.mac_of(key, b"result", body)})
+    object_key = object_keys.result(execution_id)
+    deployment.services.ports.outbox.put(object_key, signed.encode(), content_type="application/json")
+    return arrival(deployment, object_key, None)
+
+
+def stop_event(deployment: Deployment, task: Any, exit_code: int | None) -> str:
+    told: list[dict[str, Any]] = []
+    deployment.ecs.on_stopped = told.append
+    program = deployment.ecs.program
+    assert isinstance(program, Idle)
+    program.end(task, exit_code)
+    return json.dumps(told[0])
+
+
+def shown(deployment: Deployment, execution_id: str) -> status.ExecutionStatus:
+    stored = deployment.services.ports.outbox.get(object_keys.status(execution_id))
+    assert stored is not None
+    return status.decode(stored.data)
+
+
+def metrics_in(output: str) -> dict[tuple[str, ...], list[float]]:
+    """The values of each metric by its name and the dimensions it has beside the deployment."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for line in output.splitlines():
+        document = json.loads(line)
+        for directive in document.get("_aws", {}).get("CloudWatchMetrics", ()):
+            assert directive["Namespace"] == "Runvoy"
+            (dimensions,) = directive["Dimensions"]
+            others = [document[name] for name in dimensions if name != "deployment"]
+            for metric in directive["Metrics"]:
+                values = document[metric["Name"]]
+                found.setdefault((metric["Name"], *others), []).extend(values if isinstance(values, list) else [values])
+    return found
+
+
+def test_a_request_from_its_upload_to_its_end(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    execution_id, message = upload(deployment)
+    assert deployment.invoke("inbox", message) == []
+    assert deployment.execution(execution_id).state is State.QUEUED
+    raw = deployment.services.ports.inbox.get(object_keys.request(deployment.signing_key.key_id, execution_id))
+    assert raw is not None
+    digest = hashlib.sha256(raw.data).hexdigest()
+    receipt = deployment.services.ports.outbox.get(
+        object_keys.receipt(deployment.signing_key.key_id, execution_id, digest)
+    )
+    assert receipt is not None
+    assert receipts.decode(receipt.data).outcome == "accepted"
+
+    pushed = deployment.taken("starts")
+    assert deployment.invoke("starts", *pushed) == []
+    (task,) = deployment.ecs.tasks.values()
+    assert deployment.execution(execution_id).state is State.STARTING
+    (staged,) = deployment.staged()
+    assert staged in task.environment["runner"]["RUNVOY_PAYLOAD_URL"]
+
+    assert deployment.invoke("ends", leave_result(deployment, execution_id, 3)) == []
+    assert deployment.execution(execution_id).state is State.FAILED
+    assert deployment.invoke("ends", stop_event(deployment, task, 3)) == []
+    ended = deployment.execution(execution_id)
+    assert (ended.state, ended.exit_code, ended.is_active) == (State.FAILED, 3, False)
+    assert shown(deployment, execution_id).exit_code == 3
+
+    for function, again in (("inbox", message), ("starts", pushed[0])):
+        assert deployment.invoke(function, again, again) == [], "deliveries repeat"
+    assert deployment.execution(execution_id) == ended
+    assert len(deployment.ecs.tasks) == 1
+
+    counted = metrics_in(capsys.readouterr().out)
+    assert counted["Accepted",] == [1]
+    assert counted["Started",] == [1]
+    assert len(counted["QueueAge", "inbox"]) == 3
+    assert all(age > 0 for age in counted["QueueAge", "inbox"])
+
+
+def test_what_s3_and_ecs_say_besides_is_acknowledged(deployment: Deployment) -> None:
+    test_event = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent"})
+    chunk = arrival(deployment, object_keys.log_chunk(deployment.clock.new_id(), 1), None)
+    stranger = json.dumps(
+        {
+            "source": "aws.ecs",
+            "detail-type": "ECS Task State Change",
+            "detail": {"lastStatus": "STOPPED", "startedBy": "ecs-svc/1"},
+        }
+    )
+    assert deployment.invoke("inbox", test_event, arrival(deployment, "nothing/of/ours", None)) == []
+    assert deployment.invoke("ends", test_event, chunk, stranger) == []
+
+
+def test_poison_fails_alone(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be handled comes again until it is a dead letter; what stands beside it in the batch is done."""
+    execution_id, message = upload(deployment)
+    assert deployment.invoke("inbox", "no JSON", message, '{"unknown": 1}', "[]") == [
+        "message-0",
+        "message-2",
+        "message-3",
+    ]
+    assert deployment.execution(execution_id).state is State.QUEUED
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    failures = [line for line in lines if line.get("level") == "ERROR"]
+    assert {line["message_id"] for line in failures} == {"message-0", "message-2", "message-3"}
+    assert all(line["queue"] == "inbox" and line["exception"] for line in failures)
+
+
+def test_every_line_of_the_log_names_the_invocation_and_the_execution(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = deployment.clock.new_id()
+    assert deployment.invoke("starts", json.dumps({"execution_id": unknown})) == []
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (warning,) = [line for line in lines if line.get("level") == "WARNING"]
+    assert unknown in warning["message"]
+    assert warning["execution_id"] == unknown
+    assert warning["function_request_id"].startswith("invocation-")
+    assert warning["message_id"] == "message-0"
+
+
+def test_a_refusal_is_counted_by_its_code(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    _, message = upload(deployment, deployment_id="elsewhere")
+    assert deployment.invoke("inbox", message, message) == []
+    assert metrics_in(capsys.readouterr().out)["Refused", "WRONG_DEPLOYMENT"] == [1]
+    assert deployment.taken("starts") == []
+
+
+def test_processes_are_refused_here(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    _, message = upload(deployment, image=None, isolation="process")
+    assert deployment.invoke("inbox", message) == []
+    assert metrics_in(capsys.readouterr().out)["Refused", "FORBIDDEN"] == [1]
+
+
+def test_a_lock_is_passed_on_and_the_wait_is_counted(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, task = started(deployment, locks=("db",))
+    second, message = upload(deployment, locks=("db",))
+    assert deployment.invoke("inbox", message) == []
+    assert deployment.taken("starts") == []
+    assert deployment.invoke("ends", stop_event(deployment, task, 0)) == []
+    assert deployment.execution(first).state is State.SUCCEEDED
+    assert deployment.invoke("starts", *deployment.taken("starts")) == []
+    assert deployment.execution(second).state is State.STARTING
+    waits = metrics_in(capsys.readouterr().out)["LockWait",]
+    assert len(waits) == 2
+    assert waits[1] > 0
+
+
+@pytest.mark.parametrize(("exit_code", "state"), [(0, State.SUCCEEDED), (7, State.FAILED), (None, State.UNKNOWN)])
+def test_without_a_result_the_platform_is_believed(deployment: Deployment, exit_code: int | None, state: State) -> None:
+    execution_id, task = started(deployment)
+    assert deployment.invoke("ends", stop_event(deployment, task, exit_code)) == []
+    ended = deployment.execution(execution_id)
+    assert (ended.state, ended.exit_code) == (state, exit_code)
+    assert "without leaving a result" in ended.message
+
+
+def test_no_room_waits_in_a_new_message(deployment: Deployment) -> None:
+    execution_id, message = upload(deployment)
+    deployment.invoke("inbox", message)
+    deployment.ecs.failures = [{"reason": "RESOURCE:FARGATE"}]
+    assert deployment.invoke("starts", *deployment.taken("starts")) == [], "no room is no failure"
+    waiting = shown(deployment, execution_id)
+    assert "RESOURCE:FARGATE" in waiting.message
+    assert deployment.invoke("starts", json.dumps({"execution_id": execution_id})) == []
+    assert len(deployment.ecs.tasks) == 1
+
+
+def test_the_reconciler_repairs_and_counts(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    sqs = deployment.server.functions.get("sqs")
+    url = deployment.environment[aws_layout.dead_letters_variable("starts")]
+    for _ in range(2):
+        sqs.send_message(QueueUrl=url, MessageBody="dead")
+    deployment.reconcile()
+    counted = metrics_in(capsys.readouterr().out)
+    assert counted["DeadLetters", "starts"] == [2]
+    assert counted["DeadLetters", "inbox"] == [0]
+    assert counted["Repairs",] == [0]
+
+
+def test_the_deployment_has_one_secret_whoever_makes_it(deployment: Deployment) -> None:
+    first, second = deployment.another_process(), deployment.another_process()
+    assert first.deployment.secret == second.deployment.secret
+    assert first.deployment.created_at == second.deployment.created_at
+    assert len(first.deployment.secret) == 32
+
+
+def test_the_control_api_by_the_functions_url(deployment: Deployment) -> None:
+    answer = deployment.call("GET", "/api/v1/whoami")
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["user"] == "ada"
+    grant = json.loads(deployment.call("POST", "/api/v1/grants/inbox")["body"])
+    assert grant["key_prefix"] == object_keys.inbox_prefix(deployment.signing_key.key_id)
+    assert "key" not in grant["fields"]
+    listed = deployment.call("GET", "/api/v1/executions?limit=2")
+    assert json.loads(listed["body"])["executions"] == []
+
+
+def test_an_unsigned_call_is_refused_and_health_is_public(deployment: Deployment) -> None:
+    assert deployment.control(http_event("GET", "/api/v1/whoami"))["statusCode"] == 401
+    health = deployment.control(http_event("GET", "/api/v1/health"))
+    assert health["statusCode"] == 200
+    assert json.loads(health["body"])["deployment_id"] == deployment.environment[aws_layout.ENV_DEPLOYMENT]
+
+
+def test_settings_name_all_that_is_wrong(deployment: Deployment) -> None:
+    wrong = deployment.environment | {aws_layout.ENV_TABLE: "", aws_layout.ENV_CAPACITY_PROVIDER: "EC2"}
+    del wrong[aws_layout.ENV_CLUSTER]
+    with pytest.raises(SettingsError) as caught:
+        read(wrong)
+    for name in (aws_layout.ENV_TABLE, aws_layout.ENV_CAPACITY_PROVIDER, aws_layout.ENV_CLUSTER):
+        assert name in str(caught.value)
+
+
+# -- images: what ECS knows of them
+
+
+def families(deployment: Deployment) -> dict[str, int]:
+    """The active revisions of each family."""
+    active = {
+        family: len([one for one in revisions if one["status"] == "ACTIVE"])
+        for family, revisions in deployment.ecs.definitions.items()
+    }
+    return {family: count for family, count in active.items() if count}
+
+
+def family(deployment: Deployment, reference: str, platform: str | None = None) -> str:
+    return aws_layout.task_family(deployment.environment[aws_layout.ENV_DEPLOYMENT], reference, platform)
+
+
+def register(deployment: Deployment, reference: str, **fields: object) -> Any:
+    answer = deployment.call("POST", "/api/v1/images", json.dumps({"reference": reference, **fields}).encode())
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def unregister(deployment: Deployment, name: str) -> int:
+    return int(deployment.call("DELETE", f"/api/v1/images/{name}")["statusCode"])
+
+
+def test_an_image_is_a_task_definition_once_per_platform(deployment: Deployment) -> None:
+    assert register(deployment, "tools:1", name="tools", platform="linux/amd64", task_role=ROLE)[0] == 200
+    assert register(deployment, "tools:1", name="again", platform="linux/amd64")[0] == 200
+    expected = {family(deployment, IMAGE): 1, family(deployment, "tools:1", "linux/amd64"): 1}
+    assert families(deployment) == expected
+    (made,) = deployment.ecs.definitions[family(deployment, "tools:1", "linux/amd64")]
+    assert made["runtimePlatform"]["cpuArchitecture"] == "X86_64"
+    assert made["taskRoleArn"] == deployment.environment[aws_layout.ENV_TASK_ROLE], (
+        "a role is a run's, not a definition's"
+    )
+    assert {one["name"]: one["image"] for one in made["containerDefinitions"]} == {
+        "main": "tools:1",
+        "runner": deployment.environment[aws_layout.ENV_RUNNER_IMAGE],
+    }
+
+
+def test_registering_again_brings_a_definition_up_to_date(deployment: Deployment) -> None:
+    deployment.environment[aws_layout.ENV_RUNNER_IMAGE] = "python@sha256:2"
+    deployment.services = deployment.another_process()
+    assert register(deployment, IMAGE, version=1)[0] == 200
+    newest = deployment.ecs.definitions[family(deployment, IMAGE)][-1]
+    assert newest["containerDefinitions"][1]["image"] == "python@sha256:2"
+    assert len(deployment.ecs.definitions[family(deployment, IMAGE)]) == 2
+
+
+def test_a_definition_goes_with_the_last_name_of_its_image(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="one")
+    register(deployment, "tools:1", name="two")
+    assert unregister(deployment, "one") == 200
+    assert family(deployment, "tools:1") in families(deployment)
+    assert unregister(deployment, "two") == 200
+    assert family(deployment, "tools:1") not in families(deployment)
+
+
+def test_what_was_admitted_starts_though_its_image_was_unregistered(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="tools")
+    execution_id, message = upload(deployment, image="tools")
+    assert deployment.invoke("inbox", message) == []
+    assert unregister(deployment, "tools") == 200
+    assert deployment.invoke("starts", *deployment.taken("starts")) == []
+    assert deployment.execution(execution_id).state is State.STARTING
+    assert len(deployment.ecs.tasks) == 1
+
+
+def test_a_role_that_is_not_handed_out_is_refused(deployment: Deployment) -> None:
+    status_code, answer = register(deployment, "tools:1", task_role=ROLE + "s")
+    assert (status_code, answer["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert families(deployment) == {family(deployment, IMAGE): 1}
+
+
+def test_a_task_has_the_size_platform_and_role_of_its_image(deployment: Deployment) -> None:
+    register(deployment, "tools:1", name="tools", platform="linux/amd64", task_role=ROLE, cpu=1024)
+    _, task = started(deployment, image="tools")
+    assert (task.cpu, task.memory, task.role) == ("1024", "2048", ROLE)
+    assert task.definition == family(deployment, "tools:1", "linux/amd64")
+    _, task = started(deployment)
+    assert (task.cpu, task.memory, task.role) == ("256", "512", "")
+
+
+def test_a_payload_holds_a_grant_and_can_be_taken_once(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    url = task.environment["runner"][aws_layout.TASK_ENV_PAYLOAD]
+    with urllib.request.urlopen(url) as answer, zipfile.ZipFile(io.BytesIO(answer.read())) as packed:
+        payload, delete_url = json.loads(packed.read("payload.json")), packed.read("delete-url").decode()
+    assert payload["execution_id"] == execution_id
+    assert payload["grant"]["renew_url"] == f"https://{DOMAIN}/api/v1/runs/{execution_id}/grant"
+    with urllib.request.urlopen(urllib.request.Request(delete_url, method="DELETE")) as answer:
+        assert answer.status == 204
+    with pytest.raises(urllib.error.HTTPError) as gone:
+        urllib.request.urlopen(url)
+    assert gone.value.code in (403, 404)
+    assert deployment.staged() == []
+
+
+def test_a_runner_renews_its_grant_where_it_called(deployment: Deployment) -> None:
+    execution_id, _ = started(deployment)
+    target = f"/api/v1/runs/{execution_id}/grant"
+    key = run_objects.execution_key(deployment.services.deployment.secret, execution_id, 1)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    call = run_objects.runner_authorization(key, execution_id, 1, "POST", target, now_ms)
+    answer = deployment.control(http_event("POST", target, b"", call))
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["renew_url"] == f"https://{DOMAIN}{target}"
+
+
+def test_a_task_that_never_began_is_failed_and_not_unknown(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    task.runner_exit_code = 66
+    assert deployment.invoke("ends", stop_event(deployment, task, 143)) == []
+    ended = deployment.execution(execution_id)
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.LAUNCH_FAILED, None)
+    assert "could not fetch its payload" in ended.message
+    assert not ended.is_active
+
+
+def test_starts_needs_to_know_where_runners_call(deployment: Deployment) -> None:
+    del deployment.environment[aws_layout.ENV_RUNNER_ENDPOINT]
+    deployment.services = deployment.another_process()
+    with pytest.raises(SettingsError, match=aws_layout.ENV_RUNNER_ENDPOINT):
+        deployment.invoke("starts", "{}")
+
+
+# -- the first admin
+
+
+def seed(deployment: Deployment, **fields: object) -> Any:
+    return deployment.control({"seed_admin": fields})
+
+
+def test_the_first_admin_is_seeded_with_a_token_and_can_be_again(deployment: Deployment) -> None:
+    for _ in range(2):
+        made = seed(deployment, user="eve@example.com")
+        assert made["user"] == "eve@example.com"
+        assert len(base64.b64decode(made["secret"])) == 32
+        assert datetime.fromisoformat(made["expires_at"]) > datetime.now(UTC)
+    event = deployment.call("GET", "/api/v1/audit?action=seed-admin")
+    assert {one["actor"] for one in json.loads(event["body"])["entries"]} == {"aws"}
+    assert made["secret"] not in event["body"]
+
+
+def test_a_seed_redeems_for_a_key_of_an_admin(deployment: Deployment) -> None:
+    made = seed(deployment, user="eve@example.com")
+    key = keys.SigningKey(deployment.clock.random(32))
+    claim = claims.seal(
+        deployment.environment[aws_layout.ENV_DEPLOYMENT], base64.b64decode(made["secret"], validate=True), key
+    )
+    body = json.dumps({"claim": base64.b64encode(claim).decode()}).encode()
+    answer = deployment.control(http_event("POST", "/api/v1/claim", body))
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["role"] == "admin"
+    assert seed(deployment, user="eve@example.com") == {"user": "eve@example.com", "secret": None, "expires_at": None}
+    assert seed(deployment, user="eve@example.com", further_key=True)["secret"]
+
+
+def test_a_seed_makes_no_admin_of_a_member(deployment: Deployment) -> None:
+    deployment.call("POST", "/api/v1/users", json.dumps({"name": "bob@example.com", "role": "viewer"}).encode())
+    refused = seed(deployment, user="bob@example.com")
+    assert refused["error"]["code"] == "CONFLICT"
+    assert "viewer" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"user": "no address"}, {"user": 3}, {"user": "a@example.com", "role": "admin"}, None, "x"]
+)
+def test_a_malformed_seed_is_refused(asked: object, deployment: Deployment) -> None:
+    assert deployment.control({"seed_admin": asked})["error"]["code"] == "INVALID_REQUEST"
+
+
+def test_a_call_of_the_url_cannot_seed(deployment: Deployment) -> None:
+    event = http_event("POST", "/", b'{"seed_admin": {"user": "eve@example.com"}}')
+    assert deployment.control(event)["statusCode"] == 401
+    assert deployment.control(event | {"seed_admin": {"user": "eve@example.com"}})["statusCode"] == 401

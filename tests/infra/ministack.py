@@ -1,0 +1,182 @@
+"""MiniStack for the tests of `runvoy infra`: AWS's APIs on loopback, IAM enforced, by people who wrote nothing of runvoy."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import boto3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+REQUIREMENT = "ministack==1.5.33"
+REGION = "eu-west-1"
+ACCOUNT = "000000000000"
+_INSTALL_SECONDS = 300
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+
+
+class MiniStack:
+    """A running server. `environment` is that of an admin with an IAM user's keys, who may do everything."""
+
+    def __init__(self, port: int, certificate: Path) -> None:
+        self.url = f"https://127.0.0.1:{port}"
+        self.certificate = certificate
+        root = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        self._root = boto3.Session(region_name=REGION, **root)
+        self.environment = self.user("admin", ["*"])
+
+    def user(self, name: str, actions: list[str]) -> dict[str, str]:
+        """A new IAM user who may do that, as the environment of a process."""
+        iam = self._root.client("iam", endpoint_url=self.url, verify=str(self.certificate))
+        iam.create_user(UserName=name)
+        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+        iam.put_user_policy(UserName=name, PolicyName="may", PolicyDocument=json.dumps(document))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_CA_BUNDLE": str(self.certificate),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def client(self, service: str) -> Any:
+        keys = {
+            "aws_access_key_id": self.environment["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": self.environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        session = boto3.Session(region_name=REGION, **keys)
+        return session.client(service, endpoint_url=self.url, verify=str(self.certificate))
+
+
+def as_it_takes_it(template: dict[str, Any]) -> dict[str, Any]:
+    """The template with numbers for the concurrency of event sources: of a parameter MiniStack 1.5.33 makes a text, and then
+    compares it with a number."""
+    taken: dict[str, Any] = json.loads(json.dumps(template))
+    for resource in taken["Resources"].values():
+        if resource["Type"] == "AWS::Lambda::EventSourceMapping":
+            scaling = resource["Properties"]["ScalingConfig"]
+            scaling["MaximumConcurrency"] = taken["Parameters"][scaling["MaximumConcurrency"]["Ref"]]["Default"]
+    return taken
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key. The stack's buckets and queues refuse what does not come over TLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "certificate.pem", folder / "certificate.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate, private
+
+
+def installed(cache: Path) -> Path:
+    """The program, in a venv of its own that test runs share."""
+    folder = cache / REQUIREMENT.replace("==", "-")
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            python = str(folder / "bin/python")
+            for command in (
+                ["uv", "venv", "-q", "--python", sys.executable, str(folder)],
+                ["uv", "pip", "install", "-q", "--python", python, REQUIREMENT],
+            ):
+                subprocess.run(command, check=True, timeout=_INSTALL_SECONDS)
+            (folder / "complete").touch()
+    return folder / "bin" / "ministack"
+
+
+@contextmanager
+def running(cache: Path, folder: Path) -> Iterator[MiniStack]:
+    """The server, with its state in `folder`."""
+    program = installed(cache)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    certificate, private = make_certificate(folder)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment = {
+        **kept,
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_REGION": REGION,
+        "LOG_LEVEL": "WARNING",
+        "S3_DATA_DIR": str(folder / "s3"),
+        "STATE_DIR": str(folder / "state"),
+        "TMPDIR": str(folder),
+        "USE_SSL": "1",
+        "MINISTACK_SSL_CERT": str(certificate),
+        "MINISTACK_SSL_KEY": str(private),
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(program)], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        _await(process, f"https://127.0.0.1:{port}/_ministack/health", trusting, folder / "log")
+        yield MiniStack(port, certificate)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], url: str, trusting: ssl.SSLContext, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2, context=trusting):
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            said = log.read_text(errors="replace")[-2000:]
+            assert process.poll() is None, f"MiniStack ended with {process.returncode}: {said}"
+            assert time.monotonic() < deadline, f"MiniStack does not answer: {said}"
+            time.sleep(0.1)

@@ -1,0 +1,201 @@
+"""`runvoy infra` as an admin has it, on MiniStack with its IAM: deploys the real template around stand-in functions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+import yaml
+from tests.infra.conftest import Admin, shell
+from tests.infra.ministack import ACCOUNT, REGION
+
+from runvoy_protocol.claims import parse_token
+
+pytestmark = pytest.mark.slow
+PATIENCE_SECONDS = 60
+
+
+def wait_for(look):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.2)
+
+
+def read(s3, bucket, key):
+    try:
+        return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return None
+
+
+def test_a_deployment_stands_and_applying_it_again_does_nothing(admin, deployed):
+    assert deployed["DeploymentId"].startswith("aws-")
+    assert deployed["Endpoint"].startswith("https://")
+    done = admin("apply", "--yes", "--json")
+    assert done.returncode == 0
+    assert "nothing to change" in done.stderr
+    assert "has already the functions' code" in done.stderr
+    assert json.loads(done.stdout)["changes"] == 0
+
+
+def test_a_request_reaches_its_function_which_may_do_its_work_and_no_more(ministack, deployed):
+    s3 = ministack.client("s3")
+    s3.put_object(Bucket=deployed["InboxBucket"], Key="requests/some-key/some-id", Body=b"hello")
+    answer = json.loads(wait_for(lambda: read(s3, deployed["OutboxBucket"], "receipts/answer.json")))
+    assert answer == {"data": "hello", "staging": "AccessDenied", "inbox": "AccessDenied", "missing": "NoSuchKey"}
+
+
+def test_what_functions_are_told_leaves_room_in_lambdas_four_kilobytes(ministack, deployed):
+    found = ministack.client("lambda").get_function_configuration(FunctionName=deployed["ControlFunctionName"])
+    told = found["Environment"]["Variables"]
+    assert told["RUNVOY_DEPLOYMENT_ID"] == deployed["DeploymentId"]
+    assert sum(len(name) + len(value) for name, value in told.items()) < 3_000
+
+
+def test_status_tells_what_stands_and_finds_no_drift(admin, deployed):
+    found = json.loads(admin.ok("status", "--drift", "--json"))
+    assert found["status"] == "CREATE_COMPLETE"
+    assert found["outputs"] == deployed
+    assert (found["failures"], found["drift"]) == ([], [])
+    lines = admin.ok("status")
+    assert deployed["Endpoint"] in lines
+
+
+def test_the_first_admin_gets_a_claim_token(admin, deployed):
+    token = parse_token(
+        json.loads(admin.ok("apply", "--yes", "--json", "--seed-admin-user", "ann@example.com"))["admin"]["claim_token"]
+    )
+    assert token.deployment_id == deployed["DeploymentId"]
+    assert f"{token.endpoint}/" == deployed["Endpoint"]
+
+
+def test_an_admin_who_has_a_key_gets_no_other(admin, deployed):
+    told = json.loads(admin.ok("apply", "--yes", "--json", "--seed-admin-user", "known@example.com"))
+    assert told["admin"] == {"user": "known@example.com", "claim_token": None}
+
+
+def test_the_deployments_own_refusal_of_a_seed_is_told_as_it_is(admin, deployed):
+    done = admin("apply", "--yes", "--seed-admin-user", "refused@example.com")
+    assert done.returncode == 1
+    assert "is a viewer (CONFLICT)" in done.stderr
+    assert "hint: Change the role." in done.stderr
+
+
+def test_configuring_writes_the_endpoint_beside_the_key_that_is_there(admin, deployed, tmp_path):
+    path = tmp_path / "home" / "config.yaml"
+    done = admin("apply", "--yes", "--configure")
+    assert done.returncode == 2
+    assert "--configure needs an API key" in done.stderr
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("api_key: rvk1_something\nendpoint: https://old.example\n")
+    admin.ok("apply", "--yes", "--configure")
+    written = yaml.safe_load(path.read_text())
+    assert written == {
+        "api_key": "rvk1_something",
+        "endpoint": deployed["Endpoint"].rstrip("/"),
+        "deployment_id": deployed["DeploymentId"],
+    }
+
+
+def test_without_a_terminal_nothing_is_applied_and_nothing_is_left(admin, ministack):
+    done = admin("apply", "--stack-name", "asked")
+    assert done.returncode == 2
+    assert "+ AWS::S3::Bucket Inbox" in done.stderr
+    assert "--yes" in done.stderr
+    assert admin("status", "--stack-name", "asked").returncode == 1
+    stacks = ministack.client("cloudformation").describe_stacks()["Stacks"]
+    assert "asked" not in {one["StackName"] for one in stacks}
+
+
+# One that CloudFormation finds before it begins, and one that fails while others are made already.
+TAKEN = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": f"runvoy-artifacts-{ACCOUNT}-{REGION}"}}
+IMPOSSIBLE = {
+    "Type": "AWS::SQS::Queue",
+    "DependsOn": ["Inbox", "Records"],
+    "Properties": {"VisibilityTimeout": 999_999},
+}
+
+
+@pytest.mark.parametrize("trouble", [TAKEN, IMPOSSIBLE], ids=["taken", "impossible"])
+def test_what_cannot_come_up_is_rolled_back_with_its_reason(trouble, admin, bundle, tmp_path, deployed, ministack):
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    document = json.loads((broken / "template.json").read_text())
+    document["Resources"]["Trouble"] = trouble
+    (broken / "template.json").write_text(json.dumps(document))
+    buckets = ministack.client("s3").list_buckets()["Buckets"]
+    done = admin._replace(bundle=broken)("apply", "--yes", "--stack-name", "broken")
+    assert done.returncode == 1
+    assert "could not be brought up" in done.stderr
+    assert f"Trouble ({trouble['Type']}):" in done.stderr
+    # What is kept when a deployment goes is not kept of one that never was.
+    assert ministack.client("s3").list_buckets()["Buckets"] == buckets
+    again = admin("apply", "--yes", "--stack-name", "broken")
+    assert again.returncode == 1
+    assert f"never came up (ROLLBACK_COMPLETE): Trouble ({trouble['Type']}):" in again.stderr
+    admin.ok("destroy", "--yes", "--stack-name", "broken")
+
+
+def test_who_may_not_is_told_what_is_missing(ministack, bundle, tmp_path, deployed):
+    reader = ministack.user("reader", ["sts:GetCallerIdentity", "cloudformation:DescribeStacks"])
+    done = Admin(shell(reader, tmp_path / "home"), bundle)("apply", "--yes")
+    assert done.returncode == 1
+    assert "(FORBIDDEN)" in done.stderr
+    assert "docs/operations.md" in done.stderr
+
+
+def test_wrong_parameters_are_refused_before_anything_is_done(admin):
+    done = admin("apply", "--yes", "--parameter", "LogLvel=DEBUG")
+    assert done.returncode == 1
+    assert "the template has no parameter LogLvel" in done.stderr
+    assert admin("apply", "--yes", "--parameter", "LogLevel").returncode == 2
+    done = admin("apply", "--yes", "--parameter", "Architecture=arm64")
+    assert "built for x86_64, not for arm64" in done.stderr
+
+
+def test_destroying_keeps_the_audit_and_takes_the_rest(admin, ministack):
+    applied = json.loads(admin.ok("apply", "--yes", "--json", "--stack-name", "short-lived"))
+    outputs = applied["stack"]["outputs"]
+    s3, ssm = ministack.client("s3"), ministack.client("ssm")
+    s3.put_object(Bucket=outputs["StagingBucket"], Key="payloads/left", Body=b"x")
+    s3.put_object(Bucket=outputs["OutboxBucket"], Key="receipts/kept", Body=b"x")
+    secret = f"{outputs['ParameterPath']}/some"
+    ssm.put_parameter(Name=secret, Value="x", Type="SecureString")
+    refused = admin("destroy", "--stack-name", "short-lived")
+    assert refused.returncode == 2
+    assert f"keeps the table {outputs['TableName']}" in refused.stderr
+    assert "deletes 1 parameters: members' secrets" in refused.stderr
+    done = json.loads(admin.ok("destroy", "--yes", "--json", "--stack-name", "short-lived"))
+    kept = {one["name"] for one in done["kept"]}
+    assert kept == {outputs["InboxBucket"], outputs["OutboxBucket"], outputs["TableName"]}
+    assert read(s3, outputs["OutboxBucket"], "receipts/kept") == b"x"
+    assert outputs["TableName"] in ministack.client("dynamodb").list_tables()["TableNames"]
+    assert outputs["StagingBucket"] not in {one["Name"] for one in s3.list_buckets()["Buckets"]}
+    assert not ssm.get_parameters(Names=[secret])["Parameters"]
+    assert admin("destroy", "--yes", "--stack-name", "short-lived").returncode == 1
+
+
+def test_the_template_is_printed_as_it_is_deployed(admin, bundle):
+    assert admin.ok("template") == (bundle / "template.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "does not take the credentials"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "no AWS region is set"),
+        ({"AWS_ENDPOINT_URL": "https://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}, "Could not connect"),
+    ],
+)
+def test_trouble_with_aws_is_told_in_words(change, said, admin):
+    done = admin("status", **change)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,72 @@
+"""A claim token becomes a key: the client's part over real HTTP, before the real control handler."""
+
+import threading
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from runvoy_agent.core.model import Claim, Key
+from runvoy_agent.handlers import claims as claim_handlers
+from runvoy_agent.handlers import store
+from runvoy_agent.handlers.routes import Request
+from runvoy_cli import claiming, config_file
+from runvoy_cli.transport import Transport
+from runvoy_protocol.claims import Token
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
+
+
+@pytest.fixture
+def endpoint(world):
+    class Front(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            response = world.call(Request("POST", self.path, self.path, {}, headers, body, "127.0.0.1"))
+            self.send_response(response.status)
+            self.send_header("Content-Length", str(len(response.body)))
+            self.end_headers()
+            self.wfile.write(response.body)
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Front)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def token(world, endpoint, secret=b"t" * 32):
+    now = world.clock.now()
+    claim = Claim(user="ada", created_by="aws", created_at=now, expires_at=now + timedelta(minutes=15))
+    key = claim_handlers._record_key(world.deployment, b"t" * 32)
+    world.records.commit([store.put_new(key, claim)])
+    return Token(secret, endpoint, world.deployment.deployment_id)
+
+
+def test_a_token_registers_a_key_that_was_made_here(world, endpoint, tmp_path):
+    answer = claiming.redeem(tmp_path, None, token(world, endpoint), endpoint, Transport(), 10)
+    written = config_file.load(tmp_path / "config.yaml").top
+    signing_key = SigningKey.from_api_key(written["api_key"])
+    assert written | {"api_key": ""} == {
+        "endpoint": endpoint,
+        "deployment_id": world.deployment.deployment_id,
+        "api_key": "",
+    }
+    assert (answer.key.user, answer.key.key_id) == ("ada", signing_key.key_id)
+    kept = store.load(world.records, store.key_key(signing_key.key_id), Key).document
+    assert kept is not None
+    assert kept.public_key == signing_key.public_key
+
+
+def test_a_wrong_token_is_refused_in_the_deployments_words_and_nothing_is_written(world, endpoint, tmp_path):
+    with pytest.raises(RunvoyError) as refused:
+        claiming.redeem(tmp_path, None, token(world, endpoint, secret=b"x" * 32), endpoint, Transport(), 10)
+    assert not (tmp_path / "config.yaml").exists()
+    assert refused.value.code is ErrorCode.NOT_FOUND
+    assert "token" in refused.value.message
