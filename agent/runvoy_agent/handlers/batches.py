@@ -162,7 +162,7 @@ def _note_done(ports: Ports, record_key: str, start: int) -> None:
 
 def under_way(records: Records, key_id: str | None = None) -> Iterator[TakenBatch]:
     """The batches that are not done, of one key or of all."""
-    after = None if key_id is None else Position(key_id, "")
+    after = None if key_id is None else Position(key_id, store.KIND_BATCH)  # before the first of its batches
     while True:
         page = records.query(store.INDEX_KIND, store.KIND_BATCH, after=after)
         for record in page.records:
