@@ -45,7 +45,9 @@ def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
     from runvoy_cli.embedded import Embedded
 
     stack = Embedded(home, transport, console.warn)
-    lock = threading.Lock()  # siblings of the client may ask at the same time, and the stack's own calls are for one thread
+    lock = (
+        threading.Lock()
+    )  # siblings of the client may ask at the same time, and the stack's own calls are for one thread
 
     def revive() -> Target:
         with lock:

@@ -28,6 +28,7 @@ FIELDS = (
     *("command", "image", "env", "secrets", "locks", "if_locked", "timeout", "queue_timeout", "cpu", "memory"),
     *("git_repo", "git_ref", "git_path", "labels", "name", "id", "isolation"),
 )
+MAX_BYTES = 256 * 1024
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -46,7 +47,9 @@ class BadRequest(UsageProblem):
 
     def __init__(self, path: Path, problems: Collection[Problem]) -> None:
         lines = [problem.line(path) for problem in sorted(problems)]
-        super().__init__("\n".join(lines), "Mend the file and put it into the inbox again; docs/sync.md has every field.")
+        super().__init__(
+            "\n".join(lines), "Mend the file and put it into the inbox again; docs/sync.md has every field."
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return UsageProblem, (self.message, self.hint, self.code)

@@ -32,10 +32,6 @@ class Identity(NamedTuple):
     mtime_ns: int
 
 
-class NoFile(Exception):
-    """There is something, and it is no regular file."""
-
-
 class Tree:
     """One folder. `root` may be reached through links, as its user wrote it; nothing below it is."""
 
@@ -94,14 +90,14 @@ class Tree:
                 raise OSError(error.errno, "it is no folder, and symbolic links are not followed", name) from error
             raise
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o777, dir_fd=descriptor)
+            os.mkdir(name, 0o700 if name == STATE[-1] else 0o777, dir_fd=descriptor)
         return os.open(name, _FOLDER, dir_fd=descriptor)
 
     def names(self, *folder: str) -> list[str]:
         """What is in a folder; nothing if there is none."""
         try:
-            with self.folder(*folder, create=False) as descriptor:
-                return os.listdir(descriptor)
+            with self.folder(*folder, create=False) as descriptor, os.scandir(descriptor) as entries:
+                return [entry.name for entry in entries]
         except FileNotFoundError:
             return []
 
@@ -123,25 +119,37 @@ class Tree:
         return True
 
     def identity(self, *path: str) -> Identity | None:
-        """Of a regular file; None if there is nothing, NoFile for something else."""
+        """Of a regular file; None if there is none."""
         try:
             with self.folder(*path[:-1], create=False) as folder:
                 found = os.stat(path[-1], dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(found.st_mode):
-            raise NoFile("it is a symbolic link" if stat.S_ISLNK(found.st_mode) else "it is no regular file")
-        return Identity(found.st_ino, found.st_size, found.st_mtime_ns)
+        return Identity(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+    def identities(self, *folder: str) -> Iterator[tuple[str, Identity | None]]:
+        """What is in a folder with its identity, None for what is no regular file; nothing if there is no folder."""
+        try:
+            with self.folder(*folder, create=False) as descriptor, os.scandir(descriptor) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        found = entry.stat(follow_symlinks=False)
+                        is_file = stat.S_ISREG(found.st_mode)
+                        yield entry.name, Identity(found.st_ino, found.st_size, found.st_mtime_ns) if is_file else None
+        except FileNotFoundError:
+            return
 
     def read(self, *path: str, most: int = MAX_FILE_BYTES) -> bytes | None:
-        """A file's bytes, `most` of them and one more; None if there is no such file."""
+        """A regular file's bytes, `most` of them and one more; None if there is none."""
         try:
             with self.folder(*path[:-1], create=False) as folder:
                 descriptor = os.open(path[-1], os.O_RDONLY | _FILE, dir_fd=folder)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EMLINK):
+                return None
+            raise
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(most + 1)
+            return file.read(most + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
     def is_being_written(self, *path: str) -> bool:
         """Whether a process has the file open for writing, where the system can tell (Linux, the user's own files).
@@ -254,7 +262,7 @@ def _fresh(folder: int, name: str) -> int:
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o666, dir_fd=folder)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """All of it: a disk that becomes full takes a part and says no to the next."""
     view = memoryview(content)
     while view:
