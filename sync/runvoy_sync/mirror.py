@@ -37,7 +37,7 @@ OnEnd = Callable[[str, int], None]
 class _Watched:
     """One execution's place in a worker's plan. `copy` is None before the first look and after a failure."""
 
-    __slots__ = ("copy", "execution_id", "failures", "is_linked", "is_pending", "pause", "status")
+    __slots__ = ("copy", "execution_id", "failures", "is_linked", "is_over", "is_pending", "pause", "status")
 
     def __init__(self, execution_id: str, status: ExecutionStatus | None) -> None:
         self.execution_id = execution_id
@@ -46,6 +46,7 @@ class _Watched:
         self.pause = _FIRST_PAUSE_SECONDS
         self.failures = 0
         self.is_linked = False
+        self.is_over = False  # a plan made while it was looked at the last time may still be there
         # It counts as one that only needs copying until it is known to run on.
         self.is_pending = status is None or status.is_terminal
 
@@ -100,6 +101,9 @@ class Mirror:
             pass  # from here on a restart finds it
         entry = _Watched(execution_id, status)
         with self._changed:
+            # One look: a result is there before its execution is forgotten, so what is neither known nor complete is new.
+            if execution_id in self._watched or self.is_complete(execution_id):
+                return False
             self._watched[execution_id] = entry
         self._worker_of(execution_id).plan(entry, 0.0)
         return True
@@ -139,6 +143,8 @@ class Mirror:
 
     def look(self, client: Client, one: _Watched) -> float | None:
         """One look at an execution; in how many seconds the next is due, None if there is none."""
+        if one.is_over:
+            return None
         try:
             is_done = self._step(client, one)
         except Disturbed:
@@ -152,6 +158,9 @@ class Mirror:
         return None if is_done else one.pause
 
     def forget(self, one: _Watched) -> None:
+        if one.is_over:
+            return
+        one.is_over = True
         self._teller.ended(one.execution_id)
         with self._changed:
             self._watched.pop(one.execution_id, None)
