@@ -88,3 +88,7 @@ simulate *ARGS:
 # Explore and simulate everything at full size, and show that planted bugs are caught; takes minutes, prints one table
 prove *ARGS:
     uv run python -m tests.simulation.prove {{ARGS}}
+
+# kill -9 of `runvoy sync` so many times among requests and running commands; takes seconds for each
+sync-chaos KILLS="100":
+    RUNVOY_TEST_SYNC_KILLS={{KILLS}} uv run pytest -n0 -s tests/e2e/test_sync_dies.py
