@@ -53,14 +53,14 @@ class Commits(threading.Thread):
         self._teller = teller
         self._on_decided = on_decided
         self._seconds = seconds
-        self._stop = threading.Event()
+        self._is_stopping = threading.Event()
         self._roots = ""
         self.tracked: frozenset[str] = frozenset()
         self.trouble: RunvoyError | OSError | None = None
         self.is_clear = threading.Event()  # everything that is committed has been decided
 
     def stop(self) -> None:
-        self._stop.set()
+        self._is_stopping.set()
 
     def prepare(self) -> None:
         """Pull once, and see what is tracked; UsageProblem if the folder is in no checkout that can be used."""
@@ -75,24 +75,24 @@ class Commits(threading.Thread):
         self._read_tracked()
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        while not self._is_stopping.is_set():
             pulled_at = time.monotonic()
             try:
                 self._read_tracked()
                 for one in self._list():
-                    if self._stop.is_set():
+                    if self._is_stopping.is_set():
                         return
                     self._submit(one)
                 self.trouble = None
                 self.is_clear.set()
                 self._teller.fine("Git")
-                self._stop.wait(max(0.0, self._seconds - (time.monotonic() - pulled_at)))
+                self._is_stopping.wait(max(0.0, self._seconds - (time.monotonic() - pulled_at)))
             except (RunvoyError, OSError, NotDecided) as error:
                 if not isinstance(error, NotDecided):
                     self.trouble = error
                 self._teller.trouble("committed requests", str(error) or "the deployment has not decided yet")
-                self._stop.wait(_RETRY_SECONDS)
-            if not self._stop.is_set():
+                self._is_stopping.wait(_RETRY_SECONDS)
+            if not self._is_stopping.is_set():
                 self._pull()
 
     def _pull(self) -> None:

@@ -45,12 +45,21 @@ def run(settings: SyncSettings, session: Session) -> int:
         tree = Tree(folder.resolve())
     except (NotADirectoryError, FileExistsError) as error:
         raise UsageProblem(f"{folder} is no folder") from error
+    daemon: _Daemon | None = None
     try:
         tree.lock()
         os.chdir(tree.root)  # playbooks are those of the folder and of the project it lies in
-        return _Daemon(settings, session, tree).run()
+        daemon = _Daemon(settings, session, tree)
+        code = daemon.run()
     finally:
-        tree.close()
+        if daemon is None or daemon.is_over:
+            tree.close()
+    if not daemon.is_over:
+        # Somebody still waits for an answer. The interpreter cannot be taken down around a thread within a C library, and what
+        # that thread is at is no more than what a kill would cut off.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 class _Daemon:
@@ -63,6 +72,7 @@ class _Daemon:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._signal: int | None = None
+        self.is_over = True  # no thread is left that could touch the tree
         self._troubled_since: float | None = None
         self._outcomes_lock = threading.Lock()
         self._outcomes: dict[
@@ -249,9 +259,15 @@ class _Daemon:
     def _stop(self) -> None:
         """Let everybody finish what they are at. Whoever takes too long is left: nothing is half done that a restart would not
         complete."""
+        threads: list[threading.Thread] = [self._listing, *self._inbox.workers, *self._mirror.workers]
         self._listing.stop()
         if self._commits is not None:
             self._commits.stop()
+            threads.append(self._commits)
+        self._inbox.stop()
+        self._mirror.stop()
         deadline = time.monotonic() + _STOP_SECONDS
-        self._inbox.stop(_STOP_SECONDS / 2)
-        self._mirror.stop(max(0.0, deadline - time.monotonic()))
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self.is_over = not any(thread.is_alive() for thread in threads)

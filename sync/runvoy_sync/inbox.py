@@ -68,24 +68,22 @@ class Inbox:
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._retry_at = 0.0
         self._failures = 0
-        self._workers = [threading.Thread(target=self._work, name="submit", daemon=True) for _ in range(_WORKERS)]
+        self.workers = [threading.Thread(target=self._work, name="submit", daemon=True) for _ in range(_WORKERS)]
         self.skip: frozenset[str] = frozenset()
         self.trouble: RunvoyError | OSError | None = None
 
     def start(self) -> None:
         with self._tree.folder(FOLDER):
             pass
-        for worker in self._workers:
+        for worker in self.workers:
             worker.start()
 
-    def stop(self, patience_seconds: float) -> None:
+    def stop(self) -> None:
+        """Let the workers end after what they are at."""
         with self._lock:
             self._retry_at = float("inf")  # what is queued stays in the inbox
-        for _ in self._workers:
+        for _ in self.workers:
             self._queue.put(None)
-        deadline = time.monotonic() + patience_seconds
-        for worker in self._workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
 
     def scan(self) -> bool:
         """Look at all there is; whether anything is left to be done."""

@@ -50,7 +50,7 @@ class Listing(threading.Thread):
         self._teller = teller
         self._query = query
         self._state = _State(deployment_id=client.target.deployment_id, query=query)
-        self._stop = threading.Event()
+        self._is_stopping = threading.Event()
         self._sweep_at = 0.0
         self._saved_at = 0.0
         self._begun = 0
@@ -73,7 +73,7 @@ class Listing(threading.Thread):
         return found.deployment_id
 
     def stop(self) -> None:
-        self._stop.set()
+        self._is_stopping.set()
 
     def mark(self) -> int:
         """A mark for `has_swept_since`."""
@@ -89,13 +89,13 @@ class Listing(threading.Thread):
         failures = 0
         if not self._mirror.resume():
             self._state.swept_until = None
-        while not self._stop.is_set():
+        while not self._is_stopping.is_set():
             try:
                 self._round()
                 self._teller.fine("the deployment")
                 failures = 0
                 self.trouble = None
-                self._stop.wait(_NEWEST_SECONDS)
+                self._is_stopping.wait(_NEWEST_SECONDS)
             except (RunvoyError, OSError) as error:
                 if isinstance(error, RunvoyError):
                     self._teller.trouble("the deployment", str(error))
@@ -103,7 +103,7 @@ class Listing(threading.Thread):
                     self._teller.trouble(str(self._tree.root), (error.strerror or str(error)).lower())
                 self.trouble = error
                 failures += 1
-                self._stop.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
+                self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
 
     def _round(self) -> None:
         if time.monotonic() < self._sweep_at:
@@ -127,12 +127,12 @@ class Listing(threading.Thread):
             # The earlier of the two: the deployment's clock may have been set back.
             query["updated_since"] = (min(since, server_time) - _OVERLAP).isoformat()
         after: str | None = None
-        while not self._stop.is_set():
+        while not self._is_stopping.is_set():
             page = self._page(query, after)
             for status in page.executions:
                 self._found(status)
             after = page.after
-            if after is None and not self._stop.is_set():
+            if after is None and not self._is_stopping.is_set():
                 self._state.swept_until = server_time
                 if since is None or time.monotonic() - self._saved_at > _SAVE_SECONDS:
                     self._save()
@@ -140,7 +140,7 @@ class Listing(threading.Thread):
 
     def _look_at_the_newest(self) -> None:
         after: str | None = None
-        while not self._stop.is_set():
+        while not self._is_stopping.is_set():
             page = self._page(self._query, after)
             new = sum(self._found(status) for status in page.executions)
             after = page.after
@@ -154,7 +154,7 @@ class Listing(threading.Thread):
     def _found(self, status: ExecutionStatus) -> bool:
         """Have it mirrored; whether it was not known before."""
         one = status.execution_id
-        if self._stop.is_set() or self._mirror.is_complete(one):
+        if self._is_stopping.is_set() or self._mirror.is_complete(one):
             return False
         if status.is_terminal:
             self._mirror.await_room()

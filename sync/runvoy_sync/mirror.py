@@ -62,21 +62,20 @@ class Mirror:
         self._changed = threading.Condition()
         self._watched: dict[str, _Watched] = {}
         self._stopping = False
-        self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
+        self.workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
 
     def start(self) -> None:
         self._index.recover()
-        for worker in self._workers:
+        for worker in self.workers:
             worker.start()
 
-    def stop(self, patience_seconds: float) -> None:
+    def stop(self) -> None:
+        """Let the workers end after what they are at."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        deadline = time.monotonic() + patience_seconds
-        for worker in self._workers:
+        for worker in self.workers:
             worker.wake()
-            worker.join(max(0.0, deadline - time.monotonic()))
 
     def resume(self) -> bool:
         """Watch what an earlier daemon left incomplete; False if that is more than can be watched."""
@@ -137,7 +136,7 @@ class Mirror:
         return sum(one.is_pending for one in self._watched.values())
 
     def _worker_of(self, execution_id: str) -> _Worker:
-        return self._workers[int(execution_id[-8:], 16) % len(self._workers)]
+        return self.workers[int(execution_id[-8:], 16) % len(self.workers)]
 
     # -- for the workers
 
