@@ -17,6 +17,7 @@ from runvoy_cli.session import Session
 from runvoy_cli.terminal import Live
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.status import EXIT_GAVE_UP
+from runvoy_sync import decoders
 from runvoy_sync.commits import Commits
 from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
@@ -49,6 +50,7 @@ def run(settings: SyncSettings, session: Session) -> int:
     try:
         tree.lock()
         os.chdir(tree.root)  # playbooks are those of the folder and of the project it lies in
+        decoders.prepare()
         daemon = _Daemon(settings, session, tree)
         code = daemon.run()
     finally:
