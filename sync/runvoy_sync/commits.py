@@ -85,12 +85,14 @@ class Commits(threading.Thread):
                     self._submit(one)
                 self.trouble = None
                 self.is_clear.set()
-                self._teller.fine("Git")
+                self._teller.fine("committed requests")
                 self._is_stopping.wait(max(0.0, self._seconds - (time.monotonic() - pulled_at)))
             except (RunvoyError, OSError, NotDecided) as error:
                 if not isinstance(error, NotDecided):
                     self.trouble = error
-                self._teller.trouble("committed requests", str(error) or "the deployment has not decided yet")
+                self._teller.trouble(
+                    "committed requests", "not decided yet" if isinstance(error, NotDecided) else error
+                )
                 self._is_stopping.wait(_RETRY_SECONDS)
             if not self._is_stopping.is_set():
                 self._pull()

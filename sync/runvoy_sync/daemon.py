@@ -152,7 +152,7 @@ class _Daemon:
             self._inbox.recover(self._session)
         except (RunvoyError, OSError) as error:
             self._inbox.trouble = error
-            self._teller.trouble("what an earlier daemon left", str(error))
+            self._teller.trouble("going on from where an earlier daemon was", error)
             return False
         return True
 
@@ -164,9 +164,9 @@ class _Daemon:
         is_left = True
         try:
             is_left = self._inbox.scan()
-            self._teller.fine(str(self._tree.root / INBOX))
+            self._teller.fine("looking at the inbox")
         except OSError as error:
-            self._teller.trouble(str(self._tree.root / INBOX), (error.strerror or str(error)).lower())
+            self._teller.trouble("looking at the inbox", error)
         # A fifth of the time at most is spent on looking, however much lies there.
         pause = max(_SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began))
         self._sleep(pause, is_wakeable=False)

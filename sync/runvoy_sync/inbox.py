@@ -133,10 +133,7 @@ class Inbox:
                 self._wake()
 
     def _failed(self, error: RunvoyError | OSError) -> None:
-        if isinstance(error, RunvoyError):
-            self._teller.trouble("the deployment", str(error))
-        else:
-            self._teller.trouble(str(self._tree.root), (error.strerror or str(error)).lower())
+        self._teller.trouble("submitting", error)
         with self._lock:
             self.trouble = error
             pause = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 8), _LONGEST_RETRY_SECONDS)
@@ -164,6 +161,7 @@ class Inbox:
             self._teller.trouble(name, "the deployment has not decided yet")
             return
         self._finish(tag, entry)
+        self._teller.fine("submitting")
         with self._lock:
             self._failures = 0
             self.trouble = None

@@ -92,15 +92,12 @@ class Listing(threading.Thread):
         while not self._is_stopping.is_set():
             try:
                 self._round()
-                self._teller.fine("the deployment")
+                self._teller.fine("listing")
                 failures = 0
                 self.trouble = None
                 self._is_stopping.wait(_NEWEST_SECONDS)
             except (RunvoyError, OSError) as error:
-                if isinstance(error, RunvoyError):
-                    self._teller.trouble("the deployment", str(error))
-                else:
-                    self._teller.trouble(str(self._tree.root), (error.strerror or str(error)).lower())
+                self._teller.trouble("listing", error)
                 self.trouble = error
                 failures += 1
                 self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))

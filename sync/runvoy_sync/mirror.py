@@ -153,7 +153,7 @@ class Mirror:
             return self._failed(one, error)
         if one.failures:
             one.failures = 0
-            self._teller.fine(one.execution_id)
+            self._teller.fine("copying")
         return None if is_done else one.pause
 
     def forget(self, one: _Watched) -> None:
@@ -203,16 +203,11 @@ class Mirror:
 
     def _failed(self, one: _Watched, error: RunvoyError | OSError) -> float | None:
         one.copy = None
-        if isinstance(error, RunvoyError):
-            if error.code in _GONE:
-                self._teller.say(f"{one.execution_id} can be read no more: {error.message}")
-                self._on_end(one.execution_id, error.exit_code)
-                return None
-            self._teller.trouble(
-                "the deployment" if error.code is ErrorCode.UNAVAILABLE else one.execution_id, str(error)
-            )
-        else:
-            self._teller.trouble(str(self._tree.root), (error.strerror or str(error)).lower())
+        if isinstance(error, RunvoyError) and error.code in _GONE:
+            self._teller.say(f"{one.execution_id} can be read no more: {error.message}")
+            self._on_end(one.execution_id, error.exit_code)
+            return None
+        self._teller.trouble("copying", error)
         one.failures += 1
         return min(float(_FIRST_RETRY_SECONDS * 2 ** min(one.failures - 1, 8)), _LONGEST_RETRY_SECONDS)
 

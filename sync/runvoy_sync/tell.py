@@ -10,6 +10,7 @@ from datetime import datetime
 from runvoy_cli.render import Console, command_text, span
 from runvoy_cli.terminal import Row
 from runvoy_cli.words import short_id
+from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 
 _MOST_REMEMBERED = 1_000
@@ -28,7 +29,10 @@ class Teller:
     def say(self, text: str) -> None:
         self._console.say(text)
 
-    def trouble(self, subject: str, text: str) -> None:
+    def trouble(self, subject: str, error: RunvoyError | OSError | str) -> None:
+        text = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {text}"
         with self._lock:
             if self._troubles.get(subject) == text or len(self._troubles) >= _MOST_REMEMBERED:
                 return
