@@ -211,8 +211,8 @@ class Inbox:
             self._outgoing.remove(tag)
             return
         kept = names.kept(name, receipt.execution_id)
-        self._submission.keep_receipt((*DONE, _beside(kept, "receipt.json")), receipt)
         self._submission.accepted(entry, receipt.execution_id)
+        self._submission.keep_receipt((*DONE, _beside(kept, "receipt.json")), receipt)
         self._move(name, entry.content, (*DONE, kept))
         self._outgoing.remove(tag)
         self._teller.forget(name)
