@@ -16,7 +16,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names, request_file
 from runvoy_sync.outgoing import Entry, Outgoing
 from runvoy_sync.submission import NotDecided, Submission
-from runvoy_sync.tell import Teller
+from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Identity, Tree
 
 FOLDER = "inbox"
@@ -127,6 +127,8 @@ class Inbox:
                     self._handle(name, session)
             except (RunvoyError, OSError) as error:
                 self._failed(error)
+            except Exception as error:  # noqa: BLE001 - a fault with one file must not end the thread, unseen
+                self._failed(fault(error))
             finally:
                 with self._lock:
                     self._busy.discard(name)
@@ -185,19 +187,36 @@ class Inbox:
     # -- where files go
 
     def recover(self, session: Session) -> None:
-        """Finish what an earlier daemon began and whose file is not in the inbox any more."""
+        """Finish what an earlier daemon began and whose file is not in the inbox any more.
+
+        One that cannot be finished now does not keep others from it: the first error is raised when all were tried.
+        """
+        trouble: RunvoyError | OSError | None = None
         for tag in self._outgoing.tags():
-            entry = self._outgoing.get(tag)
-            if entry is None or entry.committed is not None:
-                continue
-            if entry.receipt is None:
-                if self._tree.read(FOLDER, entry.file_name, most=_MOST_BYTES) == entry.content:
-                    continue  # the scan comes to it
+            try:
+                self._recover_one(tag, session)
+            except (RunvoyError, OSError) as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+
+    def _recover_one(self, tag: str, session: Session) -> None:
+        entry = self._outgoing.get(tag)
+        if entry is None or entry.committed is not None:
+            return
+        if entry.receipt is None:
+            if self._tree.read(FOLDER, entry.file_name, most=_MOST_BYTES) == entry.content:
+                return  # the scan comes to it
+            try:
                 entry = self._submission.ask(tag, entry, session)
-                if entry is None:
-                    self._outgoing.remove(tag)  # it was never sent, and its file was taken away
-                    continue
-            self._finish(tag, entry)
+            except NotDecided as error:
+                raise RunvoyError(
+                    ErrorCode.UNAVAILABLE, f"the request of {tag} is not decided yet, and its file is gone"
+                ) from error
+            if entry is None:
+                self._outgoing.remove(tag)  # it was never sent, and its file was taken away
+                return
+        self._finish(tag, entry)
 
     def _finish(self, tag: str, entry: Entry) -> None:
         """Put a decided request's file and its receipt where they belong."""

@@ -19,7 +19,7 @@ from runvoy_protocol.instants import Instant
 from runvoy_protocol.status import ExecutionStatus, decode
 from runvoy_sync.copies import FOLDER, write_status
 from runvoy_sync.mirror import MOST_WATCHED, Mirror
-from runvoy_sync.tell import Teller
+from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import STATE, Tree
 
 _OVERLAP = timedelta(minutes=2)  # listings may lag, and clocks of a deployment's parts differ
@@ -96,9 +96,9 @@ class Listing(threading.Thread):
                 failures = 0
                 self.trouble = None
                 self._is_stopping.wait(_NEWEST_SECONDS)
-            except (RunvoyError, OSError) as error:
-                self._teller.trouble("listing", error)
-                self.trouble = error
+            except Exception as error:  # noqa: BLE001 - told about, whatever it is: a thread that ends is not seen
+                self.trouble = error if isinstance(error, (RunvoyError, OSError)) else fault(error)
+                self._teller.trouble("listing", self.trouble)
                 failures += 1
                 self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
 

@@ -18,7 +18,7 @@ from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
 from runvoy_sync.index import Index
-from runvoy_sync.tell import Teller
+from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
 WORKERS = 6
@@ -151,6 +151,8 @@ class Mirror:
             return 0.0
         except (RunvoyError, OSError) as error:
             return self._failed(one, error)
+        except Exception as error:  # noqa: BLE001 - a fault with one execution must not end the thread, unseen
+            return self._failed(one, fault(error))
         if one.failures:
             one.failures = 0
             self._teller.fine("copying")

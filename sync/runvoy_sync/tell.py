@@ -10,7 +10,7 @@ from datetime import datetime
 from runvoy_cli.render import Console, command_text, span
 from runvoy_cli.terminal import Row
 from runvoy_cli.words import short_id
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 
 _MOST_REMEMBERED = 1_000
@@ -67,6 +67,11 @@ class Teller:
         if len(live) > room:
             rows[-1] = [(f"and {len(live) - room + 1} more", "dim")]
         return rows
+
+
+def fault(error: Exception) -> RunvoyError:
+    """An error that nobody foresaw, to be told about like others."""
+    return RunvoyError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _row(status: ExecutionStatus, last_line: str, now: datetime) -> Row:
