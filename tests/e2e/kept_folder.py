@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 from tests.e2e.conftest import Machine
@@ -25,6 +26,7 @@ class KeptFolder:
         return self.machine("sync", str(self.path), "--once", *options, **popen)
 
     def daemon(self, *options, **popen):
+        popen.setdefault("stderr", subprocess.DEVNULL)  # a pipe that nobody reads would stop it when it is full
         return self.machine.popen("sync", str(self.path), *options, **popen)
 
     def done(self):
