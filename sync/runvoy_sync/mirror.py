@@ -21,7 +21,7 @@ from runvoy_sync.index import Index
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
-WORKERS = 6
+WORKERS = 12  # most of their time goes into waiting for answers and for the disk
 MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
 MOST_PENDING = 64  # ended ones that wait to be copied; whoever lists waits with them
 _FIRST_PAUSE_SECONDS = 0.1
