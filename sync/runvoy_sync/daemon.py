@@ -48,8 +48,6 @@ def run(settings: SyncSettings, session: Session) -> int:
         raise UsageProblem(f"{folder} is no folder") from error
     daemon: _Daemon | None = None
     try:
-        tree.lock()
-        os.chdir(tree.root)  # playbooks are those of the folder and of the project it lies in
         decoders.prepare()
         daemon = _Daemon(settings, session, tree)
         code = daemon.run()
@@ -91,12 +89,21 @@ class _Daemon:
             )
 
     def run(self) -> int:
+        with self._signals():
+            self._tree.lock()
+            os.chdir(self._tree.root)  # playbooks are those of the folder and of the project it lies in
+            self._prepare()
+            return self._work()
+
+    def _prepare(self) -> None:
         self._check_deployment()
         if self._commits is not None:
             self._commits.prepare()
             self._inbox.skip = self._commits.tracked
+
+    def _work(self) -> int:
         watch = Watch(self._wake)
-        with self._signals(), Live(self._session.console.screen, self._teller.rows):
+        with Live(self._session.console.screen, self._teller.rows):
             self._mirror.start()
             self._inbox.start()
             watch.start(self._tree.root / INBOX, self._teller)

@@ -13,6 +13,7 @@ SYNC_FILES = {"log.jsonl", "log.txt", "request.json", "result.json", "status.jso
 class KeptFolder:
     def __init__(self, machine: Machine, path: Path):
         self.machine = machine
+        self.daemons: list[subprocess.Popen[bytes]] = []
         self.path = path
         self.inbox = path / "inbox"
         self.inbox.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,21 @@ class KeptFolder:
 
     def daemon(self, *options, **popen):
         popen.setdefault("stderr", subprocess.DEVNULL)  # a pipe that nobody reads would stop it when it is full
-        return self.machine.popen("sync", str(self.path), *options, **popen)
+        process = self.machine.popen("sync", str(self.path), *options, **popen)
+        self.daemons.append(process)
+        return process
+
+    def end(self):
+        """End what a failed test left."""
+        for process in self.daemons:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+    def is_kept_by(self, process):
+        """Whether the daemon has begun: from here on a signal ends it in good order."""
+        lock = self.path / ".runvoy" / "sync" / "lock"
+        return lock.exists() and lock.read_text() == f"{process.pid}\n"
 
     def done(self):
         return sorted((self.inbox / ".done").glob("*.receipt.json"))

@@ -15,7 +15,9 @@ from tests.e2e.kept_folder import KeptFolder, stop
 
 @pytest.fixture
 def folder(machine, tmp_path):
-    return KeptFolder(machine, tmp_path / "kept")
+    made = KeptFolder(machine, tmp_path / "kept")
+    yield made
+    made.end()
 
 
 def test_files_become_executions_with_logs_and_results_beside_them(folder):
@@ -124,7 +126,7 @@ def test_a_running_command_is_copied_as_it_prints(folder):
 
 def test_a_second_daemon_says_so_and_leaves(folder):
     first = folder.daemon()
-    folder.machine.wait_until((folder.path / ".runvoy" / "sync" / "state.json").exists)
+    folder.machine.wait_until(lambda: folder.is_kept_by(first))
     second = folder.machine("sync", str(folder.path))
     assert second.returncode == 1
     assert f"process {first.pid}".encode() in second.stderr
@@ -177,7 +179,7 @@ def test_more_changes_than_the_kernel_remembers(folder):
     take long; a good one among them shows that it goes on."""
     count = int(os.environ.get("RUNVOY_TEST_SYNC_FILES", "1500"))
     process = folder.daemon()
-    folder.machine.wait_until((folder.path / ".runvoy" / "sync" / "state.json").exists)
+    folder.machine.wait_until(lambda: folder.is_kept_by(process))
     staged = folder.path / "staged"
     staged.mkdir()
     for number in range(count):

@@ -18,10 +18,11 @@ LINES = 30
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 6 * KILLS)
-def test_it_can_be_killed_at_any_moment(machine, tmp_path):
+def test_it_can_be_killed_at_any_moment(machine, tmp_path, request):
     print(f"seed {SEED}, {KILLS} kills")
     chance = random.Random(SEED)
     folder = KeptFolder(machine, tmp_path / "kept")
+    request.addfinalizer(folder.end)
     marks = tmp_path / "marks"
     marks.mkdir()
     machine.ok("run", "true")
@@ -41,6 +42,7 @@ def test_it_can_be_killed_at_any_moment(machine, tmp_path):
         for one in folder.path.glob("executions/*/*.json"):
             json.loads(one.read_text())
     process = folder.daemon()
+    machine.wait_until(lambda: folder.is_kept_by(process))
     machine.wait_until(lambda: len(folder.done()) == dropped and len(folder.results()) == dropped + 1)
     assert stop(process) == 0
     folder.check_whole()
