@@ -64,13 +64,17 @@ class KeptFolder:
         (receipt,) = (self.inbox / ".done").glob(f"{stem}.*.receipt.json")
         return self.path / "executions" / json.loads(receipt.read_text())["execution_id"]
 
+    def is_idle(self):
+        """Whether nothing is on its way: an execution may be copied before its request's file has moved."""
+        return not list((self.path / ".runvoy" / "sync" / "outgoing").iterdir())
+
     def check_whole(self):
         """Every execution's folder is complete, and is in the index once."""
         for one in self.ids():
             names = {path.name for path in (self.path / "executions" / one).iterdir()}
             assert names == SYNC_FILES, one
         assert sorted(line["execution_id"] for line in self.lines()) == self.ids()
-        assert not list((self.path / ".runvoy" / "sync" / "outgoing").iterdir())
+        assert self.is_idle()
         assert not list(self.path.rglob("*.tmp"))
 
 

@@ -118,7 +118,7 @@ def test_a_running_command_is_copied_as_it_prints(folder):
     assert not (folder.of("a") / "result.json").exists()
     (folder.of("a") / "log.txt").write_text("somebody's mark\n")
     (folder.path / "go").touch()
-    folder.machine.wait_until(folder.results)
+    folder.machine.wait_until(lambda: folder.results() and folder.is_idle())
     assert (folder.of("a") / "log.txt").read_text() == "one\ntwo\n"
     assert stop(process) == 0
     folder.check_whole()
@@ -166,7 +166,7 @@ def test_many_files_at_once_all_run_and_each_once(folder):
     process = folder.daemon()
     for number in range(count):
         folder.drop(f"{number:05}.json", json.dumps({"command": f"echo x >> {marks}/{number}; echo {number}"}))
-    folder.machine.wait_until(lambda: len(folder.results()) == count)
+    folder.machine.wait_until(lambda: len(folder.results()) == count and folder.is_idle())
     assert stop(process) == 0
     folder.check_whole()
     assert {path.read_text() for path in marks.iterdir()} == {"x\n"}
@@ -188,7 +188,7 @@ def test_more_changes_than_the_kernel_remembers(folder):
         path.rename(folder.inbox / path.name)
     folder.drop("good.yml", "command: echo good\n")
     limit = time.monotonic() + 60 + count / 20
-    while len(folder.rejected()) < count or not folder.results():
+    while len(folder.rejected()) < count or not folder.results() or not folder.is_idle():
         assert time.monotonic() < limit, len(folder.rejected())
         time.sleep(0.5)
     assert not [path for path in folder.inbox.iterdir() if not path.name.startswith(".")]
@@ -205,7 +205,7 @@ def test_it_goes_on_when_the_stack_was_away(folder):
         time.sleep(0.4)
         folder.machine.kill_stack()
     folder.drop("b.yml", "command: echo after\n")
-    folder.machine.wait_until(lambda: len(folder.results()) == 2)
+    folder.machine.wait_until(lambda: len(folder.results()) == 2 and folder.is_idle())
     assert (folder.of("a") / "log.txt").read_text().splitlines() == [str(n) for n in range(1, 41)]
     assert stop(process) == 0
     folder.check_whole()

@@ -43,7 +43,9 @@ def test_it_can_be_killed_at_any_moment(machine, tmp_path, request):
             json.loads(one.read_text())
     process = folder.daemon()
     machine.wait_until(lambda: folder.is_kept_by(process))
-    machine.wait_until(lambda: len(folder.done()) == dropped and len(folder.results()) == dropped + 1)
+    machine.wait_until(
+        lambda: len(folder.done()) == dropped and len(folder.results()) == dropped + 1 and folder.is_idle()
+    )
     assert stop(process) == 0
     folder.check_whole()
     assert [path.read_text() for path in sorted(marks.iterdir())] == ["x\n"] * dropped
