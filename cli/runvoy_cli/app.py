@@ -38,6 +38,7 @@ COMMANDS = {
     "status": "Show what is known of an execution.",
     "list": "List executions, newest first.",
     "kill": "Have executions end.",
+    "sync": "Keep a folder: submit what is dropped into it, copy logs and results there.",
     "playbook": "List, show and run playbooks.",
     "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "users": "Who may use the deployment, and as what.",

@@ -29,6 +29,9 @@ class _Content(msgspec.Struct, omit_defaults=True):
     offset_learned_at: Instant | None = None
 
 
+_decoder = msgspec.json.Decoder(_Content)  # made here, and so by one thread: the clients of several have caches
+
+
 class Cache:
     """The cache of one key at one endpoint: a file of mode 0600, for a grant lets its bearer upload."""
 
@@ -37,7 +40,7 @@ class Cache:
         self._path = home / "cache" / f"{name}.json"
         self._content = _Content()
         with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            content = msgspec.json.decode(self._path.read_bytes(), type=_Content)
+            content = _decoder.decode(self._path.read_bytes())
             if abs(content.offset_seconds) <= _MOST_SECONDS_OFF:
                 self._content = content
 

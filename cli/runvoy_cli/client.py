@@ -193,6 +193,10 @@ class Client:
         """A client of the same deployment for another thread, which starts nothing."""
         return Client(self.target, self._cache_of, Transport(), limit_seconds)
 
+    def sibling(self) -> Client:
+        """A client of the same deployment for another thread, which finds a restarted embedded stack as this one does."""
+        return Client(self.target, self._cache_of, Transport(), self._limit_seconds, self._revive)
+
     def with_key(self, signing_key: SigningKey) -> Client:
         """A client of the same deployment with another key of the same user."""
         target = self.target._replace(signing_key=signing_key)

@@ -122,6 +122,14 @@ class Follower:
         self._drain(on_record)
         return self.status
 
+    def look(self, on_record: OnRecord) -> ExecutionStatus | None:
+        """Like `read_now`, of an execution that is admitted, by the reads of the grant in hand: for who looks again and
+        again. A status that was set from a list is not read again once it is terminal."""
+        if self.status is None or not self.status.is_terminal:
+            self._read_status()
+        self._drain(on_record)
+        return self.status
+
     def await_start(self, on_wait: Callable[[], None], on_record: OnRecord) -> None:
         """Wait until the run has begun and its first output is there, or it has ended; `on_wait` is told of the wait.
 

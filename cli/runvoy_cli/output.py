@@ -49,6 +49,10 @@ class Lines:
             found.append(self._joined(record, number, last))  # a last line that never got its newline
         return found
 
+    def has_begun(self, stream: str) -> bool:
+        """Whether a line of the stream has begun and not ended."""
+        return stream in self._open
+
     def rest(self) -> list[Line]:
         """Lines whose end never came, in their order."""
         lines = sorted(self._open.values())

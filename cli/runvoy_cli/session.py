@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 from runvoy_cli import config
@@ -44,5 +45,13 @@ def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
     from runvoy_cli.embedded import Embedded
 
     stack = Embedded(home, transport, console.warn)
-    client = Client(stack.ensure(), cache_of, transport, limit, revive=stack.ensure)
+    lock = (
+        threading.Lock()
+    )  # siblings of the client may ask at the same time, and the stack's own calls are for one thread
+
+    def revive() -> Target:
+        with lock:
+            return stack.ensure()
+
+    client = Client(stack.ensure(), cache_of, transport, limit, revive=revive)
     return Session(client, console, default, is_embedded=True)

@@ -1,0 +1,282 @@
+"""The life of `runvoy sync`: what runs beside what, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from runvoy_cli.problems import EXIT_INTERRUPTED, UsageProblem
+from runvoy_cli.session import Session
+from runvoy_cli.terminal import Live
+from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.status import EXIT_GAVE_UP
+from runvoy_sync import decoders
+from runvoy_sync.commits import Commits
+from runvoy_sync.inbox import FOLDER as INBOX
+from runvoy_sync.inbox import Inbox
+from runvoy_sync.listing import Listing
+from runvoy_sync.mirror import Mirror
+from runvoy_sync.settings import SyncSettings
+from runvoy_sync.submission import Submission
+from runvoy_sync.tell import Teller
+from runvoy_sync.tree import Tree
+from runvoy_sync.watch import Watch
+
+RESCAN_SECONDS = 5.0
+_SHORTEST_SCAN_SECONDS = 0.2
+_SETTLING_SECONDS = 0.25  # while something in the inbox waits to stand still
+_STOP_SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached, for `--once`
+
+
+def run(settings: SyncSettings, session: Session) -> int:
+    """Keep a folder until a signal comes, or with `once` until all is done; the exit code."""
+    if os.name != "posix":
+        raise UsageProblem("`runvoy sync` runs on Linux and macOS only")
+    folder = settings.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tree = Tree(folder.resolve())
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UsageProblem(f"{folder} is no folder") from error
+    daemon: _Daemon | None = None
+    try:
+        decoders.prepare()
+        daemon = _Daemon(settings, session, tree)
+        code = daemon.run()
+    finally:
+        if daemon is None or daemon.is_over:
+            tree.close()
+    if not daemon.is_over:
+        # Somebody still waits for an answer. The interpreter cannot be taken down around a thread within a C library, and what
+        # that thread is at is no more than what a kill would cut off.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+class _Daemon:
+    def __init__(self, settings: SyncSettings, session: Session, tree: Tree) -> None:
+        self._settings = settings
+        self._session = session
+        self._tree = tree
+        self._teller = Teller(session.console, session.client.now)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._signal: int | None = None
+        self.is_over = True  # no thread is left that could touch the tree
+        self._troubled_since: float | None = None
+        self._outcomes_lock = threading.Lock()
+        self._outcomes: dict[
+            str, tuple[str | None, int | None]
+        ] = {}  # by file: the execution, and its exit code once known
+        self._mirror = Mirror(tree, session.client, self._teller, self._on_end)
+        self._submission = Submission(tree, self._mirror.watch)
+        self._inbox = Inbox(tree, session, self._submission, self._teller, self._on_decided, wake=self._wake)
+        self._listing = Listing(tree, session.client.sibling(), self._mirror, self._teller, settings.query)
+        self._commits: Commits | None = None
+        if settings.git_pull_seconds is not None:
+            self._commits = Commits(
+                tree, session, self._submission, self._teller, self._on_decided, settings.git_pull_seconds
+            )
+
+    def run(self) -> int:
+        with self._signals():
+            self._tree.lock()
+            os.chdir(self._tree.root)  # playbooks are those of the folder and of the project it lies in
+            self._prepare()
+            return self._work()
+
+    def _prepare(self) -> None:
+        self._check_deployment()
+        if self._commits is not None:
+            self._commits.prepare()
+            self._inbox.skip = self._commits.tracked
+
+    def _work(self) -> int:
+        watch = Watch(self._wake)
+        with Live(self._session.console.screen, self._teller.rows):
+            self._mirror.start()
+            self._inbox.start()
+            watch.start(self._tree.root / INBOX, self._teller)
+            self._listing.start()
+            if self._commits is not None:
+                self._commits.start()
+            self._session.console.remark(f"keeping {self._tree.root}; Ctrl-C ends it, and what runs goes on")
+            try:
+                return self._once() if self._settings.once else self._keep()
+            finally:
+                watch.stop()
+                self._stop()
+
+    def _check_deployment(self) -> None:
+        found = self._listing.load()
+        deployment_id = self._session.client.target.deployment_id
+        if found is not None and found != deployment_id:
+            raise UsageProblem(
+                f"{self._tree.root} is a folder of the deployment {found}, and this is {deployment_id}",
+                "Give every deployment a folder of its own.",
+            )
+
+    def _keep(self) -> int:
+        has_recovered = False
+        while self._signal is None:
+            has_recovered = has_recovered or self._recover()
+            self._look_and_wait()
+        return EXIT_INTERRUPTED if self._signal == signal.SIGINT else 0
+
+    def _once(self) -> int:
+        """Until everything that lay in the inbox is submitted, has ended and is copied, and what else there is as well."""
+        limit = self._settings.give_up_seconds
+        deadline = None if limit is None else time.monotonic() + limit
+        has_recovered = False
+        mark: int | None = None
+        while self._signal is None:
+            has_recovered = has_recovered or self._recover()
+            is_left = self._look_and_wait()
+            self._raise_trouble()
+            if deadline is not None and time.monotonic() >= deadline:
+                self._teller.say("gave up waiting; what runs goes on")
+                return EXIT_GAVE_UP
+            if is_left or not has_recovered or not (self._commits is None or self._commits.is_clear.is_set()):
+                mark = None
+                continue
+            mark = self._listing.mark() if mark is None else mark
+            if self._listing.has_swept_since(mark) and self._mirror.pending() == 0 and self._all_ended():
+                return self._exit_code()
+        return EXIT_INTERRUPTED
+
+    def _recover(self) -> bool:
+        try:
+            self._inbox.recover(self._session)
+        except (RunvoyError, OSError) as error:
+            self._inbox.trouble = error
+            self._teller.trouble("going on from where an earlier daemon was", error)
+            return False
+        return True
+
+    def _look_and_wait(self) -> bool:
+        """One look at the inbox, then sleep until there is reason for the next; whether anything is in it."""
+        if self._commits is not None:
+            self._inbox.skip = self._commits.tracked
+        began = time.monotonic()
+        is_left = True
+        try:
+            is_left = self._inbox.scan()
+            self._teller.fine("looking at the inbox")
+        except OSError as error:
+            self._teller.trouble("looking at the inbox", error)
+        # A fifth of the time at most is spent on looking, however much lies there.
+        pause = max(_SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began))
+        self._sleep(pause, is_wakeable=False)
+        rest = _SETTLING_SECONDS if is_left or self._settings.once else RESCAN_SECONDS
+        self._sleep(max(0.0, rest - pause), is_wakeable=True)
+        return is_left
+
+    def _sleep(self, seconds: float, *, is_wakeable: bool) -> None:
+        deadline = time.monotonic() + seconds
+        while self._signal is None and (left := deadline - time.monotonic()) > 0:
+            if not is_wakeable:
+                time.sleep(min(left, _SHORTEST_SCAN_SECONDS))
+            elif select.select([self._wake_read], [], [], left)[0]:
+                with contextlib.suppress(BlockingIOError):
+                    while os.read(self._wake_read, 4096):
+                        pass
+                return
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is awake
+            os.write(self._wake_write, b"\0")
+
+    # -- for `--once`
+
+    def _on_decided(self, name: str, execution_id: str | None, exit_code: int) -> None:
+        if self._settings.once:
+            is_done = execution_id is None or self._mirror.is_complete(execution_id)
+            with self._outcomes_lock:
+                if execution_id is None or self._outcomes.get(name, (None, None))[0] != execution_id:
+                    self._outcomes[name] = (execution_id, exit_code if execution_id is None else None)
+            if execution_id is not None and is_done:
+                self._on_end(execution_id, self._mirror.exit_code_of(execution_id))
+
+    def _on_end(self, execution_id: str, exit_code: int) -> None:
+        with self._outcomes_lock:
+            for name, (one, _) in self._outcomes.items():
+                if one == execution_id:
+                    self._outcomes[name] = (one, exit_code)
+        self._wake()
+
+    def _all_ended(self) -> bool:
+        with self._outcomes_lock:
+            waiting = [one for one, code in self._outcomes.values() if code is None and one is not None]
+        for one in waiting:  # complete before its request was known to be decided
+            if self._mirror.is_complete(one):
+                self._on_end(one, self._mirror.exit_code_of(one))
+        with self._outcomes_lock:
+            return all(code is not None for _, code in self._outcomes.values())
+
+    def _exit_code(self) -> int:
+        with self._outcomes_lock:
+            codes = [code for _, (_, code) in sorted(self._outcomes.items())]
+        return next((code for code in codes if code), 0)
+
+    def _raise_trouble(self) -> None:
+        """What cannot be got over ends a `--once`, and what lasts too long."""
+        commits_trouble = self._commits.trouble if self._commits is not None else None
+        error = self._inbox.trouble or self._listing.trouble or commits_trouble
+        if error is None:
+            self._troubled_since = None
+            return
+        self._troubled_since = self._troubled_since or time.monotonic()
+        is_passing = not isinstance(error, RunvoyError) or error.retryable
+        if not is_passing or time.monotonic() - self._troubled_since > _PATIENCE_SECONDS:
+            raise error
+
+    # -- the end
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._signal = number
+            self._wake()
+
+        def ignore(_number: int, _frame: FrameType | None) -> None:
+            """Of SIGIO, whose own way is to end the process: see Tree.is_being_written."""
+
+        handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+            signal.SIGTERM: note,
+            signal.SIGINT: note,
+            signal.SIGHUP: note,
+        }
+        if sys.platform != "win32":
+            handlers[signal.SIGIO] = ignore
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self) -> None:
+        """Let everybody finish what they are at. Whoever takes too long is left: nothing is half done that a restart would not
+        complete."""
+        threads: list[threading.Thread] = [self._listing, *self._inbox.workers, *self._mirror.workers]
+        self._listing.stop()
+        if self._commits is not None:
+            self._commits.stop()
+            threads.append(self._commits)
+        self._inbox.stop()
+        self._mirror.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self.is_over = not any(thread.is_alive() for thread in threads)

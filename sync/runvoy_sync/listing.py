@@ -1,0 +1,176 @@
+"""Which executions there are: new ones soon, changes of others by sweeps over all that changed since the last one.
+
+Sweeps are timed by the deployment's clock, which their `updated_since` is compared with: a jump of ours loses nothing. Where a
+sweep takes long, for there is much to look through, it is made more rarely.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runvoy_cli.client import Client
+from runvoy_protocol.control import ExecutionsPage
+from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.instants import Instant
+from runvoy_protocol.status import ExecutionStatus, decode
+from runvoy_sync.copies import FOLDER, write_status
+from runvoy_sync.mirror import MOST_WATCHED, Mirror
+from runvoy_sync.tell import Teller, fault
+from runvoy_sync.tree import STATE, Tree
+
+_OVERLAP = timedelta(minutes=2)  # listings may lag, and clocks of a deployment's parts differ
+_PAGE = 100
+_NEWEST_SECONDS = 0.5
+_RARELY = 10  # a sweep may take a tenth of the time
+_SAVE_SECONDS = 30.0
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
+
+
+class _State(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`swept_until`: everything that changed before it has its folder. `query` is what was swept for."""
+
+    deployment_id: str
+    query: dict[str, str] = {}
+    swept_until: Instant | None = None
+
+
+class Listing(threading.Thread):
+    """Finds executions and has them mirrored, until it is stopped."""
+
+    def __init__(self, tree: Tree, client: Client, mirror: Mirror, teller: Teller, query: dict[str, str]) -> None:
+        super().__init__(name="listing", daemon=True)
+        self._tree = tree
+        self._client = client
+        self._mirror = mirror
+        self._teller = teller
+        self._query = query
+        self._state = _State(deployment_id=client.target.deployment_id, query=query)
+        self._is_stopping = threading.Event()
+        self._sweep_at = 0.0
+        self._saved_at = 0.0
+        self._begun = 0
+        self._ended = 0
+        self._done = threading.Condition()
+        self.trouble: RunvoyError | OSError | None = None
+
+    def load(self) -> str | None:
+        """Go on from where an earlier daemon was; the deployment that the folder belongs to, None for a new folder."""
+        raw = self._tree.read(*STATE, "state.json")
+        try:
+            found = None if raw is None else msgspec.json.decode(raw, type=_State)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            found = None  # everything is swept anew: what is complete is passed over
+        if found is None:
+            self._save()
+            return None
+        if found.query == self._query and found.deployment_id == self._state.deployment_id:
+            self._state = found
+        return found.deployment_id
+
+    def stop(self) -> None:
+        self._is_stopping.set()
+
+    def mark(self) -> int:
+        """A mark for `has_swept_since`."""
+        with self._done:
+            return self._begun
+
+    def has_swept_since(self, mark: int) -> bool:
+        """Whether a sweep that began after the mark is over."""
+        with self._done:
+            return self._ended > mark
+
+    def run(self) -> None:
+        failures = 0
+        if not self._mirror.resume():
+            self._state.swept_until = None
+        while not self._is_stopping.is_set():
+            try:
+                self._round()
+                self._teller.fine("listing")
+                failures = 0
+                self.trouble = None
+                self._is_stopping.wait(_NEWEST_SECONDS)
+            except Exception as error:  # noqa: BLE001 - told about, whatever it is: a thread that ends is not seen
+                self.trouble = error if isinstance(error, (RunvoyError, OSError)) else fault(error)
+                self._teller.trouble("listing", self.trouble)
+                failures += 1
+                self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
+
+    def _round(self) -> None:
+        if time.monotonic() < self._sweep_at:
+            self._look_at_the_newest()
+            return
+        with self._done:
+            self._begun += 1
+            number = self._begun
+        began = time.monotonic()
+        server_time = self._client.health()[0].time
+        self._sweep(server_time)
+        took = time.monotonic() - began
+        self._sweep_at = time.monotonic() + max(_NEWEST_SECONDS, took * _RARELY)
+        with self._done:
+            self._ended = number
+
+    def _sweep(self, server_time: datetime) -> None:
+        since = self._state.swept_until
+        query = dict(self._query)
+        if since is not None:
+            # The earlier of the two: the deployment's clock may have been set back.
+            query["updated_since"] = (min(since, server_time) - _OVERLAP).isoformat()
+        after: str | None = None
+        while not self._is_stopping.is_set():
+            page = self._page(query, after)
+            for status in page.executions:
+                self._found(status)
+            after = page.after
+            if after is None and not self._is_stopping.is_set():
+                self._state.swept_until = server_time
+                if since is None or time.monotonic() - self._saved_at > _SAVE_SECONDS:
+                    self._save()
+                return
+
+    def _look_at_the_newest(self) -> None:
+        after: str | None = None
+        while not self._is_stopping.is_set():
+            page = self._page(self._query, after)
+            new = sum(self._found(status) for status in page.executions)
+            after = page.after
+            if new < len(page.executions) or after is None:
+                return
+
+    def _page(self, query: dict[str, str], after: str | None) -> ExecutionsPage:
+        paging = {"limit": str(_PAGE)} | ({"after": after} if after else {})
+        return self._client.ask(ExecutionsPage, "GET", "/executions", query={**query, **paging})
+
+    def _found(self, status: ExecutionStatus) -> bool:
+        """Have it mirrored; whether it was not known before."""
+        one = status.execution_id
+        if self._is_stopping.is_set() or self._mirror.is_complete(one):
+            return False
+        if status.is_terminal:
+            self._mirror.await_room()
+        elif self._mirror.count() >= MOST_WATCHED:
+            return self._note(status)
+        return self._mirror.watch(one, status)
+
+    def _note(self, status: ExecutionStatus) -> bool:
+        """Of one too many to be watched: its status alone."""
+        raw = self._tree.read(FOLDER, status.execution_id, "status.json")
+        if raw is not None:
+            try:
+                if decode(raw).record_version >= status.record_version:
+                    return False
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                pass
+        write_status(self._tree, status)
+        return raw is None
+
+    def _save(self) -> None:
+        self._tree.write(*STATE, "state.json", content=msgspec.json.encode(self._state))
+        self._saved_at = time.monotonic()

@@ -1,0 +1,274 @@
+"""The executions that are copied now, over a few threads. What is complete is forgotten, so memory does not grow with history."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from runvoy_cli.client import Client
+from runvoy_cli.words import summary
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.ids import is_execution_id
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus, exit_code_of
+from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
+from runvoy_sync.index import Index
+from runvoy_sync.tell import Teller, fault
+from runvoy_sync.tree import Tree
+
+WORKERS = 12  # most of their time goes into waiting for answers and for the disk
+MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
+MOST_PENDING = 64  # ended ones that wait to be copied; whoever lists waits with them
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 0.7  # of one that runs: a line is to be there 1.5 s after it was printed
+_WAITING_PAUSE_SECONDS = 1.0  # of one that has not begun
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
+_GONE = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+
+OnEnd = Callable[[str, int], None]
+
+
+class _Watched:
+    """One execution's place in a worker's plan. `copy` is None before the first look and after a failure."""
+
+    __slots__ = ("copy", "execution_id", "failures", "is_linked", "is_over", "is_pending", "pause", "status")
+
+    def __init__(self, execution_id: str, status: ExecutionStatus | None) -> None:
+        self.execution_id = execution_id
+        self.status = status
+        self.copy: Copy | None = None
+        self.pause = _FIRST_PAUSE_SECONDS
+        self.failures = 0
+        self.is_linked = False
+        self.is_over = False  # a plan made while it was looked at the last time may still be there
+        # It counts as one that only needs copying until it is known to run on.
+        self.is_pending = status is None or status.is_terminal
+
+
+class Mirror:
+    """Copies what it is told to watch. `on_end` is called, by a worker, with the exit code of each that is complete."""
+
+    def __init__(self, tree: Tree, client: Client, teller: Teller, on_end: OnEnd) -> None:
+        self._tree = tree
+        self._teller = teller
+        self._on_end = on_end
+        self._index = Index(tree)
+        self._changed = threading.Condition()
+        self._watched: dict[str, _Watched] = {}
+        self._stopping = False
+        self.workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
+
+    def start(self) -> None:
+        self._index.recover()
+        for worker in self.workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Let the workers end after what they are at."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for worker in self.workers:
+            worker.wake()
+
+    def resume(self) -> bool:
+        """Watch what an earlier daemon left incomplete; False if that is more than can be watched."""
+        for name in self._tree.scan(FOLDER):
+            if self._stopping:
+                return True
+            if is_execution_id(name) and not self.is_complete(name):
+                if self.count() >= MOST_WATCHED:
+                    return False
+                self.watch(name)
+        return True
+
+    def watch(self, execution_id: str, status: ExecutionStatus | None = None) -> bool:
+        """Copy an execution until it is complete; False if that is being done."""
+        with self._changed:
+            known = self._watched.get(execution_id)
+            if known is not None:
+                if status is not None and known.status is not None and status.state is not known.status.state:
+                    self._worker_of(execution_id).plan(known, 0.0)
+                return False
+        with self._tree.folder(FOLDER, execution_id):
+            pass  # from here on a restart finds it
+        entry = _Watched(execution_id, status)
+        with self._changed:
+            # One look: a result is there before its execution is forgotten, so what is neither known nor complete is new.
+            if execution_id in self._watched or self.is_complete(execution_id):
+                return False
+            self._watched[execution_id] = entry
+        self._worker_of(execution_id).plan(entry, 0.0)
+        return True
+
+    def is_complete(self, execution_id: str) -> bool:
+        return self._tree.exists(FOLDER, execution_id, RESULT)
+
+    def exit_code_of(self, execution_id: str) -> int:
+        """Of a complete one."""
+        raw = self._tree.read(FOLDER, execution_id, RESULT)
+        try:
+            return int(msgspec.json.decode(raw or b"")["exit_code"])
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise RunvoyError(ErrorCode.INTERNAL, f"{FOLDER}/{execution_id}/{RESULT} is damaged") from error
+
+    def count(self) -> int:
+        with self._changed:
+            return len(self._watched)
+
+    def pending(self) -> int:
+        """How many are not known to run on: ended ones, and those nothing is known of yet."""
+        with self._changed:
+            return self._pending()
+
+    def await_room(self) -> None:
+        """Wait until few ended ones wait to be copied."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._pending() < MOST_PENDING)
+
+    def _pending(self) -> int:
+        return sum(one.is_pending for one in self._watched.values())
+
+    def _worker_of(self, execution_id: str) -> _Worker:
+        return self.workers[int(execution_id[-8:], 16) % len(self.workers)]
+
+    # -- for the workers
+
+    def look(self, client: Client, one: _Watched) -> float | None:
+        """One look at an execution; in how many seconds the next is due, None if there is none."""
+        if one.is_over:
+            return None
+        try:
+            is_done = self._step(client, one)
+        except Disturbed:
+            one.copy = None
+            return 0.0
+        except (RunvoyError, OSError) as error:
+            return self._failed(one, error)
+        except Exception as error:  # noqa: BLE001 - a fault with one execution must not end the thread, unseen
+            return self._failed(one, fault(error))
+        if one.failures:
+            one.failures = 0
+            self._teller.fine("copying")
+        return None if is_done else one.pause
+
+    def forget(self, one: _Watched) -> None:
+        if one.is_over:
+            return
+        one.is_over = True
+        self._teller.ended(one.execution_id)
+        with self._changed:
+            self._watched.pop(one.execution_id, None)
+            self._changed.notify_all()
+
+    def _step(self, client: Client, one: _Watched) -> bool:
+        if one.copy is None:
+            one.copy = Copy(self._tree, client, one.execution_id, one.status)
+        step = one.copy.step()
+        status = one.copy.status
+        if status is None:
+            return False
+        if not one.is_linked:
+            self._index.link(status)
+            one.is_linked = True
+        if step.is_done:
+            self._complete(one.copy, status)
+            return True
+        self._note(one, status)
+        if status.state in (State.RUNNING, State.TERMINATING):
+            self._teller.running(status, one.copy.last_line)
+        longest = _WAITING_PAUSE_SECONDS if status.state is State.QUEUED else _LONGEST_PAUSE_SECONDS
+        one.pause = _FIRST_PAUSE_SECONDS if step.is_news else min(one.pause * 1.5, longest)
+        return False
+
+    def _note(self, one: _Watched, status: ExecutionStatus) -> None:
+        with self._changed:
+            one.status = status
+            if one.is_pending != status.is_terminal:
+                one.is_pending = status.is_terminal
+                self._changed.notify_all()
+
+    def _complete(self, copy: Copy, status: ExecutionStatus) -> None:
+        self._index.append(status)
+        copy.write_result()
+        self._teller.ended(copy.execution_id)
+        self._teller.say(summary(status, status.ended_at or status.admitted_at))
+        if not copy.log_is_whole:
+            self._teller.say(f"{copy.execution_id}: its log never became whole; log.txt has what there is of it")
+        self._on_end(copy.execution_id, exit_code_of(status))
+
+    def _failed(self, one: _Watched, error: RunvoyError | OSError) -> float | None:
+        one.copy = None
+        if isinstance(error, RunvoyError) and error.code in _GONE:
+            self._teller.say(f"{one.execution_id} can be read no more: {error.message}")
+            self._on_end(one.execution_id, error.exit_code)
+            return None
+        self._teller.trouble("copying", error)
+        one.failures += 1
+        return min(float(_FIRST_RETRY_SECONDS * 2 ** min(one.failures - 1, 8)), _LONGEST_RETRY_SECONDS)
+
+
+class _Worker(threading.Thread):
+    """Looks at its executions when they are due, with a connection of its own."""
+
+    def __init__(self, mirror: Mirror, client: Client) -> None:
+        super().__init__(name="mirror", daemon=True)
+        self._mirror = mirror
+        self._client = client
+        self._condition = threading.Condition()
+        self._due: list[tuple[float, int, _Watched]] = []
+        self._planned: dict[str, float] = {}
+        self._order = itertools.count()
+        self._look_seconds = 0.0
+
+    def plan(self, one: _Watched, delay: float) -> None:
+        """Look at it then; an earlier plan of the same execution stands if it is earlier."""
+        at = time.monotonic() + delay
+        with self._condition:
+            if self._planned.get(one.execution_id, at + 1) <= at:
+                return
+            self._planned[one.execution_id] = at
+            heapq.heappush(self._due, (at, next(self._order), one))
+            self._condition.notify()
+
+    def wake(self) -> None:
+        with self._condition:
+            self._condition.notify()
+
+    def run(self) -> None:
+        while True:
+            one = self._next()
+            if one is None:
+                return
+            began = time.monotonic()
+            delay = self._mirror.look(self._client, one)
+            if delay is None:
+                self._mirror.forget(one)
+                continue
+            self._look_seconds += (time.monotonic() - began - self._look_seconds) / 8
+            # Half of the time at most is spent on looking, however many there are.
+            self.plan(one, max(delay, 2 * self._look_seconds * len(self._planned)))
+
+    def _next(self) -> _Watched | None:
+        with self._condition:
+            while True:
+                if self._mirror._stopping:
+                    return None
+                if not self._due:
+                    self._condition.wait()
+                    continue
+                at, _, one = self._due[0]
+                left = at - time.monotonic()
+                if left > 0:
+                    self._condition.wait(left)
+                    continue
+                heapq.heappop(self._due)
+                if self._planned.get(one.execution_id) == at:
+                    del self._planned[one.execution_id]
+                    return one

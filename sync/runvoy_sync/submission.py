@@ -1,0 +1,188 @@
+"""Sending a request whose id is on disk, as often as it takes, and learning what was decided."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from runvoy_cli import submitting, values
+from runvoy_cli.client import Client
+from runvoy_cli.follow import Follower
+from runvoy_cli.playbook_model import VARIABLE_PREFIX
+from runvoy_cli.problems import GaveUp, UsageProblem
+from runvoy_cli.session import Session
+from runvoy_protocol import ids, requests
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.receipts import Receipt, Resolved
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.copies import FOLDER, write_request
+from runvoy_sync.outgoing import Entry, Outgoing
+from runvoy_sync.request_file import Wanted
+from runvoy_sync.tree import Tree
+
+_DECISION_SECONDS = 20.0
+_TOO_LATE = (ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED)
+_TRIES = 3
+_OF_THE_REQUEST = (ErrorCode.INVALID_REQUEST, ErrorCode.TOO_LARGE)
+
+
+class NotDecided(Exception):
+    """It is durable, and nothing is known of it yet. To be tried again: the same id, the same request."""
+
+
+class Submission:
+    """`on_accepted` is told of every execution that came of a request here, before its file is moved away."""
+
+    def __init__(self, tree: Tree, on_accepted: Callable[[str], object]) -> None:
+        self._tree = tree
+        self._outgoing = Outgoing(tree)
+        self._on_accepted = on_accepted
+
+    def begin(
+        self, tag: str, name: str, content: bytes, wanted: Wanted, session: Session, committed_id: str | None = None
+    ) -> Entry:
+        """Give a request its id, and put both on disk."""
+        client = session.client
+        own_id = values.chosen_id(wanted.chosen_id, client.target.signing_key) if wanted.chosen_id is not None else None
+        request = msgspec.structs.replace(
+            wanted.request,
+            deployment_id=client.target.deployment_id,
+            request_id=own_id or committed_id or ids.uuid7(client.now(), os.urandom(10)),
+        )
+        try:
+            requests.check(request)
+        except RunvoyError as error:
+            raise UsageProblem(error.message, error.hint, error.code) from error
+        entry = Entry(
+            name=os.fsencode(name),
+            content=content,
+            request=requests.encode(request),
+            committed=name if committed_id is not None else None,
+        )
+        self._outgoing.put(tag, entry)
+        return entry
+
+    def decide(self, tag: str, entry: Entry, session: Session) -> Entry:
+        """Send it, and wait for the receipt, which is on disk then. UsageProblem for what no deployment takes, NotDecided
+        when there is no answer for long; trouble on the way is raised as it is."""
+        request = entry.run_request()
+        for tries_left in reversed(range(_TRIES)):
+            receipt = self._sent(request, session)
+            error = receipt.error()
+            is_late = error is not None and error.code in _TOO_LATE
+            if not is_late or tries_left == 0 or error is None:
+                break
+            session.client.learn_time(error)  # a new sending has new times
+        return self._decided(tag, entry, receipt)
+
+    def ask(self, tag: str, entry: Entry, session: Session) -> Entry | None:
+        """What was decided of a request that may have been sent; None if it never was. Sends nothing."""
+        request = entry.run_request()
+        try:
+            receipt = self._receipt(request, session.client, None)
+        except RunvoyError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return None
+            raise
+        return self._decided(tag, entry, receipt)
+
+    def accepted(self, entry: Entry, execution_id: str) -> None:
+        """Make the execution's folder, so that it is mirrored whatever else is."""
+        if not self._tree.exists(FOLDER, execution_id, "request.json"):
+            write_request(self._tree, execution_id, _document(entry))
+        self._on_accepted(execution_id)
+
+    def keep_receipt(self, path: tuple[str, ...], receipt: Receipt) -> None:
+        text = msgspec.json.format(msgspec.json.encode(receipt), indent=2) + b"\n"
+        self._tree.write(*path, content=text)
+
+    def _decided(self, tag: str, entry: Entry, receipt: Receipt) -> Entry:
+        entry = msgspec.structs.replace(entry, receipt=receipt)
+        self._outgoing.put(tag, entry)
+        return entry
+
+    def _sent(self, request: RunRequest, session: Session) -> Receipt:
+        try:
+            sent = submitting.send(session, request)
+        except RunvoyError as error:
+            if error.code in _OF_THE_REQUEST:
+                raise UsageProblem(error.message, error.hint, error.code) from error
+            raise
+        return self._receipt(request, session.client, sent.object_sha256)
+
+    def _receipt(self, request: RunRequest, client: Client, object_sha256: str | None) -> Receipt:
+        follower = Follower(
+            client, request.request_id, deadline=time.monotonic() + _DECISION_SECONDS, object_sha256=object_sha256
+        )
+        try:
+            seen = follower.receipt()
+        except GaveUp as error:
+            raise NotDecided from error
+        except RunvoyError as error:
+            if error is not follower.refusal:
+                raise
+            return _refusal(request, client, object_sha256 or "", error)
+        if seen is not None:
+            return seen
+        status = client.show(request.request_id).status
+        if status is None:
+            raise NotDecided
+        return _acceptance(status, object_sha256 or "")
+
+
+def _refusal(request: RunRequest, client: Client, object_sha256: str, error: RunvoyError) -> Receipt:
+    return Receipt(
+        outcome="refused",
+        execution_id=request.request_id,
+        key_id=client.key_id,
+        object_sha256=object_sha256,
+        at=client.now(),
+        code=error.code,
+        message=error.message,
+        hint=error.hint,
+        details={name: str(value) for name, value in error.details.items()},
+    )
+
+
+def _acceptance(status: ExecutionStatus, object_sha256: str) -> Receipt:
+    """The receipt of a request that was admitted before we asked: the deployment tells then how it stands."""
+    return Receipt(
+        outcome="accepted",
+        execution_id=status.execution_id,
+        key_id=status.key_id,
+        object_sha256=object_sha256,
+        at=status.admitted_at,
+        resolved=Resolved(
+            owner=status.owner,
+            isolation=status.isolation,
+            timeout_seconds=status.timeout_seconds,
+            image=status.image,
+            image_name=status.image_name,
+            cpu=status.cpu,
+            memory_mib=status.memory_mib,
+            platform=status.platform,
+            task_role=status.task_role,
+            locks=tuple(lock.name for lock in status.locks),
+        ),
+    )
+
+
+def _document(entry: Entry) -> dict[str, object]:
+    """The request as its file has it. Values of a playbook's parameters are left out: some may be secret."""
+    request = entry.run_request()
+    left_out = ("version", "request_id", "issued_at", "expires_at", "env", "git")
+    fields = {name: getattr(request, name) for name in request.__struct_fields__ if name not in left_out}
+    is_call = request.playbook is not None
+    env = {name: None if is_call and name.startswith(VARIABLE_PREFIX) else value for name, value in request.env.items()}
+    git = None if request.git is None else {"repo": request.git.repo, "ref": request.git.ref, "path": request.git.path}
+    return {
+        "execution_id": request.request_id,
+        "source": entry.file_name.encode(errors="replace").decode(),
+        **fields,
+        "env": env,
+        "git": git,
+    }

@@ -1,0 +1,117 @@
+"""executions.jsonl: each execution once, whatever was cut off; links to find executions by."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runvoy_protocol.ids import uuid7
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.copies import write_status
+from runvoy_sync.index import Index
+from runvoy_sync.tree import Tree
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    made = Tree(tmp_path)
+    yield made
+    made.close()
+
+
+def ended(number, **labels):
+    return ExecutionStatus(
+        execution_id=uuid7(NOW, number.to_bytes(10, "big")),
+        record_version=3,
+        state=State.SUCCEEDED,
+        owner="ann",
+        key_id="k" * 32,
+        command="x",
+        isolation="process",
+        timeout_seconds=600,
+        issued_at=NOW,
+        admitted_at=NOW + timedelta(seconds=number),
+        exit_code=0,
+        labels=labels,
+    )
+
+
+def index_of(tree):
+    made = Index(tree)
+    made.recover()
+    return made
+
+
+def ids_in(tree):
+    return [json.loads(line)["execution_id"] for line in (tree.root / "executions.jsonl").read_text().splitlines()]
+
+
+def test_a_line_whose_result_was_cut_off_is_not_written_again(tree):
+    first, second = ended(1), ended(2)
+    index_of(tree).append(first)
+    again = index_of(tree)
+    again.append(second)
+    again.append(first)
+    assert ids_in(tree) == [first.execution_id, second.execution_id]
+
+
+@pytest.mark.parametrize("torn", ['{"execution_id": "0', "x" * 200_000, "\0" * 5])
+def test_a_torn_line_goes(tree, torn):
+    index = index_of(tree)
+    index.append(ended(1))
+    with (tree.root / "executions.jsonl").open("a") as file:
+        file.write(torn)
+    index_of(tree).append(ended(2))
+    assert len(ids_in(tree)) == 2
+
+
+def test_lines_that_somebody_else_wrote_stay(tree):
+    (tree.root / "executions.jsonl").write_text('[]\nno json\n{"execution_id": 7}\n')
+    index_of(tree).append(ended(1))
+    assert (tree.root / "executions.jsonl").read_text().startswith('[]\nno json\n{"execution_id": 7}\n{')
+
+
+def test_many_threads_write_each_line_once(tree):
+    index = index_of(tree)
+    statuses = [ended(number) for number in range(200)]
+    threads = [
+        threading.Thread(target=lambda part: [index.append(one) for one in part], args=(statuses[start::8],))
+        for start in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ids_in(tree)) == sorted(one.execution_id for one in statuses)
+
+
+def test_a_write_that_fails_is_told_to_all_and_leaves_no_part(tree):
+    index = index_of(tree)
+    index.append(ended(1))
+    (tree.root / "executions.jsonl").unlink()
+    (tree.root / "executions.jsonl").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        index.append(ended(2))
+    (tree.root / "executions.jsonl").rmdir()
+    index.append(ended(2))
+    assert len(ids_in(tree)) == 1
+
+
+def test_latest_is_the_one_admitted_last_whatever_comes_last(tree):
+    for number in (2, 3, 1):
+        write_status(tree, ended(number))
+        index_of(tree).link(ended(number, team="data"))
+    assert (tree.root / "latest").resolve().name == ended(3).execution_id
+    assert len(list((tree.root / "by-label" / "team" / "data").iterdir())) == 3
+
+
+def test_a_link_of_somebody_elses_is_replaced_and_not_followed(tree, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (tree.root / "latest").symlink_to(outside)
+    index_of(tree).link(ended(1))
+    assert (tree.root / "latest").readlink().name == ended(1).execution_id
+    assert not list(outside.iterdir())
