@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -255,6 +257,23 @@ def test_the_control_api_by_the_functions_url(deployment: Deployment) -> None:
     assert "key" not in grant["fields"]
     listed = deployment.call("GET", "/api/v1/executions?limit=2")
     assert json.loads(listed["body"])["executions"] == []
+
+
+@pytest.mark.parametrize("decode", [str, urllib.parse.unquote], ids=["as sent", "decoded"])
+def test_a_name_with_slashes_arrives_whether_its_path_was_decoded_or_not(
+    decode: Callable[[str], str], deployment: Deployment
+) -> None:
+    target = f"/api/v1/images/{urllib.parse.quote(IMAGE, safe='')}"
+    event = deployment.call_event("GET", target)
+    answer = deployment.control(event | {"rawPath": decode(target)})
+    assert (answer["statusCode"], json.loads(answer["body"]).get("name")) == (200, IMAGE), answer
+
+
+def test_a_call_to_another_place_than_was_signed_is_refused(deployment: Deployment) -> None:
+    event = deployment.call_event("GET", "/api/v1/images/a%252Fb")
+    for raw_path in ("/api/v1/images/a/b", "/api/v1/images/a%2fb", "/api/v1/images", "/api/v1/users"):
+        assert deployment.control(event | {"rawPath": raw_path})["statusCode"] == 401
+    assert deployment.control(event | {"rawPath": "/api/v1/images/a%2Fb"})["statusCode"] == 404
 
 
 def test_an_unsigned_call_is_refused_and_health_is_public(deployment: Deployment) -> None:

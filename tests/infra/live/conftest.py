@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.aws.fake_ecs import FakeEcs
+from tests.aws.fake_ecs import FakeEcs, Task
 from tests.aws.fake_ecs import serving as serving_ecs
 from tests.infra import ministack as servers
 from tests.infra.conftest import RUNVOY, Admin, shell
@@ -102,10 +102,17 @@ class Live:
         self.outputs = outputs
         self.endpoint = endpoint
         self._folder = folder
-        self.tells_of_ends = True
+        self.silent: set[str] = set()
+        """Executions whose task's end nobody tells."""
         self.s3 = server.client("s3")
         self.sqs = server.client("sqs")
-        ecs.on_stopped = self._stopped
+        ecs.on_stopped = self.tell_of_end
+        stack = server.client("cloudformation").list_stack_resources(StackName="live")["StackResourceSummaries"]
+        self._queues = {
+            one["LogicalResourceId"]: one["PhysicalResourceId"]
+            for one in stack
+            if one["ResourceType"] == "AWS::SQS::Queue"
+        }
         self.admin = self.member("admin")
 
     def member(self, name: str) -> Member:
@@ -117,22 +124,24 @@ class Live:
         return member
 
     def queue_url(self, queue: str, *, dead_letters: bool = False) -> str:
-        stack = self.server.client("cloudformation").list_stack_resources(StackName="live")["StackResourceSummaries"]
         wanted = f"{queue.capitalize()}{'DeadLetters' if dead_letters else 'Queue'}"
-        (found,) = [
-            one["PhysicalResourceId"]
-            for one in stack
-            if one["ResourceType"] == "AWS::SQS::Queue" and one["LogicalResourceId"].startswith(wanted)
-        ]
-        return str(found)
+        (found,) = [url for name, url in self._queues.items() if name.startswith(wanted)]
+        return found
 
     def send(self, queue: str, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.queue_url(queue), MessageBody=body)
 
-    def _stopped(self, event: dict[str, Any]) -> None:
+    def tell_of_end(self, event: dict[str, Any]) -> None:
         """What EventBridge's rule would do: nobody but AWS may put an event of aws.ecs."""
-        if self.tells_of_ends:
+        execution_id = event["detail"]["startedBy"].partition("-")[0]
+        if execution_id not in self.silent:
             self.send("ends", json.dumps(event))
+
+    def tasks_of(self, execution_id: str) -> list[Task]:
+        return [task for task in list(self.ecs.tasks.values()) if task.started_by.startswith(execution_id)]
+
+    def state(self, execution_id: str) -> str:
+        return str(self.admin.json("status", execution_id)["state"])
 
 
 @pytest.fixture(scope="session")
