@@ -9,15 +9,16 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from tests.infra import ministack as servers
 from tests.infra.ministack import MiniStack
 
 from runvoy_infra import bundle_files
-from runvoy_infra.stack import app
-from runvoy_infra.stack.app import Synthesized
+
+if TYPE_CHECKING:
+    from runvoy_infra.stack.app import Synthesized
 
 RUNVOY = Path(sys.executable).parent / "runvoy"
 
@@ -35,7 +36,10 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def synthesized(assembly: Path) -> Synthesized:
-    """The template as the CDK app makes it now."""
+    """The template as the CDK app makes it now. Node and the CDK are in a group of their own, for they are large."""
+    pytest.importorskip("aws_cdk", reason="the CDK is not installed: `uv sync --group infra`")
+    from runvoy_infra.stack import app
+
     return app.synthesize(assembly)
 
 
@@ -83,6 +87,8 @@ def ministack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def bundle(synthesized: Synthesized, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template, and stand-ins for the functions."""
+    from runvoy_infra.stack import app
+
     folder = tmp_path_factory.mktemp("bundle")
     (folder / bundle_files.TEMPLATE).write_text(app.as_text(servers.as_it_takes_it(synthesized.template)))
     with zipfile.ZipFile(folder / bundle_files.CODE, "w") as archive:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.aws.fake_ecs import FakeEcs, Task
@@ -22,9 +22,10 @@ from tests.infra.live.tasks import RealTasks
 from tests.infra.ministack import MiniStack
 
 from runvoy_infra import bundle_files, bundling
-from runvoy_infra.stack import app
-from runvoy_infra.stack.app import Synthesized
 from runvoy_protocol.claims import parse_token
+
+if TYPE_CHECKING:
+    from runvoy_infra.stack.app import Synthesized
 
 PATIENCE_SECONDS = 60
 IMAGE = "alpine"
@@ -43,6 +44,8 @@ def wait_for(look: Callable[[], Any], patience: float = PATIENCE_SECONDS) -> Any
 @pytest.fixture(scope="session")
 def real_bundle(synthesized: Synthesized, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeEcs]]:
     """The functions as they are deployed, for this machine, and the ECS that they are told of."""
+    from runvoy_infra.stack import app
+
     folder = tmp_path_factory.mktemp("real-bundle")
     architecture = _ARCHITECTURES.get(platform.machine().lower())
     if architecture is None:
