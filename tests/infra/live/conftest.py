@@ -1,4 +1,4 @@
-"""One deployment for all tests here: the real bundle on MiniStack, with an ECS beside it that runs real runners."""
+"""One deployment for all tests here: the real bundle on MiniStackTls, with an ECS beside it that runs real runners."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.aws.fake_ecs import FakeEcs, Task
 from tests.aws.fake_ecs import serving as serving_ecs
-from tests.infra import ministack as servers
 from tests.infra.conftest import RUNVOY, Admin, shell
 from tests.infra.live.front import serving as serving_front
 from tests.infra.live.tasks import RealTasks
-from tests.infra.ministack import MiniStack
+from tests.servers import ministack_tls as servers
+from tests.servers.ministack_tls import MiniStackTls
 
 from runvoy_infra import bundle_files, bundling
 from runvoy_protocol.claims import parse_token
@@ -99,7 +99,9 @@ class Member:
 class Live:
     """The deployment, and its admin."""
 
-    def __init__(self, server: MiniStack, ecs: FakeEcs, outputs: dict[str, str], endpoint: str, folder: Path) -> None:
+    def __init__(
+        self, server: MiniStackTls, ecs: FakeEcs, outputs: dict[str, str], endpoint: str, folder: Path
+    ) -> None:
         self.server = server
         self.ecs = ecs
         self.outputs = outputs
@@ -149,7 +151,7 @@ class Live:
 
 @pytest.fixture(scope="session")
 def live(
-    ministack: MiniStack, real_bundle: tuple[Path, FakeEcs], tmp_path_factory: pytest.TempPathFactory
+    ministack: MiniStackTls, real_bundle: tuple[Path, FakeEcs], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
     folder, ecs = real_bundle
     program = ecs.program = RealTasks(ministack.certificate)
