@@ -412,6 +412,20 @@ def test_a_task_that_never_began_is_failed_and_not_unknown(deployment: Deploymen
     assert not ended.is_active
 
 
+def test_what_said_that_it_began_is_not_told_never_to_have(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    body = json.dumps({"execution_id": execution_id, "attempt": 1, "started_at_ms": now_ms, "pid": 1})
+    key = run_objects.execution_key(deployment.services.deployment.secret, execution_id, 1)
+    signed = json.dumps({"body": body, "mac": run_objects.mac_of(key, b"started", body)})
+    object_key = object_keys.started(execution_id)
+    deployment.services.ports.outbox.put(object_key, signed.encode(), content_type="application/json")
+    assert deployment.invoke("ends", arrival(deployment, object_key, None)) == []
+    task.runner_exit_code = 64
+    assert deployment.invoke("ends", stop_event(deployment, task, None)) == []
+    assert deployment.execution(execution_id).state is State.UNKNOWN
+
+
 def test_starts_needs_to_know_where_runners_call(deployment: Deployment) -> None:
     del deployment.environment[aws_layout.ENV_RUNNER_ENDPOINT]
     deployment.services = deployment.another_process()
