@@ -77,6 +77,10 @@ chaos REQUESTS="50":
 mutate SEED N *ARGS:
     uv run python -m tests.mutation {{SEED}} {{N}} {{ARGS}}
 
+# A whole AWS deployment on MiniStack: the real bundle and command line, members' work, and troubles (needs `uv sync --group infra`)
+live *ARGS:
+    uv run --group infra pytest -n0 tests/infra/live {{ARGS}}
+
 # What CI runs, on this checkout
 ci:
     bash .ci/run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 from runvoy_cli import config, new_keys
@@ -11,19 +12,42 @@ from runvoy_cli.client import Client, Target
 from runvoy_cli.files import told_about
 from runvoy_cli.transport import Transport
 from runvoy_protocol.claims import Token
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import ClaimAnswer
 
+_PAUSE_SECONDS = 1.0
 
-def redeem(home: Path, profile: str | None, token: Token, url: str, transport: Transport, limit: float) -> ClaimAnswer:
+
+def redeem(
+    home: Path,
+    profile: str | None,
+    token: Token,
+    url: str,
+    transport: Transport,
+    limit: float,
+    *,
+    patience_seconds: float = 0,
+) -> ClaimAnswer:
     """Make a key, register its public half with the token at `url`, and write config.yaml. Whoever is cut off in between
-    does the same again and goes on with the same key."""
+    does the same again and goes on with the same key. An address that does not answer is tried again for `patience_seconds`:
+    one that was made a moment ago may not be known to DNS yet."""
     from runvoy_cli import config_file
 
     with new_keys.pending(home, f"claim {hashlib.sha256(token.secret).hexdigest()}") as key:
         target = Target(url, token.deployment_id, key)
         client = Client(target, lambda of: Cache(home, of.endpoint, of.signing_key.key_id), transport, limit)
-        answer = client.claim(token.secret)
+        answer = _claim(client, token, time.monotonic() + patience_seconds)
         changed = {"endpoint": url, "deployment_id": token.deployment_id, "api_key": key.to_api_key()}
         with told_about(home):
             config_file.save(home / config.CONFIG_NAME, profile, changed)
     return answer
+
+
+def _claim(client: Client, token: Token, until: float) -> ClaimAnswer:
+    while True:
+        try:
+            return client.claim(token.secret)
+        except RunvoyError as error:
+            if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() + _PAUSE_SECONDS > until:
+                raise
+        time.sleep(_PAUSE_SECONDS)

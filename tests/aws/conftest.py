@@ -161,6 +161,9 @@ class Deployment:
 
     def call(self, method: str, target: str, body: bytes = b"") -> Any:
         """A signed call of the control API through the function's URL; the function's answer."""
+        return self.control(self.call_event(method, target, body))
+
+    def call_event(self, method: str, target: str, body: bytes = b"") -> dict[str, Any]:
         call = ControlCall(
             version=1,
             deployment_id=self.environment[aws_layout.ENV_DEPLOYMENT],
@@ -170,7 +173,7 @@ class Deployment:
             issued_at=self.clock.now(),
             nonce=self.clock.random(16),
         )
-        return self.control(http_event(method, target, body, control.authorization(call, self.signing_key)))
+        return http_event(method, target, body, control.authorization(call, self.signing_key))
 
     def reconcile(self) -> Any:
         return self.services.reconcile(json.loads((EVENTS / "schedule.json").read_text()), Context("reconcile"))

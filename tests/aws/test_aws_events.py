@@ -106,12 +106,6 @@ def test_a_call_of_the_function_url() -> None:
     assert request.body == b""
 
 
-@pytest.mark.parametrize("raw_path", ["/api/v1/locks/a%20b", "/api/v1/locks/a b"])
-def test_a_path_is_as_it_was_sent_whether_it_was_decoded_or_not(raw_path: str) -> None:
-    request = events.http_request(event("function_url_get") | {"rawPath": raw_path, "rawQueryString": ""})
-    assert request.target == "/api/v1/locks/a%20b"
-
-
 def test_a_body_in_base64() -> None:
     body = b"\0\xff{}"
     call = event("function_url_get") | {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}

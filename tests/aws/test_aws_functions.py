@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -257,6 +259,23 @@ def test_the_control_api_by_the_functions_url(deployment: Deployment) -> None:
     assert json.loads(listed["body"])["executions"] == []
 
 
+@pytest.mark.parametrize("decode", [str, urllib.parse.unquote], ids=["as sent", "decoded"])
+def test_a_name_with_slashes_arrives_whether_its_path_was_decoded_or_not(
+    decode: Callable[[str], str], deployment: Deployment
+) -> None:
+    target = f"/api/v1/images/{urllib.parse.quote(IMAGE, safe='')}"
+    event = deployment.call_event("GET", target)
+    answer = deployment.control(event | {"rawPath": decode(target)})
+    assert (answer["statusCode"], json.loads(answer["body"]).get("name")) == (200, IMAGE), answer
+
+
+def test_a_call_to_another_place_than_was_signed_is_refused(deployment: Deployment) -> None:
+    event = deployment.call_event("GET", "/api/v1/images/a%252Fb")
+    for raw_path in ("/api/v1/images/a/b", "/api/v1/images/a%2fb", "/api/v1/images", "/api/v1/users"):
+        assert deployment.control(event | {"rawPath": raw_path})["statusCode"] == 401
+    assert deployment.control(event | {"rawPath": "/api/v1/images/a%2Fb"})["statusCode"] == 404
+
+
 def test_an_unsigned_call_is_refused_and_health_is_public(deployment: Deployment) -> None:
     assert deployment.control(http_event("GET", "/api/v1/whoami"))["statusCode"] == 401
     health = deployment.control(http_event("GET", "/api/v1/health"))
@@ -391,6 +410,20 @@ def test_a_task_that_never_began_is_failed_and_not_unknown(deployment: Deploymen
     assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.LAUNCH_FAILED, None)
     assert "could not fetch its payload" in ended.message
     assert not ended.is_active
+
+
+def test_what_said_that_it_began_is_not_told_never_to_have(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    body = json.dumps({"execution_id": execution_id, "attempt": 1, "started_at_ms": now_ms, "pid": 1})
+    key = run_objects.execution_key(deployment.services.deployment.secret, execution_id, 1)
+    signed = json.dumps({"body": body, "mac": run_objects.mac_of(key, b"started", body)})
+    object_key = object_keys.started(execution_id)
+    deployment.services.ports.outbox.put(object_key, signed.encode(), content_type="application/json")
+    assert deployment.invoke("ends", arrival(deployment, object_key, None)) == []
+    task.runner_exit_code = 64
+    assert deployment.invoke("ends", stop_event(deployment, task, None)) == []
+    assert deployment.execution(execution_id).state is State.UNKNOWN
 
 
 def test_starts_needs_to_know_where_runners_call(deployment: Deployment) -> None:

@@ -1,4 +1,4 @@
-"""One synthesis, one MiniStack and one deployment on it for the whole session: everything here runs on one worker."""
+"""One synthesis, one MiniStackTls and one deployment on it for the whole session: everything here runs on one worker."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tests.infra import ministack as servers
-from tests.infra.ministack import MiniStack
+from tests.servers import ministack_tls as servers
+from tests.servers.ministack_tls import MiniStackTls
 
 from runvoy_infra import bundle_files
-from runvoy_infra.stack import app
-from runvoy_infra.stack.app import Synthesized
+
+if TYPE_CHECKING:
+    from runvoy_infra.stack.app import Synthesized
 
 RUNVOY = Path(sys.executable).parent / "runvoy"
 
@@ -35,7 +36,10 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def synthesized(assembly: Path) -> Synthesized:
-    """The template as the CDK app makes it now."""
+    """The template as the CDK app makes it now. Node and the CDK are in a group of their own, for they are large."""
+    pytest.importorskip("aws_cdk", reason="the CDK is not installed: `uv sync --group infra`")
+    from runvoy_infra.stack import app
+
     return app.synthesize(assembly)
 
 
@@ -74,15 +78,17 @@ def template(synthesized: Synthesized) -> Template:
 
 
 @pytest.fixture(scope="session")
-def ministack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
+def ministack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStackTls]:
     cache = Path(request.config.rootpath) / ".pytest_cache" / "servers"
-    with servers.running(cache, tmp_path_factory.mktemp("ministack")) as server:
+    with servers.ministack_tls(cache, tmp_path_factory.mktemp("ministack")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def bundle(synthesized: Synthesized, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template, and stand-ins for the functions."""
+    from runvoy_infra.stack import app
+
     folder = tmp_path_factory.mktemp("bundle")
     (folder / bundle_files.TEMPLATE).write_text(app.as_text(servers.as_it_takes_it(synthesized.template)))
     with zipfile.ZipFile(folder / bundle_files.CODE, "w") as archive:
@@ -120,12 +126,12 @@ def shell(aws: dict[str, str], home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def admin(ministack: MiniStack, bundle: Path, tmp_path: Path) -> Admin:
+def admin(ministack: MiniStackTls, bundle: Path, tmp_path: Path) -> Admin:
     return Admin(shell(ministack.environment, tmp_path / "home"), bundle)
 
 
 @pytest.fixture(scope="session")
-def deployed(ministack: MiniStack, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def deployed(ministack: MiniStackTls, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The outputs of a stack `runvoy` that stands for all tests, and is not changed by any."""
     admin = Admin(shell(ministack.environment, tmp_path_factory.mktemp("deployer")), bundle)
     applied = json.loads(admin.ok("apply", "--yes", "--json"))

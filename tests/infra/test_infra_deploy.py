@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 from tests.infra.conftest import Admin, shell
-from tests.infra.ministack import ACCOUNT, REGION
+from tests.servers.ministack import ACCOUNT, REGION
 
 from runvoy_protocol.claims import parse_token
 
@@ -147,7 +147,7 @@ def test_who_may_not_is_told_what_is_missing(ministack, bundle, tmp_path, deploy
     done = Admin(shell(reader, tmp_path / "home"), bundle)("apply", "--yes")
     assert done.returncode == 1
     assert "(FORBIDDEN)" in done.stderr
-    assert "docs/operations.md" in done.stderr
+    assert "docs/aws.md" in done.stderr
 
 
 def test_wrong_parameters_are_refused_before_anything_is_done(admin):

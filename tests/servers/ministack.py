@@ -18,6 +18,7 @@ from runvoy_protocol import aws_layout
 REQUIREMENT = "ministack==1.5.33"
 REGION = "eu-west-1"
 ACCOUNT = "000000000000"
+HEALTH = "/_ministack/health"
 _ROOT = Credentials("test", "test")
 _SERVICES = ("dynamodb", "ecs", "iam", "kms", "lambda", "s3", "sqs", "ssm", "sts")
 
@@ -150,7 +151,13 @@ def ministack(cache: Path, folder: Path) -> Iterator[MiniStack]:
     """Start it, with its state in `folder` and nothing of this machine's AWS configuration."""
     program = installed(cache, REQUIREMENT) / "ministack"
     (port,) = free_ports(1)
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | {
+    with running([str(program)], folder, f"http://127.0.0.1:{port}{HEALTH}", environment(port, folder)):
+        yield MiniStack(port)
+
+
+def environment(port: int, folder: Path) -> dict[str, str]:
+    """What the server is told."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | {
         "AUTH": "true",
         "AWS_EC2_METADATA_DISABLED": "true",
         "BIND_HOST": "127.0.0.1",
@@ -161,5 +168,3 @@ def ministack(cache: Path, folder: Path) -> Iterator[MiniStack]:
         "STATE_DIR": str(folder / "state"),
         "TMPDIR": str(folder),
     }
-    with running([str(program)], folder, f"http://127.0.0.1:{port}/_ministack/health", environment):
-        yield MiniStack(port)

@@ -8,6 +8,7 @@ import fcntl
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -20,7 +21,7 @@ import pytest
 
 _INSTALL_SECONDS = 300
 _START_SECONDS = 60
-_STOP_SECONDS = 10
+_STOP_SECONDS = 2
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,7 +42,10 @@ def _install(folder: Path, requirement: str) -> None:
     uv = shutil.which("uv")
     python = str(folder / "bin/python")
     if uv is not None:
-        commands = [[uv, "venv", "-q", str(folder)], [uv, "pip", "install", "-q", "--python", python, requirement]]
+        commands = [
+            [uv, "venv", "-q", "--python", sys.executable, str(folder)],
+            [uv, "pip", "install", "-q", "--python", python, requirement],
+        ]
     else:
         commands = [[sys.executable, "-m", "venv", str(folder)], [python, "-m", "pip", "install", "-q", requirement]]
     for command in commands:
@@ -61,7 +65,12 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], folder: Path, ready_url: str, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    folder: Path,
+    ready_url: str,
+    environment: Mapping[str, str] | None = None,
+    *,
+    trusting: ssl.SSLContext | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from when `ready_url` answers until the block is left. What it says is in `folder`/log."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +85,7 @@ def running(
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one call, no lock
         )
     try:
-        _await(process, ready_url, folder / "log")
+        _await(process, ready_url, folder / "log", trusting)
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -92,11 +101,11 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _await(process: subprocess.Popen[bytes], url: str, log: Path, trusting: ssl.SSLContext | None) -> None:
     deadline = monotonic() + _START_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with urllib.request.urlopen(url, timeout=2, context=trusting):
                 return
         except urllib.error.HTTPError:
             return  # it answers

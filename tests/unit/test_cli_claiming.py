@@ -1,6 +1,9 @@
 """A claim token becomes a key: the client's part over real HTTP, before the real control handler."""
 
+import contextlib
+import socket
 import threading
+import time
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -17,8 +20,10 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 
 
-@pytest.fixture
-def endpoint(world):
+@contextlib.contextmanager
+def serving(world, port=0):
+    """The deployment's front, at its URL."""
+
     class Front(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -32,13 +37,19 @@ def endpoint(world):
         def log_message(self, *args):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Front)
+    server = HTTPServer(("127.0.0.1", port), Front)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def endpoint(world):
+    with serving(world) as url:
+        yield url
 
 
 def token(world, endpoint, secret=b"t" * 32):
@@ -62,6 +73,26 @@ def test_a_token_registers_a_key_that_was_made_here(world, endpoint, tmp_path):
     kept = store.load(world.records, store.key_key(signing_key.key_id), Key).document
     assert kept is not None
     assert kept.public_key == signing_key.public_key
+
+
+def test_an_address_that_does_not_answer_yet_is_tried_again(world, tmp_path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    known = token(world, url)
+    redeemed = []
+    thread = threading.Thread(
+        target=lambda: redeemed.append(
+            claiming.redeem(tmp_path, None, known, url, Transport(), 10, patience_seconds=60)
+        )
+    )
+    thread.start()
+    while not list(tmp_path.glob("pending_keys/*")):
+        time.sleep(0.01)
+    with serving(world, port):
+        thread.join(60)
+    assert redeemed[0].key.user == "ada"
 
 
 def test_a_wrong_token_is_refused_in_the_deployments_words_and_nothing_is_written(world, endpoint, tmp_path):

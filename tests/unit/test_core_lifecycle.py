@@ -196,6 +196,19 @@ def test_what_was_killed_is_killed_whatever_the_platforms_exit_code() -> None:
     assert (ended.state, ended.reason) == (State.STOPPED, Reason.KILLED)
 
 
+def test_what_for_certain_never_began_has_failed() -> None:
+    ended = lifecycle.settle_unbegun(starting(), NOW, "no payload")
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.LAUNCH_FAILED, None)
+    assert ended.is_active, "its locks wait for the commit that saw its task stopped"
+    assert lifecycle.settle_unbegun(ended, NOW, "again") is None
+    killed = lifecycle.kill(starting(), NOW, "ada")
+    assert killed is not None
+    stopped = lifecycle.settle_unbegun(killed, NOW, "no payload")
+    assert stopped is not None
+    assert (stopped.state, stopped.reason) == (State.STOPPED, Reason.KILLED)
+
+
 def test_only_what_has_ended_can_be_noted_as_stopped() -> None:
     assert lifecycle.note_stopped(starting(), NOW) is None
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote_plus
+from urllib.parse import parse_qsl, unquote_plus
 
 from runvoy_agent.aws.launcher import stopped_state
 from runvoy_protocol import aws_layout, object_keys
@@ -18,7 +18,6 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 _RUN_OBJECT = re.compile(r"executions/([^/]+)/run/(started|result)\.json\Z")
 _MAX_PARAMETERS = 64
-_AS_SENT = "/%:@!$&'()*+,;=~-._"
 
 
 class Arrival(NamedTuple):
@@ -123,9 +122,8 @@ def http_request(event: Mapping[str, Any]) -> HttpRequest:
 
 def _http_request(event: Mapping[str, Any]) -> HttpRequest:
     http = event["requestContext"]["http"]
-    # A signature covers the target as it was sent. If this path was decoded on its way, quoting restores it; what was
-    # sent is never changed by it.
-    path = quote(event.get("rawPath") or "/", safe=_AS_SENT)
+    path = event.get("rawPath") or "/"  # raw by its name alone: it may have been decoded on its way
+    path.encode()
     raw_query = event.get("rawQueryString") or ""
     body = event.get("body") or ""
     return HttpRequest(

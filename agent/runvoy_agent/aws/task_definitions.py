@@ -39,11 +39,14 @@ class EcsTaskDefinitions:
                 ) from error
 
     def deregister(self, reference: str, platform: str | None) -> None:
-        """All revisions, the newest first: a family is started by its newest that is left."""
+        """All revisions, the newest first: a family is started by its newest that is left. One that is told of again lags
+        behind, and ends this; what may be left of the family starts nothing that is not admitted."""
         family = self._request_of(reference, platform)["family"]
         with calling("deregistering the task definition of an image"):
-            while (known := self._newest(family)) is not None:
-                self._ecs.deregister_task_definition(taskDefinition=known["taskDefinitionArn"])
+            last = ""
+            while (known := self._newest(family)) is not None and known["taskDefinitionArn"] != last:
+                last = known["taskDefinitionArn"]
+                self._ecs.deregister_task_definition(taskDefinition=last)
 
     def _newest(self, family: str) -> dict[str, Any] | None:
         try:

@@ -118,6 +118,8 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
     except Exception as error:
         audits.note_refused(ports, request, _told(error), signed.key)
         raise
+    # From here on what was signed counts: a front may have decoded the path on its way, and with it a name's slashes.
+    request = request._replace(path=caller.call.target.partition("?")[0], target=caller.call.target)
     found, groups = _find(request, routes)
     other = found.other if found is not None else None
     call = Call(ports, deployment, request, caller.member, groups, other, caller.checks, About(groups))
@@ -192,11 +194,8 @@ def _judge(ports: Ports, deployment: Deployment, request: Request, signed: _Sign
             ErrorCode.WRONG_DEPLOYMENT,
             f"the call is for deployment {call.deployment_id[:128]!r}; this is {deployment.deployment_id!r}",
         )
-    if (call.method, call.target, call.body_sha256) != (
-        request.method,
-        request.target,
-        control.body_digest(request.body),
-    ):
+    is_this_call = call.method == request.method and call.body_sha256 == control.body_digest(request.body)
+    if not is_this_call or request.target not in (call.target, _decoded(call.target)):
         raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the signature is for another method, address or body")
     if abs(now - call.issued_at) > CALL_LIFETIME:
         raise RunvoyError(
@@ -205,6 +204,12 @@ def _judge(ports: Ports, deployment: Deployment, request: Request, signed: _Sign
             details={"server_time": now.isoformat()},
         )
     return _Caller(member, call, (signed.check, user.check))
+
+
+def _decoded(target: str) -> str:
+    """A target as fronts hand it over that decode its path, as function URLs do."""
+    path, mark, query = target.partition("?")
+    return f"{unquote(path)}{mark}{query}"
 
 
 def _use_up(ports: Ports, caller: _Caller) -> None:

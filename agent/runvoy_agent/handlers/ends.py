@@ -56,7 +56,7 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
     ended = settled or execution
     if not ended.is_terminal:
         said = f": {message.message}" if message.message else ""
-        if message.never_began:
+        if message.never_began and ended.started_at is None:  # its own signed word that it began counts for more
             ended = lifecycle.settle_unbegun(ended, now, f"the command was not started{said}") or ended
         else:
             lost = f"its runner ended without leaving a result{said}"

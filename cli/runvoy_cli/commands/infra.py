@@ -33,6 +33,7 @@ BundleFolder = Annotated[
     ),
 ]
 DEFAULT_STACK = "runvoy"
+_NEW_ADDRESS_SECONDS = 30.0
 
 
 @app.callback(epilog="Example: runvoy infra status")
@@ -223,7 +224,10 @@ def _configure(state: StackState, settings: Settings, seeded: Seeded | None) -> 
         from runvoy_cli.transport import Transport
 
         limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
-        claiming.redeem(config.home(), settings.profile, seeded.token, url, Transport(), limit)
+        patience = min(limit, _NEW_ADDRESS_SECONDS)
+        claiming.redeem(
+            config.home(), settings.profile, seeded.token, url, Transport(), limit, patience_seconds=patience
+        )
     else:
         from runvoy_cli import config_file
 

@@ -86,7 +86,7 @@ class Artifacts:
                         ErrorCode.FORBIDDEN,
                         f"the bucket {self.bucket} cannot be used: it belongs to another account, or you may not see it "
                         f"({message_of(error)})",
-                        "Choose another with --parameter CodeBucket=NAME, or use credentials with the rights that docs/operations.md lists.",
+                        "Choose another with --parameter CodeBucket=NAME, or use credentials with the rights that docs/aws.md lists.",
                     ) from error
                 raise
         return True

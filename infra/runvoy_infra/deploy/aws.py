@@ -108,7 +108,7 @@ def _told(what: str, error: Any) -> RunvoyError:
         return RunvoyError(
             ErrorCode.FORBIDDEN,
             f"{what}: AWS does not allow it: {message}",
-            "Use credentials with the rights that docs/operations.md lists under 'Rights to deploy'.",
+            "Use credentials with the rights that docs/aws.md lists under 'Rights to deploy'.",
         )
     if code in _CREDENTIALS:
         return RunvoyError(

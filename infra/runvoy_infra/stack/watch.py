@@ -71,7 +71,7 @@ class Watch:
         for name, queue in self._queues.by_name.items():
             title = name.capitalize()
             dead = _Metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letters.queue_name)
-            about = f"Messages of the {name} queue failed five times: docs/operations.md, 'Dead letters'"
+            about = f"Messages of the {name} queue failed five times: docs/aws.md, 'Dead letters'"
             self._alarm(f"{title}DeadLettersAlarm", about, dead, above=0)
             if name != "bulk":  # a batch may well wait
                 oldest = _Metric("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue.queue_name)

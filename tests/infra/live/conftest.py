@@ -1,4 +1,4 @@
-"""One deployment for all tests here: the real bundle on MiniStack, with an ECS beside it that runs real runners."""
+"""One deployment for all tests here: the real bundle on MiniStackTls, with an ECS beside it that runs real runners."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.aws.fake_ecs import FakeEcs
+from tests.aws.fake_ecs import FakeEcs, Task
 from tests.aws.fake_ecs import serving as serving_ecs
-from tests.infra import ministack as servers
 from tests.infra.conftest import RUNVOY, Admin, shell
 from tests.infra.live.front import serving as serving_front
 from tests.infra.live.tasks import RealTasks
-from tests.infra.ministack import MiniStack
+from tests.servers import ministack_tls as servers
+from tests.servers.ministack_tls import MiniStackTls
 
 from runvoy_infra import bundle_files, bundling
-from runvoy_infra.stack import app
-from runvoy_infra.stack.app import Synthesized
 from runvoy_protocol.claims import parse_token
+
+if TYPE_CHECKING:
+    from runvoy_infra.stack.app import Synthesized
 
 PATIENCE_SECONDS = 60
 IMAGE = "alpine"
@@ -43,6 +44,8 @@ def wait_for(look: Callable[[], Any], patience: float = PATIENCE_SECONDS) -> Any
 @pytest.fixture(scope="session")
 def real_bundle(synthesized: Synthesized, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, FakeEcs]]:
     """The functions as they are deployed, for this machine, and the ECS that they are told of."""
+    from runvoy_infra.stack import app
+
     folder = tmp_path_factory.mktemp("real-bundle")
     architecture = _ARCHITECTURES.get(platform.machine().lower())
     if architecture is None:
@@ -96,16 +99,25 @@ class Member:
 class Live:
     """The deployment, and its admin."""
 
-    def __init__(self, server: MiniStack, ecs: FakeEcs, outputs: dict[str, str], endpoint: str, folder: Path) -> None:
+    def __init__(
+        self, server: MiniStackTls, ecs: FakeEcs, outputs: dict[str, str], endpoint: str, folder: Path
+    ) -> None:
         self.server = server
         self.ecs = ecs
         self.outputs = outputs
         self.endpoint = endpoint
         self._folder = folder
-        self.tells_of_ends = True
+        self.silent: set[str] = set()
+        """Executions whose task's end nobody tells."""
         self.s3 = server.client("s3")
         self.sqs = server.client("sqs")
-        ecs.on_stopped = self._stopped
+        ecs.on_stopped = self.tell_of_end
+        stack = server.client("cloudformation").list_stack_resources(StackName="live")["StackResourceSummaries"]
+        self._queues = {
+            one["LogicalResourceId"]: one["PhysicalResourceId"]
+            for one in stack
+            if one["ResourceType"] == "AWS::SQS::Queue"
+        }
         self.admin = self.member("admin")
 
     def member(self, name: str) -> Member:
@@ -117,27 +129,29 @@ class Live:
         return member
 
     def queue_url(self, queue: str, *, dead_letters: bool = False) -> str:
-        stack = self.server.client("cloudformation").list_stack_resources(StackName="live")["StackResourceSummaries"]
         wanted = f"{queue.capitalize()}{'DeadLetters' if dead_letters else 'Queue'}"
-        (found,) = [
-            one["PhysicalResourceId"]
-            for one in stack
-            if one["ResourceType"] == "AWS::SQS::Queue" and one["LogicalResourceId"].startswith(wanted)
-        ]
-        return str(found)
+        (found,) = [url for name, url in self._queues.items() if name.startswith(wanted)]
+        return found
 
     def send(self, queue: str, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.queue_url(queue), MessageBody=body)
 
-    def _stopped(self, event: dict[str, Any]) -> None:
+    def tell_of_end(self, event: dict[str, Any]) -> None:
         """What EventBridge's rule would do: nobody but AWS may put an event of aws.ecs."""
-        if self.tells_of_ends:
+        execution_id = event["detail"]["startedBy"].partition("-")[0]
+        if execution_id not in self.silent:
             self.send("ends", json.dumps(event))
+
+    def tasks_of(self, execution_id: str) -> list[Task]:
+        return [task for task in list(self.ecs.tasks.values()) if task.started_by.startswith(execution_id)]
+
+    def state(self, execution_id: str) -> str:
+        return str(self.admin.json("status", execution_id)["state"])
 
 
 @pytest.fixture(scope="session")
 def live(
-    ministack: MiniStack, real_bundle: tuple[Path, FakeEcs], tmp_path_factory: pytest.TempPathFactory
+    ministack: MiniStackTls, real_bundle: tuple[Path, FakeEcs], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
     folder, ecs = real_bundle
     program = ecs.program = RealTasks(ministack.certificate)

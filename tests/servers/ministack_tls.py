@@ -1,19 +1,10 @@
-"""MiniStack for the tests of `runvoy infra`: AWS's APIs on loopback, IAM enforced, by people who wrote nothing of runvoy."""
+"""MiniStack as a whole deployment needs it: the stack's buckets and queues refuse what does not come over TLS."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
-import signal
-import socket
 import ssl
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,16 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
-REQUIREMENT = "ministack==1.5.33"
-REGION = "eu-west-1"
-ACCOUNT = "000000000000"
-_INSTALL_SECONDS = 300
-_START_SECONDS = 60
-_STOP_SECONDS = 10
+from tests.servers.ministack import HEALTH, REGION, REQUIREMENT, environment
+from tests.servers.processes import free_ports, installed, running
 
 
-class MiniStack:
+class MiniStackTls:
     """A running server. `environment` is that of an admin with an IAM user's keys, who may do everything."""
 
     def __init__(self, port: int, certificate: Path) -> None:
@@ -109,74 +95,17 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, private
 
 
-def installed(cache: Path) -> Path:
-    """The program, in a venv of its own that test runs share."""
-    folder = cache / REQUIREMENT.replace("==", "-")
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            python = str(folder / "bin/python")
-            for command in (
-                ["uv", "venv", "-q", "--python", sys.executable, str(folder)],
-                ["uv", "pip", "install", "-q", "--python", python, REQUIREMENT],
-            ):
-                subprocess.run(command, check=True, timeout=_INSTALL_SECONDS)
-            (folder / "complete").touch()
-    return folder / "bin" / "ministack"
-
-
 @contextmanager
-def running(cache: Path, folder: Path) -> Iterator[MiniStack]:
+def ministack_tls(cache: Path, folder: Path) -> Iterator[MiniStackTls]:
     """The server, with its state in `folder`."""
-    program = installed(cache)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    program = installed(cache, REQUIREMENT) / "ministack"
+    (port,) = free_ports(1)
     certificate, private = make_certificate(folder)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment = {
-        **kept,
-        "AUTH": "true",
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "MINISTACK_REGION": REGION,
-        "LOG_LEVEL": "WARNING",
-        "S3_DATA_DIR": str(folder / "s3"),
-        "STATE_DIR": str(folder / "state"),
-        "TMPDIR": str(folder),
+    told = environment(port, folder) | {
         "USE_SSL": "1",
         "MINISTACK_SSL_CERT": str(certificate),
         "MINISTACK_SSL_KEY": str(private),
     }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(program)], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        trusting = ssl.create_default_context(cafile=str(certificate))
-        _await(process, f"https://127.0.0.1:{port}/_ministack/health", trusting, folder / "log")
-        yield MiniStack(port, certificate)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _await(process: subprocess.Popen[bytes], url: str, trusting: ssl.SSLContext, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2, context=trusting):
-                return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            said = log.read_text(errors="replace")[-2000:]
-            assert process.poll() is None, f"MiniStack ended with {process.returncode}: {said}"
-            assert time.monotonic() < deadline, f"MiniStack does not answer: {said}"
-            time.sleep(0.1)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with running([str(program)], folder, f"https://127.0.0.1:{port}{HEALTH}", told, trusting=trusting):
+        yield MiniStackTls(port, certificate)
