@@ -43,7 +43,7 @@ def start_runner(folder: Path, environment: Mapping[str, str]) -> subprocess.Pop
     with (folder / "runner.out").open("wb") as out, (folder / "runner.err").open("wb") as err:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", task_definition.BOOTSTRAP],
-            env={**environment, "RUNVOY_FOLDER": str(folder)},
+            env={"RUNVOY_FOLDER": str(folder), **environment},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -139,9 +139,10 @@ def test_the_audit_knows_who_did_it(live: Live) -> None:
 
     def told() -> list[dict[str, str]]:
         lines = live.admin.ok("audit", "--execution", execution_id, "--json").splitlines()
-        return [json.loads(line) for line in lines] if len(lines) >= 4 else []
+        return [json.loads(line) for line in lines] if len(lines) >= 3 else []
 
     entries = wait_for(told)
     actors = {one["action"]: one["actor"] for one in entries}
     assert actors["admit"] == actors["start"] == "ann@example.com"
-    assert actors["result"] == "runner"
+    # Either may come first, and the other may find nothing left to change.
+    assert {"result": "runner", "stopped": "platform"}.items() & actors.items()

@@ -197,6 +197,7 @@ class Task:
         return {
             "RUNVOY_EXECUTION_ID": self.id,
             "RUNVOY_PAYLOAD_URL": self.server.url + path,
+            "RUNVOY_FOLDER": str(self.folder),
             "ECS_CONTAINER_METADATA_URI_V4": f"{self.server.url}/metadata",
         }
 
