@@ -6,13 +6,13 @@ import pytest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.secret_messages import CreateSecret, SecretValue, UpdateSecret, check_secret, check_value
 
-# docs/protocol.md: what makes programs load or run something.
+# What makes programs load or run something.
 MEANINGS = """
 PATH IFS ENV BASH_ENV BASHOPTS SHELLOPTS PS4 PROMPT_COMMAND HOME SHELL EDITOR PAGER NODE_OPTIONS PERL5OPT PERL5LIB RUBYOPT
 RUBYLIB JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS _JAVA_OPTIONS CLASSPATH MAVEN_OPTS GRADLE_OPTS DOTNET_STARTUP_HOOKS
 LD_PRELOAD DYLD_INSERT_LIBRARIES BASH_FUNC_ls PYTHONPATH GCONV_PATH GIT_CONFIG_COUNT GIT_CONFIG GIT_EXEC_PATH GIT_SSH
 GIT_SSH_COMMAND GIT_EXTERNAL_DIFF LD_ DYLD_ BASH_FUNC_ PYTHON GCONV_ GIT_EXEC GIT_EXTERNAL
-""".split()
+"""
 
 
 def problem_of(name="token", env_name="TOKEN", description="", shared_with=()):
@@ -22,7 +22,7 @@ def problem_of(name="token", env_name="TOKEN", description="", shared_with=()):
     return caught.value.message
 
 
-@pytest.mark.parametrize("env_name", MEANINGS)
+@pytest.mark.parametrize("env_name", MEANINGS.split())
 def test_what_programs_heed_is_no_secret_s_variable(env_name):
     assert problem_of(env_name=env_name).startswith(f"a secret cannot be the variable {env_name}:")
 
