@@ -20,7 +20,7 @@ from runvoy_agent.core.admission import (
     wanted_isolation,
 )
 from runvoy_agent.core.images import Registered
-from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, User
+from runvoy_agent.core.model import Execution, Image, Isolation, Key, LockRecord, Refusal, User
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -284,7 +284,8 @@ def test_a_clock_that_is_ahead_is_told_the_server_s_time() -> None:
     ],
 )
 def test_what_asked_for_a_container_is_told(fields: dict[str, object], images: Registered, why: str) -> None:
-    for isolations in (frozenset({"process"}), frozenset()):
+    host: frozenset[Isolation] = frozenset({"process"})
+    for isolations in (host, frozenset[Isolation]()):
         cannot = PROCESSES._replace(no_containers="no engine", isolations=isolations)
         decision = decide(make_request(**fields), capabilities=cannot, images=images)
         assert isinstance(decision, Refusal)

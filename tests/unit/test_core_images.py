@@ -10,6 +10,7 @@ from runvoy_agent.core.images import (
     check_task_role,
     choose,
     fargate_size,
+    not_found,
     resolve,
     size_of_run,
 )
@@ -272,3 +273,8 @@ def test_at_most_three_near_ones_are_named():
 def test_a_run_that_asks_for_no_size_has_the_least_of_fargate():
     assert size_of_run(request(), image("a"), on_fargate=True) == (256, 512)
     assert size_of_run(request(), None, on_fargate=False) == (None, None)
+
+
+def test_a_short_form_is_no_name_where_a_name_is_asked_for():
+    error = not_found("terraform", IMAGES)
+    assert error.message.startswith(f"no image is registered as 'terraform'; the nearest: {TERRAFORM}")
