@@ -13,7 +13,7 @@ setup:
     uv sync --compile-bytecode
 
 # All that must hold before a change is handed in
-check: lint types contracts docs-current test
+check: lint types contracts docs-current servers test
 
 # Run the tests; arguments go to pytest
 test *ARGS:
@@ -21,7 +21,11 @@ test *ARGS:
 
 # The tests that answer while one works
 quick *ARGS:
-    uv run pytest -m "not slow" -x -q {{ARGS}}
+    uv run pytest -m "not slow and not servers" -x -q {{ARGS}}
+
+# The tests that a plain run leaves out: on MiniStack and SeaweedFS, and with the CDK; they take minutes
+servers *ARGS:
+    uv run --group infra pytest -m servers {{ARGS}}
 
 # Find what is wrong in style and likely wrong in substance
 lint:
@@ -79,7 +83,7 @@ mutate SEED N *ARGS:
 
 # A whole AWS deployment on MiniStack: the real bundle and command line, members' work, and troubles (needs `uv sync --group infra`)
 live *ARGS:
-    uv run --group infra pytest -n0 tests/infra/live {{ARGS}}
+    uv run --group infra pytest -n0 -m servers tests/infra/live {{ARGS}}
 
 # What CI runs, on this checkout
 ci:

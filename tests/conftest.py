@@ -2,10 +2,20 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Tests start many processes; where bytecode is forbidden each of them would compile its imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs servers that others wrote, or the CDK, takes minutes: `servers` picks it, and a plain run leaves it out."""
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and group.args[0] in ("servers", "infra"):
+            item.add_marker("servers")
+
 
 # A busy machine must not fail a property; the seed is fixed so that the same checkout gives the same verdict.
 settings.register_profile("runvoy", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

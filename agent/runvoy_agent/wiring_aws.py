@@ -38,6 +38,9 @@ from runvoy_protocol.errors import RunvoyError
 
 log = logging.getLogger("runvoy.wiring")
 
+RANGE_SIZE = 100
+"""How many requests of a batch one invocation admits: each is a few calls, and a function has 60 s."""
+
 _IDENTITY = "deployment"
 
 
@@ -102,6 +105,7 @@ class AwsServices:
                 capabilities=self._capabilities(),
                 runner_endpoint=self._settings.runner_endpoint,
                 task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
+                range_size=RANGE_SIZE,
             )
         return self._known
 

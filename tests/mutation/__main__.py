@@ -29,19 +29,14 @@ EQUIVALENT: dict[str, str] = json.loads((Path(__file__).parent / "equivalent.jso
 _UNIT = "tests/unit/test_"
 # The tests that say most about a file, where they are not named for it.
 _OWN = {
-    "access": "core_admission",
     "model": "core_model",
-    "audit": "audit",
+    "audit": "protocol_golden",
     "batches": "handlers_batches",
-    "aws_layout": "protocol_ids",
     "errors": "protocol_words",
-    "hidden": "handlers_secrets",
+    "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
     "receipts": "protocol_golden",
-    "run_objects": "protocol_control",
-    "secret_messages": "handlers_secrets",
-    "secrets": "handlers_secrets",
     "status": "core_lifecycle",
 }
 

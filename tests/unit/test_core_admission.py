@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from runvoy_agent.core import locks
+from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import (
     COMMAND_SHOWN_CHARACTERS,
     Accepted,
@@ -20,8 +20,8 @@ from runvoy_agent.core.admission import (
     wanted_isolation,
 )
 from runvoy_agent.core.images import Registered
-from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, User
-from runvoy_protocol.errors import ErrorCode
+from runvoy_agent.core.model import Execution, Image, Isolation, Key, LockRecord, Refusal, User
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import GitSource, RunRequest
 from runvoy_protocol.states import Reason, State
@@ -266,3 +266,28 @@ def test_what_was_admitted_is_what_was_asked_for() -> None:
     assert (execution.issued_at, execution.admitted_at, execution.updated_at) == (request.issued_at, NOW, NOW)
     assert (execution.queue_timeout_seconds, execution.timeout_seconds, execution.command) == (9, 8, "echo hi")
     assert (execution.granted_at, execution.reason) == (NOW, None)
+
+
+def test_a_clock_that_is_ahead_is_told_the_server_s_time() -> None:
+    ahead = make_request(issued_at=NOW + timedelta(minutes=6), expires_at=NOW + timedelta(minutes=9))
+    with pytest.raises(RunvoyError) as caught:
+        admission._check_fresh(ahead, NOW)
+    assert caught.value.details == {"server_time": NOW.isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("fields", "images", "why"),
+    [
+        ({"image": "alpine"}, REGISTERED, "which an image or --isolation container asks for: no engine"),
+        ({"isolation": "container"}, REGISTERED, "which an image or --isolation container asks for: no engine"),
+        ({}, Registered((), ALPINE), "which its default image asks for: no engine"),
+    ],
+)
+def test_what_asked_for_a_container_is_told(fields: dict[str, object], images: Registered, why: str) -> None:
+    host: frozenset[Isolation] = frozenset({"process"})
+    for isolations in (host, frozenset[Isolation]()):
+        cannot = PROCESSES._replace(no_containers="no engine", isolations=isolations)
+        decision = decide(make_request(**fields), capabilities=cannot, images=images)
+        assert isinstance(decision, Refusal)
+        assert decision.message == f"this deployment cannot run containers, {why}"
+        assert ("--isolation process" in decision.hint) is bool(isolations)

@@ -10,6 +10,7 @@ from runvoy_agent.core.images import (
     check_task_role,
     choose,
     fargate_size,
+    not_found,
     resolve,
     size_of_run,
 )
@@ -254,3 +255,26 @@ def test_a_role_is_one_of_the_deployment_s():
     check_task_role("deploy", frozenset({"deploy"}))
     assert "one of deploy, read, not 'admin'" in refused(check_task_role, "admin", {"read", "deploy"}).message
     assert "has no task roles" in refused(check_task_role, "deploy", frozenset()).message
+
+
+def test_just_ten_candidates_are_all_listed():
+    many = tuple(image(f"host{number:02}.example/tool") for number in range(11))
+    assert refused(resolve, "tool", many[:10]).message.endswith("host08.example/tool or host09.example/tool")
+    assert refused(resolve, "tool", many).message.endswith("host09.example/tool or 1 more")
+
+
+def test_at_most_three_near_ones_are_named():
+    many = tuple(image(f"tool{number}") for number in range(6))
+    assert len(refused(resolve, "toolx", many).message.partition("nearest: ")[2].split(", ")) == 3
+    near = image(f"registry.example/a/very/long/way/to/terraform@sha256:{'0' * 64}", "x")
+    assert refused(resolve, "teraform", (near,)).message.endswith("the nearest: x")
+
+
+def test_a_run_that_asks_for_no_size_has_the_least_of_fargate():
+    assert size_of_run(request(), image("a"), on_fargate=True) == (256, 512)
+    assert size_of_run(request(), None, on_fargate=False) == (None, None)
+
+
+def test_a_short_form_is_no_name_where_a_name_is_asked_for():
+    error = not_found("terraform", IMAGES)
+    assert error.message.startswith(f"no image is registered as 'terraform'; the nearest: {TERRAFORM}")

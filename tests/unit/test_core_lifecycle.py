@@ -343,3 +343,41 @@ def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
 def test_what_clients_see_ends_with_the_execution(state: State) -> None:
     execution = msgspec.structs.replace(starting(), state=state)
     assert lifecycle.project(execution, 2).is_terminal is execution.is_terminal
+
+
+LATER = NOW + timedelta(seconds=9)
+
+
+def in_state(state: State, **fields: object) -> Execution:
+    return msgspec.structs.replace(starting(), state=state, **fields)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_launch_that_was_not_made_counts_no_longer(state: State) -> None:
+    called_off = lifecycle.call_off_launch(in_state(state, launches=2))
+    if state in (State.STARTING, State.TERMINATING):
+        assert called_off == in_state(state, launches=1)
+    else:
+        assert called_off is None
+    assert lifecycle.call_off_launch(in_state(state, launches=0)) is None
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_what_is_starting_is_launched_again_or_withdrawn(state: State) -> None:
+    execution = in_state(state)
+    launched, withdrawn = lifecycle.begin_launch(execution, LATER), lifecycle.withdraw(execution, LATER, "gone")
+    if state is not State.STARTING:
+        assert (launched, withdrawn) == (None, None)
+        return
+    assert launched == in_state(state, launches=2, updated_at=LATER)
+    assert withdrawn == in_state(State.TERMINATING, reason=Reason.REVOKED, message="gone", updated_at=LATER)
+
+
+def test_what_was_to_be_stopped_ends_unless_a_launch_may_be_under_way() -> None:
+    stopping = in_state(State.TERMINATING, launches=0, reason=Reason.REVOKED, message="why")
+    ended = lifecycle.end_unlaunched(stopping, LATER)
+    assert ended is not None
+    assert (ended.state, ended.reason, ended.message) == (State.STOPPED, Reason.REVOKED, "why")
+    assert (ended.ended_at, ended.stopped_at) == (LATER, LATER)
+    for change in ({"launches": 1}, {"started_at": NOW}, {"state": State.STARTING}, {"state": State.RUNNING}):
+        assert lifecycle.end_unlaunched(msgspec.structs.replace(stopping, **change), LATER) is None

@@ -102,3 +102,56 @@ def test_a_bundle_is_the_program_and_its_payload() -> None:
     assert not names & {"runvoy_agent/runner/main.py", "runvoy_agent/runner/spool.py", "runvoy_agent/runner/bundle.py"}
     assert bundle.pack(b"", "") == bundle.pack(b"", ""), "equal programs are equal bytes"
     assert len(packed) < 64 * 1024
+
+
+def test_the_whole_of_a_definition() -> None:
+    """ECS ignores no field and knows no other spelling."""
+    request = register_request(TASK._replace(parameters={"b": "2", "a": "1"}))
+    main, runner = request.pop("containerDefinitions")
+    assert request == {
+        "family": "runvoy-tools",
+        "requiresCompatibilities": ["FARGATE"],
+        "networkMode": "awsvpc",
+        "pidMode": "task",
+        "cpu": "256",
+        "memory": "512",
+        "runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"},
+        "executionRoleArn": TASK.execution_role_arn,
+        "taskRoleArn": TASK.task_role_arn,
+        "volumes": [{"name": "runvoy"}],
+        "tags": [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}],
+    }
+    for container in (main, runner):
+        logs = {"awslogs-group": "/runvoy/runs", "awslogs-region": "eu-central-1", "mode": "non-blocking"}
+        logs["awslogs-stream-prefix"] = container["name"]
+        assert container.pop("logConfiguration") == {"logDriver": "awslogs", "options": logs}
+        assert container.pop("stopTimeout") == 120
+        assert container.pop("mountPoints")
+    waits = "until [ -p /runvoy/go ]; do sleep 0.1; done; . /runvoy/go"
+    assert main == {
+        "name": "main",
+        "image": TASK.image,
+        "essential": False,
+        "entryPoint": ["/bin/sh", "-c"],
+        "command": [waits],
+    }
+    assert runner == {
+        "name": "runner",
+        "image": TASK.runner_image,
+        "essential": True,
+        "user": "0",
+        "readonlyRootFilesystem": True,
+        "entryPoint": ["python3", "-I", "-S", "-c", task_definition.BOOTSTRAP],
+        "command": [],
+    }
+    assert "tags" not in register_request(TASK), "ECS refuses an empty list"
+
+
+def test_overrides_say_which_value_is_which_and_may_be_just_so_long() -> None:
+    overrides = run_overrides("id", "url", 512, None, None)
+    pairs = [{"name": "RUNVOY_EXECUTION_ID", "value": "id"}, {"name": "RUNVOY_PAYLOAD_URL", "value": "url"}]
+    assert overrides == {"containerOverrides": [{"name": "runner", "environment": pairs}]}
+    left = 8192 - len(json.dumps(run_overrides("id", "", None, None, None)))
+    run_overrides("id", "x" * left, None, None, None)
+    with pytest.raises(ValueError, match="8,193"):
+        run_overrides("id", "x" * (left + 1), None, None, None)

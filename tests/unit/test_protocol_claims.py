@@ -98,3 +98,22 @@ def test_a_claim_with_any_bit_changed_is_refused():
     for position in range(len(raw)):
         damaged = raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :]
         code_of(lambda damaged=damaged: claims.open_sealed(damaged, "dep-1"))
+
+
+def test_what_a_token_may_be_at_most():
+    """A text of 4,096 characters is read, and none that is longer."""
+    texts = {length: claims.Token(SECRET, "e" * length, "d").to_text() for length in range(3000, 3040)}
+    read = {length for length, text in texts.items() if len(text) <= 4096}
+    assert 4096 in {len(text) for text in texts.values()}
+    for length, text in texts.items():
+        if length in read:
+            assert claims.parse_token(text).endpoint == "e" * length
+        else:
+            assert code_of(lambda text=text: claims.parse_token(text)) is ErrorCode.INVALID_REQUEST
+
+
+def test_a_claim_s_repr_does_not_show_its_secret():
+    shown = repr(claims.Claim(1, "dep-1", SECRET, KEY.public_key))
+    assert repr(SECRET) not in shown
+    assert "secret=…" in shown
+    assert "deployment_id='dep-1'" in shown

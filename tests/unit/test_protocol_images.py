@@ -97,3 +97,11 @@ def test_short_names_are_the_ends_of_the_path_with_or_without_tag_and_digest():
     assert short_names(f"x/a:1@{DIGEST}") == {
         *("a", "a:1", f"a@{DIGEST}", f"a:1@{DIGEST}", "x/a", "x/a:1", f"x/a@{DIGEST}", f"x/a:1@{DIGEST}"),
     }
+
+
+def test_texts_of_just_the_most_characters():
+    check(RegisterImage(reference="a" * 512, name="n" * 512, task_role="r" * 512, description="d" * 512))
+    with pytest.raises(RunvoyError, match="task role"):
+        check(RegisterImage(reference="a", task_role="r" * 513))
+    made = RegisterImage(reference="a")
+    assert (made.description, made.version) == ("", 0)

@@ -63,3 +63,30 @@ def test_terms_no_key_can_have(terms):
     with pytest.raises(RunvoyError) as caught:
         check_terms(terms)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def problem_of(**fields):
+    with pytest.raises(RunvoyError) as caught:
+        check_terms(KeyTerms(**fields))
+    return caught.value.message
+
+
+def pin(**fields):
+    return KeyLimits(playbooks=(PlaybookPin(**({"name": "deploy", "digest": DIGEST} | fields)),))
+
+
+def test_the_most_that_a_key_s_terms_can_be():
+    variables = tuple(f"V{number}" for number in range(65))
+    labels = {f"l{number}": "x" * 256 for number in range(33)}
+    least = dict(list(labels.items())[:32])
+    check_terms(KeyTerms(name="x" * 128, limits=KeyLimits(images=("i" * 512,), locks=variables[:64], labels=least)))
+    check_terms(KeyTerms(limits=pin(parameters=variables[:64])))
+    assert "65" not in problem_of(limits=pin(parameters=variables))
+    assert "parameters" in problem_of(limits=pin(parameters=("A=",)))
+    assert "pinned by no SHA-256" in problem_of(limits=pin(digest="A" * 64))
+    assert "is no playbook's name" in problem_of(limits=pin(name="p" * 513))
+    assert "1 to 32 labels" in problem_of(limits=KeyLimits(labels=labels))
+    assert "'l'" in problem_of(limits=KeyLimits(labels={"l": "x" * 257}))
+    assert "one minute" in problem_of(lifetime_seconds=3650 * 86400 + 1)
+    assert "is no lock's name" in problem_of(limits=KeyLimits(locks=("a b",)))
+    assert problem_of(limits=KeyLimits(images=("",) * 9)).count(";") == 4
