@@ -1,12 +1,22 @@
 """What holds for every test. Fixtures live beside the tests that use them."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Tests start many processes; where bytecode is forbidden each of them would compile its imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A run that a shell started in the background ignores these, and so would every process that a test starts and interrupts.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
