@@ -90,3 +90,15 @@ def test_the_most_that_a_key_s_terms_can_be():
     assert "one minute" in problem_of(lifetime_seconds=3650 * 86400 + 1)
     assert "is no lock's name" in problem_of(limits=KeyLimits(locks=("a b",)))
     assert problem_of(limits=KeyLimits(images=("",) * 9)).count(";") == 4
+
+
+def test_a_ticket_does_not_show_its_secret():
+    from datetime import UTC, datetime
+
+    from runvoy_protocol.members import ClaimTicket, Role
+
+    ticket = ClaimTicket(
+        user="ann", role=Role.VIEWER, secret=b"hunter22" * 4, expires_at=datetime(2030, 1, 1, tzinfo=UTC)
+    )
+    assert "hunter22" not in repr(ticket)
+    assert "ann" in repr(ticket)
