@@ -37,7 +37,7 @@ def run_function_url(raw: bytes) -> str:
     event["requestContext"] = {"http": {"method": as_text(document.get("method", "")), "sourceIp": "::1"}}
     request = events.http_request(event)
     assert request.target.partition("?")[0] == request.path
-    assert request.target.isascii() or "?" in request.target
+    # Not that it is ASCII: a path may have been decoded on its way, and then it is compared with what was signed.
     return "decoded"
 
 
