@@ -42,7 +42,7 @@ def test_another_user_works_in_the_folder_of_the_checkout(
     assert (result.outcome, result.git_commit) == ("exited", repository.first), task.output("sys")
     assert task.started().git_commit == repository.first
     said = task.output().decode()
-    assert said.splitlines()[:4] == [f"{task.folder}/work/envs/prod", "prod", "ran", repository.first]
+    assert said.splitlines()[:4] == [str(task.folder / "work" / "envs" / "prod"), "prod", "ran", repository.first]
     assert " M where" in said
     assert f"RUNVOY_GIT_COMMIT={repository.first}" in said
     assert TOKEN not in said + task.remarks()
