@@ -48,6 +48,12 @@ def transport(repo: str) -> Transport | None:
     return "file" if _LOCAL.match(repo) else None
 
 
+def is_of_the_machine(repo: str) -> bool:
+    """Whether the address, a good one, means the machine that clones: its disk, or a server on its loopback interface."""
+    found = _WEB.match(repo)
+    return transport(repo) == "file" or (found is not None and _LOOPBACK.match(found["host"]) is not None)
+
+
 def problems(repo: str, ref: str, path: str) -> Iterator[str]:
     """Why this cannot be cloned. What is wrong is not quoted: it may hold a token."""
     for field, text, most in (

@@ -72,6 +72,21 @@ def test_another_address_is_refused_and_not_quoted(repo, why):
     assert "ghp_" not in problem
 
 
+@pytest.mark.parametrize(
+    ("repo", "is_of_it"),
+    [
+        ("/x", True),
+        ("file:///x", True),
+        ("http://127.0.0.1/x", True),
+        ("https://localhost:8443/x", True),
+        ("https://127.e.example/x", False),
+        ("git@localhost:x", False),  # asks for a key and so for a secret; nothing else listens to it
+    ],
+)
+def test_what_means_the_machine_that_clones(repo, is_of_it):
+    assert git_sources.is_of_the_machine(repo) is is_of_it
+
+
 @pytest.mark.parametrize("ref", ["main", "feature/x", "v1.2.3", "refs/pull/7/head", "a" * 40, "ünï", "x@y", "a-b", "1"])
 def test_refs(ref):
     assert list(git_sources.problems("/x", ref, "")) == []

@@ -222,11 +222,11 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image
             "cpu and memory cannot be limited for a host process",
             "Leave out --cpu and --memory, or ask for --isolation container.",
         )
-    if wanted == "container" and request.git is not None and git_sources.transport(request.git.repo) == "file":
-        # The runner clones with the rights of the machine's user, which are not those of a container.
+    if wanted == "container" and request.git is not None and git_sources.is_of_the_machine(request.git.repo):
+        # The runner clones outside of the container, by the rights of the machine's user and with its loopback interface.
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
-            "a repository on the machine's own disk can be cloned for a host process only",
+            "a repository of the machine itself can be cloned for a host process only",
             "Give its https:// or SSH address, or on one machine --isolation process.",
         )
     return wanted
