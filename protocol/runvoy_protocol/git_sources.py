@@ -12,7 +12,8 @@ Transport = Literal["https", "http", "ssh", "file"]
 TOKEN = "RUNVOY_GIT_TOKEN"
 SSH_KEY = "RUNVOY_GIT_SSH_KEY"
 KNOWN_HOSTS = "RUNVOY_GIT_KNOWN_HOSTS"
-CREDENTIALS = (TOKEN, SSH_KEY, KNOWN_HOSTS)
+CERTIFICATES = "RUNVOY_GIT_CERTIFICATES"
+CREDENTIALS = (TOKEN, SSH_KEY, KNOWN_HOSTS, CERTIFICATES)
 """A secret with one of these as its variable is for the clone: the command does not get it."""
 
 DEPTH = "GIT_DEPTH"
@@ -110,7 +111,7 @@ def credential_problem(env_name: str, repo: str | None) -> str:
         return ""
     if repo is None:
         return f"sets {env_name}, which is for cloning, and the request names no repository"
-    needed: tuple[str, ...] = ("http", "https") if env_name == TOKEN else ("ssh",)
-    if transport(repo) in needed:
+    is_for_web = env_name in (TOKEN, CERTIFICATES)
+    if transport(repo) in (("http", "https") if is_for_web else ("ssh",)):
         return ""
-    return f"sets {env_name}, which is for {'HTTPS' if env_name == TOKEN else 'SSH'}, and the repository's address is another"
+    return f"sets {env_name}, which is for {'HTTPS' if is_for_web else 'SSH'}, and the repository's address is another"

@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -76,9 +77,9 @@ class Repository:
 
 class HttpHost:
     """Git's own smart HTTP program behind a server that asks for a password. `is_old`: it speaks protocol version 0, which
-    hands out no commit that no ref points to. `is_stuck`: it lets every caller wait."""
+    hands out no commit that no ref points to. With a `certificate` (and its key) it speaks TLS. `is_stuck`: it lets every caller wait."""
 
-    def __init__(self, root: Path, *, is_private: bool = True) -> None:
+    def __init__(self, root: Path, *, is_private: bool = True, certificate: tuple[Path, Path] | None = None) -> None:
         self.is_private = is_private
         self.is_old = False
         self.is_stuck = threading.Event()
@@ -89,18 +90,38 @@ class HttpHost:
         host = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 host.answer(self, root, b"")
 
             def do_POST(self) -> None:
-                host.answer(self, root, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+                host.answer(self, root, self.body())
+
+            def body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                whole = b""
+                while size := int(self.rfile.readline(), 16):
+                    whole += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return whole
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "http"
+        if certificate is not None:
+            scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -120,12 +141,14 @@ class HttpHost:
         if self.redirect_to:
             handler.send_response(301)
             handler.send_header("Location", self.redirect_to + handler.path)
+            handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
         wanted = "Basic " + base64.b64encode(f"{USER}:{TOKEN}".encode()).decode()
         if self.is_private and given != wanted:
             handler.send_response(401)
             handler.send_header("WWW-Authenticate", 'Basic realm="git"')
+            handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
         path, _, query = handler.path.partition("?")
@@ -148,8 +171,9 @@ class HttpHost:
         status = next((value for name, value in headers if name == "Status"), "200 OK")
         handler.send_response(int(status.split()[0]))
         for name, value in headers:
-            if name != "Status":
+            if name not in ("Status", "Content-Length"):
                 handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)
 

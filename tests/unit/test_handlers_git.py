@@ -22,7 +22,9 @@ def keep(world, name, env_name, value):
     calls.ok(world, "POST", "/secrets", body)
 
 
-@pytest.mark.parametrize("env_name", ["RUNVOY_GIT_TOKEN", "RUNVOY_GIT_SSH_KEY", "RUNVOY_GIT_KNOWN_HOSTS"])
+@pytest.mark.parametrize(
+    "env_name", ["RUNVOY_GIT_TOKEN", "RUNVOY_GIT_SSH_KEY", "RUNVOY_GIT_KNOWN_HOSTS", "RUNVOY_GIT_CERTIFICATES"]
+)
 def test_a_secret_may_be_for_cloning(env_name):
     check_secret("deploy", env_name, "", ())
     with pytest.raises(RunvoyError):

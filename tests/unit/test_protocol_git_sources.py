@@ -1,6 +1,11 @@
 """What can be cloned, and what is refused before git sees it."""
 
+import shutil
+import subprocess
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from runvoy_protocol import git_sources
 
@@ -117,6 +122,24 @@ def test_what_is_no_ref_is_refused(ref):
     assert any("git.ref" in problem for problem in git_sources.problems("/x", ref, ""))
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
+@settings(max_examples=60, deadline=None)
+@example("a@b/c")
+@given(st.text(alphabet="ab/.@{-+~^:?*[\\\x7f\x01 \u00fclock", min_size=1, max_size=12))
+def test_every_ref_that_is_taken_is_one_to_git(ref):
+    if not list(git_sources.problems("/x", ref, "")):
+        judged = subprocess.run(["git", "check-ref-format", f"refs/heads/{ref}"], check=False)
+        assert judged.returncode == 0
+
+
+@given(st.text(max_size=40), st.text(max_size=20), st.text(max_size=20))
+def test_nothing_that_is_taken_is_an_option_or_a_second_line(repo, ref, path):
+    if not list(git_sources.problems(repo, ref, path)):
+        for text in (repo, ref, path):
+            assert not text.startswith("-")
+            assert text.isprintable()
+
+
 @pytest.mark.parametrize("path", ["a", "a/b", "a/b/", ".github", "a b", "..a", "a..b"])
 def test_folders(path):
     assert list(git_sources.problems("/x", "", path)) == []
@@ -154,6 +177,8 @@ def test_what_is_no_depth_is_refused(text):
         ("RUNVOY_GIT_TOKEN", "git@e.example:x", "for HTTPS"),
         ("RUNVOY_GIT_SSH_KEY", "https://e.example/x", "for SSH"),
         ("RUNVOY_GIT_KNOWN_HOSTS", "/x", "for SSH"),
+        ("RUNVOY_GIT_CERTIFICATES", "https://e.example/x", ""),
+        ("RUNVOY_GIT_CERTIFICATES", "git@e.example:x", "for HTTPS"),
     ],
 )
 def test_a_secret_for_cloning_belongs_to_its_kind_of_address(env_name, repo, why):

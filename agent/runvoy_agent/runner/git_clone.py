@@ -147,16 +147,14 @@ class Clone:
     def _prepare(self, private: str) -> None:
         """git's environment, and git itself where it has to be installed."""
         repo, is_ssh = self._checkout.repo, git_commands.is_ssh(self._checkout.repo)
-        hosts = self._payload.git_credentials.get(git_commands.KNOWN_HOSTS)
-        if hosts is not None:
-            with open(f"{private}/known_hosts", "wb") as file:  # noqa: PTH123
-                file.write(hosts.strip() + b"\n")
+        given = self._payload.git_credentials
+        for variable, name in git_commands.PUBLIC.items():
+            if variable in given:
+                with open(f"{private}/{name}", "wb") as file:  # noqa: PTH123
+                    file.write(given[variable].strip() + b"\n")
         machine = dict(os.environb) | {b"RUNVOY_EXECUTION_ID": self._payload.execution_id.encode()}
-        has_key = is_ssh and self._key is not None
-        self._env = git_commands.environment(
-            repo, private, machine, self._payload.env, has_key=has_key, pins_hosts=hosts is not None
-        )
-        missing = git_tools.missing(self._env, is_ssh=is_ssh, has_key=has_key)
+        self._env = git_commands.environment(repo, private, machine, self._payload.env, given)
+        missing = git_tools.missing(self._env, is_ssh=is_ssh, has_key=is_ssh and self._key is not None)
         if not missing:
             return
         folder = self._place.tools_folder

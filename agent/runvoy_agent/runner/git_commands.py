@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection
 
 TOKEN = b"RUNVOY_GIT_TOKEN"
 SSH_KEY = b"RUNVOY_GIT_SSH_KEY"
 KNOWN_HOSTS = b"RUNVOY_GIT_KNOWN_HOSTS"
+CERTIFICATES = b"RUNVOY_GIT_CERTIFICATES"
+PUBLIC = {KNOWN_HOSTS: "known_hosts", CERTIFICATES: "certificates"}
+"""What is no secret of its host's, and so is a file in git's own folder."""
+
 DEFAULT_USER = b"x-access-token"
 """For a token alone. GitHub, GitLab, Gitea and Azure take any name with a token; where it matters the secret is NAME:TOKEN."""
 
@@ -67,10 +72,11 @@ def protocol(repo: str) -> str:
 
 
 def environment(
-    repo: str, folder: str, machine: dict[bytes, bytes], asked: dict[bytes, bytes], *, has_key: bool, pins_hosts: bool
+    repo: str, folder: str, machine: dict[bytes, bytes], asked: dict[bytes, bytes], given: Collection[bytes]
 ) -> dict[bytes, bytes]:
     """The variables of git. `folder` is its home, empty but for what is put there for it; `asked` is what the run sets: the
-    proxies among it count. `has_key`: an agent will hold a key; `pins_hosts`: the folder holds known_hosts."""
+    proxies among it count. `given` are the variables of the secrets for the clone."""
+    has_key, pins_hosts = is_ssh(repo) and SSH_KEY in given, KNOWN_HOSTS in given
     texts = {
         "HOME": folder,
         "XDG_CONFIG_HOME": folder,
@@ -87,6 +93,8 @@ def environment(
     }
     if has_key:
         texts["SSH_AUTH_SOCK"] = f"{folder}/agent"
+    if CERTIFICATES in given:
+        texts["GIT_SSL_CAINFO"] = f"{folder}/{PUBLIC[CERTIFICATES]}"
     proxies = {name.encode(): asked[name.encode()] for name in _PASSED if name.encode() in asked}
     kept = {name: machine[name] for name in (b"PATH", b"TMPDIR", b"RUNVOY_EXECUTION_ID") if name in machine}
     return kept | proxies | {name.encode(): text.encode("utf-8", "surrogateescape") for name, text in texts.items()}

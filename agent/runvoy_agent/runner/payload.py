@@ -49,9 +49,9 @@ class Payload:
         """All that must not be seen in the log, by what it is called."""
         if not self.git_credentials:
             return self.secrets
-        from runvoy_agent.runner.git_commands import KNOWN_HOSTS, TOKEN, split_token
+        from runvoy_agent.runner.git_commands import PUBLIC, TOKEN, split_token
 
-        found = self.secrets | {name: value for name, value in self.git_credentials.items() if name != KNOWN_HOSTS}
+        found = self.secrets | {name: value for name, value in self.git_credentials.items() if name not in PUBLIC}
         if TOKEN in found:
             found[TOKEN + b" without its user"] = split_token(found[TOKEN])[1]
         return found

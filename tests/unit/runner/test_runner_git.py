@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.servers.git_hosts import TOKEN, USER, HttpHost, Repository, SshHost
+from tests.servers.ministack_tls import make_certificate
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +231,22 @@ def test_a_token_does_not_follow_to_another_host(new_run, http, repository):
         assert not other.authorizations
     finally:
         other.close()
+
+
+def test_over_https_with_the_certificate_of_a_host_of_ones_own(new_run, repository, tmp_path):
+    certificate = make_certificate(tmp_path)
+    host = HttpHost(repository.bare.parent, certificate=certificate)
+    try:
+        token = encoded(TOKEN=TOKEN.encode())
+        said = checkout(new_run(), "true", f"{host.url}/infra.git", credentials=token).wait()["message"]
+        assert "its host's TLS certificate is not good" in said
+        assert not host.authorizations
+        credentials = token | encoded(CERTIFICATES=certificate[0].read_bytes())
+        run = checkout(new_run(), "env", f"{host.url}/infra.git", credentials=credentials)
+        assert run.wait().get("git_commit") == repository.main, run.output("sys")
+        assert b"RUNVOY_GIT_CERT" not in run.output()
+    finally:
+        host.close()
 
 
 def test_where_a_server_hands_out_no_commit_by_its_sha_everything_is_fetched(new_run, repository, http):
