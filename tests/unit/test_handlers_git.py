@@ -6,15 +6,27 @@ import json
 import pytest
 from tests.unit import calls
 
-from runvoy_protocol import object_keys
+from runvoy_agent.runner import git_commands
+from runvoy_agent.runner.payload import Checkout
+from runvoy_protocol import git_sources, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.requests import GitSource
+from runvoy_protocol.run_objects import GitCheckout
 from runvoy_protocol.secret_messages import check_secret
 from runvoy_protocol.states import State
 from runvoy_protocol.status import GitStatus
 
 COMMIT = "5d1f0c3b9e8a7f6d5c4b3a29181706f5e4d3c2b1"
 REPO = "https://git.example.com/infra.git"
+
+
+def test_the_runner_which_knows_nothing_of_the_protocol_calls_all_by_the_same_names():
+    named = {git_commands.TOKEN, git_commands.SSH_KEY, git_commands.KNOWN_HOSTS, git_commands.CERTIFICATES}
+    assert named == {name.encode() for name in git_sources.CREDENTIALS}
+    asked = GitCheckout(repo=REPO)
+    understood = Checkout({"repo": REPO})
+    assert (understood.depth, understood.timeout_seconds) == (asked.depth, asked.timeout_seconds)
+    assert asked.depth == git_sources.DEFAULT_DEPTH
 
 
 def keep(world, name, env_name, value):

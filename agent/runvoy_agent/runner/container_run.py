@@ -142,6 +142,7 @@ class ContainerRun:
         )
         begins = clone.run(self._ending)
         if begins is not None:
+            os.chmod(self._checkout, 0o755)  # noqa: PTH101, S103 - its mode is copied, too; it lies in a folder of 0700
             self._begins = engine.CHECKOUT + begins.removeprefix(os.path.realpath(work_dir))
         return begins is not None
 

@@ -143,6 +143,8 @@ class Clone:
             raise CloneFailed("git did not say which commit it checked out")
         self._payload.git_commit = commit
         self._output.note(f"checked out {commit}")
+        if os.path.lexists(f"{self._work_dir}/.gitmodules"):
+            self._output.note("it has submodules, which are not fetched; the command can do so itself")
 
     def _prepare(self, private: str) -> None:
         """git's environment, and git itself where it has to be installed."""
@@ -177,7 +179,7 @@ class Clone:
             self._must(git_commands.fetch_all())
             return ref
         found: str | None = "HEAD"
-        if ref:
+        if ref not in ("", "HEAD"):
             self._must(git_commands.ask(ref))
             found = git_commands.chosen(ref, self._heard.answer)
         if found is None:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.servers.git_hosts import TOKEN, USER, HttpHost, Repository, SshHost
+from tests.servers.git_hosts import TOKEN, USER, HttpHost, Repository, SshHost, git
 from tests.servers.ministack_tls import make_certificate
 
 
@@ -36,13 +36,14 @@ def encoded(**credentials):
 
 
 def checkout(run, command, repo, ref="", *, path="", depth=1, timeout_seconds=60, credentials=None, **fields):
-    git = {"repo": str(repo), "ref": ref, "path": path, "depth": depth, "timeout_seconds": timeout_seconds}
-    return run.start(command, git=git, git_credentials=credentials or {}, **fields)
+    wanted = {"repo": str(repo), "ref": ref, "path": path, "depth": depth, "timeout_seconds": timeout_seconds}
+    return run.start(command, git=wanted, git_credentials=credentials or {}, **fields)
 
 
 def refs(repository):
     return {
         "": repository.main,
+        "HEAD": repository.main,
         "main": repository.main,
         "feature/x": repository.feature,
         "v1": repository.first,
@@ -53,7 +54,9 @@ def refs(repository):
     }
 
 
-@pytest.mark.parametrize("ref", ["", "main", "feature/x", "v1", "both", "refs/tags/both", "refs/heads/main", "SHA"])
+@pytest.mark.parametrize(
+    "ref", ["", "HEAD", "main", "feature/x", "v1", "both", "refs/tags/both", "refs/heads/main", "SHA"]
+)
 def test_a_branch_a_tag_and_a_full_sha_are_checked_out_and_told(new_run, repository, ref):
     ref = repository.second if ref == "SHA" else ref
     run = checkout(new_run(), "git rev-parse HEAD; echo $RUNVOY_GIT_COMMIT; pwd", repository.bare, ref)
@@ -124,9 +127,18 @@ def test_a_ref_that_is_not_there_is_a_reason(new_run, repository, ref, why):
     assert run.output() == b""
 
 
-def test_an_empty_repository_and_no_repository_are_reasons(new_run, tmp_path):
-    from tests.servers.git_hosts import git
+def test_submodules_are_not_fetched_and_the_log_says_so(new_run, repository, tmp_path):
+    git(tmp_path, "init", "--quiet", "outer")
+    added = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository.bare), "inner"]
+    git(tmp_path / "outer", *added)
+    git(tmp_path / "outer", "commit", "--quiet", "-m", "with a submodule")
+    run = checkout(new_run(), "ls inner", tmp_path / "outer")
+    assert run.wait()["exit_code"] == 0, run.output("sys")
+    assert run.output() == b""
+    assert "it has submodules, which are not fetched" in run.output("sys").decode()
 
+
+def test_an_empty_repository_and_no_repository_are_reasons(new_run, tmp_path):
     git(tmp_path, "init", "--quiet", "--bare", "empty.git")
     assert "it has no commit yet" in checkout(new_run(), "true", tmp_path / "empty.git").wait()["message"]
     said = checkout(new_run(), "true", tmp_path / "nothing.git").wait()["message"]
@@ -134,7 +146,7 @@ def test_an_empty_repository_and_no_repository_are_reasons(new_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "git",
+    "wanted",
     [
         {"repo": "--upload-pack=touch /tmp/x"},
         {"repo": "https://e.example/x", "ref": "--upload-pack=x"},
@@ -144,9 +156,9 @@ def test_an_empty_repository_and_no_repository_are_reasons(new_run, tmp_path):
         {"repo": 3},
     ],
 )
-def test_what_would_be_an_option_is_no_payload(new_run, git):
+def test_what_would_be_an_option_is_no_payload(new_run, wanted):
     run = new_run()
-    runner = run.start_with(run.payload("true", git=git))
+    runner = run.start_with(run.payload("true", git=wanted))
     assert runner.wait() == 64
     assert not run.is_claimed()
 
