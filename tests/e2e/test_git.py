@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,9 +39,11 @@ def test_a_repository_of_this_machine(machine_of_module: Machine, repository: Re
     assert f"commit      {repository.first}" in shown
 
 
-def test_a_private_repository_by_a_secret(machine_of_module: Machine, repository: Repository, http: HttpHost) -> None:
+def test_a_private_repository_by_a_secret(
+    machine_of_module: Machine, repository: Repository, http: HttpHost, tmp_path: Path
+) -> None:
     runvoy = machine_of_module
-    token = runvoy.home / "token"
+    token = tmp_path / "token"
     token.write_text(TOKEN)
     with token.open("rb") as stdin:
         assert runvoy("secrets", "create", "infra-git", "RUNVOY_GIT_TOKEN", stdin=stdin).returncode == 0
@@ -50,8 +53,8 @@ def test_a_private_repository_by_a_secret(machine_of_module: Machine, repository
     assert TOKEN.encode() not in done.stderr
     # The same by a line of a bulk file.
     line = {"command": "cat say", "git": {"repo": f"{http.url}/infra.git", "ref": "feature/x"}, "secrets": "infra-git"}
-    (runvoy.home / "runs.jsonl").write_text(json.dumps(line))
-    execution_id = runvoy.ok("submit", "--bulk", str(runvoy.home / "runs.jsonl")).strip()
+    (tmp_path / "runs.jsonl").write_text(json.dumps(line))
+    execution_id = runvoy.ok("submit", "--bulk", str(tmp_path / "runs.jsonl")).strip()
     assert runvoy("wait", execution_id).returncode == 0
     assert runvoy.ok("logs", execution_id, "--raw") == "feature\n"
     assert runvoy.status(execution_id)["git"]["commit"] == repository.feature
