@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperOption
 
 from runvoy_cli import values
 from runvoy_cli.problems import UsageProblem
+from runvoy_protocol import git_sources
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource, RunRequest, check
@@ -74,6 +75,7 @@ _OPTIONS = (
     _Spec("git_repo", "URL", "A repository to clone first; the command runs in it.", _text),
     _Spec("git_ref", "REF", "The branch, tag or full SHA to check out.", _text),
     _Spec("git_path", "FOLDER", "The folder of the repository to run in.", _text),
+    _Spec("git_depth", "COMMITS", "How many commits to fetch, 0 for all.  [default: 1]", values.git_depth),
     _Spec("cpu", "CPU", "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU).", values.cpu_units),
     _Spec("memory", "SIZE", "Memory, like 512m or 2g, or MiB: 512.", values.memory_mib),
     _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
@@ -131,7 +133,7 @@ def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | s
 
 
 def variables_given(context: Context) -> dict[str, str]:
-    """The variables that `--env` and `--env-file` set."""
+    """The variables that `--env`, `--env-file` and `--git-depth` set."""
     return _environment(context.meta.get(_META, {}))
 
 
@@ -201,6 +203,8 @@ def _environment(given: Mapping[str, Any]) -> dict[str, str]:
     for path in given.get("env_file", ()):
         found.update(values.env_file(Path(path)))
     found.update(values.pairs("--env", given.get("env", ())))
+    if "git_depth" in given:
+        found[git_sources.DEPTH] = given["git_depth"]
     return found
 
 
@@ -209,7 +213,7 @@ def _git(given: Mapping[str, Any], before: GitSource | None) -> GitSource | None
         return GitSource(given["git_repo"], given.get("git_ref", ""), given.get("git_path", ""))
     if before is not None:
         return GitSource(before.repo, given.get("git_ref", before.ref), given.get("git_path", before.path))
-    for field in ("git_ref", "git_path"):
+    for field in ("git_ref", "git_path", "git_depth"):
         if field in given:
             raise UsageProblem(
                 f"--{field.replace('_', '-')} needs --git-repo", "Name the repository with --git-repo URL."

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runvoy_cli.problems import UsageProblem
-from runvoy_protocol import ids
+from runvoy_protocol import git_sources, ids
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 
@@ -72,6 +72,15 @@ def cpu_units(text: str) -> int:
     if units <= 0 or units != int(units):
         raise UsageProblem(f"{text!r} is no amount of CPU", "Write vCPUs, like 0.5 or 2, or units: 512 (1,024 a vCPU).")
     return int(units)
+
+
+def git_depth(text: str) -> str:
+    """A number of commits, as the variable has it that tells it."""
+    if git_sources.depth_problem({git_sources.DEPTH: text}):
+        raise UsageProblem(
+            f"{text!r} is no number of commits", f"Write one up to {git_sources.MAX_DEPTH:,}, or 0 for all."
+        )
+    return text
 
 
 def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from runvoy_protocol import codec, ids, keys
+from runvoy_protocol import codec, git_sources, ids, keys
 from runvoy_protocol.envelope import PayloadType, seal
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
@@ -32,7 +32,11 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class GitSource(msgspec.Struct, frozen=True, array_like=True):
-    """A repository to clone before the command: its URL, a branch, tag or full SHA, and a folder within it."""
+    """A repository to clone before the command: its address, a branch, tag or full SHA, and a folder within it (git_sources).
+
+    Signed as it is since version 1: a further field would make another canonical form. How deep, and with which secret, is
+    told by variables.
+    """
 
     repo: str
     ref: str = ""
@@ -248,12 +252,7 @@ def _text_problems(request: RunRequest) -> Iterator[_Problem]:
         if text is not None and (not text or len(text) > most or not text.isprintable()):
             yield _Problem(f"{field} is empty, over {most} characters or not printable")
     if request.git is not None:
-        for field, text, most in (
-            ("git.repo", request.git.repo, 2048),
-            ("git.ref", request.git.ref, 256),
-            ("git.path", request.git.path, 1024),
-        ):
-            if len(text) > most or not text.isprintable() or text.startswith("-"):
-                yield _Problem(f"{field} is over {most} characters, not printable, or begins with a dash")
-        if not request.git.repo:
-            yield _Problem("git.repo is empty")
+        for problem in git_sources.problems(request.git.repo, request.git.ref, request.git.path):
+            yield _Problem(problem)
+        if depth_problem := git_sources.depth_problem(request.env):
+            yield _Problem(depth_problem)

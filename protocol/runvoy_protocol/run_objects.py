@@ -31,6 +31,7 @@ CHUNK_CONTENT_TYPE = "application/gzip"
 REPORT_CONTENT_TYPE = "application/json"
 START_SECONDS = 600
 SHIP_SECONDS = 600
+GIT_SECONDS = 600
 RUNNER_SCHEME = "Runvoy-Runner"
 RUNNER_CALL_LIFETIME = timedelta(seconds=60)
 
@@ -38,6 +39,7 @@ RUNNER_CALL_LIFETIME = timedelta(seconds=60)
 # an exit code of 256, which would leave a client as 0.
 _TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_LINE_NUMBER)]
+_Commit = Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")]
 
 
 class UploadPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +64,25 @@ class RunGrant(msgspec.Struct, frozen=True, kw_only=True):
     renew_url: str
 
 
+class GitCheckout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the runner clones before the command, which then begins in `path` of it. `depth` 0 is the whole history; no ref is
+    the repository's own choice. All of it must be done within `timeout_seconds`."""
+
+    repo: str
+    ref: str = ""
+    path: str = ""
+    depth: int = 1
+    timeout_seconds: int = GIT_SECONDS
+
+
 class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All a runner needs. `env` holds every variable the run adds, `secrets` the values (base64 in JSON) to be set as
     variables and masked in the output.
 
     Where the runner is beside the command's container: `start_seconds` bounds the wait for that container, `ship_seconds`
     how long after the command's end what it said may still be uploaded, under `grant`.
+
+    `git_credentials` are secrets for the clone alone, by the variables of git_sources.CREDENTIALS: masked, and not the command's.
     """
 
     execution_id: str
@@ -81,20 +96,24 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     start_seconds: int = START_SECONDS
     ship_seconds: int = SHIP_SECONDS
     grant: RunGrant | None = None
+    git: GitCheckout | None = None
+    git_credentials: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        return repr_without(self, "execution_key", "secrets", "grant")
+        return repr_without(self, "execution_key", "secrets", "grant", "git_credentials")
 
 
-class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     execution_id: str
     attempt: int
     started_at_ms: _TimeMs
     pid: int
+    git_commit: _Commit | None = None
 
 
-class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How the command ended. `exit_code` is its own (128 + n for signal n), null if it never was there."""
+class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the command ended. `exit_code` is its own (128 + n for signal n), null if it never was there. `git_commit` is the
+    full SHA of what was checked out for it."""
 
     execution_id: str
     attempt: int
@@ -107,6 +126,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     lines: _Count
     chunks: _Count
     lost_bytes: _Count
+    git_commit: _Commit | None = None
 
 
 class _Signed(msgspec.Struct, frozen=True):

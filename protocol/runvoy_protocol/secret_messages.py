@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from runvoy_protocol import git_sources
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.hidden import repr_without
 from runvoy_protocol.instants import Instant
@@ -153,7 +154,7 @@ def _problems(name: str, env_name: str, description: str, shared_with: tuple[str
     if not is_name(name):
         yield f"{name[:64]!r} is no name for a secret (letters, digits and ._/:@+-, at most 128)"
     problem = env_name_problem(env_name) or _meaning_problem(env_name)
-    if problem is not None:
+    if problem is not None and env_name not in git_sources.CREDENTIALS:
         yield problem
     if len(description) > MAX_DESCRIPTION_LENGTH or not description.isprintable():
         yield f"the description is over {MAX_DESCRIPTION_LENGTH} characters or not printable"

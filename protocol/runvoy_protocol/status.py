@@ -41,6 +41,15 @@ class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held_since: Instant | None = None
 
 
+class GitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The repository that was to be cloned for the command. `commit`, a full SHA, is what was checked out, once that is known."""
+
+    repo: str
+    ref: str = ""
+    path: str = ""
+    commit: str | None = None
+
+
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of an execution. Times are aware UTC; `record_version` only ever rises.
 
@@ -80,6 +89,7 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     lines: int | None = None
     chunks: int | None = None
     lost_bytes: int = 0
+    git: GitStatus | None = None
 
     @property
     def is_terminal(self) -> bool:

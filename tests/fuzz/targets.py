@@ -61,7 +61,7 @@ IMAGE = Image(
     updated_by="ada",
     updated_at=AT,
 )
-CAPABILITIES = Capabilities("process", frozenset({"process", "container"}), git=True)
+CAPABILITIES = Capabilities("process", frozenset({"process", "container"}))
 
 Run = Callable[[bytes], str]
 

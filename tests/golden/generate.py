@@ -179,6 +179,11 @@ ENDED = status.ExecutionStatus(
     chunks=1,
     lost_bytes=12,
 )
+GIT_COMMIT = "5d1f0c3b9e8a7f6d5c4b3a29181706f5e4d3c2b1"
+CHECKED_OUT = msgspec.structs.replace(
+    ENDED,
+    git=status.GitStatus(repo="https://example.com/infra.git", ref="main", path="envs/prod", commit=GIT_COMMIT),
+)
 RECORDS = [
     logs.LogRecord(1, 1770091510250, "out", "one\ntwo\n"),
     logs.LogRecord(3, 1770091510251, "err", "half a l", p=True),
@@ -214,6 +219,13 @@ RUN_GRANT = run_objects.RunGrant(
     renew_url=f"https://runvoy.example.com/api/v1/runs/{ID}/grant",
 )
 TASK_PAYLOAD = msgspec.structs.replace(PAYLOAD, start_seconds=300, ship_seconds=120, grant=RUN_GRANT)
+GIT_PAYLOAD = msgspec.structs.replace(
+    PAYLOAD,
+    git=run_objects.GitCheckout(
+        repo="https://example.com/infra.git", ref="main", path="envs/prod", depth=50, timeout_seconds=300
+    ),
+    git_credentials={"RUNVOY_GIT_TOKEN": b"hunter33"},
+)
 RUNNER_CALL_TARGET = f"/api/v1/runs/{ID}/grant"
 STARTED = run_objects.RunStarted(execution_id=ID, attempt=1, started_at_ms=1770091510250, pid=4242)
 RESULT = run_objects.RunResult(
@@ -229,6 +241,8 @@ RESULT = run_objects.RunResult(
     chunks=1,
     lost_bytes=0,
 )
+GIT_STARTED = msgspec.structs.replace(STARTED, git_commit=GIT_COMMIT)
+GIT_RESULT = msgspec.structs.replace(RESULT, git_commit=GIT_COMMIT)
 ERROR = RunvoyError(ErrorCode.CLOCK_SKEW, "the clock is off", "Set it.", {"server_time": "2026-02-03T04:05:08Z"})
 LIMITS = members.KeyLimits(
     images=("tools:1.2",),
@@ -476,6 +490,9 @@ def messages() -> list[Golden]:
         ),
         Golden("status-ended.json", status.encode(ENDED), status.decode, ENDED, "status.json, every field set"),
         Golden(
+            "status-git.json", status.encode(CHECKED_OUT), status.decode, CHECKED_OUT, "status.json, with a checkout"
+        ),
+        Golden(
             "log-chunk.gz", gzip.compress(chunk, mtime=0), logs.decode_chunk, RECORDS, "the one and last chunk of a log"
         ),
         Golden(
@@ -491,6 +508,13 @@ def messages() -> list[Golden]:
             partial(msgspec.json.decode, type=run_objects.RunnerPayload),
             TASK_PAYLOAD,
             "what a runner that uploads is given",
+        ),
+        Golden(
+            "runner-payload-git.json",
+            msgspec.json.encode(GIT_PAYLOAD),
+            partial(msgspec.json.decode, type=run_objects.RunnerPayload),
+            GIT_PAYLOAD,
+            "what a runner is given that clones a repository first",
         ),
         Golden(
             "runner-call.authorization",
@@ -521,6 +545,20 @@ def messages() -> list[Golden]:
             read_result,
             RESULT,
             "the runner's word on how the command ended",
+        ),
+        Golden(
+            "started-git.json",
+            signed_by_runner(b"started", GIT_STARTED),
+            read_started,
+            GIT_STARTED,
+            "the runner's word that the command began in a checkout",
+        ),
+        Golden(
+            "result-git.json",
+            signed_by_runner(b"result", GIT_RESULT),
+            read_result,
+            GIT_RESULT,
+            "the runner's word on how a command in a checkout ended",
         ),
         Golden(
             "api-error.json",

@@ -53,7 +53,18 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 def create(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
-    for flag in ("pull", "name", "log-driver", "cpus", "memory", "memory-swap", "entrypoint", "env-file", "platform"):
+    for flag in (
+        "pull",
+        "name",
+        "log-driver",
+        "cpus",
+        "memory",
+        "memory-swap",
+        "entrypoint",
+        "env-file",
+        "platform",
+        "workdir",
+    ):
         parser.add_argument(f"--{flag}")
     parser.add_argument("--init", action="store_true")
     parser.add_argument("--label", action="append", default=[])
@@ -77,6 +88,14 @@ def create(arguments: list[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         sys.stderr.write((STATE / "warning").read_text())
     print("f" * 64)
+
+
+def copy(arguments: list[str]) -> None:
+    """Into a created container; `root` is its file system."""
+    source, target = arguments
+    assert source.endswith("/."), source
+    name, _, path = target.partition(":")
+    shutil.copytree(source, container(name) / "root" / path.lstrip("/"), symlinks=True, dirs_exist_ok=True)
 
 
 def start(arguments: list[str]) -> None:
@@ -128,7 +147,7 @@ def shim(arguments: list[str]) -> None:
             process = subprocess.Popen(
                 spec["argv"],
                 env=env,
-                cwd=folder,
+                cwd=folder / "root" / spec["options"]["workdir"].lstrip("/") if spec["options"]["workdir"] else folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -218,6 +237,7 @@ def put(path: Path, text: str) -> None:
 COMMANDS = {
     "attach": attach,
     "container": inspect,
+    "cp": copy,
     "create": create,
     "image": image,
     "import": load,

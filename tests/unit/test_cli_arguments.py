@@ -80,13 +80,26 @@ def test_every_option_is_in_the_request():
     made = build(
         *["run", "--image", "alpine", "--lock", "a", "--lock", "b", "--if-locked", "fail", "--queue-timeout", "1h"],
         *["--timeout", "1h30m", "--env", "A=1", "--secret", "s", "--git-repo", "https://x.example/r"],
-        *["--git-ref", "main", "--git-path", "infra", "--cpu", "0.5", "--memory", "2g", "--label", "team=data"],
+        *[
+            "--git-ref",
+            "main",
+            "--git-path",
+            "infra",
+            "--git-depth",
+            "50",
+            "--cpu",
+            "0.5",
+            "--memory",
+            "2g",
+            "--label",
+            "team=data",
+        ],
         *["--name", "deploy", "--isolation", "container", "make"],
         environ={"RUNVOY_USER_B": "2"},
     )
     assert (made.image, made.locks, made.if_locked) == ("alpine", ("a", "b"), "fail")
     assert (made.queue_timeout_seconds, made.timeout_seconds) == (3600, 5400)
-    assert (made.env, made.secrets) == ({"A": "1", "B": "2"}, ("s",))
+    assert (made.env, made.secrets) == ({"A": "1", "B": "2", "GIT_DEPTH": "50"}, ("s",))
     assert made.git == GitSource("https://x.example/r", "main", "infra")
     assert (made.cpu, made.memory_mib, made.labels) == (512, 2048, {"team": "data"})
     assert (made.name, made.isolation, made.command) == ("deploy", "container", "make")
@@ -106,6 +119,12 @@ def test_the_environment_of_the_command_by_strength(tmp_path):
     ("arguments", "told"),
     [
         (["--git-ref", "main", "x"], "--git-ref needs --git-repo"),
+        (["--git-depth", "3", "x"], "--git-depth needs --git-repo"),
+        (["--git-repo", "https://ann:secret@x.example/r", "x"], "holds a user or a password"),
+        (["--git-repo", "ext::sh -c id", "x"], "none of the addresses that can be cloned"),
+        (["--git-repo", "/srv/r", "--git-ref", "a:b", "x"], "git.ref is no name of a branch"),
+        (["--git-repo", "/srv/r", "--git-path", "../x", "x"], "git.path must be a folder of the repository"),
+        (["--git-repo", "/srv/r", "--env", "GIT_DEPTH=x", "x"], "the variable GIT_DEPTH must be a number"),
         (["--env", "1A=x", "x"], "no name for an environment variable"),
         (["--env", "RUNVOY_A=x", "x"], "reserved"),
         (["--lock", "", "x"], "no valid name"),

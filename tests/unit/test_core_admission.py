@@ -110,7 +110,16 @@ def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
         ({"cpu": 256}, {}, ErrorCode.INVALID_REQUEST),
         ({"memory_mib": 512}, {}, ErrorCode.INVALID_REQUEST),
         ({"secrets": ("token",)}, {}, ErrorCode.SECRET_NOT_FOUND),
-        ({"git": GitSource("https://example.org/x.git")}, {}, ErrorCode.UNAVAILABLE),
+        (
+            {"git": GitSource("/srv/x.git")},
+            {"capabilities": CONTAINERS, "images": Registered((), ALPINE)},
+            ErrorCode.INVALID_REQUEST,
+        ),
+        (
+            {"git": GitSource("http://127.0.0.1:3000/x.git")},
+            {"capabilities": CONTAINERS, "images": Registered((), ALPINE)},
+            ErrorCode.INVALID_REQUEST,
+        ),
         ({"locks": ("db",), "if_locked": "fail"}, {"queues": {"db": (OTHER_ID,)}}, ErrorCode.LOCK_HELD),
         (
             {"locks": ("db",)},

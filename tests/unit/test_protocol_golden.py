@@ -65,6 +65,21 @@ def test_the_runner_reads_the_golden_payload():
     assert (read.timeout_seconds, read.grace_seconds) == (90, 30)
 
 
+def test_the_runner_reads_the_golden_checkout():
+    payload = importlib.import_module("runvoy_agent.runner.payload")
+    read = payload.parse((FOLDER / "runner-payload-git.json").read_bytes())
+    assert vars(read.git) == {
+        "repo": "https://example.com/infra.git",
+        "ref": "main",
+        "path": "envs/prod",
+        "depth": 50,
+        "timeout_seconds": 300,
+    }
+    assert read.git_credentials == {b"RUNVOY_GIT_TOKEN": b"hunter33"}
+    assert read.git_credentials[b"RUNVOY_GIT_TOKEN"] in read.masked.values()
+    assert payload.parse((FOLDER / "runner-payload.json").read_bytes()).git is None
+
+
 def test_the_runner_reads_the_golden_grant_and_signs_the_golden_call():
     payload = importlib.import_module("runvoy_agent.runner.payload")
     run_grant = importlib.import_module("runvoy_agent.runner.run_grant")

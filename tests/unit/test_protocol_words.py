@@ -12,7 +12,19 @@ import pytest
 
 from runvoy_agent.core import admission, lifecycle, locks
 from runvoy_agent.core.access import Action
-from runvoy_protocol import codec, control, envelope, errors, keys, logs, object_keys, requests, run_objects, status
+from runvoy_protocol import (
+    codec,
+    control,
+    envelope,
+    errors,
+    git_sources,
+    keys,
+    logs,
+    object_keys,
+    requests,
+    run_objects,
+    status,
+)
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import TERMINAL, Reason, State
@@ -52,6 +64,15 @@ def test_the_kinds_of_envelope_stay() -> None:
 @pytest.mark.parametrize(
     ("limit", "value"),
     [
+        (git_sources.CREDENTIALS[:2], ("RUNVOY_GIT_TOKEN", "RUNVOY_GIT_SSH_KEY")),
+        (git_sources.CREDENTIALS[2:], ("RUNVOY_GIT_KNOWN_HOSTS", "RUNVOY_GIT_CERTIFICATES")),
+        (git_sources.DEPTH, "GIT_DEPTH"),
+        (git_sources.DEFAULT_DEPTH, 1),
+        (git_sources.MAX_DEPTH, 1_000_000),
+        (git_sources.MAX_REPO_LENGTH, 2048),
+        (git_sources.MAX_REF_LENGTH, 256),
+        (git_sources.MAX_PATH_LENGTH, 1024),
+        (run_objects.GIT_SECONDS, 600),
         (codec.MAX_DEPTH, 16),
         (codec.MAX_ENVELOPE_BYTES, 262_144),
         (codec.MAX_BATCH_BYTES, 8_388_608),

@@ -12,10 +12,11 @@ from runvoy_agent.core import access, images, locks, secrets
 from runvoy_agent.core.images import Choice, Registered
 from runvoy_agent.core.limits import check_limits
 from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, Secret, User
-from runvoy_protocol import requests
+from runvoy_protocol import git_sources, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.requests import GitSource, RunRequest
 from runvoy_protocol.states import Reason, State
+from runvoy_protocol.status import GitStatus
 
 COMMAND_SHOWN_CHARACTERS = 4096
 
@@ -27,7 +28,6 @@ class Capabilities(NamedTuple):
 
     default_isolation: Isolation
     isolations: frozenset[Isolation]
-    git: bool = False
     no_containers: str = ""
     any_image: bool = False
     task_roles: frozenset[str] = frozenset()
@@ -117,7 +117,8 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
         raise
     check_limits(limits, request, choice.name if choice is not None else None)
     # What counts is how they are at the start; this tells the caller early.
-    secrets.fix(secrets.select(request.secrets, member.user, facts.secrets), request.env)
+    repo = None if request.git is None else request.git.repo
+    secrets.fix(secrets.select(request.secrets, member.user, facts.secrets), request.env, repo)
     execution = _execution(request, key_id, member.user, digest, choice, facts)
     return _join(request, execution, facts.locks)
 
@@ -183,6 +184,7 @@ def _execution(
         labels=request.labels,
         secrets=request.secrets,
         bulk=facts.bulk,
+        git=_git_status(request.git),
     )
 
 
@@ -194,10 +196,6 @@ def wanted_isolation(request: RunRequest, capabilities: Capabilities, has_image:
 def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image: bool) -> Isolation:
     """How the command will be kept apart; an error for what this deployment cannot do, never a silent fallback. `has_image`:
     there is one for it, named or by default."""
-    if request.git is not None and not capabilities.git:
-        raise RunvoyError(
-            ErrorCode.UNAVAILABLE, "this deployment cannot clone git repositories yet", "Clone it in the command."
-        )
     wanted = wanted_isolation(request, capabilities, has_image)
     if wanted not in capabilities.isolations:
         if wanted == "container":
@@ -224,7 +222,18 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image
             "cpu and memory cannot be limited for a host process",
             "Leave out --cpu and --memory, or ask for --isolation container.",
         )
+    if wanted == "container" and request.git is not None and git_sources.is_of_the_machine(request.git.repo):
+        # The runner clones outside of the container, by the rights of the machine's user and with its loopback interface.
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            "a repository of the machine itself can be cloned for a host process only",
+            "Give its https:// or SSH address, or on one machine --isolation process.",
+        )
     return wanted
+
+
+def _git_status(git: GitSource | None) -> GitStatus | None:
+    return None if git is None else GitStatus(repo=git.repo, ref=git.ref, path=git.path)
 
 
 def _what_asks(request: RunRequest, has_image: bool) -> str:

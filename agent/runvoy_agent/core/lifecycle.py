@@ -10,7 +10,7 @@ import msgspec
 from runvoy_agent.core.model import Execution, FixedSecret
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State, can_follow
-from runvoy_protocol.status import ExecutionStatus, LockStatus
+from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus
 
 _OUTCOMES: dict[str, tuple[State, Reason]] = {
     "exited": (State.FAILED, Reason.EXIT),
@@ -100,7 +100,12 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
     state = State.RUNNING if execution.state is State.STARTING else execution.state
     reason = None if execution.state is State.STARTING else execution.reason
     return _changed(
-        execution, now, state=state, reason=reason, started_at=_instant(started.started_at_ms, execution, now)
+        execution,
+        now,
+        state=state,
+        reason=reason,
+        started_at=_instant(started.started_at_ms, execution, now),
+        git=_with_commit(execution, started.git_commit),
     )
 
 
@@ -129,7 +134,15 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         lines=result.lines,
         chunks=result.chunks,
         lost_bytes=result.lost_bytes,
+        git=_with_commit(execution, result.git_commit),
     )
+
+
+def _with_commit(execution: Execution, commit: str | None) -> GitStatus | None:
+    """The runner's word on what it checked out: the first one stays."""
+    if execution.git is None or commit is None or execution.git.commit is not None:
+        return execution.git
+    return msgspec.structs.replace(execution.git, commit=commit)
 
 
 def settle_lost(execution: Execution, now: datetime, message: str, exit_code: int | None = None) -> Execution | None:
@@ -289,4 +302,5 @@ def project(execution: Execution, record_version: int) -> ExecutionStatus:
         lines=execution.lines,
         chunks=execution.chunks,
         lost_bytes=execution.lost_bytes,
+        git=execution.git,
     )

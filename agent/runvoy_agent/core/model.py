@@ -10,6 +10,7 @@ import msgspec
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.states import TERMINAL, Reason, State
+from runvoy_protocol.status import GitStatus
 
 Isolation = Literal["process", "container"]
 
@@ -189,7 +190,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
     may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
-    batch, and is pushed on a queue of its own.
+    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it.
     """
 
     execution_id: str
@@ -233,6 +234,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chunks: int | None = None
     lost_bytes: int = 0
     bulk: bool = False
+    git: GitStatus | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from runvoy_agent.core.access import ALLOWED, Action
 from runvoy_agent.core.model import FixedSecret, Secret, User
+from runvoy_protocol import git_sources
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.secret_messages import EVERYONE
 
@@ -42,11 +43,19 @@ def not_found(names: Sequence[str], user: User, usable: Collection[str]) -> Runv
     return RunvoyError(ErrorCode.SECRET_NOT_FOUND, f"there is no secret {listed} that {user.name} may use", hint)
 
 
-def fix(secrets: Sequence[Secret], env: Collection[str]) -> tuple[FixedSecret, ...]:
-    """What a run gets of these secrets, as they are now; INVALID_REQUEST, naming both, where two set one variable.
+def fix(secrets: Sequence[Secret], env: Collection[str], repo: str | None = None) -> tuple[FixedSecret, ...]:
+    """What a run gets of these secrets, as they are now; INVALID_REQUEST, naming both, where two set one variable, and where one
+    is for a clone that the request does not ask for.
 
-    `env` are the variables that the request sets itself.
+    `env` are the variables that the request sets itself, `repo` is the repository it names.
     """
+    for secret in secrets:
+        if problem := git_sources.credential_problem(secret.env_name, repo):
+            raise RunvoyError(
+                ErrorCode.INVALID_REQUEST,
+                f"the secret {secret.name!r} {problem}",
+                "Leave it out, or name the repository with --git-repo: https:// goes with a token, git@… with a key.",
+            )
     owners: dict[str, str] = {}
     problems = []
     for secret in secrets:

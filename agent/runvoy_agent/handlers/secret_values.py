@@ -137,7 +137,8 @@ def fix(records: Records, execution: Execution, user: User) -> tuple[tuple[Fixed
     stored = stored_request(records, execution.execution_id)
     loaded = {name: store.load_secret(records, name) for name in execution.secrets}
     known = {name: secret.document for name, secret in loaded.items() if secret.document is not None}
-    fixed = secrets.fix(secrets.select(execution.secrets, user, known), stored.env)
+    repo = None if stored.git is None else stored.git.repo
+    fixed = secrets.fix(secrets.select(execution.secrets, user, known), stored.env, repo)
     return fixed, tuple(secret.check for secret in loaded.values())
 
 

@@ -32,8 +32,10 @@ from runvoy_agent.ports import (
     Put,
     Unavailable,
 )
+from runvoy_protocol import git_sources
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.run_objects import RunnerPayload, execution_key
+from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.run_objects import GitCheckout, RunnerPayload, execution_key
 from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.starts")
@@ -236,8 +238,10 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         command=request.command,
         timeout_seconds=execution.timeout_seconds,
         env={**request.env, **_context_env(execution)},
-        secrets=dict(secrets),
+        secrets={name: value for name, value in secrets.items() if name not in git_sources.CREDENTIALS},
         grant=run_grants.first_grant(ports, deployment, execution.execution_id),
+        git=_checkout(request),
+        git_credentials={name: value for name, value in secrets.items() if name in git_sources.CREDENTIALS},
     )
     return Launch(
         execution_id=execution.execution_id,
@@ -250,6 +254,13 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         platform=execution.platform,
         task_role=execution.task_role,
     )
+
+
+def _checkout(request: RunRequest) -> GitCheckout | None:
+    git = request.git
+    if git is None:
+        return None
+    return GitCheckout(repo=git.repo, ref=git.ref, path=git.path, depth=git_sources.depth(request.env))
 
 
 def _context_env(execution: Execution) -> dict[str, str]:

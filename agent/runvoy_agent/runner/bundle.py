@@ -17,7 +17,7 @@ from runvoy_agent.runner.task_main import main
 sys.exit(main(__loader__.get_data))
 """
 _OF_ONE_MACHINE = {"__main__.py", "bundle.py", "claim.py", "container_command.py", "container_run.py", "engine.py"}
-_OF_ONE_MACHINE |= {"main.py", "removal.py", "run.py", "spool.py"}
+_OF_ONE_MACHINE |= {"main.py", "run.py", "spool.py"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal programs are equal bytes
 
 

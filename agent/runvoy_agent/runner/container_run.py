@@ -18,6 +18,7 @@ from runvoy_agent.runner.output import Output, masked
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.process import Command
 from runvoy_agent.runner.remarks import remark
+from runvoy_agent.runner.removal import remove_tree
 from runvoy_agent.runner.report import Reports
 from runvoy_agent.runner.signals import Signals
 from runvoy_agent.runner.spool import Spool, SpoolGone
@@ -25,6 +26,7 @@ from runvoy_agent.runner.supervise import Supervisor
 
 _PULL_SECONDS = 900.0
 _STEP_SECONDS = 120.0
+_COPY_SECONDS = 600.0
 _STEP_GRACE_SECONDS = 5.0
 _HEAD_BYTES = 4096
 _LINE_BYTES = 1000
@@ -68,9 +70,11 @@ class ContainerRun:
         self._signals = signals
         self._ending = Ending()
         self._spool = Spool(run_dir, payload.execution_id)
-        self._output = masked(ContainerOutput, self._spool, payload.secrets)
+        self._output = masked(ContainerOutput, self._spool, payload.masked)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._client = Client(engine.decode(os.environ[engine.VARIABLE]), payload.execution_id, run_dir)
+        self._checkout = f"{run_dir}/checkout"
+        self._begins = ""  # the working directory in the container, if it is not its image's
         self._is_made: bool | None = None  # the container; None: it was never asked for
         self._is_lost = False
 
@@ -80,7 +84,7 @@ class ContainerRun:
             try:
                 # No reaper of orphans here: podman's monitors are such, and must outlive the container to clean up.
                 process.guard()
-                if self._image_is_here() and self._create():
+                if self._image_is_here() and self._clone() and self._create() and self._copy():
                     self._start_and_supervise()
             except (OSError, process.ExecError) as error:
                 ending.settle("setup_failed", f"the container could not be set up: {error}")
@@ -92,6 +96,9 @@ class ContainerRun:
             self._spool.finish()
         except SpoolGone as error:
             remark(f"{error} was removed: nobody is left to tell")
+        if self._payload.git is not None:
+            for failure in remove_tree(self._checkout) if os.path.isdir(self._checkout) else ():  # noqa: PTH112
+                remark(f"the checkout was not removed: {failure}")
         return self._nothing_is_left() and not self._is_lost and ending.survivors == 0
 
     def _nothing_is_left(self) -> bool:
@@ -116,17 +123,51 @@ class ContainerRun:
             self._ending.settle("setup_failed", f"the image {wanted!r} was not found or cannot be pulled: {why}")
         return code == 0
 
+    def _clone(self) -> bool:
+        """Clone on this machine, so that no secret for it gets into the container; `_copy` takes it there."""
+        if self._payload.git is None:
+            return True
+        from runvoy_agent.runner.git_clone import Clone, Place
+
+        os.mkdir(self._checkout, 0o700)  # noqa: PTH102 - as everywhere here
+        work_dir = f"{self._checkout}/work"
+        clone = Clone(
+            self._payload,
+            self._payload.git,
+            Place(work_dir, is_shared=True),
+            self._signals,
+            self._output,
+            self._spool,
+            is_killed=self._is_killed,
+        )
+        begins = clone.run(self._ending)
+        if begins is not None:
+            os.chmod(self._checkout, 0o755)  # noqa: PTH101, S103 - its mode is copied, too; it lies in a folder of 0700
+            self._begins = engine.CHECKOUT + begins.removeprefix(os.path.realpath(work_dir))
+        return begins is not None
+
+    def _copy(self) -> bool:
+        if self._payload.git is None:
+            return True
+        code = self._step(
+            "step", engine.copy(self._client.spec, self._payload.execution_id, self._checkout), _COPY_SECONDS
+        )
+        if code not in (0, None):
+            why = " ".join(self._output.said[-3:]) or f"exit code {code}"
+            self._ending.settle("setup_failed", f"the checkout could not be copied into the container: {why}")
+        return code == 0
+
     def _create(self) -> bool:
         payload = self._payload
         own = {b"RUNVOY_EXECUTION_ID": payload.execution_id.encode()}
-        variables = Variables(payload.env | payload.secrets | own)
+        variables = Variables(payload.env | payload.checkout_variables(engine.CHECKOUT) | payload.secrets | own)
         if variables.refused or not payload.argv[0]:
             why = variables.refused or "the command's first word is empty"
             self._ending.settle("setup_failed", f"the container could not be made: {why}")
             return False
         _hand_over(variables)
         spec = self._client.spec
-        argv = engine.create(spec, payload.execution_id, payload.attempt, payload.argv, variables)
+        argv = engine.create(spec, payload.execution_id, payload.attempt, payload.argv, variables, self._begins)
         code = self._step("step", argv, _STEP_SECONDS, variables)
         if variables.fd:
             os.close(variables.fd)

@@ -14,6 +14,10 @@ VARIABLE = "RUNVOY_CONTAINER"
 """The variable of a runner's environment that holds its container's spec. Without it a runner runs host processes; it
 comes with the process itself, so no lost or spoiled file can turn a container into a host process."""
 
+CHECKOUT_PARENT = "/runvoy"
+CHECKOUT = f"{CHECKOUT_PARENT}/work"
+"""Where in a container the checkout of a repository is, as in a task on AWS."""
+
 _STATE = "[{{json .State}},{{json .Config.Labels}}]"
 _LINE_BYTES = 64 * 1024  # of an --env-file: the clients' scanner takes no longer line
 _CPU_UNITS = 1024  # of one vCPU, as in an ECS task
@@ -176,12 +180,14 @@ def _platform(spec: Spec) -> list[str]:
     return [] if spec.platform is None else ["--platform", spec.platform]
 
 
-def create(spec: Spec, execution_id: str, attempt: int, argv: list[bytes], variables: Variables) -> list[bytes]:
+def create(
+    spec: Spec, execution_id: str, attempt: int, argv: list[bytes], variables: Variables, work_dir: str = ""
+) -> list[bytes]:
     """Make the container, which claims its name.
 
     The image's ENTRYPOINT gives way to the command's first word, so the command is run as it was signed. stdin is empty,
     there is no terminal, the network is the engine's default, no folder of the host is mounted, the working directory and
-    the user are the image's. The engine keeps no log: it would be a second one, unmasked and without bounds.
+    the user are the image's; but for a command in a checkout, which begins in `work_dir`. The engine keeps no log: it would be a second one, unmasked and without bounds.
     """
     words = [spec.engine, "create", "--pull", "never", "--name", name(execution_id)]
     words += ["--label", f"{EXECUTION_LABEL}={execution_id}", "--label", f"{ATTEMPT_LABEL}={attempt}"]
@@ -189,6 +195,8 @@ def create(spec: Spec, execution_id: str, attempt: int, argv: list[bytes], varia
     words += ["--init", "--log-driver", "none", *_platform(spec)]
     if spec.is_podman:
         words += ["--http-proxy=false"]  # podman hands on the host's proxy variables unless told otherwise
+    if work_dir:
+        words += ["--workdir", work_dir]
     if spec.cpu is not None:
         words += ["--cpus", f"{spec.cpu / _CPU_UNITS:.6f}".rstrip("0").rstrip(".")]
     if spec.memory_mib is not None:
@@ -203,6 +211,12 @@ def create(spec: Spec, execution_id: str, attempt: int, argv: list[bytes], varia
             "utf-8", "surrogateescape"
         )
     return [*encoded, b"--entrypoint", entrypoint, b"--", spec.image.encode(), *argv[1:]]
+
+
+def copy(spec: Spec, execution_id: str, folder: str) -> list[str]:
+    """Copy what is in the folder into the created container, at CHECKOUT_PARENT. A copy, and no mount: what the command does
+    to it stays in the container, and an engine on another machine takes it as well."""
+    return [spec.engine, "cp", f"{folder}/.", f"{name(execution_id)}:{CHECKOUT_PARENT}"]
 
 
 def start(spec: Spec, execution_id: str) -> list[str]:

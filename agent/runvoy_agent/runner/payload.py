@@ -39,6 +39,43 @@ class Payload:
         self.start_seconds = _number(fields.get("start_seconds", 600))
         self.ship_seconds = _number(fields.get("ship_seconds", 600))
         self.grant = _mapping(fields.get("grant"))
+        self.git = None if fields.get("git") is None else Checkout(_mapping(fields.get("git")))
+        credentials = _mapping(fields.get("git_credentials"))
+        self.git_credentials = {_name(name): _secret(value) for name, value in credentials.items()}
+        self.git_commit: str | None = None  # once it is checked out
+
+    @property
+    def masked(self) -> dict[bytes, bytes]:
+        """All that must not be seen in the log, by what it is called."""
+        if not self.git_credentials:
+            return self.secrets
+        from runvoy_agent.runner.git_commands import PUBLIC, TOKEN, split_token
+
+        found = self.secrets | {name: value for name, value in self.git_credentials.items() if name not in PUBLIC}
+        if TOKEN in found:
+            found[TOKEN + b" without its user"] = split_token(found[TOKEN])[1]
+        return found
+
+    def checkout_variables(self, shared_folder: str) -> dict[bytes, bytes]:
+        """What the command is told of its checkout. In a folder that another user made (not "") git must be told to work."""
+        if self.git_commit is None:
+            return {}
+        told = {b"RUNVOY_GIT_COMMIT": self.git_commit.encode()}
+        if shared_folder and b"GIT_CONFIG_COUNT" not in self.env:
+            trusted = {b"COUNT": b"1", b"KEY_0": b"safe.directory", b"VALUE_0": shared_folder.encode()}
+            told |= {b"GIT_CONFIG_" + name: value for name, value in trusted.items()}
+        return told
+
+
+class Checkout:
+    """A repository to clone before the command. `depth` 0 is the whole history."""
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.repo, self.ref, self.path = (_argument(fields.get(name, "")) for name in ("repo", "ref", "path"))
+        self.depth = int(_number(fields.get("depth", 1)))
+        self.timeout_seconds = _number(fields.get("timeout_seconds", 600))
+        if not self.repo or ".." in self.path.split("/") or self.path.startswith("/"):
+            raise PayloadError("the repository has no address, or its folder leads out of it")
 
 
 def parse(raw: bytes) -> Payload:
@@ -65,6 +102,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise PayloadError(f"text expected, not {type(value).__name__}")
     return value
+
+
+def _argument(value: object) -> str:
+    """What becomes an argument of git's: never an option."""
+    text = _text(value)
+    if text.startswith("-") or "\0" in text:
+        raise PayloadError("an option cannot be part of a repository's address")
+    return text
 
 
 def _number(value: object) -> float:

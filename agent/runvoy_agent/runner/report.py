@@ -15,6 +15,7 @@ class Reports:
     """Writes the two reports. `{"body": <JSON text>, "mac": hex HMAC-SHA256(execution key, kind + "\\n" + body)}`."""
 
     def __init__(self, payload: Payload, shipper: Shipper, clock: Clock) -> None:
+        self._payload = payload
         self._key = payload.execution_key
         self._about = {"execution_id": payload.execution_id, "attempt": payload.attempt}
         self._clock = clock
@@ -38,6 +39,8 @@ class Reports:
         self._put("result", fields)
 
     def _put(self, kind: str, fields: dict[str, object]) -> None:
-        body = json.dumps(self._about | fields)
+        commit = self._payload.git_commit
+        checked_out = {} if commit is None else {"git_commit": commit}
+        body = json.dumps(self._about | fields | checked_out)
         mac = hmac.digest(self._key, f"{kind}\n{body}".encode(), "sha256").hex()
         self._shipper.put(f"{kind}.json", json.dumps({"body": body, "mac": mac}).encode())

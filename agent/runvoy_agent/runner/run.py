@@ -29,11 +29,8 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
 
         return run_in_container(run_dir, payload, signals)
     ending = Ending()
-    pipes = (*_pipe(), *_pipe())
-    clock = Clock()
-    command = _start(run_dir, payload, signals, (pipes[1], pipes[3], alive), ending)
-    for written in (pipes[1], pipes[3]):
-        os.close(written)
+    work_dir = f"{run_dir}/work"
+    begun = _Begun(run_dir, work_dir, payload, signals, alive, ending) if payload.git is None else None
     # Only now: the command is running while these load.
     from runvoy_agent.runner.output import Output, masked
     from runvoy_agent.runner.report import Reports
@@ -41,20 +38,63 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
     from runvoy_agent.runner.supervise import Supervisor
 
     spool = Spool(run_dir, payload.execution_id)
-    output = masked(Output, spool, payload.secrets)
-    reports = Reports(payload, spool, clock)
+    output = masked(Output, spool, payload.masked)
     try:
-        if command is not None:
-            reports.started(command.pid)
-            streams = {pipes[0]: "out", pipes[2]: "err"}
-            Supervisor(command, payload, signals, streams, output, spool, ending, clock).supervise()
+        if begun is None:
+            begins = _clone(run_dir, payload, signals, output, spool, ending) or work_dir
+            begun = _Begun(run_dir, begins, payload, signals, alive, ending)
+        reports = Reports(payload, spool, begun.clock)
+        if begun.command is not None:
+            reports.started(begun.command.pid)
+            Supervisor(
+                begun.command, payload, signals, begun.streams, output, spool, ending, begun.clock
+            ).supervise()  # fmt: skip
         elif ending.outcome != "killed":
             output.note(ending.message)
         _end(output, spool, reports, ending)
     except SpoolGone as error:
         remark(f"{error} was removed: nobody is left to tell")
-    _remove_work_dir(f"{run_dir}/work")
+    _remove_work_dir(work_dir)
     return ending.survivors == 0
+
+
+class _Begun:
+    """The started command, its clock and its streams. No command if it never ran, and `ending` says why."""
+
+    def __init__(
+        self, run_dir: str, work_dir: str, payload: Payload, signals: Signals, alive: int, ending: Ending
+    ) -> None:
+        pipes = (*_pipe(), *_pipe())
+        self.clock = Clock()
+        self.command = _start(run_dir, work_dir, payload, signals, (pipes[1], pipes[3], alive), ending)
+        self.streams = {pipes[0]: "out", pipes[2]: "err"}
+        for written in (pipes[1], pipes[3]):
+            os.close(written)
+
+
+def _clone(
+    run_dir: str, payload: Payload, signals: Signals, output: Output, spool: Spool, ending: Ending
+) -> str | None:
+    """Where the command begins. None if there is no checkout: if there was to be one, `ending` says why."""
+    if payload.git is None:
+        return None
+    from runvoy_agent.runner.git_clone import Clone, Place
+
+    try:
+        process.guard_and_adopt()  # before a child has anything of a secret
+    except OSError as error:
+        ending.settle("setup_failed", f"the clone could not be set up: {error}")
+        return None
+    clone = Clone(
+        payload,
+        payload.git,
+        Place(f"{run_dir}/work"),
+        signals,
+        output,
+        spool,
+        is_killed=lambda: os.path.lexists(f"{run_dir}/kill"),
+    )
+    return clone.run(ending)
 
 
 def _end(output: Output, spool: Spool, reports: Reports, ending: Ending) -> None:
@@ -70,16 +110,18 @@ def _pipe() -> tuple[int, int]:
 
 
 def _start(
-    run_dir: str, payload: Payload, signals: Signals, fds: tuple[int, int, int], ending: Ending
+    run_dir: str, work_dir: str, payload: Payload, signals: Signals, fds: tuple[int, int, int], ending: Ending
 ) -> process.Command | None:
     """The started command; None if it never ran, and `ending` says why."""
+    if ending.outcome:
+        return None
     if signals.kill_wanted or os.path.lexists(f"{run_dir}/kill"):
         ending.settle("killed", "killed before the command started")
         return None
-    work_dir = f"{run_dir}/work"
     try:
         process.guard_and_adopt()
-        os.mkdir(work_dir, 0o700)  # noqa: PTH102 - pathlib costs start-up time
+        if payload.git is None:
+            os.mkdir(work_dir, 0o700)  # noqa: PTH102 - pathlib costs start-up time
         return process.start(payload.argv, _environment(payload), work_dir, *fds)
     except process.ExecError as error:
         ending.settle("exec_failed", str(error))
@@ -94,7 +136,7 @@ def _environment(payload: Payload) -> dict[bytes, bytes]:
     kept = {name: os.environb[name] for name in _KEPT_VARIABLES if name in os.environb}
     own = {b"RUNVOY_EXECUTION_ID": payload.execution_id.encode()}
     # The id comes last: by it survivors of a killed runner are found.
-    return kept | payload.env | payload.secrets | own
+    return kept | payload.env | payload.checkout_variables("") | payload.secrets | own
 
 
 def _remove_work_dir(work_dir: str) -> None:

@@ -8,11 +8,27 @@ import signal
 import time
 
 from runvoy_agent.runner.ending import Clock, Ending
-from runvoy_agent.runner.output import Output
 from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.process import Command
 from runvoy_agent.runner.shipping import Shipper
 from runvoy_agent.runner.signals import Signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Listener(Protocol):
+        """Takes what was read: an Output, or what stands before one."""
+
+        @property
+        def due(self) -> float | None: ...
+
+        def feed(self, stream: str, data: bytes) -> None: ...
+
+        def note(self, text: str) -> None: ...
+
+        def tick(self, now: float) -> None: ...
+
 
 _READ_BYTES = 64 * 1024
 _DRAIN_SECONDS = 5.0
@@ -30,7 +46,7 @@ class Supervisor:
         payload: Payload,
         signals: Signals,
         streams: dict[int, str],
-        output: Output,
+        output: Listener,
         shipper: Shipper,
         ending: Ending,
         clock: Clock,

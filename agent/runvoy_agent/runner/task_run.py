@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from runvoy_agent.runner import handover, metadata, process
 from runvoy_agent.runner.ending import Clock, Ending
+from runvoy_agent.runner.git_clone import Clone, Place
 from runvoy_agent.runner.http_calls import Connections
 from runvoy_agent.runner.output import Output, masked
 from runvoy_agent.runner.payload import Payload
@@ -78,7 +79,7 @@ class TaskRun:
         self._uploader = Uploader(RunGrant(payload, Connections()))
         for fd in (1, 2):
             os.set_blocking(fd, False)
-        self._output = masked(TaskOutput, self._uploader, payload.secrets)
+        self._output = masked(TaskOutput, self._uploader, payload.masked)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._waits_until = self._clock.started + payload.start_seconds
         self._look_at = self._clock.started + _LOOK_EVERY_SECONDS
@@ -105,13 +106,35 @@ class TaskRun:
     def _start_and_supervise(self) -> None:
         payload, ending = self._payload, self._ending
         process.guard()  # the command, which shares the PID namespace and perhaps the user, must not read this process
+        begins = self._clone()
+        if begins is None:
+            return
         wrapper = Wrapper(self._folder, self._why_not_to_wait)
-        env = payload.env | payload.secrets | {b"RUNVOY_EXECUTION_ID": payload.execution_id.encode()}
-        command = wrapper.hand_over(handover.script(payload.argv, env, self._folder), ending)
+        told = payload.checkout_variables(f"{self._folder}/work")
+        env = payload.env | told | payload.secrets | {b"RUNVOY_EXECUTION_ID": payload.execution_id.encode()}
+        command = wrapper.hand_over(handover.script(payload.argv, env, self._folder, begins), ending)
         self._clock = Clock()
         wrapper.start()
         Reports(payload, self._uploader, self._clock).started(command.pid)
         self._supervise(command, {wrapper.out: "out", wrapper.err: "err"})
+
+    def _clone(self) -> str | None:
+        """Clone into the shared folder, if there is something to clone: where the command begins, "" where its image says. None
+        if there is no checkout, and the ending says why."""
+        if self._payload.git is None:
+            return ""
+        clone = Clone(
+            self._payload,
+            self._payload.git,
+            Place(f"{self._folder}/work", is_shared=True, tools_folder=f"{self._folder}/git-tools"),
+            self._signals,
+            self._output,
+            self._uploader,
+            is_killed=lambda: False,  # here a kill is a signal, always
+        )
+        begins = clone.run(self._ending)
+        self._waits_until = time.monotonic() + self._payload.start_seconds
+        return begins
 
     def _supervise(self, command: TaskCommand, streams: dict[int, str]) -> None:
         Supervisor(

@@ -13,7 +13,7 @@ from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
 from runvoy_cli.words import REASONS, cpu_text, exit_meaning, image_text, lock_text, memory_text, status_json
 from runvoy_protocol.control import ExecutionAnswer
-from runvoy_protocol.status import ExecutionStatus, LockStatus, exit_code_of
+from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus, exit_code_of
 
 app = new_app()
 
@@ -63,6 +63,8 @@ def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
         ("command", command_text(found.command)),
         ("owner", found.owner),
         ("isolation", found.isolation + (f", image {image_text(found)}" if found.image else "")),
+        ("repository", _repository(found.git)),
+        ("commit", (found.git.commit or "") if found.git is not None else ""),
         ("cpu", cpu_text(found.cpu)),
         ("memory", memory_text(found.memory_mib)),
         ("platform", found.platform or ""),
@@ -79,6 +81,12 @@ def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
         ("lines", "" if found.lines is None else str(found.lines)),
         ("lost output", f"{found.lost_bytes:,} bytes" if found.lost_bytes else ""),
     ]
+
+
+def _repository(git: GitStatus | None) -> str:
+    if git is None:
+        return ""
+    return git.repo + (f" at {git.ref}" if git.ref else "") + (f", in {git.path}" if git.path else "")
 
 
 def _lock(lock: LockStatus, found: ExecutionStatus, now: datetime) -> str:
