@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,13 @@ def test_a_stopped_task() -> None:
     stopped = event("ecs_task_stopped")
     assert events.is_task_change(stopped)
     assert events.task_stopped(stopped) == TaskStopped(
-        EXECUTION_ID, 1, 3, "Essential container in task exited", never_began=False
+        EXECUTION_ID,
+        1,
+        3,
+        "Essential container in task exited",
+        never_began=False,
+        pull_started_at=datetime(2026, 5, 4, 12, 0, 4, 300_000, tzinfo=UTC),
+        task_stopped_at=datetime(2026, 5, 4, 12, 0, 9, 500_000, tzinfo=UTC),
     )
 
 

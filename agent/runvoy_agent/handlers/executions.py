@@ -26,6 +26,7 @@ from runvoy_protocol.control import (
     StatusesRequest,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.explanations import explained
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
@@ -50,7 +51,7 @@ def show(call: Call) -> Response:
         status = lifecycle.project(found.document, found.version)
         if found.document.state is State.QUEUED:
             locks = lock_queues.waiting_locks(call.ports.records, found.document)
-            status = msgspec.structs.replace(status, locks=locks)
+            status = explained(msgspec.structs.replace(status, locks=locks))
         return answer(ExecutionAnswer(state="admitted", status=status))
     return answer(ExecutionAnswer(state="refused" if receipt else "pending", receipt=receipt))
 

@@ -14,6 +14,7 @@ import msgspec
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
 from runvoy_agent.core.batches import RANGE_SIZE
+from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
 from runvoy_agent.handlers import audits, batches, outbox, pushes, registered, secret_values, store
 from runvoy_agent.handlers.messages import InboxDelivery
@@ -41,7 +42,7 @@ class Deployment(NamedTuple):
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container.
+    container. `pricing`: by which prices the cost of runs is reckoned.
     """
 
     deployment_id: str
@@ -54,6 +55,7 @@ class Deployment(NamedTuple):
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
     range_size: int = RANGE_SIZE
+    pricing: Pricing = OWN_MACHINE
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
