@@ -19,6 +19,8 @@ Basis = Literal["billed", "at_most", "would_have_cost"]
 """What a sum says. `billed`: Fargate's published price. `at_most`: on Spot, whose price moves, so this is the price without it.
 `would_have_cost`: it ran on a machine of one's own, and this is what the same would have cost on Fargate."""
 
+GroupBy = Literal["user", "image", "playbook", "label", "day"]
+
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an hour of an execution costs, as it was known at its admission.
@@ -47,6 +49,33 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     billed_seconds: int | None = None
     nanodollars: int | None = None
     is_final: bool = False
+
+
+class CostGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The executions that have `key` in common: what they cost together, and for how long they ran. `unpriced` of them have no
+    known price and are not in the sum; `running` are not over and count as far as they are."""
+
+    key: str
+    executions: int = 0
+    billed_seconds: int = 0
+    nanodollars: int = 0
+    unpriced: int = 0
+    running: int = 0
+
+
+class CostPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET cost: the sums of one stretch of executions, newest first; `after` asks for the next, and is absent on the last.
+
+    What is told of one key in several pages is to be added up. `total` is of the page's executions, each counted once; in
+    `groups` by label one may be counted under several. `bases` say what the sums are made of.
+    """
+
+    by: GroupBy
+    groups: tuple[CostGroup, ...]
+    total: CostGroup
+    bases: tuple[Basis, ...] = ()
+    prices_of: tuple[str, ...] = ()
+    after: str | None = None
 
 
 def billed_seconds(begin: datetime, end: datetime) -> int:
@@ -80,3 +109,31 @@ def dollars(nanodollars: int, decimals: int = _SHOWN_DECIMALS) -> str:
         return f"<$0.{'1'.rjust(decimals, '0')}"
     whole, part = divmod((nanodollars + unit // 2) // unit, 10**decimals)
     return f"${whole:,}.{part:0{decimals}d}"
+
+
+def added(one: CostGroup, other: CostGroup) -> CostGroup:
+    """Two sums of the same key as one."""
+    return CostGroup(
+        key=one.key,
+        executions=one.executions + other.executions,
+        billed_seconds=one.billed_seconds + other.billed_seconds,
+        nanodollars=one.nanodollars + other.nanodollars,
+        unpriced=one.unpriced + other.unpriced,
+        running=one.running + other.running,
+    )
+
+
+def counted(key: str, cost: Cost | None, *, is_over: bool) -> CostGroup:
+    """One execution's part in a sum; its cost as it stands."""
+    if cost is None:
+        return CostGroup(key=key, executions=1, unpriced=1, running=int(not is_over))
+    seconds = cost.billed_seconds or 0
+    is_priced = cost.nanodollars is not None or not seconds
+    return CostGroup(
+        key=key,
+        executions=1,
+        billed_seconds=seconds,
+        nanodollars=cost.nanodollars or 0,
+        unpriced=int(not is_priced),
+        running=int(not is_over),
+    )
