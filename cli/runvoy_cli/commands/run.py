@@ -45,6 +45,7 @@ class _Left(Exception):
 def run(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="CMD...", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=request.DRY_RUN_HELP)] = False,
 ) -> int:
     """Run a command, follow its output, and exit with its exit code.
 
@@ -55,6 +56,8 @@ def run(
     platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
     command = request.command_of(context, words)
+    if dry_run:
+        return submitting.try_out(context, command)
     return run_through(context.obj, lambda session: submitting.prepare(context, command, session))
 
 
