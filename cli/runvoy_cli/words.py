@@ -57,7 +57,9 @@ def result_json(status: ExecutionStatus, exit_code: int | None = None) -> dict[s
 def status_json(status: ExecutionStatus) -> dict[str, object]:
     """The status as it is published and, once the execution has ended, the exit code that `wait` has for it."""
     found: dict[str, object] = msgspec.to_builtins(status)
-    found["explanation"] = explanation_of(status)
+    why = explanation_of(status)
+    if why is not None:
+        found["explanation"] = msgspec.to_builtins(why)
     if status.is_terminal:
         found["exit_code_of"] = exit_code_of(status)
         found["decided_by"] = decided_by(status)

@@ -24,15 +24,15 @@ from runvoy_protocol.status import (
 class Cause(StrEnum):
     """What `reason` of an explanation may be."""
 
-    LOCK = "lock"  # another execution holds, or is before it in the queue of, a lock it named
-    TURN = "turn"  # it may start, and is about to
-    CAPACITY = "capacity"  # the platform has no room
-    LAUNCH = "launch"  # its task was launched and has not begun
-    STOPPING = "stopping"  # it is being ended
-    EXIT = "exit"  # the command exited with a code of its own
-    NOT_EXECUTABLE = "not_executable"  # 126
-    COMMAND_NOT_FOUND = "command_not_found"  # 127
-    SIGNAL = "signal"  # a signal that runvoy did not send ended it, or what it had started
+    LOCK = "lock"
+    TURN = "turn"
+    CAPACITY = "capacity"
+    LAUNCH = "launch"
+    STOPPING = "stopping"
+    EXIT = "exit"
+    NOT_EXECUTABLE = "not_executable"
+    COMMAND_NOT_FOUND = "command_not_found"
+    SIGNAL = "signal"
     OUT_OF_MEMORY = "out_of_memory"
     DEADLINE = "deadline"
     QUEUE_TIMEOUT = "queue_timeout"
@@ -40,11 +40,34 @@ class Cause(StrEnum):
     KILLED = "killed"
     REVOKED = "revoked"
     IMAGE_PULL = "image_pull"
-    NO_SHELL = "no_shell"  # its image has no /bin/sh that works
+    NO_SHELL = "no_shell"
     LAUNCH_FAILED = "launch_failed"
     SETUP_FAILED = "setup_failed"
     LOST = "lost"
 
+
+CAUSES = {
+    Cause.LOCK: "Another execution holds a lock that it named, or is before it in the lock's queue.",
+    Cause.TURN: "It may start, and is about to.",
+    Cause.CAPACITY: "The platform has no room for it now.",
+    Cause.LAUNCH: "Its task was launched and has not begun.",
+    Cause.STOPPING: "It is being ended.",
+    Cause.EXIT: "The command exited with a code of its own.",
+    Cause.NOT_EXECUTABLE: "Exit code 126: the command was found and could not be executed.",
+    Cause.COMMAND_NOT_FOUND: "Exit code 127: the command was not found.",
+    Cause.SIGNAL: "A signal that runvoy did not send ended the command, or (exit code 128 + n) what it had started.",
+    Cause.OUT_OF_MEMORY: "It was killed for want of memory.",
+    Cause.DEADLINE: "Its timeout passed.",
+    Cause.QUEUE_TIMEOUT: "Its queue timeout passed before it was started.",
+    Cause.START_TIMEOUT: "It was launched and did not begin in time.",
+    Cause.KILLED: "A user had it killed.",
+    Cause.REVOKED: "It lost its right to run, or to what it needs, before it started.",
+    Cause.IMAGE_PULL: "Its image could not be pulled.",
+    Cause.NO_SHELL: "Its image has no `/bin/sh` that works.",
+    Cause.LAUNCH_FAILED: "The platform would not run it.",
+    Cause.SETUP_FAILED: "Its surroundings could not be made.",
+    Cause.LOST: "Nobody knows how it ended: its task vanished without a result.",
+}
 
 SIGNALS = {
     1: "SIGHUP",
@@ -99,7 +122,7 @@ _CAUSES = {
 }
 _OF_MEMORY = ("outofmemory", "out of memory", "want of memory")
 _OF_PULLING = ("cannotpull", "cannot be pulled", "pull access denied", "manifest unknown")
-_HINTS = {
+HINTS = {
     Cause.NOT_EXECUTABLE: "Make the file executable (chmod +x), or name its interpreter, as in `sh FILE`; a program for "
     "another processor fails in this way too.",
     Cause.COMMAND_NOT_FOUND: "Check how it is written, and that it is there where the command runs (the image, or PATH).",
@@ -167,7 +190,7 @@ def exit_meaning(status: ExecutionStatus) -> str:
 
 def _end(status: ExecutionStatus) -> Explanation:
     cause = _cause_of_end(status)
-    hint = _HINTS.get(cause, "")
+    hint = HINTS.get(cause, "")
     if cause is Cause.SIGNAL and _number_of_signal(status) == _SIGKILL:
         hint = (
             "Nobody asked runvoy for that; for want of memory the system does it: perhaps ask for more with --memory."
@@ -263,4 +286,4 @@ def _signal(number: int) -> str:
 
 
 def _made(cause: Cause, words: str) -> Explanation:
-    return Explanation(reason=cause, words=words, hint=_HINTS.get(cause, ""))
+    return Explanation(reason=cause, words=words, hint=HINTS.get(cause, ""))

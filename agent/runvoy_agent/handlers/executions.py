@@ -25,6 +25,7 @@ from runvoy_protocol.control import (
     StatusesAnswer,
     StatusesRequest,
 )
+from runvoy_protocol.costs import so_far
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.explanations import explained
 from runvoy_protocol.ids import is_execution_id
@@ -49,6 +50,8 @@ def show(call: Call) -> Response:
     found, receipt = _look_up(call, call.groups["execution_id"])
     if found is not None and found.document is not None:
         status = lifecycle.project(found.document, found.version)
+        if status.cost is not None:
+            status = msgspec.structs.replace(status, cost=so_far(status.cost, call.ports.clock.now()))
         if found.document.state is State.QUEUED:
             locks = lock_queues.waiting_locks(call.ports.records, found.document)
             status = explained(msgspec.structs.replace(status, locks=locks))
