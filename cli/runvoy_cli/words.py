@@ -68,6 +68,7 @@ def status_json(status: ExecutionStatus) -> dict[str, object]:
 
 
 _BASES = {"billed": "", "at_most": "at most ", "would_have_cost": "would have cost "}
+_RATES = _BASES | {"would_have_cost": "on Fargate it would cost "}
 
 
 def cost_text(cost: Cost | None, now: datetime) -> str:
@@ -90,7 +91,7 @@ def rate_text(rate: Rate) -> str:
     if rate.nanodollars_per_hour is None:
         return f"unknown: no price for {where}"
     size = f"{cpu_text(rate.cpu)}, {memory_text(rate.memory_mib)}"
-    return f"{_BASES[rate.basis]}{dollars(rate.nanodollars_per_hour)} an hour ({size}; {where})"
+    return f"{_RATES[rate.basis]}{dollars(rate.nanodollars_per_hour)} an hour ({size}; {where})"
 
 
 def cpu_text(units: int | None) -> str:

@@ -130,7 +130,7 @@ def test_the_cost_of_one_execution_in_words(world: World) -> None:
         memory_mib=512,
         prices_of="2026-10-03",
     )
-    hourly = "would have cost $0.0099 an hour (0.25 vCPU, 512 MiB; us-east-1, ARM64, prices of 2026-10-03)"
+    hourly = "on Fargate it would cost $0.0099 an hour (0.25 vCPU, 512 MiB; us-east-1, ARM64, prices of 2026-10-03)"
     assert rate_text(rate) == hourly
     assert cost_text(Cost(rate=rate), now) == hourly
     running = Cost(rate=rate, billed_from=now - timedelta(hours=2))

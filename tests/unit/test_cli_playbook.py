@@ -134,7 +134,7 @@ def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, deployment):
     for told in ("PARAM_STAGE=prod", "PARAM_WHO=nobody", "PARAM_TOKEN=(secret)", "/bin/sh -ec", "stage=prod", "shop"):
         assert told in out
     assert "S3CRET" not in out
-    for told in ("allowed", "deployer as DEPLOYER", "would have cost"):
+    for told in ("allowed", "deployer as DEPLOYER", "on Fargate it would cost"):
         assert told in out
     assert ok(deployment, "GET", "/executions")["executions"] == []
 
