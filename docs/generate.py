@@ -19,6 +19,7 @@ from runvoy_agent.wiring import stack_route
 from runvoy_cli import playbook_schema
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
+from runvoy_protocol.explanations import CAUSES, HINTS, Cause
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import TRANSITIONS, State
 from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY
@@ -68,6 +69,15 @@ def errors_page() -> str:
         *(f"| {state} | {_followers(state)} |" for state in State),
         "",
         "A state that may become nothing is final.",
+        "",
+        "## Why an execution waits or failed",
+        "",
+        "The `explanation` of a status: its `reason`, told in `words`, and a `hint` where there is something to do. The words of a",
+        "refusal are its message and its hint, and its reason is its code.",
+        "",
+        "| reason | when | hint |",
+        "|---|---|---|",
+        *(f"| `{cause}` | {_cell(CAUSES[cause])} | {_cell(HINTS.get(cause, ''))} |" for cause in Cause),
     ]
     return "\n".join(lines) + "\n"
 

@@ -252,7 +252,7 @@ class TaskState(NamedTuple):
 
     `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no
     process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the command's where the platform reports it. `never_began`: it stopped, and for certain the
-    command was not started.
+    command was not started. `pull_started_at` and `stopped_at` bound the time that the platform charges for, if it tells.
     """
 
     phase: Literal["running", "stopped", "missing"]
@@ -260,6 +260,8 @@ class TaskState(NamedTuple):
     message: str = ""
     supervised: bool = False
     never_began: bool = False
+    pull_started_at: datetime | None = None
+    stopped_at: datetime | None = None
 
 
 class Launcher(Protocol):

@@ -25,6 +25,7 @@ from runvoy_agent.aws.settings import Settings, SettingsError
 from runvoy_agent.aws.task_definitions import EcsTaskDefinitions
 from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
+from runvoy_agent.core.cost import Pricing
 from runvoy_agent.core.task_definition import TaskImage
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, seeding, starts
 from runvoy_agent.handlers.inbox import Deployment
@@ -106,6 +107,7 @@ class AwsServices:
                 runner_endpoint=self._settings.runner_endpoint,
                 task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
                 range_size=RANGE_SIZE,
+                pricing=Pricing(self._clients.region, is_spot=self._settings.capacity_provider == "FARGATE_SPOT"),
             )
         return self._known
 

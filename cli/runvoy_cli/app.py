@@ -40,6 +40,7 @@ COMMANDS = {
     "kill": "Have executions end.",
     "sync": "Keep a folder: submit what is dropped into it, copy logs and results there.",
     "playbook": "List, show and run playbooks.",
+    "cost": "What executions cost, by user, image, playbook, label or day.",
     "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "users": "Who may use the deployment, and as what.",
     "keys": "Keys: yours, and those you make for machines.",

@@ -37,6 +37,11 @@ class Console:
     def hint(self, text: str) -> None:
         self.screen.write(f"hint: {one_line(text)}\n")
 
+    def advise(self, text: str) -> None:
+        """A hint, shown where a remark is."""
+        if self.is_chatty:
+            self.hint(text)
+
     def remark(self, text: str) -> None:
         """Shown to people: on a terminal or with --verbose; a script's stderr stays the command's own."""
         if self.is_chatty:

@@ -83,6 +83,7 @@ _OPTIONS = (
     _Spec("id", "TEXT", "Names this piece of work: the same text again is the same execution.", str),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
+DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
 
 

@@ -11,7 +11,7 @@ import msgspec
 from runvoy_cli import request as request_options
 from runvoy_cli.client import digest
 from runvoy_cli.render import write_stderr
-from runvoy_cli.session import Session
+from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import is_capable
 from runvoy_protocol import ids
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -49,6 +49,14 @@ def prepare(context: Context, command: tuple[str, ...] | str, session: Session) 
         environ=os.environ,
     )
     return Prepared(request, has_chosen_id=chosen is not None)
+
+
+def try_out(context: Context, command: tuple[str, ...] | str) -> int:
+    """`--dry-run`: show what the deployment would make of the request; 0, or 121 if it would refuse it."""
+    from runvoy_cli import dry_run
+
+    session = open_session(context.obj, calls_are_limited=False)
+    return dry_run.try_out(session, prepare(context, command, session).request, context.obj.json)
 
 
 def send(session: Session, request: RunRequest) -> Submitted:

@@ -7,68 +7,16 @@ from datetime import datetime
 import msgspec
 
 from runvoy_cli.render import moment, ran_for, span
-from runvoy_protocol.states import Reason, State
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, ExecutionStatus, LockStatus, decided_by, exit_code_of
-
-SIGNALS = {
-    1: "SIGHUP",
-    2: "SIGINT",
-    3: "SIGQUIT",
-    4: "SIGILL",
-    5: "SIGTRAP",
-    6: "SIGABRT",
-    8: "SIGFPE",
-    9: "SIGKILL",
-    11: "SIGSEGV",
-    13: "SIGPIPE",
-    14: "SIGALRM",
-    15: "SIGTERM",
-}  # those whose numbers are the same everywhere: the command ran elsewhere
-
-REASONS = {
-    Reason.EXIT: "the command exited by itself",
-    Reason.SIGNAL: "a signal ended it that runvoy did not send",
-    Reason.EXEC_FAILED: "it could not be executed",
-    Reason.DEADLINE: "its deadline passed",
-    Reason.QUEUE: "it waited for longer than its queue timeout",
-    Reason.START: "it did not begin in time",
-    Reason.KILLED: "a user had it killed",
-    Reason.REVOKED: "it lost its right to run, or to what it needs, before it started",
-    Reason.LAUNCH_FAILED: "the platform would not run it",
-    Reason.SETUP_FAILED: "its surroundings could not be made",
-    Reason.LOST: "its task vanished without a result",
-    Reason.LOCK: "it waits for a lock",
-    Reason.CAPACITY: "it waits for room on the platform",
-}
-
-_ENDINGS = {
-    State.TIMED_OUT: "the command timed out",
-    State.STOPPED: "the command was killed",
-    State.UNKNOWN: "nobody knows how the command ended",
-    State.FAILED: "the command was not run to its end",
-}
-_TOLD_BY_THE_STATE = frozenset({Reason.EXIT, Reason.SIGNAL, Reason.KILLED})
-_SIGNAL_BASE = 128
-_MOST_SIGNALS = 64
-
-
-def exit_meaning(status: ExecutionStatus) -> str:
-    """What the exit code that `wait` has for an ended execution means."""
-    code = exit_code_of(status)
-    if decided_by(status) == "runvoy":
-        return EXIT_CODES_OF_RUNVOY[code]
-    if status.signal is not None:
-        return f"killed by {SIGNALS.get(status.signal, f'signal {status.signal}')}"
-    if code == 0:
-        return "success"
-    if code == 126:
-        return "found, but could not be executed"
-    if code == 127:
-        return "command not found"
-    if _SIGNAL_BASE < code <= _SIGNAL_BASE + _MOST_SIGNALS:
-        number = code - _SIGNAL_BASE  # a shell's way to tell of its child; a program may mean something else by it
-        return f"as after {SIGNALS.get(number, f'signal {number}')}"
-    return "failure"
+from runvoy_protocol.costs import Cost, Rate, dollars, so_far
+from runvoy_protocol.explanations import exit_meaning, explain, place
+from runvoy_protocol.status import (
+    EXIT_CODES_OF_RUNVOY,
+    ExecutionStatus,
+    Explanation,
+    LockStatus,
+    decided_by,
+    exit_code_of,
+)
 
 
 def code_text(status: ExecutionStatus) -> str:
@@ -77,16 +25,9 @@ def code_text(status: ExecutionStatus) -> str:
     return str(code) if meaning in ("success", "failure") else f"{code} ({meaning})"
 
 
-def ending(status: ExecutionStatus) -> str:
-    """How a run ended that the command itself did not end."""
-    text = _ENDINGS.get(status.state, status.state.value)
-    if status.reason is Reason.QUEUE:
-        return f"the command was never started: {status.message or REASONS[Reason.QUEUE]}"
-    if status.reason is Reason.DEADLINE:
-        return f"{text} after {status.timeout_seconds} s"
-    if status.reason is not None and status.reason not in _TOLD_BY_THE_STATE:
-        text += f": {REASONS[status.reason]}"
-    return text + (f" ({status.message})" if status.message else "")
+def explanation_of(status: ExecutionStatus) -> Explanation | None:
+    """Why it waits or how it failed: the deployment's word, or our own where it is of a version that gives none."""
+    return status.explanation or explain(status)
 
 
 def summary(status: ExecutionStatus, now: datetime) -> str:
@@ -104,12 +45,21 @@ def result_json(status: ExecutionStatus, exit_code: int | None = None) -> dict[s
     else:
         verdict = {"exit_code": exit_code_of(status), "decided_by": decided_by(status)}
         verdict["exit_meaning"] = exit_meaning(status)
-    return {"execution_id": status.execution_id, "state": status.state.value, **verdict, "status": status}
+    return {
+        "execution_id": status.execution_id,
+        "state": status.state.value,
+        **verdict,
+        "explanation": explanation_of(status),
+        "status": status,
+    }
 
 
 def status_json(status: ExecutionStatus) -> dict[str, object]:
     """The status as it is published and, once the execution has ended, the exit code that `wait` has for it."""
     found: dict[str, object] = msgspec.to_builtins(status)
+    why = explanation_of(status)
+    if why is not None:
+        found["explanation"] = msgspec.to_builtins(why)
     if status.is_terminal:
         found["exit_code_of"] = exit_code_of(status)
         found["decided_by"] = decided_by(status)
@@ -117,8 +67,31 @@ def status_json(status: ExecutionStatus) -> dict[str, object]:
     return found
 
 
-def ended_itself(status: ExecutionStatus) -> bool:
-    return status.reason in (None, Reason.EXIT, Reason.SIGNAL) and status.exit_code is not None
+_BASES = {"billed": "", "at_most": "at most ", "would_have_cost": "would have cost "}
+_RATES = _BASES | {"would_have_cost": "on Fargate it would cost "}
+
+
+def cost_text(cost: Cost | None, now: datetime) -> str:
+    """What an execution costs, or, on one machine, would have cost; so far, while it goes on."""
+    if cost is None:
+        return ""
+    rate = rate_text(cost.rate)
+    current = so_far(cost, now)
+    if current.nanodollars is None:
+        return rate
+    text = f"{_BASES[cost.rate.basis]}{dollars(current.nanodollars)}"
+    counted = f"{current.billed_seconds} s" if current.billed_seconds else "nothing ran"
+    text += f" for {counted}" if current.billed_seconds else f" ({counted})"
+    return text + ("" if current.is_final or not current.billed_seconds else " so far") + f"; {rate}"
+
+
+def rate_text(rate: Rate) -> str:
+    """What an hour costs, and of what by which prices."""
+    where = f"{rate.region}, {rate.architecture}, prices of {rate.prices_of}"
+    if rate.nanodollars_per_hour is None:
+        return f"unknown: no price for {where}"
+    size = f"{cpu_text(rate.cpu)}, {memory_text(rate.memory_mib)}"
+    return f"{_RATES[rate.basis]}{dollars(rate.nanodollars_per_hour)} an hour ({size}; {where})"
 
 
 def cpu_text(units: int | None) -> str:
@@ -141,14 +114,6 @@ def image_text(status: ExecutionStatus) -> str:
 def short_id(execution_id: str) -> str:
     """Enough of an id to know it again. The beginning alone is its time: ids of one minute have it in common."""
     return f"{execution_id[:8]}…{execution_id[-4:]}"
-
-
-def place(position: int) -> str:
-    """A waiter's place in a queue whose holder has position 0: next, 2nd, 3rd."""
-    if position == 1:
-        return "next"
-    ending_ = "th" if position % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(position % 10, "th")
-    return f"{position}{ending_}"
 
 
 def lock_text(lock: LockStatus, now: datetime) -> str:

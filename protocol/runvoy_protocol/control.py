@@ -20,7 +20,7 @@ from runvoy_protocol.status import ExecutionStatus
 API_PREFIX = "/api/v1"
 AUTHORIZATION_SCHEME = "Runvoy"
 MAX_AUTHORIZATION_BYTES = 4096
-MAX_BODY_BYTES = 128 * 1024
+MAX_BODY_BYTES = 352 * 1024  # a run request of 256 KiB in base64, to be tried out
 CALL_LIFETIME = timedelta(seconds=60)
 CHUNKS_PER_GRANT = 64
 MAX_STATUSES = 500

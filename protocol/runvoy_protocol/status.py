@@ -6,6 +6,7 @@ from typing import Literal, TypeGuard
 
 import msgspec
 
+from runvoy_protocol.costs import Cost
 from runvoy_protocol.instants import Instant
 from runvoy_protocol.states import TERMINAL, Reason, State
 
@@ -50,12 +51,23 @@ class GitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: str | None = None
 
 
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an execution waits, was refused or failed: `reason` for programs (see runvoy_protocol.explanations), `words` for
+    people, and in `hint` what to do about it, if there is something."""
+
+    reason: str
+    words: str
+    hint: str = ""
+
+
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of an execution. Times are aware UTC; `record_version` only ever rises.
 
     `exit_code` is the command's own (128 + n for signal n); None where it never exited by itself or nobody knows.
     `lines` and `chunks` count the log once it is complete. `command` is shortened for display after 4,096 characters.
     `image` is the reference that runs, `image_name` what it is registered as.
+    `playbook` is the playbook it was made of. `explanation` says why it waits or how it failed; it is absent of one that runs or
+    succeeded.
     """
 
     execution_id: str
@@ -90,6 +102,9 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     chunks: int | None = None
     lost_bytes: int = 0
     git: GitStatus | None = None
+    playbook: str | None = None
+    cost: Cost | None = None
+    explanation: Explanation | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from runvoy_agent.aws import events, queue
 from runvoy_agent.aws.events import Arrival, RunReport, TaskStopped
+from runvoy_agent.aws.launcher import stopped_state
 from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import RunvoyError
 
@@ -57,7 +59,13 @@ def test_a_stopped_task() -> None:
     stopped = event("ecs_task_stopped")
     assert events.is_task_change(stopped)
     assert events.task_stopped(stopped) == TaskStopped(
-        EXECUTION_ID, 1, 3, "Essential container in task exited", never_began=False
+        EXECUTION_ID,
+        1,
+        3,
+        "Essential container in task exited",
+        never_began=False,
+        pull_started_at=datetime(2026, 5, 4, 12, 0, 4, 300_000, tzinfo=UTC),
+        task_stopped_at=datetime(2026, 5, 4, 12, 0, 9, 500_000, tzinfo=UTC),
     )
 
 
@@ -149,3 +157,21 @@ def test_a_readable_message_stays_readable() -> None:
     assert queue.encode(b'{"execution_id": "x"}') == '{"execution_id": "x"}'
     with pytest.raises(ValueError):
         queue.decode("base64:not base64")
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("2026-05-04T12:00:04.3Z", datetime(2026, 5, 4, 12, 0, 4, 300_000, tzinfo=UTC)),
+        (datetime(2026, 5, 4, 14, 0, tzinfo=timezone(timedelta(hours=2))), datetime(2026, 5, 4, 12, 0, tzinfo=UTC)),
+        (datetime(2026, 5, 4, 14, 0), None),
+        ("soon", None),
+        ("2026-05-04T12:00:04", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_the_time_that_a_task_is_charged_for(told: object, read: datetime | None) -> None:
+    """As text in an event, as a datetime from DescribeTasks; what is no time is not known."""
+    state = stopped_state({"pullStartedAt": told, "stoppedAt": told})
+    assert (state.pull_started_at, state.stopped_at) == (read, read)

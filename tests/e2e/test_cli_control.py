@@ -160,7 +160,7 @@ def test_locks_are_listed_shown_and_released(machine: Machine) -> None:
     assert "prod.db" in machine.ok("locks", "list")
     told = machine.ok("status", waiter)
     assert f"prod.db: next, held by {holder}" in told
-    assert "it waits for a lock" in told
+    assert "it waits for the lock prod.db, next in line, held by" in told
     assert_release(machine, holder, waiter)
     assert machine("wait", waiter).returncode == 0
     assert machine.status(holder)["state"] == "RUNNING"

@@ -55,6 +55,18 @@ def test_runs(machine: Machine) -> None:
     assert check(machine, "logs", execution_id)[0]["text"] == "hello"
     assert set(check(machine, "status", execution_id)[0]) >= VERDICT
     check(machine, "list")
+    why = machine.status(execution_id)["explanation"]
+    assert (why["reason"], why["words"]) == ("exit", "the command exited with code 3")
+    price = machine.status(execution_id)["cost"]
+    assert (price["rate"]["basis"], price["billed_seconds"]) == ("would_have_cost", 60)
+    [sums] = check(machine, "cost", "--by", "day")
+    assert sums["total"]["nanodollars"] == price["nanodollars"] == 164_583
+    for command in ("run", "submit"):
+        [tried] = check(machine, command, "--dry-run", "--lock", "prod", "echo hello")
+        assert (tried["verdict"]["allowed"], tried["exit_code"]) == (True, 0)
+    refused = machine("run", "--dry-run", "--secret", "nobody-s", "true")
+    assert (refused.returncode, b"SECRET_NOT_FOUND" in refused.stdout) == (121, True)
+    assert len(json.loads(machine.ok("--json", "list"))) == 1
     assert check(machine, "kill", execution_id)[0]["had_ended"] is True
     given_up = machine("--json", "wait", "--timeout", "0", machine.ok("submit", "sleep 9").strip())
     assert set(json.loads(given_up.stdout)) == keys_of(documented("wait")[0])

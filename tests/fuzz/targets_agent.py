@@ -175,6 +175,13 @@ CALLS: list[dict[str, Any]] = [
     {"method": "DELETE", "target": f"/api/v1/executions/{ID}"},
     {"method": "GET", "target": "/api/v1/locks/prod%2Fdb"},
     {"method": "POST", "target": "/api/v1/locks/db/release", "body": {"execution_id": ID}},
+    {"method": "POST", "target": "/api/v1/dry-run", "body": {"request": base64.b64encode(codec.encode(FULL)).decode()}},
+    {
+        "method": "POST",
+        "target": "/api/v1/dry-run",
+        "body": {"request": base64.b64encode(codec.encode(MINIMAL)).decode()},
+    },
+    {"method": "GET", "target": "/api/v1/cost?by=label&since=2026-01-01T00:00:00Z&until=2030-01-01T00:00:00Z&limit=2"},
     {
         "method": "POST",
         "target": "/api/v1/secrets",

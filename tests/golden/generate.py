@@ -24,6 +24,8 @@ from runvoy_protocol import (
     claims,
     codec,
     control,
+    costs,
+    dry_runs,
     envelope,
     images,
     logs,
@@ -133,6 +135,18 @@ REFUSED = receipts.Receipt(
     hint="Set this machine's clock.",
     details={"server_time": "2026-02-03T04:05:08Z"},
 )
+RATE = costs.Rate(
+    nanodollars_per_hour=39_500_000,
+    basis="billed",
+    region="us-east-1",
+    architecture="ARM64",
+    cpu=1024,
+    memory_mib=2048,
+    prices_of="2026-02-01",
+)
+COST = costs.Cost(
+    rate=RATE, billed_from=at(9), billed_until=at(12), billed_seconds=60, nanodollars=658_333, is_final=True
+)
 WAITING = status.ExecutionStatus(
     execution_id=ID,
     record_version=1,
@@ -146,6 +160,10 @@ WAITING = status.ExecutionStatus(
     issued_at=at(6),
     admitted_at=at(8),
     locks=(status.LockStatus(name="prod/db"),),
+    cost=costs.Cost(rate=RATE),
+    explanation=status.Explanation(
+        reason="lock", words="it waits for the lock prod/db", hint="`runvoy locks show NAME` shows the queue."
+    ),
 )
 ENDED = status.ExecutionStatus(
     execution_id=ID,
@@ -178,6 +196,11 @@ ENDED = status.ExecutionStatus(
     lines=3,
     chunks=1,
     lost_bytes=12,
+    playbook="deploy",
+    cost=COST,
+    explanation=status.Explanation(
+        reason="signal", words="the command exited with code 137 (killed by SIGKILL)", hint="Ask for more memory."
+    ),
 )
 GIT_COMMIT = "5d1f0c3b9e8a7f6d5c4b3a29181706f5e4d3c2b1"
 CHECKED_OUT = msgspec.structs.replace(
@@ -384,6 +407,43 @@ BODIES: dict[str, msgspec.Struct] = {
             audit.AuditEntry(event_id=ID, at=at(7), actor="", action="GET /api/v1/x", outcome="KEY_UNKNOWN"),
         ),
         after=f"2026-02-03T04:05:07.000~{ID}",
+    ),
+    "cost-page": costs.CostPage(
+        by="playbook",
+        groups=(
+            costs.CostGroup(
+                key="deploy", executions=3, billed_seconds=400, nanodollars=4_388_888, unpriced=1, running=1
+            ),
+            costs.CostGroup(key=""),
+        ),
+        total=costs.CostGroup(key="", executions=3, billed_seconds=400, nanodollars=4_388_888, unpriced=1, running=1),
+        bases=("billed",),
+        prices_of=("2026-02-01",),
+        after=f"2026-02-03T04:05:07.000~{ID}",
+    ),
+    "dry-run-request": dry_runs.DryRunRequest(request=requests.encode(MINIMAL)),
+    "dry-run-allowed": dry_runs.DryRunAnswer(
+        allowed=True,
+        resolved=ACCEPTED.resolved,
+        secrets=(dry_runs.SecretUse(name="prod/db", env_name="DB_PASSWORD"),),
+        locks=(
+            status.LockStatus(
+                name="prod/db", position=1, holder=OTHER_ID, holder_owner="bob@example.com", held_since=at(5)
+            ),
+        ),
+        waits=True,
+        rate=RATE,
+        most_nanodollars=987_500,
+        is_known=True,
+    ),
+    "dry-run-refused": dry_runs.DryRunAnswer(
+        allowed=False,
+        refused=dry_runs.Refused(
+            code=ErrorCode.LOCK_HELD,
+            rule="A lock is held by another execution and the request asked not to wait.",
+            message=f"the lock 'prod/db' is held by execution {OTHER_ID}",
+            hint="Submit without `--if-locked fail` to wait for it.",
+        ),
     ),
     "statuses-request": control.StatusesRequest(execution_ids=(ID, OTHER_ID)),
     "statuses-answer": control.StatusesAnswer(

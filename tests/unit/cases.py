@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ from tests.unit.calls import add_key, claim_body, new_key, ok, set_user, user_of
 
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route
+from runvoy_protocol import requests
 from runvoy_protocol.control import API_PREFIX
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import KeyLimits, Role
@@ -85,6 +87,11 @@ def _release(scene: Scene) -> Asked:
     return "POST", f"/locks/{name}/release", {"execution_id": execution_id}
 
 
+def _dry_run(scene: Scene) -> Asked:
+    body = requests.encode(scene.world.request(labels={"team": "data"}))
+    return "POST", "/dry-run", {"request": base64.b64encode(body).decode()}
+
+
 def _revoke_key(scene: Scene) -> Asked:
     return "DELETE", f"/keys/{scene.whose_key.key_id}", None
 
@@ -132,6 +139,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "DELETE /secrets/{name}": lambda scene: ("DELETE", f"/secrets/{scene.secret()}?version=1", None),
     "POST /secrets/{name}/value": lambda scene: ("POST", f"/secrets/{scene.secret()}/value", None),
     "GET /audit": lambda scene: ("GET", "/audit?limit=1", None),
+    "POST /dry-run": _dry_run,
+    "GET /cost": lambda scene: ("GET", f"/cost?owner={scene.whose_name}", None),
 }
 
 

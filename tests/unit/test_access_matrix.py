@@ -56,6 +56,8 @@ PUT /secrets/{name}                 no/no     yes/hid    yes/yes   yes/yes
 DELETE /secrets/{name}              no/no     yes/hid    yes/yes   yes/yes
 POST /secrets/{name}/value          no/no     yes/hid    yes/yes   yes/yes
 GET /audit                          no        no         no        yes
+GET /cost                           yes/no    yes/no     yes/yes   yes/yes
+POST /dry-run                       yes       yes        yes       yes
 """
 
 # A limited key. Where things have owners: its own/those of another key of its user/another member's.
@@ -93,6 +95,8 @@ PUT /secrets/{name}                 no/no/no     no/no/no     no/no/no     no/no
 DELETE /secrets/{name}              no/no/no     no/no/no     no/no/no     no/no/no
 POST /secrets/{name}/value          no/no/no     no/no/no     no/no/no     no/no/no
 GET /audit                          no           no           no           no
+GET /cost                           no/no/no     no/no/no     no/no/no     no/no/no
+POST /dry-run                       yes          yes          yes          yes
 """
 WHOSE = ("own", "other")
 WHOSE_OF_LIMITED_KEYS = ("own", "sibling", "other")

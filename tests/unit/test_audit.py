@@ -55,7 +55,10 @@ def new_records(world: World, before: list[AuditEvent]) -> list[AuditEvent]:
 def expected_outcome(response: Response) -> set[str]:
     if response.status != 200:
         return {code_of(response).value}
-    state = (json.loads(response.body).get("status") or {}).get("state")
+    answered = json.loads(response.body)
+    if not answered.get("allowed", True):  # a dry run of what would be refused
+        return {answered["refused"]["code"]}
+    state = (answered.get("status") or {}).get("state")
     return {"ok", state} if state else {"ok"}
 
 

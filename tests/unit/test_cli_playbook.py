@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from tests.unit.calls import ok
+from tests.unit.served import served
 
+from runvoy_agent.core.admission import Capabilities
 from runvoy_cli import app
 
 TEXT = """\
@@ -52,9 +55,25 @@ def runvoy(project, capsys):
     return run
 
 
+@pytest.fixture
+def deployment(world, project, monkeypatch):
+    """A deployment that would run it."""
+    able = Capabilities("process", frozenset({"process", "container"}))
+    world.deployment = world.deployment._replace(capabilities=able)
+    for name in ("alpine", "other"):
+        ok(world, "POST", "/images", {"reference": name})
+    for name in ("deployer", "extra"):
+        ok(world, "POST", "/secrets", {"name": name, "env_name": name.upper(), "value": "aHVudGVyMjI="})
+    with served(world) as endpoint:
+        monkeypatch.setenv("RUNVOY_ENDPOINT", endpoint)
+        monkeypatch.setenv("RUNVOY_DEPLOYMENT", "here")
+        monkeypatch.setenv("RUNVOY_API_KEY", world.signing_key.to_api_key())
+        yield world
+
+
 def dry_run(runvoy, *arguments):
     code, out, err = runvoy("playbook", "run", "deploy", "--dry-run", "--json", *arguments)
-    assert code == 0, err
+    assert code == 0, (out, err)
     return json.loads(out)
 
 
@@ -109,23 +128,32 @@ def test_problems_are_shown_one_a_line(runvoy, project):
     assert [one["line"] for one in told["error"]["details"]["problems"]] == [1, 1, 2]
 
 
-def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, project):
+def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, deployment):
     code, out, _ = runvoy("playbook", "run", "deploy", "--param", "stage=prod", "--param", "token=S3CRET", "--dry-run")
     assert code == 0
     for told in ("PARAM_STAGE=prod", "PARAM_WHO=nobody", "PARAM_TOKEN=(secret)", "/bin/sh -ec", "stage=prod", "shop"):
         assert told in out
     assert "S3CRET" not in out
-    assert not (project.parent / "home").exists()
+    for told in ("allowed", "deployer as DEPLOYER", "on Fargate it would cost"):
+        assert told in out
+    assert ok(deployment, "GET", "/executions")["executions"] == []
 
 
-def test_a_dry_run_as_json(runvoy):
+def test_a_dry_run_of_a_playbook_that_would_be_refused(runvoy, deployment):
+    code, out, _ = runvoy("playbook", "run", "deploy", "--param", "stage=prod", "--secret", "nobody-s", "--dry-run")
+    assert code == 121
+    assert "refused (SECRET_NOT_FOUND)" in out
+
+
+def test_a_dry_run_as_json(runvoy, deployment):
     made = dry_run(runvoy, "--param", "stage=prod", "--param", "token=S3CRET")
+    assert made["verdict"]["allowed"] is True
     assert made["env"] == {"TOOL": "x", "PARAM_STAGE": "prod", "PARAM_WHO": "nobody", "PARAM_TOKEN": None}
     assert (made["image"], made["locks"], made["secrets"]) == ("alpine", ["shop"], ["deployer"])
     assert (made["timeout_seconds"], made["labels"], made["name"]) == (1200, {"stage": "prod"}, "deploy")
 
 
-def test_a_dry_run_needs_no_secret(runvoy, project):
+def test_a_dry_run_needs_no_secret(runvoy, project, deployment):
     path = project / ".runvoy" / "deploy.yml"
     path.write_text(TEXT.replace("secret: true, required: false", "secret: true, pattern: '[a-z]+'"))
     assert dry_run(runvoy, "--param", "stage=test")["env"]["PARAM_TOKEN"] is None
@@ -133,7 +161,7 @@ def test_a_dry_run_needs_no_secret(runvoy, project):
     assert (code, "needs the parameter token" in err) == (2, True)
 
 
-def test_options_override(runvoy, tmp_path):
+def test_options_override(runvoy, tmp_path, deployment):
     (tmp_path / "env").write_text("A=1\n")
     made = dry_run(
         runvoy,
@@ -161,11 +189,11 @@ def test_options_override(runvoy, tmp_path):
     assert made["isolation"] == "container"
 
 
-def test_nothing_of_the_machine_gets_in(runvoy, monkeypatch, tmp_path):
+def test_nothing_of_the_machine_gets_in(runvoy, monkeypatch, tmp_path, deployment):
     before = dry_run(runvoy, "--param", "stage=test")
     monkeypatch.setenv("RUNVOY_USER_TOOL", "other")
     monkeypatch.setenv("PARAM_WHO", "other")
-    (tmp_path / "home").mkdir()
+    (tmp_path / "home").mkdir(exist_ok=True)
     (tmp_path / "home" / "config.yaml").write_text("endpoint: https://x.example\ntimeout: 1m\n")
     assert dry_run(runvoy, "--param", "stage=test") == before
 
@@ -193,7 +221,7 @@ def test_mistakes_exit_2_before_anything_starts(runvoy, project, arguments, told
     assert not (project.parent / "home" / "local").exists()
 
 
-def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline(runvoy, monkeypatch):
+def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline(runvoy, monkeypatch, deployment):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\n\n".encode())))
     assert dry_run(runvoy, "--param", "stage=test", "--param-stdin", "who")["env"]["PARAM_WHO"] == "é\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))

@@ -14,6 +14,7 @@ from runvoy_cli.progress import Progress
 from runvoy_cli.sanitize import Sanitizer
 from runvoy_cli.session import Session
 from runvoy_cli.terminal import Live, Screen, cells, clip, has_colour, is_capable
+from runvoy_protocol import explanations
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import Reason, State
@@ -255,7 +256,8 @@ def test_what_became_of_it_is_shown_with_the_way_back():
     terminal = Terminal()
     ended = status(State.FAILED, exit_code=127, reason=Reason.EXIT, started_at=NOW, ended_at=NOW)
     announce.show_end(terminal.screen, ended, NOW)
-    assert terminal.rows == ["✗ FAILED, exit code 127 (command not found), 0.0s", f"  again: runvoy logs {ID}", ""]
+    assert terminal.rows[:2] == ["✗ FAILED, exit code 127 (command not found), 0.0s", f"  again: runvoy logs {ID}"]
+    assert terminal.rows[2].startswith("  hint: Check how it is written")
 
 
 @pytest.mark.parametrize(
@@ -273,18 +275,18 @@ def test_what_became_of_it_is_shown_with_the_way_back():
     ],
 )
 def test_exit_codes_in_words(fields, meaning):
-    assert words.exit_meaning(status(**fields)) == meaning
+    assert explanations.exit_meaning(status(**fields)) == meaning
 
 
 def test_every_reason_has_words():
-    assert set(words.REASONS) == set(Reason)
+    assert set(explanations.REASONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
     ("position", "text"), [(1, "next"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
 )
 def test_places(position, text):
-    assert words.place(position) == text
+    assert explanations.place(position) == text
 
 
 def log_view(monkeypatch, columns=80):

@@ -18,10 +18,12 @@ USER = User(name="ada", role=Role.DEVELOPER, created_at=NOW)
 KEY = Key(key_id="k1", public_key=bytes(32), user="ada", created_at=NOW)
 LIMITED = msgspec.structs.replace(KEY, limits=KeyLimits(locks=("db",)))
 
-DEVELOPER = "know-self run read-own kill-own read-locks read-images own-secrets own-keys rotate-key"
-OPERATOR = f"{DEVELOPER} read-any kill-any release-locks manage-images any-secrets read-users reconcile see-stack"
+DEVELOPER = "know-self own-cost run read-own kill-own read-locks read-images own-secrets own-keys rotate-key"
+OPERATOR = (
+    f"{DEVELOPER} any-cost read-any kill-any release-locks manage-images any-secrets read-users reconcile see-stack"
+)
 ACTIONS = {
-    Role.VIEWER: "know-self read-own read-any read-locks own-keys rotate-key",
+    Role.VIEWER: "know-self own-cost read-own read-any read-locks own-keys rotate-key",
     Role.DEVELOPER: DEVELOPER,
     Role.OPERATOR: OPERATOR,
     Role.ADMIN: f"{OPERATOR} manage-users read-audit",

@@ -275,7 +275,7 @@ def test_targets_that_are_no_addresses(served: Served) -> None:
 
 
 def test_big_bodies_and_unknown_paths(served: Served) -> None:
-    assert served.send("POST", "/api/v1/x", bytes(200_000)).status == 413
+    assert served.send("POST", "/api/v1/x", bytes(400_000)).status == 413
     assert served.send("GET", "/etc/passwd").status == 404
     assert served.send("DELETE", "/inbox").status == 404
     assert served.calls == []

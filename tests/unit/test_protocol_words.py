@@ -80,7 +80,7 @@ def test_the_kinds_of_envelope_stay() -> None:
         (control.API_PREFIX, "/api/v1"),
         (control.AUTHORIZATION_SCHEME, "Runvoy"),
         (control.MAX_AUTHORIZATION_BYTES, 4_096),
-        (control.MAX_BODY_BYTES, 131_072),
+        (control.MAX_BODY_BYTES, 360_448),
         (control.CALL_LIFETIME, timedelta(minutes=1)),
         (control.CHUNKS_PER_GRANT, 64),
         (keys.API_KEY_LENGTH, 53),

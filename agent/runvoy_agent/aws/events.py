@@ -9,6 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -36,6 +37,8 @@ class TaskStopped(NamedTuple):
     exit_code: int | None
     message: str
     never_began: bool
+    pull_started_at: datetime | None = None
+    task_stopped_at: datetime | None = None
 
 
 class RunReport(NamedTuple):
@@ -109,7 +112,9 @@ def task_stopped(document: Mapping[str, Any]) -> TaskStopped | None:
     if task.get("lastStatus") != "STOPPED" or name is None:
         return None
     state = stopped_state(task)
-    return TaskStopped(*name, state.exit_code, state.message, state.never_began)
+    return TaskStopped(
+        *name, state.exit_code, state.message, state.never_began, state.pull_started_at, state.stopped_at
+    )
 
 
 def http_request(event: Mapping[str, Any]) -> HttpRequest:

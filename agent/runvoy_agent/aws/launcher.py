@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 from botocore.exceptions import ClientError
@@ -237,12 +237,25 @@ def stopped_state(task: dict[str, Any]) -> TaskState:
     said = [task.get("stoppedReason"), *(container.get("reason") for container in containers.values())]
     message = "; ".join(dict.fromkeys(str(reason) for reason in said if reason))
     runners_word = containers.get(aws_layout.RUNNER_CONTAINER, {}).get("exitCode")
+    pulled, stopped = _moment(task.get("pullStartedAt")), _moment(task.get("stoppedAt"))
     never_began = runners_word in _NOTHING_STARTED or task.get("stopCode") == "TaskFailedToStart"
     if never_began:
         why = _NOTHING_STARTED.get(runners_word, "")
-        return TaskState("stopped", None, "; ".join(part for part in (why, message) if part), never_began=True)
+        said_so = "; ".join(part for part in (why, message) if part)
+        return TaskState("stopped", None, said_so, never_began=True, pull_started_at=pulled, stopped_at=stopped)
     exit_code = containers.get(aws_layout.MAIN_CONTAINER, {}).get("exitCode")
-    return TaskState("stopped", None if exit_code is None else int(exit_code), message)
+    code = None if exit_code is None else int(exit_code)
+    return TaskState("stopped", code, message, pull_started_at=pulled, stopped_at=stopped)
+
+
+def _moment(value: object) -> datetime | None:
+    """A time of a task: a datetime where boto3 read it, text in an event."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else None
 
 
 def _refusal(error: ClientError) -> LaunchOutcome | None:

@@ -32,11 +32,15 @@ class Action(StrEnum):
     READ_USERS = "read-users"
     MANAGE_USERS = "manage-users"
     READ_AUDIT = "read-audit"
+    OWN_COST = "own-cost"
+    ANY_COST = "any-cost"
     RECONCILE = "reconcile"
     SEE_STACK = "see-stack"
 
 
-_EVERYONE = frozenset({Action.KNOW_SELF, Action.READ_OWN, Action.READ_LOCKS, Action.OWN_KEYS, Action.ROTATE_KEY})
+_EVERYONE = frozenset(
+    {Action.KNOW_SELF, Action.READ_OWN, Action.READ_LOCKS, Action.OWN_KEYS, Action.ROTATE_KEY, Action.OWN_COST}
+)
 _RUNS = _EVERYONE | {Action.RUN, Action.KILL_OWN, Action.READ_IMAGES, Action.OWN_SECRETS}
 _OPERATES = _RUNS | {
     Action.READ_ANY,
@@ -45,6 +49,7 @@ _OPERATES = _RUNS | {
     Action.MANAGE_IMAGES,
     Action.ANY_SECRETS,
     Action.READ_USERS,
+    Action.ANY_COST,
     Action.RECONCILE,
     Action.SEE_STACK,
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, images, locks, secrets
+from runvoy_agent.core import access, cost, images, locks, secrets
 from runvoy_agent.core.images import Choice, Registered
 from runvoy_agent.core.limits import check_limits
 from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, Secret, User
@@ -38,7 +38,7 @@ class Facts(NamedTuple):
     """What admission must know beside the request: all loaded before, all checked in the commit after.
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
-    `images` those it may mean; `secrets` those it names, and for a hint others, if one of them is not there. `bulk`: it came
+    `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if one of them is not there. `bulk`: it came
     in a batch.
     """
 
@@ -53,6 +53,7 @@ class Facts(NamedTuple):
     images: Registered = Registered()
     secrets: Mapping[str, Secret] = {}
     bulk: bool = False
+    pricing: cost.Pricing = cost.OWN_MACHINE
 
 
 class Accepted(NamedTuple):
@@ -185,6 +186,8 @@ def _execution(
         secrets=request.secrets,
         bulk=facts.bulk,
         git=_git_status(request.git),
+        playbook=request.playbook,
+        rate=cost.rate_of(facts.pricing, cpu, memory_mib, image.platform if image is not None else None),
     )
 
 

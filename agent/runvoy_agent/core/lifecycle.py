@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution, FixedSecret
+from runvoy_protocol.explanations import explained
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State, can_follow
 from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus
@@ -21,6 +23,7 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
     "killed": (State.STOPPED, Reason.KILLED),
 }
 _EXPIRED = frozenset({Reason.START, Reason.DEADLINE})
+_OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
@@ -178,6 +181,20 @@ def note_stopped(execution: Execution, now: datetime) -> Execution | None:
     return _changed(execution, now, stopped_at=now)
 
 
+def note_task_end(
+    execution: Execution, began: datetime | None, stopped: datetime | None, message: str = ""
+) -> Execution:
+    """The platform's word on a task that stopped: since when and until when it counts the task's time, as far as it told, and
+    that a command which failed was killed for want of memory, which its runner cannot know."""
+    ran_out = execution.state is State.FAILED and _OUT_OF_MEMORY in message and _OUT_OF_MEMORY not in execution.message
+    return msgspec.structs.replace(
+        execution,
+        message=_short("; ".join(filter(None, (execution.message, message)))) if ran_out else execution.message,
+        pull_started_at=began or execution.pull_started_at,
+        task_stopped_at=stopped or execution.task_stopped_at,
+    )
+
+
 def note_look(execution: Execution, now: datetime, *, missing: bool) -> Execution | None:
     """The platform knew its task, or knew none: kept from the first look that missed it until one that finds it."""
     if missing == (execution.missing_since is not None):
@@ -271,6 +288,10 @@ def _short(message: str) -> str:
 
 def project(execution: Execution, record_version: int) -> ExecutionStatus:
     """status.json of an execution at a version of its record."""
+    return explained(_projected(execution, record_version))
+
+
+def _projected(execution: Execution, record_version: int) -> ExecutionStatus:
     return ExecutionStatus(
         execution_id=execution.execution_id,
         record_version=record_version,
@@ -303,4 +324,6 @@ def project(execution: Execution, record_version: int) -> ExecutionStatus:
         chunks=execution.chunks,
         lost_bytes=execution.lost_bytes,
         git=execution.git,
+        playbook=execution.playbook,
+        cost=cost_of(execution),
     )

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from runvoy_protocol.costs import Rate
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.states import TERMINAL, Reason, State
@@ -190,7 +191,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
     may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
-    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it.
+    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is what an hour of it costs, as it was known at admission; `pull_started_at`
+    and `task_stopped_at` bound the time that the platform charges for, where it told them.
     """
 
     execution_id: str
@@ -235,6 +237,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lost_bytes: int = 0
     bulk: bool = False
     git: GitStatus | None = None
+    playbook: str | None = None
+    rate: Rate | None = None
+    pull_started_at: datetime | None = None
+    task_stopped_at: datetime | None = None
 
     @property
     def is_terminal(self) -> bool:

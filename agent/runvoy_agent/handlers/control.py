@@ -15,6 +15,8 @@ from runvoy_agent.handlers import (
     audit_log,
     audits,
     claims,
+    cost_sums,
+    dry_runs,
     executions,
     images,
     kills,
@@ -319,4 +321,6 @@ ROUTES: tuple[Route, ...] = (
     *images.ROUTES,
     *secrets.ROUTES,
     *audit_log.ROUTES,
+    *cost_sums.ROUTES,
+    *dry_runs.ROUTES,
 )

@@ -61,7 +61,10 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
         else:
             lost = f"its runner ended without leaving a result{said}"
             ended = lifecycle.settle_lost(ended, now, lost, message.exit_code) or ended
-    return lifecycle.note_stopped(ended, now) or settled
+    stopped = lifecycle.note_stopped(ended, now)
+    if stopped is None:
+        return settled
+    return lifecycle.note_task_end(stopped, message.pull_started_at, message.task_stopped_at, message.message)
 
 
 def _read(ports: Ports, deployment: Deployment, execution: Execution, schema: type[B], object_key: str) -> B | None:

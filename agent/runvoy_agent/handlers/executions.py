@@ -25,7 +25,9 @@ from runvoy_protocol.control import (
     StatusesAnswer,
     StatusesRequest,
 )
+from runvoy_protocol.costs import so_far
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.explanations import explained
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
@@ -48,9 +50,11 @@ def show(call: Call) -> Response:
     found, receipt = _look_up(call, call.groups["execution_id"])
     if found is not None and found.document is not None:
         status = lifecycle.project(found.document, found.version)
+        if status.cost is not None:
+            status = msgspec.structs.replace(status, cost=so_far(status.cost, call.ports.clock.now()))
         if found.document.state is State.QUEUED:
             locks = lock_queues.waiting_locks(call.ports.records, found.document)
-            status = msgspec.structs.replace(status, locks=locks)
+            status = explained(msgspec.structs.replace(status, locks=locks))
         return answer(ExecutionAnswer(state="admitted", status=status))
     return answer(ExecutionAnswer(state="refused" if receipt else "pending", receipt=receipt))
 

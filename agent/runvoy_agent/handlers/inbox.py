@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import admission, locks
-from runvoy_agent.core.admission import Accepted, Capabilities, Decision, Facts, Known
+from runvoy_agent.core import admission
+from runvoy_agent.core.admission import Accepted, Capabilities, Known
 from runvoy_agent.core.batches import RANGE_SIZE
+from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, batches, outbox, pushes, registered, secret_values, store
+from runvoy_agent.handlers import audits, batches, judging, outbox, pushes, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports, TaskDefinitions, Write
@@ -41,7 +42,7 @@ class Deployment(NamedTuple):
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container.
+    container. `pricing`: by which prices the cost of runs is reckoned.
     """
 
     deployment_id: str
@@ -54,6 +55,7 @@ class Deployment(NamedTuple):
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
     range_size: int = RANGE_SIZE
+    pricing: Pricing = OWN_MACHINE
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
@@ -131,32 +133,15 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         now = ports.clock.now()
         refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
         return _refuse(ports, refusal, arrived.source, key, [key])
-    existing = store.load_execution(ports.records, request.request_id)
-    named = {name: store.load_lock(ports.records, name) for name in request.locks}
-    user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
-    images = registered.for_request(ports.records, request)
-    facts = Facts(
-        deployment_id=deployment.deployment_id,
-        capabilities=deployment.capabilities_for(request, images.facts.default is not None),
-        now=ports.clock.now(),
-        object_sha256=object_sha256,
-        key=key.document,
-        user=user.document,
-        existing=existing.document,
-        locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
-        images=images.facts,
-        secrets=secret_values.known_to(ports.records, user.document, request.secrets),
-        bulk=arrived.bulk,
-    )
-    decision: Decision = admission.admit(request, place.key_id, facts)
-    match decision:
-        case Refusal():
-            return _refuse(ports, decision, arrived.source, key, [key, user, existing])
+    judged = judging.judge(ports, deployment, request, place.key_id, key, object_sha256, bulk=arrived.bulk)
+    match judged.decision:
+        case Refusal() as refusal:
+            return _refuse(ports, refusal, arrived.source, key, [key, judged.user, judged.existing])
         case Known(execution=execution):
-            _answer(ports, execution, existing.version, object_sha256)
+            _answer(ports, execution, judged.existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
-            relied_on: list[_Judged] = [key, user, earlier, *images.used_by(execution)]
-            _record(ports, request, execution, arrived.source, relied_on, named, joined)
+            relied_on: list[_Judged] = [key, judged.user, earlier, *judged.images.used_by(execution)]
+            _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined)
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None

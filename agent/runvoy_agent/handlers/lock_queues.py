@@ -61,20 +61,23 @@ def _release(call: Call, execution_id: str) -> releases.Freed:
 
 def waiting_locks(records: Records, execution: Execution) -> tuple[LockStatus, ...]:
     """The execution's locks with its places in their queues, and who stands before it."""
-    return tuple(_waiting_lock(records, execution.execution_id, lock.name, lock.fence) for lock in execution.locks)
+    found = []
+    for one in execution.locks:
+        shown = LockStatus(name=one.name, fence=one.fence)
+        lock = store.load_lock(records, one.name).document
+        is_there = lock is not None and execution.execution_id in lock.queue
+        found.append(place_in(records, shown, lock, execution.execution_id) if lock is not None and is_there else shown)
+    return tuple(found)
 
 
-def _waiting_lock(records: Records, execution_id: str, name: str, fence: int | None) -> LockStatus:
-    lock = store.load_lock(records, name).document
-    if lock is None or execution_id not in lock.queue:
-        return LockStatus(name=name, fence=fence)
+def place_in(records: Records, shown: LockStatus, lock: LockRecord, execution_id: str) -> LockStatus:
+    """A lock as `shown`, with the place of an execution that is in its queue, and who heads that."""
     position = lock.queue.index(execution_id)
     if position == 0:
-        return LockStatus(name=name, fence=fence, position=0)
+        return msgspec.structs.replace(shown, position=0)
     holder = store.load_execution(records, lock.queue[0]).document
-    return LockStatus(
-        name=name,
-        fence=fence,
+    return msgspec.structs.replace(
+        shown,
         position=position,
         holder=lock.queue[0],
         holder_owner=holder.owner if holder else None,

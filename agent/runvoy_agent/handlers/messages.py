@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from runvoy_protocol.instants import Instant
+
 EndEvent = Literal["started", "result", "stopped"]
 
 
@@ -37,7 +39,8 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` says which one's task stopped; the two objects say themselves which they are of. `exit_code` is the command's
     and `message` the platform's word on the end, where the platform has any: for a run that left no result. `never_began`:
-    the platform knows that the command was not started."""
+    the platform knows that the command was not started. `pull_started_at` and `task_stopped_at`: the time that it charges for, if
+    it told."""
 
     execution_id: str
     event: EndEvent
@@ -45,6 +48,8 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     message: str = ""
     never_began: bool = False
+    pull_started_at: Instant | None = None
+    task_stopped_at: Instant | None = None
 
 
 def encode(message: InboxDelivery | StartMessage | EndMessage) -> bytes:

@@ -21,18 +21,23 @@ def accepted_receipt(execution: Execution, object_sha256: str) -> Receipt:
         key_id=execution.key_id,
         object_sha256=object_sha256,
         at=execution.admitted_at,
-        resolved=Resolved(
-            owner=execution.owner,
-            isolation=execution.isolation,
-            timeout_seconds=execution.timeout_seconds,
-            image=execution.image,
-            image_name=execution.image_name,
-            cpu=execution.cpu,
-            memory_mib=execution.memory_mib,
-            platform=execution.platform,
-            task_role=execution.task_role,
-            locks=tuple(lock.name for lock in execution.locks),
-        ),
+        resolved=resolved(execution),
+    )
+
+
+def resolved(execution: Execution) -> Resolved:
+    """What was made of its request."""
+    return Resolved(
+        owner=execution.owner,
+        isolation=execution.isolation,
+        timeout_seconds=execution.timeout_seconds,
+        image=execution.image,
+        image_name=execution.image_name,
+        cpu=execution.cpu,
+        memory_mib=execution.memory_mib,
+        platform=execution.platform,
+        task_role=execution.task_role,
+        locks=tuple(lock.name for lock in execution.locks),
     )
 
 

@@ -360,6 +360,8 @@ def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskSta
         exit_code=None if task is None else task.exit_code,
         message="" if task is None else task.message,
         never_began=task is not None and task.never_began,
+        pull_started_at=None if task is None else task.pull_started_at,
+        task_stopped_at=None if task is None else task.stopped_at,
     )
     ports.queue.send("ends", messages.encode(message))
 

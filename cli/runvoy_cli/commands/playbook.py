@@ -16,7 +16,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.playbook_model import VARIABLE_PREFIX, Parameter, Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, write_stderr
-from runvoy_cli.session import Session
+from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_protocol import ids
 from runvoy_protocol.requests import RunRequest
@@ -129,14 +129,15 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="Read this parameter's value from stdin, its last newline aside."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the request, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=request.DRY_RUN_HELP)] = False,
 ) -> int:
     """Run a playbook, follow its output, and exit as `runvoy run` does: with the exit code of the command that failed, or 0.
 
     The options of `runvoy run` override what the playbook says: one value takes the other's place; locks, secrets, labels and
     variables come on top. RUNVOY_USER_X of the environment is not handed over: a playbook is the same on every machine.
 
-    A secret parameter is asked for on a terminal, without echo; --param-stdin reads it from a pipe.
+    A secret parameter is asked for on a terminal, without echo; --param-stdin reads it from a pipe. With --dry-run none is
+    needed, and none is sent.
     """
     context.obj.has_a_commands_code = True
     chosen = playbooks.load(which)
@@ -150,12 +151,12 @@ def run(
     made = _with_options(context, playbook_compile.to_request(chosen, resolved))
     if not dry_run:
         return run_through(context.obj, lambda session: _prepared(context, made, session))
-    if context.obj.json:
-        print_json(playbook_view.request_json(chosen, made))
-    else:
-        for line in playbook_view.request_lines(chosen, made):
-            print_line(line)
-    return 0
+    from runvoy_cli.dry_run import try_out
+
+    session = open_session(context.obj, calls_are_limited=False)
+    head = {"playbook": chosen.name, "path": str(chosen.path)}
+    addressed = _prepared(context, made, session).request
+    return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen))
 
 
 def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) -> None:

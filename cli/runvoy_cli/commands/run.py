@@ -20,8 +20,9 @@ from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.render import Console, command_text, print_json, ran_for
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
-from runvoy_cli.words import code_text, ended_itself, ending, result_json
+from runvoy_cli.words import code_text, explanation_of, result_json
 from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.explanations import ended_itself
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
@@ -44,6 +45,7 @@ class _Left(Exception):
 def run(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="CMD...", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=request.DRY_RUN_HELP)] = False,
 ) -> int:
     """Run a command, follow its output, and exit with its exit code.
 
@@ -54,6 +56,8 @@ def run(
     platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
     command = request.command_of(context, words)
+    if dry_run:
+        return submitting.try_out(context, command)
     return run_through(context.obj, lambda session: submitting.prepare(context, command, session))
 
 
@@ -171,11 +175,14 @@ class _Following:
 
 def _close(console: Console, status: ExecutionStatus, told: str) -> None:
     """Say how it ended; where the command did not end it, how that came, unless the log has `told` so."""
-    if not ended_itself(status) and not (status.message and status.message in told):
-        console.say(ending(status))
+    why = explanation_of(status)
+    if why is not None and not ended_itself(status) and not (status.message and status.message in told):
+        console.say(why.words)
     now = datetime.now(UTC)
     if console.screen.is_rich:
         show_end(console.screen, status, now)
         return
     duration = ran_for(status, now)
     console.remark(f"{status.state.value}, exit code {code_text(status)}" + (f", {duration}" if duration else ""))
+    if why is not None and why.hint:
+        console.advise(why.hint)

@@ -11,8 +11,9 @@ from runvoy_cli.options import new_app
 from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
 from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
-from runvoy_cli.words import REASONS, cpu_text, exit_meaning, image_text, lock_text, memory_text, status_json
+from runvoy_cli.words import cost_text, cpu_text, explanation_of, image_text, lock_text, memory_text, status_json
 from runvoy_protocol.control import ExecutionAnswer
+from runvoy_protocol.explanations import exit_meaning
 from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus, exit_code_of
 
 app = new_app()
@@ -52,16 +53,18 @@ def as_json(wanted: str, answer: ExecutionAnswer) -> dict[str, object]:
 
 def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
     """The status as names and values for people; an empty value is not shown."""
-    reason = REASONS.get(found.reason, found.reason.value) if found.reason else ""
+    why = explanation_of(found)
     return [
         ("id", found.execution_id),
         ("name", found.name or ""),
         ("state", found.state.value + (f" ({found.reason.value})" if found.reason else "")),
-        ("reason", reason),
-        ("message", found.message),
+        ("why", why.words if why is not None else ""),
+        ("hint", why.hint if why is not None else ""),
+        ("message", found.message if why is None or found.message not in why.words else ""),
         ("exit code", _exit_code(found)),
         ("command", command_text(found.command)),
         ("owner", found.owner),
+        ("playbook", found.playbook or ""),
         ("isolation", found.isolation + (f", image {image_text(found)}" if found.image else "")),
         ("repository", _repository(found.git)),
         ("commit", (found.git.commit or "") if found.git is not None else ""),
@@ -77,6 +80,7 @@ def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
         ("ended", moment(found.ended_at)),
         ("waited", span(((found.started_at or found.ended_at or now) - found.admitted_at).total_seconds())),
         ("ran for", ran_for(found, now)),
+        ("cost", cost_text(found.cost, now)),
         ("timeout", span(found.timeout_seconds)),
         ("lines", "" if found.lines is None else str(found.lines)),
         ("lost output", f"{found.lost_bytes:,} bytes" if found.lost_bytes else ""),

@@ -29,6 +29,7 @@ app = new_app()
 def submit(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="CMD...", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=request.DRY_RUN_HELP)] = False,
     bulk: Annotated[
         str | None,
         typer.Option(metavar="FILE|-", help="Submit all runs of a file: JSON lines, or YAML documents. No CMD then."),
@@ -48,10 +49,14 @@ def submit(
     if bulk is not None:
         if words:
             raise UsageProblem("with --bulk the commands stand in the file", "Leave CMD out, or --bulk.")
+        if dry_run:
+            raise UsageProblem("--dry-run tries one run out, not a file of them", "Give the command itself.")
         from runvoy_cli import bulk as bulk_submitting  # YAML and more, which no other submit needs
 
         return bulk_submitting.submit(context, bulk)
     command = request.command_of(context, words)
+    if dry_run:
+        return submitting.try_out(context, command)
     sending_id = durable_id = ""
     try:
         session = open_session(context.obj, calls_are_limited=False)

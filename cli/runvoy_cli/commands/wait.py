@@ -19,7 +19,7 @@ from runvoy_cli.render import print_json, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import Live
 from runvoy_cli.values import execution_ids
-from runvoy_cli.words import result_json, summary
+from runvoy_cli.words import explanation_of, result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
 
@@ -91,6 +91,9 @@ def _wait_for(
         print_json(result_json(status))
     else:
         session.console.say(summary(status, datetime.now(UTC)))
+        why = explanation_of(status)
+        if why is not None and why.hint:
+            session.console.advise(why.hint)
     return exit_code_of(status), status
 
 
@@ -102,7 +105,7 @@ def _given_up(one: str, follower: Follower) -> dict[str, object]:
 
 def _given_up_undecided(one: str) -> dict[str, object]:
     verdict = {"exit_code": EXIT_GAVE_UP, "decided_by": "runvoy", "exit_meaning": EXIT_CODES_OF_RUNVOY[EXIT_GAVE_UP]}
-    return {"execution_id": one, "state": None, **verdict, "status": None}
+    return {"execution_id": one, "state": None, **verdict, "explanation": None, "status": None}
 
 
 def _row(one: str, code: int) -> github.Row:

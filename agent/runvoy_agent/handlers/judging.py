@@ -1,0 +1,61 @@
+"""Judging a run request: what admission must know is loaded and the core decides. Nothing is written here, so that a request
+that is only tried out is judged by the very same steps as one that is meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runvoy_agent.core import admission, locks
+from runvoy_agent.core.admission import Decision, Facts
+from runvoy_agent.core.model import Execution, Key, LockRecord, User
+from runvoy_agent.handlers import registered, secret_values, store
+from runvoy_agent.handlers.registered import Images
+from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.ports import Ports
+from runvoy_protocol.requests import RunRequest
+
+if TYPE_CHECKING:
+    from runvoy_agent.handlers.inbox import Deployment
+
+
+class Judged(NamedTuple):
+    """A decision, the facts it was made on, and what was loaded for them, for a commit to be held to."""
+
+    decision: Decision
+    facts: Facts
+    user: Loaded[User]
+    existing: Loaded[Execution]
+    locks: dict[str, Loaded[LockRecord]]
+    images: Images
+
+
+def judge(
+    ports: Ports,
+    deployment: Deployment,
+    request: RunRequest,
+    key_id: str,
+    key: Loaded[Key],
+    object_sha256: str,
+    *,
+    bulk: bool = False,
+) -> Judged:
+    """Decide on a request that the key `key_id` vouches for. `object_sha256` is the digest of the object that it came in."""
+    existing = store.load_execution(ports.records, request.request_id)
+    named = {name: store.load_lock(ports.records, name) for name in request.locks}
+    user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
+    images = registered.for_request(ports.records, request)
+    facts = Facts(
+        deployment_id=deployment.deployment_id,
+        capabilities=deployment.capabilities_for(request, images.facts.default is not None),
+        now=ports.clock.now(),
+        object_sha256=object_sha256,
+        key=key.document,
+        user=user.document,
+        existing=existing.document,
+        locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
+        images=images.facts,
+        secrets=secret_values.known_to(ports.records, user.document, request.secrets),
+        bulk=bulk,
+        pricing=deployment.pricing,
+    )
+    return Judged(admission.admit(request, key_id, facts), facts, user, existing, named, images)

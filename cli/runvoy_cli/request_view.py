@@ -1,0 +1,67 @@
+"""A run request as people read it and as JSON, before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from runvoy_cli.render import command_text
+from runvoy_cli.sanitize import one_line
+from runvoy_protocol.requests import GitSource, RunRequest
+
+
+def settings(request: RunRequest) -> list[tuple[str, str]]:
+    """What it asks for beside its command and its variables; an empty value is not shown."""
+    git = request.git
+    return [
+        ("image", request.image or "(the deployment's default)"),
+        ("secrets", ", ".join(request.secrets)),
+        ("locks", ", ".join(request.locks)),
+        ("if locked", request.if_locked if request.locks else ""),
+        ("timeout", f"{request.timeout_seconds} s"),
+        ("queue timeout", f"{request.queue_timeout_seconds} s" if request.queue_timeout_seconds else ""),
+        ("cpu", f"{request.cpu} units" if request.cpu else ""),
+        ("memory", f"{request.memory_mib} MiB" if request.memory_mib else ""),
+        ("git", " ".join(filter(None, (git.repo, git.ref, git.path))) if git else ""),
+        ("labels", ", ".join(f"{name}={value}" for name, value in request.labels.items())),
+        ("name", request.name or ""),
+        ("isolation", request.isolation),
+    ]
+
+
+def command_lines(request: RunRequest, hidden: Collection[str]) -> Iterator[str]:
+    """Its variables, those that are `hidden` without their values, and its command."""
+    if request.env:
+        yield ""
+    for variable, value in request.env.items():
+        yield one_line(f"{variable}={'(secret)' if variable in hidden else value}")
+    yield ""
+    yield from indented(command_text(request.command))
+
+
+def as_json(request: RunRequest, hidden: Collection[str]) -> dict[str, object]:
+    """The request for programs; a variable that is `hidden` is null."""
+    return {
+        "command": request.command,
+        "image": request.image,
+        "env": {name: None if name in hidden else value for name, value in request.env.items()},
+        "secrets": request.secrets,
+        "locks": request.locks,
+        "if_locked": request.if_locked,
+        "timeout_seconds": request.timeout_seconds,
+        "queue_timeout_seconds": request.queue_timeout_seconds,
+        "cpu": request.cpu,
+        "memory_mib": request.memory_mib,
+        "git": git_json(request.git),
+        "labels": request.labels,
+        "name": request.name,
+        "isolation": request.isolation or None,
+    }
+
+
+def git_json(git: GitSource | None) -> dict[str, str] | None:
+    return None if git is None else {"repo": git.repo, "ref": git.ref, "path": git.path}
+
+
+def indented(text: str) -> Iterator[str]:
+    for line in text.rstrip("\n").split("\n"):
+        yield f"  {one_line(line)}"
