@@ -1,7 +1,7 @@
 """What Fargate charges: one table, as data. See docs/cost.md for where it is from and how it is kept.
 
 Source: the AWS Fargate pricing page (https://aws.amazon.com/fargate/pricing/), Linux, on demand, in US dollars, without
-savings plans and free tier. A region or an architecture is in the table only where its price was confirmed; one that is not has
+savings plans and free tier. A region or an architecture that is not in the table has
 no price here, and its cost is told as unknown.
 """
 
