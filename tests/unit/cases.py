@@ -132,6 +132,12 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "DELETE /secrets/{name}": lambda scene: ("DELETE", f"/secrets/{scene.secret()}?version=1", None),
     "POST /secrets/{name}/value": lambda scene: ("POST", f"/secrets/{scene.secret()}/value", None),
     "GET /audit": lambda scene: ("GET", "/audit?limit=1", None),
+    "GET /audit/head": lambda scene: ("GET", "/audit/head", None),
+    "GET /audit/seals": lambda scene: ("GET", "/audit/seals?from=1", None),
+    "GET /audit/records": lambda scene: ("GET", "/audit/records?day=2026-05-04&part=0", None),
+    "POST /audit/records": lambda scene: ("POST", "/audit/records", {"event_ids": [scene.execution()]}),
+    "GET /audit/evidence/{execution_id}": lambda scene: ("GET", f"/audit/evidence/{scene.execution()}", None),
+    "GET /trace/{execution_id}": lambda scene: ("GET", f"/trace/{scene.execution()}", None),
 }
 
 

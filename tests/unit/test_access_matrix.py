@@ -56,6 +56,12 @@ PUT /secrets/{name}                 no/no     yes/hid    yes/yes   yes/yes
 DELETE /secrets/{name}              no/no     yes/hid    yes/yes   yes/yes
 POST /secrets/{name}/value          no/no     yes/hid    yes/yes   yes/yes
 GET /audit                          no        no         no        yes
+GET /audit/head                     no        no         no        yes
+GET /audit/seals                    no        no         no        yes
+GET /audit/records                  no        no         no        yes
+POST /audit/records                 no        no         no        yes
+GET /audit/evidence/{execution_id}  no        no         no        yes
+GET /trace/{execution_id}           yes/yes   yes/hid    yes/yes   yes/yes
 """
 
 # A limited key. Where things have owners: its own/those of another key of its user/another member's.
@@ -93,6 +99,12 @@ PUT /secrets/{name}                 no/no/no     no/no/no     no/no/no     no/no
 DELETE /secrets/{name}              no/no/no     no/no/no     no/no/no     no/no/no
 POST /secrets/{name}/value          no/no/no     no/no/no     no/no/no     no/no/no
 GET /audit                          no           no           no           no
+GET /audit/head                     no           no           no           no
+GET /audit/seals                    no           no           no           no
+GET /audit/records                  no           no           no           no
+POST /audit/records                 no           no           no           no
+GET /audit/evidence/{execution_id}  no           no           no           no
+GET /trace/{execution_id}           yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
 """
 WHOSE = ("own", "other")
 WHOSE_OF_LIMITED_KEYS = ("own", "sibling", "other")

@@ -39,7 +39,7 @@ class Facts(NamedTuple):
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
     `images` those it may mean; `secrets` those it names, and for a hint others, if one of them is not there. `bulk`: it came
-    in a batch.
+    in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in.
     """
 
     deployment_id: str
@@ -53,6 +53,8 @@ class Facts(NamedTuple):
     images: Registered = Registered()
     secrets: Mapping[str, Secret] = {}
     bulk: bool = False
+    batch_id: str | None = None
+    object_version: str = ""
 
 
 class Accepted(NamedTuple):
@@ -183,6 +185,8 @@ def _execution(
         labels=request.labels,
         secrets=request.secrets,
         bulk=facts.bulk,
+        batch_id=facts.batch_id,
+        object_version=facts.object_version,
     )
 
 

@@ -189,7 +189,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
     may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
-    batch, and is pushed on a queue of its own.
+    batch, and is pushed on a queue of its own; `batch_id` is that batch's. `object_version` is that of the object in the inbox
+    that it was admitted by.
     """
 
     execution_id: str
@@ -233,6 +234,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chunks: int | None = None
     lost_bytes: int = 0
     bulk: bool = False
+    batch_id: str | None = None
+    object_version: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -298,3 +301,16 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str = ""
     source: str = ""
     message: str = ""
+
+
+class AuditHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of the audit's chain of seals: the newest seal's `number` and `hash`, and where it `ends` (places, as in
+    runvoy_protocol.seals). `scanned_to`: until where there was nothing more to seal. `late_looked_at`: when it was last looked
+    for records that came after their minute was sealed."""
+
+    number: int
+    hash: str
+    began: str
+    ends: str
+    scanned_to: str
+    late_looked_at: datetime | None = None

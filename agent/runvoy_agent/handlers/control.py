@@ -13,6 +13,7 @@ from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
 from runvoy_agent.handlers import (
     audit_log,
+    audit_proof,
     audits,
     claims,
     executions,
@@ -24,6 +25,7 @@ from runvoy_agent.handlers import (
     run_grants,
     secrets,
     store,
+    traces,
     users,
 )
 from runvoy_agent.handlers.inbox import Deployment
@@ -319,4 +321,6 @@ ROUTES: tuple[Route, ...] = (
     *images.ROUTES,
     *secrets.ROUTES,
     *audit_log.ROUTES,
+    *audit_proof.ROUTES,
+    *traces.ROUTES,
 )

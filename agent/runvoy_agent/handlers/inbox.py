@@ -23,7 +23,7 @@ from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.object_keys import RequestKey
+from runvoy_protocol.object_keys import BatchKey, RequestKey
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
 
@@ -71,7 +71,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:
-        admit = partial(_admit_batched, ports, deployment, batch.key_id, delivery.source)
+        admit = partial(_admit_batched, ports, deployment, batch, delivery.source)
         batches.handle(ports, delivery, batch, admit, deployment.range_size)
         return
     place = object_keys.parse_request(delivery.object_key)
@@ -84,27 +84,34 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
     opened = partial(_verified_request, stored.data, place)
-    _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source))
+    _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source, stored.version))
 
 
 class _Arrived(NamedTuple):
     """One request: where it lies or would lie, the verified request itself by its key, the digest of the object that it came
-    in, and where that came from."""
+    in, where that came from, and its version; and the batch that it came in, if it came in one."""
 
     place: RequestKey
     opened: Callable[[Key | None], RunRequest]
     sha256: str
     source: str
-    bulk: bool = False
+    version: str
+    batch_id: str | None = None
 
 
 def _admit_batched(
-    ports: Ports, deployment: Deployment, key_id: str, source: str, object_sha256: str, batched: BatchedRequest
+    ports: Ports,
+    deployment: Deployment,
+    batch: BatchKey,
+    source: str,
+    arrived: batches.Arrived,
+    batched: BatchedRequest,
 ) -> None:
     """Admit one request of a batch whose signature was verified. Its receipt lies under the digest of the batch's object."""
-    place = RequestKey(key_id, batched.request_id)
+    place = RequestKey(batch.key_id, batched.request_id)
     opened = partial(_batched_request, batched)
-    _admit(ports, deployment, _Arrived(place, opened, object_sha256, source, bulk=True))
+    version = arrived.stored.version
+    _admit(ports, deployment, _Arrived(place, opened, arrived.sha256, source, version, batch.batch_id))
 
 
 def _batched_request(batched: BatchedRequest, _key: Key | None) -> RunRequest:
@@ -146,7 +153,9 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
         images=images.facts,
         secrets=secret_values.known_to(ports.records, user.document, request.secrets),
-        bulk=arrived.bulk,
+        bulk=arrived.batch_id is not None,
+        batch_id=arrived.batch_id,
+        object_version=arrived.version,
     )
     decision: Decision = admission.admit(request, place.key_id, facts)
     match decision:
@@ -218,6 +227,8 @@ def _record(
             "accepted",
             key_id=execution.key_id,
             execution_id=execution.execution_id,
+            # What was signed, in the record that is sealed: the inbox's object can be held against it for ever.
+            subject=f"sha256:{execution.object_sha256}",
             source=source,
         ),
     ]

@@ -101,12 +101,12 @@ def _partition(
             return
 
 
-def limit_of(text: str | None) -> int:
+def limit_of(text: str | None, most: int = MAX_PAGE) -> int:
     """The `limit` of a query."""
     if text is None:
         return DEFAULT_PAGE
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"limit must be from 1 to {MAX_PAGE}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"limit must be from 1 to {most}")
     return int(text)
 
 
