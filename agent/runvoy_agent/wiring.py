@@ -33,7 +33,7 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.pump import Pump
-from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
@@ -112,6 +112,7 @@ class EmbeddedServices:
             capabilities=self._capabilities,
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
+            queues=LocalQueueCare(self._queue),
         )
         self._routes = (*control.ROUTES, stack_route(self._show_stack))
         self._worker = Worker(

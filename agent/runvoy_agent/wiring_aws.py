@@ -18,7 +18,7 @@ from runvoy_agent.aws.functions import Event, Runtime
 from runvoy_agent.aws.launcher import EcsLauncher, Tasks
 from runvoy_agent.aws.objects import S3Objects
 from runvoy_agent.aws.presigning import Presigner
-from runvoy_agent.aws.queue import SqsQueue
+from runvoy_agent.aws.queue import SqsQueue, SqsQueueCare
 from runvoy_agent.aws.records import DynamoRecords
 from runvoy_agent.aws.secrets import SsmSecrets
 from runvoy_agent.aws.settings import Settings, SettingsError
@@ -105,6 +105,7 @@ class AwsServices:
                 capabilities=self._capabilities(),
                 runner_endpoint=self._settings.runner_endpoint,
                 task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
+                queues=SqsQueueCare(self._clients, self._settings.queue_urls, self._settings.dead_letters_urls),
                 range_size=RANGE_SIZE,
             )
         return self._known

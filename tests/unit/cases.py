@@ -102,6 +102,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "GET /locks/{name}": lambda scene: ("GET", f"/locks/{scene.held_lock()[0]}", None),
     "POST /locks/{name}/release": _release,
     "POST /health/reconcile": lambda scene: ("POST", "/health/reconcile", None),
+    "GET /health/queues": lambda scene: ("GET", "/health/queues", None),
+    "POST /health/redrive": lambda scene: ("POST", "/health/redrive", {}),
     "GET /users": lambda scene: ("GET", "/users", None),
     "POST /users": lambda scene: ("POST", "/users", {"name": f"new-{scene.name}", "role": "admin"}),
     "GET /users/{name}": lambda scene: ("GET", f"/users/{scene.whose_name}", None),

@@ -18,7 +18,7 @@ from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, 
 from runvoy_agent.handlers import audits, batches, outbox, pushes, registered, secret_values, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, TaskDefinitions, Write
+from runvoy_agent.ports import Ports, QueueCare, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
@@ -41,7 +41,7 @@ class Deployment(NamedTuple):
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container.
+    container. `queues`, where there are some, can be looked at.
     """
 
     deployment_id: str
@@ -53,6 +53,7 @@ class Deployment(NamedTuple):
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
+    queues: QueueCare | None = None
     range_size: int = RANGE_SIZE
 
     def __repr__(self) -> str:

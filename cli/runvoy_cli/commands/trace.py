@@ -17,9 +17,10 @@ from runvoy_protocol.trace import TracePage, TraceStep
 
 _HEADER = ("TIME", "WHO", "WHAT", "OUTCOME", "ABOUT")
 # Of one moment, in the order in which it happens.
-_RANKS = tuple(
-    ["admit", "joined-locks", "locks-granted", "pushed", "start", "launched", "command-began", "started", "kill", "expire", "command-ended", "result", "stopped", "mend-lock", "release-lock", "released", "over"]
+_IN_ORDER = (
+    "admit joined-locks locks-granted pushed start launched command-began started kill expire command-ended result"
 )
+_RANKS = f"{_IN_ORDER} stopped mend-lock release-lock released over".split()
 app = new_app()
 
 
