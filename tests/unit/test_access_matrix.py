@@ -13,7 +13,7 @@ from tests.unit.cases import BY_CALL, CASES, LIMITS, scene
 from runvoy_agent.core.access import Action
 from runvoy_agent.handlers import control
 from runvoy_agent.handlers.routes import Response, answer
-from runvoy_agent.wiring import stack_route
+from runvoy_agent.wiring import gc_route, stack_route
 from runvoy_protocol.control import LocksAnswer
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
@@ -150,18 +150,21 @@ def test_no_route_is_without_cells() -> None:
 def test_every_action_is_some_route_s() -> None:
     """An action that no route asks for would be a right that nobody looks at."""
     asked = {route.action for route in BY_CALL.values()} | {route.other for route in BY_CALL.values()}
-    assert set(Action) - asked == set()
+    assert set(Action) - asked == {Action.FORGET}
 
 
 @pytest.mark.parametrize("role", Role)
-def test_the_embedded_stack_s_own_route(world: World, role: Role) -> None:
-    route = stack_route(lambda call: answer(LocksAnswer(locks=())))
+def test_the_embedded_stack_s_own_routes(world: World, role: Role) -> None:
+    routes = [made(lambda call: answer(LocksAnswer(locks=()))) for made in (stack_route, gc_route)]
     for limited in (False, True):
-        caller = scene(world, role, limited=limited, whose="own")
-        request = signed(world, "GET", "/api/v1/stack", b"", caller.key)
-        response = control.handle(world.ports, world.deployment, request, [route])
-        may = role in (Role.OPERATOR, Role.ADMIN) and not limited
-        assert outcome(response) == ("yes" if may else "no")
+        for method, path, roles in (
+            ("GET", "/api/v1/stack", (Role.OPERATOR, Role.ADMIN)),
+            ("POST", "/api/v1/stack/gc", (Role.ADMIN,)),
+        ):
+            caller = scene(world, role, limited=limited, whose="own")
+            request = signed(world, method, path, b"", caller.key)
+            response = control.handle(world.ports, world.deployment, request, routes)
+            assert outcome(response) == ("yes" if role in roles and not limited else "no")
 
 
 def test_a_list_holds_only_what_its_caller_may_see(world: World) -> None:

@@ -34,6 +34,7 @@ class Action(StrEnum):
     READ_AUDIT = "read-audit"
     RECONCILE = "reconcile"
     SEE_STACK = "see-stack"
+    FORGET = "forget"
 
 
 _EVERYONE = frozenset({Action.KNOW_SELF, Action.READ_OWN, Action.READ_LOCKS, Action.OWN_KEYS, Action.ROTATE_KEY})

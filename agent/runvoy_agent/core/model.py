@@ -303,6 +303,15 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
 
 
+class Retained(msgspec.Struct, frozen=True, kw_only=True):
+    """When the last sweep for executions to be forgotten began, from which admission on the next has to look, and whether it left
+    some to be forgotten."""
+
+    at: datetime
+    oldest: datetime
+    more: bool = False
+
+
 class AuditHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The end of the audit's chain of seals: the newest seal's `number` and `hash`, and where it `ends` (places, as in
     runvoy_protocol.seals). `scanned_to`: until where there was nothing more to seal. `late_looked_at`: when it was last looked

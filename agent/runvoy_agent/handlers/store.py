@@ -26,6 +26,7 @@ from runvoy_agent.core.model import (
     Nonce,
     Reconciled,
     Refusal,
+    Retained,
     Secret,
     StoredRequest,
     TakenBatch,
@@ -77,6 +78,7 @@ RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
 RECONCILED_INBOX_KEY = "reconciled#inbox"
 AUDIT_HEAD_KEY = "audit_head"
+RETAINED_KEY = "retained"
 
 
 def execution_key(execution_id: str) -> str:
@@ -280,7 +282,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
         case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | Seal():
             return {}
-        case StoredRequest():
+        case Retained() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 
