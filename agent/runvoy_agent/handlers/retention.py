@@ -24,8 +24,6 @@ MOST_AT_ONCE = 1000
 """Executions and left objects in one sweep; `more` tells that there are others."""
 
 EVERY = timedelta(days=1)
-MOST_DAYS = timedelta(days=400)
-"""How far one sweep of the reconciler looks: a deployment that was kept for ever until now is gone through day after day."""
 
 
 class Removing(NamedTuple):
@@ -116,7 +114,7 @@ def sweep(
     that would be. INVALID_REQUEST for a `keep` that is too short."""
     before = _before(ports, keep)
     made = _Sweep(ports, removing, most, dry_run=dry_run)
-    oldest_left = _sweep_executions(ports, made, oldest, before, before)
+    oldest_left = _sweep_executions(ports, made, oldest, before)
     if removing is not None:
         _sweep_left(ports, made, before)
     return Swept(made.executions, made.requests, made.objects, made.bytes, made.is_full(), oldest_left)
@@ -130,13 +128,13 @@ def keep_up(ports: Ports, created_at: datetime, keep: timedelta, removing: Remov
     if mark.document is not None and not mark.document.more and now - mark.document.at < EVERY:
         return None
     oldest = created_at if mark.document is None else mark.document.oldest
-    until = min(before, oldest + MOST_DAYS)
     made = _Sweep(ports, removing, MOST_AT_ONCE, dry_run=False)
-    oldest_left = _sweep_executions(ports, made, oldest, until, before)
+    oldest_left = _sweep_executions(ports, made, oldest, before)
     if removing is not None:
         _sweep_left(ports, made, before)
-    more = made.is_full() or until < before
-    reached = oldest if made.is_full() else min(oldest_left or until, until)
+    more = made.is_full()
+    # One that stays for long, its task never seen stopped, holds the mark: a day's few queries are all that costs.
+    reached = oldest if more else oldest_left or before
     try:
         ports.records.commit([store.put(mark, Retained(at=now, oldest=max(reached, created_at), more=more))])
     except Conflict:
@@ -152,12 +150,10 @@ def _before(ports: Ports, keep: timedelta) -> datetime:
     return ports.clock.now() - keep
 
 
-def _sweep_executions(
-    ports: Ports, made: _Sweep, oldest: datetime, until: datetime, before: datetime
-) -> datetime | None:
+def _sweep_executions(ports: Ports, made: _Sweep, oldest: datetime, before: datetime) -> datetime | None:
     """When the oldest was admitted that stays."""
     oldest_left: datetime | None = None
-    for loaded in _admitted(ports, oldest, until):
+    for loaded in _admitted(ports, oldest, before):
         if made.is_full():
             break
         execution = loaded.document
