@@ -12,6 +12,7 @@ from runvoy_cli.client import Client
 from runvoy_protocol import seals
 from runvoy_protocol.audit import AuditEntry
 from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.ids import is_execution_id, made_at
 from runvoy_protocol.seals import (
     FoundRecords,
     KeptRecord,
@@ -209,8 +210,7 @@ class DayCheck:
             return []
 
     def _is_of_day(self, leaf: Leaf) -> bool:
-        made = datetime.fromtimestamp(int(leaf.event_id[:12], 16) / 1000, UTC)
-        return made.strftime("%Y-%m-%d") == self._day
+        return _made(leaf.event_id)[:10] == self._day
 
     def _compare(self, sealed: Mapping[str, Leaf], listed: Mapping[str, _Listed]) -> None:
         missing: dict[str, Leaf] = {}
@@ -224,7 +224,9 @@ class DayCheck:
 
     def _look_up(self, leaves: Mapping[str, Leaf], what: str, *, not_listed: bool = False) -> None:
         """Records by their ids: those that the day does not list."""
-        wanted = list(leaves)
+        wanted = [event_id for event_id in leaves if is_execution_id(event_id)]
+        for event_id in leaves.keys() - set(wanted):
+            self._note("changed", event_id, "a seal has it, and it is no id of a record")
         for place in range(0, len(wanted), seals.MAX_LOOKED_UP):
             ids = wanted[place : place + seals.MAX_LOOKED_UP]
             body = msgspec.json.encode(RecordsRequest(event_ids=tuple(ids)))
@@ -233,7 +235,7 @@ class DayCheck:
             }
             for event_id in ids:
                 record = found.get(event_id)
-                made = _stamp(datetime.fromtimestamp(int(event_id[:12], 16) / 1000, UTC))
+                made = _made(event_id)
                 if record is None:
                     self._note("removed", event_id, what or f"it was recorded at {made}, sealed, and is gone")
                 elif seals.leaf(event_id, record.body) != leaves[event_id]:
@@ -295,6 +297,12 @@ def _told(entry: AuditEntry) -> str:
 def _stamp(at: datetime) -> str:
     at = at.astimezone(UTC)
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}"
+
+
+def _made(event_id: str) -> str:
+    """When a record was made, as its id has it."""
+    at = made_at(event_id)
+    return "an unknown time" if at is None else _stamp(at)
 
 
 def _numbered(first: int, last: int) -> str:

@@ -143,7 +143,7 @@ def unpack(seal: Seal) -> list[Leaf]:
 
 
 def hash_of(seal: Seal) -> str:
-    """The hash of a seal, in hex: of all but its leaves, whose digest it covers."""
+    """The hash of a seal, in hex: of all but its leaves, whose digest it covers. Empty for one that nothing can have made."""
     header = _Header(
         1,
         seal.number,
@@ -155,7 +155,10 @@ def hash_of(seal: Seal) -> str:
         seal.late,
         seal.leaves_sha256,
     )
-    return hashlib.sha256(_PREFIX + codec.encode(header)).hexdigest()
+    try:
+        return hashlib.sha256(_PREFIX + codec.encode(header)).hexdigest()
+    except (OverflowError, ValueError):  # a time in no year that UTC has, a number that is too long
+        return ""
 
 
 def place(stamp: str, event_id: str = "") -> str:
