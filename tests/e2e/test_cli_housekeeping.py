@@ -8,6 +8,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.e2e.test_cli_json import check
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
 
@@ -45,6 +47,14 @@ def test_the_story_the_proofs_and_the_export(machine: Machine) -> None:
     assert machine("audit", "verify", "--day", today, "--head", "ab" * 32).returncode == 1
     number, head, *_ = machine.ok("audit", "head").split()
     assert (number, head) == ("0", "0" * 64)
+    check(machine, "trace", first)
+    check(machine, "audit verify", first)
+    check(machine, "audit verify", "--day", today)
+    check(machine, "audit head")
+    check(machine, "audit export")
+    check(machine, "health")
+    check(machine, "health redrive")
+    check(machine, "local gc", "--keep", "90d")
     exported = lines(machine, "audit", "export", "--since", "1h")
     assert {"admit", "start", "audit-head"} <= {one["action"] for one in exported}
     assert len(exported) == len({one["event_id"] for one in exported})

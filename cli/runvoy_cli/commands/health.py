@@ -53,8 +53,8 @@ def health(context: typer.Context) -> int:
         return 0
     session = open_session(context.obj)
     found, skew, duration = session.client.health()
-    queues = _queues(session.client)
-    problems = _problems(found, skew, queues)
+    queues, unanswered = _queues(session.client)
+    problems = [*_problems(found, skew, queues), *unanswered]
     endpoint = session.client.target.endpoint
     if context.obj.json:
         print_json(
@@ -138,14 +138,15 @@ def redrive(
         print_line("there are no dead letters")
 
 
-def _queues(client: Client) -> QueuesAnswer | None:
-    """None for who may not look, and from a deployment that does not know the question."""
+def _queues(client: Client) -> tuple[QueuesAnswer | None, list[Problem]]:
+    """None for who may not look, and from a deployment that does not know the question. Whose key is not good is told so: the
+    rest is answered to them all the same."""
     try:
-        return client.ask(QueuesAnswer, "GET", "/health/queues")
+        return client.ask(QueuesAnswer, "GET", "/health/queues"), []
     except RunvoyError as error:
         if error.code in (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND):
-            return None
-        raise
+            return None, []
+        return None, [Problem(f"a signed call is refused: {error.message} ({error.code.value})", error.hint)]
 
 
 def _problems(found: Health, skew: float, queues: QueuesAnswer | None) -> list[Problem]:
