@@ -24,7 +24,7 @@ ACTIONS = {
     Role.VIEWER: "know-self read-own read-any read-locks own-keys rotate-key",
     Role.DEVELOPER: DEVELOPER,
     Role.OPERATOR: OPERATOR,
-    Role.ADMIN: f"{OPERATOR} manage-users read-audit",
+    Role.ADMIN: f"{OPERATOR} manage-users read-audit forget",
 }
 OF_LIMITED_KEYS = {"know-self", "run", "read-own", "kill-own", "rotate-key"}
 
