@@ -33,12 +33,13 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.pump import Pump
-from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
 from runvoy_agent.ports import Ports, QueueName, Write
+from runvoy_agent.wiring_keeping import Keeping
 from runvoy_protocol import keys
 from runvoy_protocol.members import Role
 
@@ -54,8 +55,13 @@ _SPARE_GATEWAY_THREADS = 16
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:
-    """The one route that the embedded stack has beyond control.ROUTES."""
+    """What the embedded stack shows of itself, beyond control.ROUTES."""
     return route("GET", "/stack", Action.SEE_STACK, serve, name="show-stack")
+
+
+def gc_route(serve: Callable[[Call], Response]) -> Route:
+    """What the embedded stack is asked to forget, beyond control.ROUTES."""
+    return route("POST", "/stack/gc", Action.FORGET, serve, name="gc", single_use=True)
 
 
 class _RangesApart:
@@ -112,8 +118,10 @@ class EmbeddedServices:
             capabilities=self._capabilities,
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
+            queues=LocalQueueCare(self._queue),
         )
-        self._routes = (*control.ROUTES, stack_route(self._show_stack))
+        self._keeping = Keeping(home, self._ports, self._inbox, self._outbox, self._ingest, identity.created_at)
+        self._routes = (*control.ROUTES, stack_route(self._show_stack), gc_route(self._keeping.serve))
         self._worker = Worker(
             self._queue,
             {
@@ -166,6 +174,7 @@ class EmbeddedServices:
             self._home.publish(self.endpoint)  # in case somebody damaged it
             reconcile.handle(self._ports)
             self._records.purge_expired(self._ports.clock.now())
+            self._keeping.keep_up()
         except Exception:
             log.exception("a round of the reconciler failed")
 
@@ -274,6 +283,7 @@ class EmbeddedServices:
             "deployment_id": self.endpoint.deployment_id,
             "data_directory": str(self._home.folder),
             "host_processes": "process" in self._capabilities.isolations,
+            "keep_seconds": self._home.settings().keep_seconds,
             "counts": dict(states),
             "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
         }

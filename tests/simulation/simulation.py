@@ -19,6 +19,7 @@ from tests.simulation.oracles import Oracles, Violation, check
 from tests.simulation.platform import MINUTE_MS, SimPlatform, Task, Watching
 from tests.simulation.ports import START, SimClock, SimObjects, SimQueue, SimRecords, SimSecrets
 from tests.simulation.scheduler import Crash, Invocation, Point, Scheduler, Step, When
+from tests.simulation.seals import check_seals
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.workload import Workload
 
@@ -338,6 +339,7 @@ class Simulation:
                 self.scheduler.drain()
             self.oracles.judge()
             self.secrecy.judge()
+            check_seals(self.records)
         except Violation as seen:
             violation = str(seen)
         finally:

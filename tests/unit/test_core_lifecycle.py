@@ -252,7 +252,15 @@ def test_status_says_all_that_the_record_knows() -> None:
         "secrets",
         "fixed_secrets",
     }
-    kept |= {"queue_timeout_seconds", "bulk", "rate", "pull_started_at", "task_stopped_at"}
+    kept |= {
+        "queue_timeout_seconds",
+        "bulk",
+        "batch_id",
+        "object_version",
+        "rate",
+        "pull_started_at",
+        "task_stopped_at",
+    }
     for field in Execution.__struct_fields__:
         if field not in kept:
             assert field in {"labels", "locks"} or field in ExecutionStatus.__struct_fields__, field

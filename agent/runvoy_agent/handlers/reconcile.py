@@ -22,6 +22,7 @@ from runvoy_agent.handlers import (
     outbox,
     pushes,
     releases,
+    seals,
     secret_values,
     store,
 )
@@ -69,7 +70,7 @@ def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
 
     The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
     """
-    repairs = [*_of_the_records(ports, starting_up), *_of_the_inbox(ports, starting_up)]
+    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up)]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
@@ -84,6 +85,12 @@ def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     yield from _stale_projections(ports, since - OVERLAP)
     yield from _discarded_values(ports)
     _mark(ports, mark, Reconciled(at=began))
+
+
+def _of_the_audit(ports: Ports) -> Iterator[Repair]:
+    late = seals.seal(ports)
+    if late:
+        yield Repair("the audit", f"{late} records came after their minute was sealed", "sealed them as late")
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
