@@ -88,9 +88,3 @@ def test_the_pump_passes_on_a_stop_after_its_spool_and_tries_until_it_works() ->
     assert done.wait(PATIENCE_SECONDS)
     pump.close(PATIENCE_SECONDS)
     assert seen == ["ingest a", "stopped a 1"]
-
-
-def test_every_message_can_be_worked_out_before_there_are_threads():
-    from runvoy_agent.wiring import work_out_types
-
-    assert work_out_types() > 80
