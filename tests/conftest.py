@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from runvoy_protocol import codec
 
 # Tests start many processes; where bytecode is forbidden each of them would compile its imports anew.

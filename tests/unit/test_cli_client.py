@@ -21,12 +21,17 @@ ID = uuid7(datetime.now(UTC), bytes(10))
 LOSE = object()  # instead of an answer: the connection is closed
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 64  # as many connections are opened at once as an upload of many opens
+
+
 class Server:
     """Answers from a list for each path, in order, the last one for ever; keeps what it was sent."""
 
     def __init__(self):
         self.answers = {}
         self.seen = []
+        self.connections = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,13 +40,14 @@ class Server:
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.split("?")[0]
-                outer.seen.append((self.command, self.path, dict(self.headers), body))
+                seen = (self.command, self.path, dict(self.headers), body)
+                outer.seen.append(seen)
                 queue = outer.answers[path]
                 answer = queue.pop(0) if len(queue) > 1 else queue[0]
                 if answer is LOSE:
                     self.close_connection = True
                     return
-                status, content, *headers = answer() if callable(answer) else answer
+                status, content, *headers = answer(seen) if callable(answer) else answer
                 raw = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in headers:
@@ -52,10 +58,14 @@ class Server:
 
             do_GET = do_POST = answer
 
+            def setup(self):
+                outer.connections += 1
+                super().setup()
+
             def log_message(self, *_):
                 return
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _HTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"

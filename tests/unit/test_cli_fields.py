@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.test_cli_bulk import read as read_bulk
 
 from runvoy_cli import app, bulk_reader, playbook_reader, yaml_nodes
 from runvoy_cli.bulk_requests import FIELDS as BULK
 from runvoy_protocol.errors import RunvoyError
 from runvoy_sync import request_file
-from tests.unit.test_cli_bulk import read as read_bulk
 
 PLAYBOOK_ONLY = {"description", "commands", "parameters"}
 CALL_ONLY = {"playbook", "params"}

@@ -52,7 +52,9 @@ RANGES_IDLE = timedelta(minutes=2)
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
-GONE_LOOKS_WITHIN = timedelta(minutes=30)  # of an older one nobody knows what was between: it may have been back, and not seen
+GONE_LOOKS_WITHIN = timedelta(
+    minutes=30
+)  # of an older one nobody knows what was between: it may have been back, and not seen
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 

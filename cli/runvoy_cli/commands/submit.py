@@ -33,6 +33,9 @@ def submit(
         str | None,
         typer.Option(metavar="FILE|-", help="Submit all runs of a file: JSON lines, or YAML documents. No CMD then."),
     ] = None,
+    no_batch: Annotated[
+        bool, typer.Option("--no-batch", help="With --bulk: sign and send each run as an object of its own.")
+    ] = False,
 ) -> int:
     """Submit a command and print its execution id, once the request is durable.
 
@@ -50,7 +53,9 @@ def submit(
             raise UsageProblem("with --bulk the commands stand in the file", "Leave CMD out, or --bulk.")
         from runvoy_cli import bulk as bulk_submitting  # YAML and more, which no other submit needs
 
-        return bulk_submitting.submit(context, bulk)
+        return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
+    if no_batch:
+        raise UsageProblem("--no-batch says how a file is sent", "Give --bulk FILE as well, or leave it out.")
     command = request.command_of(context, words)
     sending_id = durable_id = ""
     try:
