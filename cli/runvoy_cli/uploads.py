@@ -58,6 +58,25 @@ class Form:
         return b"".join((self._before, object_key.encode(), self._between, content, self._after))
 
 
+class Post:
+    """The whole HTTP requests of uploads under a grant; `parts` are its URL's."""
+
+    def __init__(self, grant: InboxGrant) -> None:
+        self.parts = check_url(grant.url)
+        self._form = Form(grant)
+        host = f"[{self.parts.hostname}]" if ":" in (self.parts.hostname or "") else self.parts.hostname
+        place = f"{host}:{self.parts.port}" if self.parts.port else host
+        target = (self.parts.path or "/") + (f"?{self.parts.query}" if self.parts.query else "")
+        self._head = (
+            f"POST {target} HTTP/1.1\r\nHost: {place}\r\nAccept-Encoding: identity\r\nUser-Agent: runvoy\r\n"
+            f"Content-Type: {self._form.content_type}\r\nContent-Length: "
+        ).encode()
+
+    def request(self, object_key: str, content: bytes) -> bytes:
+        body = self._form.body(object_key, content)
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+
+
 class _Lane:
     """A kept connection, and the upload that was sent on it and not answered yet."""
 
@@ -142,6 +161,7 @@ class Uploads:
         self._singly = singly
         self._lanes = [_Lane(timeout, transport) for _ in range(CONNECTIONS)]
         self._grant: InboxGrant | None = None
+        self._post: Post | None = None  # under that grant
 
     def through(self, uploads: Iterable[Upload]) -> Iterator[str]:
         """Send all; the name of each, in order, once its object is durable. Raises what `singly` raises; then the one that it is
@@ -172,16 +192,6 @@ class Uploads:
 
     def _send(self, lane: _Lane, upload: Upload) -> bool:
         grant = self._grant_of()
-        if grant is not self._grant:
-            self._grant = grant
-            self._parts = check_url(grant.url)
-            self._form = Form(grant)
-            host = f"[{self._parts.hostname}]" if ":" in (self._parts.hostname or "") else self._parts.hostname
-            place = f"{host}:{self._parts.port}" if self._parts.port else host
-            target = (self._parts.path or "/") + (f"?{self._parts.query}" if self._parts.query else "")
-            self._head = (
-                f"POST {target} HTTP/1.1\r\nHost: {place}\r\nAccept-Encoding: identity\r\nUser-Agent: runvoy\r\n"
-                f"Content-Type: {self._form.content_type}\r\nContent-Length: "
-            ).encode()
-        body = self._form.body(upload.object_key, upload.content)
-        return lane.send(self._parts, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        if self._post is None or grant is not self._grant:
+            self._grant, self._post = grant, Post(grant)
+        return lane.send(self._post.parts, self._post.request(upload.object_key, upload.content))

@@ -7,11 +7,11 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
+from tests.unit.test_cli_client import LOSE, client_of, server
 
 from runvoy_cli.uploads import CONNECTIONS
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import uuid7
-from tests.unit.test_cli_client import KEY, LOSE, client_of, server
 
 __all__ = ["client_of", "server"]
 
@@ -71,7 +71,7 @@ def test_what_got_no_answer_is_sent_again(server, client_of):
     server.answers["/inbox"] = [*([(204, b""), LOSE, (503, b"busy"), (204, b"")] * 5), (204, b"")]
     assert list(client_of().upload_each(WANTED)) == [name for name, _ in WANTED]
     sent = objects(server.sent_to("/inbox"))
-    assert {one for one in sent} == set(WANTED)
+    assert set(sent) == set(WANTED)
     assert len(sent) == COUNT + 10
 
 
@@ -90,10 +90,9 @@ def test_a_refusal_is_raised_after_what_came_before_it(server, client_of):
     bad = WANTED[CONNECTIONS + 3][0].encode()
     refused = (400, b"<Error><Code>EntityTooLarge</Code><Message>Your proposed upload is too large</Message></Error>")
     server.answers["/inbox"] = [lambda seen: refused if bad in seen[3] else (204, b"")]
-    done = []
+    done: list[str] = []
     with pytest.raises(RunvoyError) as error:
-        for name in client_of().upload_each(WANTED):
-            done.append(name)
+        done.extend(client_of().upload_each(WANTED))
     assert error.value.code is ErrorCode.TOO_LARGE
     assert done == [name for name, _ in WANTED[: CONNECTIONS + 3]]
 
