@@ -45,7 +45,7 @@ def run(queue: SqliteQueue, handler: Failing) -> Worker:
 
 
 def test_an_outage_buries_nothing(queue: SqliteQueue) -> None:
-    handler = Failing(Unavailable("the disk is full"), times=4)
+    handler = Failing(Unavailable("the disk is full"), times=3)
     queue.send("inbox", b"x")
     worker = run(queue, handler)
     assert handler.done.wait(PATIENCE_SECONDS)
