@@ -25,7 +25,9 @@ CONNECTIONS = 32
 _HEAD_BYTES = 16 * 1024
 _ANSWER = re.compile(rb"HTTP/1\.1 (2\d\d)[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,6})[ \t]*(?=\r)")
-_NOT_PLAIN = (b"\r\ntransfer-encoding:", b"\r\nconnection: close", b"\r\nconnection:close")
+_FIELDS = re.compile(rb"[^\r\n]*(?:\r\n[!#$%&'*+.^_`|~0-9a-z-]+:[^\r\n\0]*){0,100}\r\n")
+# What tells of another length, or of the connection's end.
+_NOT_PLAIN = re.compile(rb"\r\ntransfer-encoding:|\r\nconnection:[^\r]*close")
 _NO_CONTENT = b"204"
 
 
@@ -77,6 +79,35 @@ class Post:
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
+def plain_status(receive: Callable[[int], bytes]) -> str | None:
+    """Read an answer to its end: its status if it is a success and all of it is plain, so that another may follow; else None.
+
+    `receive` gives up to so many bytes, none when there are no more.
+    """
+    got = b""
+    while (end := got.find(b"\r\n\r\n")) < 0:
+        more = receive(_HEAD_BYTES)
+        if not more or len(got) > _HEAD_BYTES:
+            return None
+        got += more
+    head = got[: end + 2].lower()
+    answer = _ANSWER.match(got)
+    lengths = _LENGTH.findall(head)
+    if answer is None or not _FIELDS.fullmatch(head) or _NOT_PLAIN.search(head):
+        return None
+    if head.count(b"\r\ncontent-length:") != len(lengths) or len(lengths) > 1:
+        return None
+    if not lengths and answer[1] != _NO_CONTENT:
+        return None
+    left = (0 if answer[1] == _NO_CONTENT else int(lengths[0])) - (len(got) - end - 4)
+    while left > 0:
+        more = receive(left)
+        if not more:
+            return None
+        left -= len(more)
+    return answer[1].decode() if left == 0 else None  # more than the answer: whose is it?
+
+
 class _Lane:
     """A kept connection, and the upload that was sent on it and not answered yet."""
 
@@ -104,7 +135,7 @@ class _Lane:
     def is_done(self) -> bool:
         """Read the answer; whether the upload was taken. Of anything but a plain success no connection is left."""
         try:
-            status = self._status()
+            status = None if self._socket is None else plain_status(self._socket.recv)
         except OSError:
             status = None
         if status is None:
@@ -113,30 +144,6 @@ class _Lane:
         if self._parts is not None:
             self._transport.tell("POST", self._parts, status, self._sent_at)
         return True
-
-    def _status(self) -> str | None:
-        if self._socket is None:
-            return None
-        got = b""
-        while (end := got.find(b"\r\n\r\n")) < 0:
-            more = self._socket.recv(_HEAD_BYTES)
-            if not more or len(got) > _HEAD_BYTES:
-                return None
-            got += more
-        head = got[: end + 2].lower()
-        answer = _ANSWER.match(got)
-        lengths = _LENGTH.findall(head)
-        if answer is None or len(lengths) > 1 or any(header in head for header in _NOT_PLAIN):
-            return None
-        if not lengths and answer[1] != _NO_CONTENT:
-            return None
-        left = int(lengths[0]) - (len(got) - end - 4) if lengths else end + 4 - len(got)
-        while left > 0:
-            more = self._socket.recv(left)
-            if not more:
-                return None
-            left -= len(more)
-        return answer[1].decode() if left == 0 else None  # more than the answer: whose is it?
 
     def close(self) -> None:
         if self._socket is not None:
