@@ -87,9 +87,11 @@ def plain_status(receive: Callable[[int], bytes]) -> str | None:
     got = b""
     while (end := got.find(b"\r\n\r\n")) < 0:
         more = receive(_HEAD_BYTES)
-        if not more or len(got) > _HEAD_BYTES:
+        if not more or len(got) > _HEAD_BYTES + 3:
             return None
         got += more
+    if end > _HEAD_BYTES:
+        return None
     head = got[: end + 2].lower()
     answer = _ANSWER.match(got)
     lengths = _LENGTH.findall(head)

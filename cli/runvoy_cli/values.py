@@ -70,7 +70,9 @@ def cpu_units(text: str) -> int:
         number = -1.0
     units = number if number >= _SMALLEST_CPU_UNITS else number * _UNITS_PER_VCPU
     if units <= 0 or units != int(units):
-        raise UsageProblem(f"{text[:64]!r} is no amount of CPU", "Write vCPUs, like 0.5 or 2, or units: 512 (1,024 a vCPU).")
+        raise UsageProblem(
+            f"{text[:64]!r} is no amount of CPU", "Write vCPUs, like 0.5 or 2, or units: 512 (1,024 a vCPU)."
+        )
     return int(units)
 
 
