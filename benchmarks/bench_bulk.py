@@ -56,12 +56,12 @@ from pathlib import Path
 from waitress.server import create_server
 from runvoy_agent import wiring
 from runvoy_agent.local.home import Home
-from runvoy_agent.local.stack import bind
+from runvoy_agent.local.stack import GATEWAY_THREADS, bind
 home = Home(Path(sys.argv[1])); home.make(); home.take_stack_lock()
 services = wiring.embedded(home)
 listener = bind(0)
 services.listen_at(listener.getsockname()[1])
-server = create_server(services.gateway, sockets=[listener], threads=8, max_request_body_size=16 << 20,
+server = create_server(services.gateway, sockets=[listener], threads=GATEWAY_THREADS, max_request_body_size=16 << 20,
                        inbuf_overflow=16 << 20, asyncore_loop_timeout=1, ident=None)
 policy = services._inbox.presign_post(sys.argv[2], content_type=sys.argv[3], max_bytes=8 << 20,
                                       expires_at=services._ports.clock.now().replace(year=2100))

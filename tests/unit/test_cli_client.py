@@ -1,6 +1,7 @@
 """The client against a small HTTP server that really loses answers, refuses grants and disagrees about the time."""
 
 import json
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,11 @@ LOSE = object()  # instead of an answer: the connection is closed
 
 class _HTTPServer(ThreadingHTTPServer):
     request_queue_size = 64  # as many connections are opened at once as an upload of many opens
+
+    def handle_error(self, request, client_address):
+        """A client that closes a connection with an answer on its way is none."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Server:
