@@ -26,8 +26,7 @@ _HEAD_BYTES = 16 * 1024
 _ANSWER = re.compile(rb"HTTP/1\.1 (2\d\d)[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,6})[ \t]*(?=\r)")
 _FIELDS = re.compile(rb"[^\r\n]*(?:\r\n[!#$%&'*+.^_`|~0-9a-z-]+:[^\r\n\0]*){0,100}\r\n")
-# What tells of another length, or of the connection's end.
-_NOT_PLAIN = re.compile(rb"\r\ntransfer-encoding:|\r\nconnection:[^\r]*close")
+_ENDS = re.compile(rb"\r\nconnection:[^\r]*close")
 _NO_CONTENT = b"204"
 
 
@@ -79,8 +78,15 @@ class Post:
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
-def plain_status(receive: Callable[[int], bytes]) -> str | None:
-    """Read an answer to its end: its status if it is a success and all of it is plain, so that another may follow; else None.
+class Success(NamedTuple):
+    """A plain answer that says that an upload was taken. `goes_on`: another may follow on its connection."""
+
+    status: str
+    goes_on: bool
+
+
+def read_success(receive: Callable[[int], bytes]) -> Success | None:
+    """Read an answer to its end; None for what is no success, or where it is not plain what it says and where it ends.
 
     `receive` gives up to so many bytes, none when there are no more.
     """
@@ -95,7 +101,7 @@ def plain_status(receive: Callable[[int], bytes]) -> str | None:
     head = got[: end + 2].lower()
     answer = _ANSWER.match(got)
     lengths = _LENGTH.findall(head)
-    if answer is None or not _FIELDS.fullmatch(head) or _NOT_PLAIN.search(head):
+    if answer is None or not _FIELDS.fullmatch(head) or b"\r\ntransfer-encoding:" in head:
         return None
     if head.count(b"\r\ncontent-length:") != len(lengths) or len(lengths) > 1:
         return None
@@ -107,7 +113,9 @@ def plain_status(receive: Callable[[int], bytes]) -> str | None:
         if not more:
             return None
         left -= len(more)
-    return answer[1].decode() if left == 0 else None  # more than the answer: whose is it?
+    if left < 0:
+        return None  # more than the answer: whose is it?
+    return Success(answer[1].decode(), _ENDS.search(head) is None)
 
 
 class _Lane:
@@ -137,15 +145,14 @@ class _Lane:
     def is_done(self) -> bool:
         """Read the answer; whether the upload was taken. Of anything but a plain success no connection is left."""
         try:
-            status = None if self._socket is None else plain_status(self._socket.recv)
+            success = None if self._socket is None else read_success(self._socket.recv)
         except OSError:
-            status = None
-        if status is None:
+            success = None
+        if success is None or not success.goes_on:
             self.close()
-            return False
-        if self._parts is not None:
-            self._transport.tell("POST", self._parts, status, self._sent_at)
-        return True
+        if success is not None and self._parts is not None:
+            self._transport.tell("POST", self._parts, success.status, self._sent_at)
+        return success is not None
 
     def close(self) -> None:
         if self._socket is not None:

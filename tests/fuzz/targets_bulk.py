@@ -14,7 +14,7 @@ from tests.fuzz.targets import ID, KEY, Target
 from runvoy_cli import bulk_reader
 from runvoy_cli.bulk_reader import Problem
 from runvoy_cli.bulk_requests import Maker
-from runvoy_cli.uploads import plain_status
+from runvoy_cli.uploads import read_success
 from runvoy_protocol import requests
 from runvoy_protocol.requests import RunRequest
 
@@ -72,24 +72,25 @@ class _Answered:
 
 
 def run_upload_answer(raw: bytes) -> str:
-    """What is taken for a plain success the standard library takes for the same answer, on a connection that goes on."""
-    status = plain_status(io.BytesIO(raw).read)
-    if status is None:
+    """What is taken for a plain success the standard library takes for the same answer, on a connection that goes on or not."""
+    success = read_success(io.BytesIO(raw).read)
+    if success is None:
         return "not plain"
     for size in (1, 7):  # how it is cut makes no difference
-        assert plain_status(_in_pieces(raw, size)) == status
+        assert read_success(_in_pieces(raw, size)) == success
     response = http.client.HTTPResponse(_Answered(raw))  # type: ignore[arg-type]
     response.begin()
-    assert response.status == int(status)
-    assert not response.will_close
+    assert response.status == int(success.status)
+    assert not (response.will_close and success.goes_on)
     response.read()
     assert response.isclosed()
-    return status
+    return f"{success.status}, {'and goes on' if success.goes_on else 'the last'}"
 
 
 ANSWERS = (
     b'HTTP/1.1 204 No Content\r\nETag: "x"\r\nDate: Mon, 04 May 2026 12:00:00 GMT\r\n\r\n',
     b"HTTP/1.1 200 OK\r\ncontent-length:  3 \r\nServer: s\r\nConnection: keep-alive\r\n\r\nabc",
+    b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
     b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno",

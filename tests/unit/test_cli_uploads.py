@@ -99,7 +99,6 @@ def test_a_refusal_is_raised_after_what_came_before_it(server, client_of):
 
 ODD = {
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "to be closed": b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
     "of HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
     "without a length": b"HTTP/1.1 200 OK\r\n\r\n",
     "of two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 3\r\n\r\nabc",
@@ -160,3 +159,11 @@ class OddServer:
                     pieces = [self._odd]
                 for piece in pieces:
                     connection.sendall(piece)
+
+
+def test_a_success_that_ends_its_connection_is_one(server, client_of):
+    server.answers["/api/v1/grants/inbox"] = [(200, server.grant())]
+    server.answers["/inbox"] = [(204, b"", ("Connection", "close"))]
+    assert list(client_of().upload_each(WANTED)) == [name for name, _ in WANTED]
+    assert len(server.sent_to("/inbox")) == COUNT
+    assert server.connections == COUNT + 1
