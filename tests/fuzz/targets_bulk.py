@@ -53,7 +53,7 @@ def run_bulk_file(name: str) -> Any:
                 requests.seal_request(request, KEY)
         assert made.count(None) <= len(problems)
         assert all(1 <= one.line <= len(raw) + 1 and len(one.text) < 3000 for one in problems)
-        return f"{len(made) - made.count(None)} good" if not problems else "problems"
+        return "decoded" if not problems else "problems"
 
     return run
 
@@ -84,7 +84,7 @@ def run_upload_answer(raw: bytes) -> str:
     assert not (response.will_close and success.goes_on)
     response.read()
     assert response.isclosed()
-    return f"{success.status}, {'and goes on' if success.goes_on else 'the last'}"
+    return "answered" if success.goes_on else "answered, the last"
 
 
 ANSWERS = (
