@@ -40,7 +40,7 @@ from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
 from runvoy_agent.ports import Ports, QueueName, Write
 from runvoy_agent.wiring_keeping import Keeping
-from runvoy_protocol import keys
+from runvoy_protocol import codec, keys
 from runvoy_protocol.members import Role
 
 log = logging.getLogger("runvoy.wiring")
@@ -79,6 +79,7 @@ class EmbeddedServices:
     """The embedded stack behind its gateway (see local.stack.Services)."""
 
     def __init__(self, home: Home) -> None:
+        codec.work_out_types()  # threads of adapters begin with the recovery, the worker's and the gateway's after it
         self._home = home
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
@@ -164,7 +165,6 @@ class EmbeddedServices:
         reconcile.handle(self._ports, starting_up=True)
 
     def start(self) -> None:
-        work_out_types()
         self._pump.start()
         self._worker.start()
 
@@ -288,23 +288,6 @@ class EmbeddedServices:
             "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
         }
         return Response(200, msgspec.json.encode(body))
-
-
-def work_out_types() -> int:
-    """Have msgspec work out how to decode each of our messages, before there is a second thread; how many there are.
-
-    It does so when it is first asked, and two threads that ask for one type at that moment bring the interpreter down (a
-    segmentation fault, seen with msgspec 0.22 about once in forty starts of a client with six threads).
-    """
-    waiting = list(msgspec.Struct.__subclasses__())
-    count = 0
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if kind.__module__.startswith("runvoy_"):
-            msgspec.json.Decoder(kind)
-            count += 1
-    return count
 
 
 def embedded(home: Home) -> EmbeddedServices:

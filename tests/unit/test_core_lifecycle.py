@@ -335,7 +335,7 @@ def test_a_look_changes_nothing_but_itself() -> None:
     missed = lifecycle.note_look(starting(), NOW, missing=True)
     assert missed is not None
     assert missed == msgspec.structs.replace(starting(), missing_since=NOW)
-    assert lifecycle.note_look(missed, NOW + timedelta(minutes=1), missing=True) is None
+    assert lifecycle.note_look(missed, LATER, missing=True) == msgspec.structs.replace(starting(), missing_since=LATER)
     assert lifecycle.note_look(missed, NOW, missing=False) == starting()
     assert lifecycle.note_look(starting(), NOW, missing=False) is None
 

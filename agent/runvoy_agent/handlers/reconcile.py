@@ -53,6 +53,9 @@ RANGES_IDLE = timedelta(minutes=2)
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
+GONE_LOOKS_WITHIN = timedelta(
+    minutes=30
+)  # of an older one nobody knows what was between: it may have been back, and not seen
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 
@@ -261,7 +264,7 @@ def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> It
             return
     if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
-    if execution.missing_since is None:
+    if execution.missing_since is None or now > execution.missing_since + GONE_LOOKS_WITHIN:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
         _send_end(ports, execution, "stopped")
