@@ -51,6 +51,7 @@ _STOP_SECONDS = 10.0
 _VISIBILITY_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
+INLINE_LOG_BYTES = 16 * 1024
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:
@@ -112,6 +113,7 @@ class EmbeddedServices:
             capabilities=self._capabilities,
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
+            inline_log_bytes=INLINE_LOG_BYTES,
         )
         self._routes = (*control.ROUTES, stack_route(self._show_stack))
         self._worker = Worker(

@@ -20,6 +20,7 @@ _DECODED = (
     control.ExecutionsPage,
     control.Health,
     control.InboxGrant,
+    control.LogGrantsAnswer,
     control.OutboxGrant,
     logs.LogRecord,
     receipts.Receipt,

@@ -318,6 +318,9 @@ GRANT = control.OutboxGrant(
     status_url="https://o.example/status",
     chunk_urls=("https://o.example/chunk1", "https://o.example/chunk2"),
 )
+LOG_GRANTS = control.LogGrantsAnswer(
+    expires_at=AT, executions=(control.LogGrant(execution_id=ID, chunk_urls=GRANT.chunk_urls, chunks=(b"x",)),)
+)
 FOLLOWED = {
     "grant": msgspec.to_builtins(GRANT),
     "status": msgspec.to_builtins(ENDED),
@@ -386,6 +389,7 @@ CLIENT_TARGETS = [
     Target("status", JSON, (msgspec.json.encode(SHOWN), msgspec.json.encode(ENDED)), run_parsed(ExecutionStatus)),
     Target("receipt", JSON, (msgspec.json.encode(ACCEPTED), msgspec.json.encode(REFUSED)), run_parsed(Receipt)),
     Target("outbox-grant", JSON, (msgspec.json.encode(GRANT),), run_parsed(control.OutboxGrant)),
+    Target("log-grants", JSON, (msgspec.json.encode(LOG_GRANTS),), run_parsed(control.LogGrantsAnswer)),
     Target("follow", JSON, (json.dumps(FOLLOWED).encode(), json.dumps(PENDING).encode()), coded(run_follow)),
     Target("clock-skew", JSON, (SKEW,), run_clock_skew),
     Target("sanitizer", TEXT, TERMINAL, run_sanitizer),

@@ -371,6 +371,18 @@ BODIES: dict[str, msgspec.Struct] = {
         ),
         after=f"2026-02-03T04:05:07.000~{ID}",
     ),
+    "log-grants-request": control.LogGrantsRequest(execution_ids=(ID, OTHER_ID)),
+    "log-grants-answer": control.LogGrantsAnswer(
+        expires_at=at(59),
+        executions=(
+            control.LogGrant(
+                execution_id=ID,
+                chunk_urls=(f"https://outbox.example/executions/{ID}/run/logs/00000001?signature=x",),
+            ),
+            control.LogGrant(execution_id=OTHER_ID, chunks=(b"\x1f\x8b", b"\x00")),
+            control.LogGrant(execution_id=OTHER_ID[::-1]),
+        ),
+    ),
     "statuses-request": control.StatusesRequest(execution_ids=(ID, OTHER_ID)),
     "statuses-answer": control.StatusesAnswer(
         executions=(

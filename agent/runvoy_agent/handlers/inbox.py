@@ -41,7 +41,8 @@ class Deployment(NamedTuple):
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container.
+    container. `inline_log_bytes`: logs up to so many bytes are handed out within a grant, where reading them costs less than
+    serving a read of each; 0 for none.
     """
 
     deployment_id: str
@@ -54,6 +55,7 @@ class Deployment(NamedTuple):
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
     range_size: int = RANGE_SIZE
+    inline_log_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
