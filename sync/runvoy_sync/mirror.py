@@ -42,16 +42,8 @@ class _Watched:
     """One execution's place in a worker's plan. `copy` is None before the first look and after a failure."""
 
     __slots__ = (
-        "copy",
-        "execution_id",
-        "failures",
-        "is_linked",
-        "is_over",
-        "is_pending",
-        "log",
-        "pause",
-        "status",
-        "worker",
+        *("copy", "execution_id", "failures", "is_handed_over", "is_linked", "is_over", "is_pending", "log", "pause"),
+        *("status", "worker"),
     )
 
     def __init__(
@@ -65,6 +57,7 @@ class _Watched:
         self.pause = _FIRST_PAUSE_SECONDS
         self.failures = 0
         self.is_linked = False
+        self.is_handed_over = False  # for the last step, which is taken once; plans made before may still be there
         self.is_over = False  # a plan made while it was looked at the last time may still be there
         # It counts as one that only needs copying until it is known to run on.
         self.is_pending = status is None or status.is_terminal
@@ -171,6 +164,8 @@ class Mirror:
         """One look at an execution; in how many seconds the next is due, None if there is none ever."""
         if one.is_over:
             return None
+        if one.is_handed_over:
+            return HANDED_OVER
         try:
             if self._step(client, one):
                 return HANDED_OVER
@@ -231,6 +226,7 @@ class Mirror:
         def done(error: RunvoyError | OSError | None) -> None:
             if error is not None:
                 delay = self._failed(one, error)
+                one.is_handed_over = False
                 one.worker.plan(one, delay or 0.0)
                 return
             self._teller.ended(copy.execution_id)
@@ -240,6 +236,7 @@ class Mirror:
             self._on_end(copy.execution_id, exit_code_of(status))
             self.forget(one)
 
+        one.is_handed_over = True
         self._finishing.add(Finished(one.execution_id, line_of(status), done))
 
     def _failed(self, one: _Watched, error: RunvoyError | OSError) -> float | None:
