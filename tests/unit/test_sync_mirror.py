@@ -153,7 +153,7 @@ class Kept:
             folder = self.tree.root / "executions" / one
             assert (folder / "log.txt").read_text() == "one\ntwo\n"
             assert json.loads((folder / "result.json").read_text())["log_is_whole"]
-        assert not list(self.tree.root.rglob("*.tmp"))
+        assert not list((self.tree.root / "executions").rglob("*.tmp"))
 
 
 @pytest.fixture
