@@ -52,6 +52,7 @@ _STOP_SECONDS = 10.0
 _VISIBILITY_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
+INLINE_LOG_BYTES = 16 * 1024
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:
@@ -120,6 +121,7 @@ class EmbeddedServices:
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
             queues=LocalQueueCare(self._queue),
+            inline_log_bytes=INLINE_LOG_BYTES,
         )
         self._keeping = Keeping(home, self._ports, self._inbox, self._outbox, self._ingest, identity.created_at)
         self._routes = (*control.ROUTES, stack_route(self._show_stack), gc_route(self._keeping.serve))
