@@ -19,6 +19,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, Route, route
@@ -38,7 +39,7 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
-from runvoy_agent.ports import Ports, QueueName, Write
+from runvoy_agent.ports import Ports, Write
 from runvoy_protocol import keys
 from runvoy_protocol.members import Role
 
@@ -56,17 +57,6 @@ _SPARE_GATEWAY_THREADS = 16
 def stack_route(serve: Callable[[Call], Response]) -> Route:
     """The one route that the embedded stack has beyond control.ROUTES."""
     return route("GET", "/stack", Action.SEE_STACK, serve, name="show-stack")
-
-
-class _RangesApart:
-    """The queue port for handlers: what they send to the inbox queue as a range of a batch goes where ranges lie apart."""
-
-    def __init__(self, queue: SqliteQueue) -> None:
-        self._queue = queue
-
-    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
-        is_range = queue == "inbox" and msgspec.json.decode(body, type=InboxDelivery).range is not None
-        self._queue.send("ranges" if is_range else queue, body, delay_seconds=delay_seconds)
 
 
 class EmbeddedServices:
@@ -99,7 +89,7 @@ class EmbeddedServices:
             records=self._records,
             inbox=self._inbox,
             outbox=self._outbox,
-            queue=_RangesApart(self._queue),
+            queue=RangesApart(self._queue),
             launcher=self._launcher,
             secrets=FolderSecrets(home.secrets),
             clock=clock,

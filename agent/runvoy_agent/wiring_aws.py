@@ -29,6 +29,7 @@ from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.task_definition import TaskImage
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, seeding, starts
+from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
@@ -40,8 +41,9 @@ from runvoy_protocol.errors import RunvoyError
 
 log = logging.getLogger("runvoy.wiring")
 
-RANGE_SIZE = 100
-"""How many requests of a batch one invocation admits: each is a few calls, and a function has 60 s."""
+RANGE_SIZE = 50
+"""How many requests of a batch one invocation admits. Each is a dozen calls, so this leaves a second for each of the 60 that a
+function has: with twice as many, ranges ran out of it on a machine that was busy."""
 
 _IDENTITY = "deployment"
 
@@ -84,7 +86,7 @@ class AwsServices:
             records=MeteredRecords(DynamoRecords(clients, found.table, clock), self._runtime.meter.add),
             inbox=S3Objects(clients, found.inbox_bucket, presigner),
             outbox=S3Objects(clients, found.outbox_bucket, presigner),
-            queue=SqsQueue(clients, found.queue_urls),
+            queue=RangesApart(SqsQueue(clients, found.queue_urls)),
             launcher=self._platform.launcher,
             secrets=SsmSecrets(clients, f"{path}/secrets", found.encryption_key_arn),
             clock=clock,

@@ -26,6 +26,7 @@ from runvoy_agent.aws import settings
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.functions import Event
 from runvoy_agent.aws.polling import Poller
+from runvoy_agent.aws.queue import AwsQueueName
 from runvoy_agent.aws.settings import Settings, SettingsError
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.handlers import messages, store
@@ -39,7 +40,7 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.local.pump import Pump
 from runvoy_agent.local.spool_upload import UploadedSpool
-from runvoy_agent.ports import Ports, QueueName, Unavailable
+from runvoy_agent.ports import Ports, Unavailable
 from runvoy_agent.wiring import work_out_types
 from runvoy_agent.wiring_aws import AwsServices, Platform
 from runvoy_protocol import aws_layout
@@ -127,14 +128,14 @@ class HostWorker:
 
     # -- invoking
 
-    def _invoke(self, queue: QueueName, event: Event) -> Any:
-        return self._call("starts" if queue == "bulk" else queue, event)
+    def _invoke(self, queue: AwsQueueName, event: Event) -> Any:
+        return self._call(aws_layout.FED_BY[queue], event)
 
     def _call(self, function: str, event: Event) -> Any:
         with self._turn:
             return getattr(self._services, function)(event, Invocation(f"runvoy-{function}"))
 
-    def _is_ready(self, queue: QueueName) -> bool:
+    def _is_ready(self, queue: AwsQueueName) -> bool:
         if queue not in ("starts", "bulk"):
             return True
         return self._launcher.wait_for_room(_LOOK_AGAIN_SECONDS, bulk=queue == "bulk")

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.functions import Event
-from runvoy_agent.ports import QueueName
+from runvoy_agent.aws.queue import AwsQueueName
 
 log = logging.getLogger("runvoy.polling")
 
@@ -31,9 +31,9 @@ class Poller:
     def __init__(
         self,
         clients: Clients,
-        urls: Mapping[QueueName, str],
-        invoke: Callable[[QueueName, Event], Any],
-        is_ready: Callable[[QueueName], bool],
+        urls: Mapping[AwsQueueName, str],
+        invoke: Callable[[AwsQueueName, Event], Any],
+        is_ready: Callable[[AwsQueueName], bool],
     ) -> None:
         self._clients = clients
         self._invoke = invoke
@@ -54,7 +54,7 @@ class Poller:
         for thread in self._threads:
             thread.join(timeout_seconds)
 
-    def _poll(self, queue: QueueName, url: str) -> None:
+    def _poll(self, queue: AwsQueueName, url: str) -> None:
         while not self._closing.is_set():
             try:
                 if self._is_ready(queue):
@@ -66,7 +66,7 @@ class Poller:
                 log.exception("the function of the queue %s failed", queue)
                 self._closing.wait(_OUTAGE_PAUSE_SECONDS)
 
-    def _take(self, queue: QueueName, url: str) -> None:
+    def _take(self, queue: AwsQueueName, url: str) -> None:
         sqs = self._clients.get("sqs")
         messages = sqs.receive_message(
             QueueUrl=url,

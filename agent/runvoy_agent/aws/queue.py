@@ -1,4 +1,4 @@
-"""The sending end of the Queue port on SQS.
+"""The sending end of the Queue port on SQS, and of the queue where ranges of batches lie apart.
 
 A message's body is the text itself, so that a dead letter can be read; only what SQS would not carry as it is (binary, an
 empty body, characters outside of XML's) goes as base64 behind a mark.
@@ -10,11 +10,13 @@ import base64
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import calling
 from runvoy_agent.ports import QueueName
+
+AwsQueueName = QueueName | Literal["ranges"]
 
 MAX_DELAY_SECONDS = 900
 _MARK = "base64:"
@@ -22,13 +24,13 @@ _PLAIN = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+\\Z
 
 
 class SqsQueue:
-    """The four queues, by their URLs."""
+    """The queues, by their URLs."""
 
-    def __init__(self, clients: Clients, urls: Mapping[QueueName, str]) -> None:
+    def __init__(self, clients: Clients, urls: Mapping[AwsQueueName, str]) -> None:
         self._clients = clients
         self._urls = urls
 
-    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+    def send(self, queue: AwsQueueName, body: bytes, *, delay_seconds: float = 0) -> None:
         """As the port says; ValueError for a delay that SQS does not know (over 15 minutes)."""
         url = self._urls.get(queue)
         if url is None:

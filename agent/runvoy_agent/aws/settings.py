@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast
 
 from runvoy_agent.aws.launcher import Network
-from runvoy_agent.ports import QueueName
+from runvoy_agent.aws.queue import AwsQueueName
 from runvoy_protocol import aws_layout
 
 
@@ -39,8 +39,8 @@ class Settings(NamedTuple):
     staging_bucket: str
     presign_role_arn: str
     encryption_key_arn: str
-    queue_urls: Mapping[QueueName, str]
-    dead_letters_urls: Mapping[QueueName, str]
+    queue_urls: Mapping[AwsQueueName, str]
+    dead_letters_urls: Mapping[AwsQueueName, str]
     tasks: TaskSettings | None = None
 
 
@@ -79,7 +79,7 @@ def read(environment: Mapping[str, str], *, with_tasks: bool = True) -> Settings
             runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
         )
 
-    queues: tuple[QueueName, ...] = get_args(QueueName)
+    queues = cast("tuple[AwsQueueName, ...]", aws_layout.QUEUES)
     settings = Settings(
         deployment_id=text(aws_layout.ENV_DEPLOYMENT),
         table=text(aws_layout.ENV_TABLE),
