@@ -27,7 +27,7 @@ pytestmark = [ON_SERVERS, pytest.mark.slow]
 
 COMPOSED = os.environ.get("RUNVOY_TEST_LOCALSTACK", "http://127.0.0.1:4566")
 REGION = "us-east-1"
-_START_SECONDS = 60
+_START_SECONDS = 150
 
 
 class Worker:
