@@ -19,6 +19,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, Route, route
@@ -107,7 +108,7 @@ class EmbeddedServices:
             records=self._records,
             inbox=self._inbox,
             outbox=self._outbox,
-            queue=_RangesApart(self._queue),
+            queue=RangesApart(self._queue),
             launcher=self._launcher,
             secrets=FolderSecrets(home.secrets),
             clock=clock,
