@@ -107,6 +107,10 @@ localstack:
     AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
       uv run python -m runvoy_infra.localstack
 
+# The viewer's tests in the system's Chromium; they make docs/images too
+browser *ARGS:
+    uv run --group browser pytest -m browser {{ARGS}}
+
 # kill -9 of `runvoy sync` so many times among requests and running commands; takes seconds for each
 sync-chaos KILLS="100":
     RUNVOY_TEST_SYNC_KILLS={{KILLS}} uv run pytest -n0 -s tests/e2e/test_sync_dies.py
