@@ -1,1 +1,1 @@
-"""The viewer: static files that the gateway and the control function hand out."""
+"""The viewer: static files, and what whoever serves them must know of browsers (`pages`, `origins`)."""

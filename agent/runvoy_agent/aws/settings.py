@@ -16,7 +16,7 @@ class SettingsError(Exception):
 
 class Settings(NamedTuple):
     """`task_role_arn` is the role of commands whose image names none of `task_role_arns`. `runner_endpoint` is empty in every
-    function but `starts`."""
+    function but `starts`. `web_origins` are those whose pages may call beside its own."""
 
     deployment_id: str
     table: str
@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     task_log_group: str
     runner_image: str
     runner_endpoint: str
+    web_origins: tuple[str, ...]
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -79,6 +80,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         task_log_group=text(aws_layout.ENV_TASK_LOG_GROUP),
         runner_image=text(aws_layout.ENV_RUNNER_IMAGE),
         runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
+        web_origins=tuple(part for part in environment.get(aws_layout.ENV_WEB_ORIGINS, "").split(",") if part),
     )
     if problems:
         raise SettingsError("; ".join(problems))

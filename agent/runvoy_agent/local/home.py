@@ -46,9 +46,11 @@ class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only."""
+    """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only. Pages of
+    `web_origins` may call it, beside its own."""
 
     host_processes: bool = True
+    web_origins: tuple[str, ...] = ()
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
