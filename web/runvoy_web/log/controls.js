@@ -87,8 +87,7 @@ export function createControls() {
   ui.live.setAttribute("role", "status");
   const foot = make("div", "rv-foot", ui.state, ui.told, make("div", "rv-space"), ui.lines, ui.live);
   ui.keys = keyList();
-  ui.root = make("section", "rv-log", bar, ui.cleared, ui.body, foot, ui.keys);
-  ui.root.setAttribute("aria-label", "Log");
+  ui.root = make("div", "rv-log", bar, ui.cleared, ui.body, foot, ui.keys);
   return ui;
 }
 

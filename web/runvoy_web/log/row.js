@@ -152,6 +152,7 @@ function styled(style) {
   const [fg, bg] = style.inverse ? [style.bg ?? "bg", style.fg ?? "fg"] : [style.fg, style.bg];
   colour(span, "fg", fg, bg === null);
   colour(span, "bg", bg, false);
+  if (bg !== null && fg === null) span.classList.add("rv-on-bg");
   return span;
 }
 

@@ -319,7 +319,7 @@ class LogView {
     await Promise.race([this.#startSearch(), new Promise((resolve) => setTimeout(resolve, SEARCH_DELAY_MS))]);
     if (!this.#store.rows) return;
     const [first, after] = this.#scroller.range;
-    const at = this.#isFollowing || step < 0 ? after - 1 : first;
+    const at = step < 0 ? after - 1 : first;
     const from = this.#store.locate(Math.max(0, Math.min(at, this.#store.rows - 1)));
     const place = this.#search.move(step, { ...from, row: from.row - step });
     if (!place) return;
