@@ -20,6 +20,7 @@ from runvoy_web.pages import security_headers
 
 WEB = Path(__file__).parents[2] / "web" / "runvoy_web"
 CHUNK_BYTES = 4 * 1024 * 1024
+MISSING = b""  # in place of a chunk: it never came
 BEGAN_MS = 1_900_000_000_000
 
 PAGE = b"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>log</title>
@@ -160,7 +161,7 @@ class LogServer:
             until = time.monotonic() + 2
             while waits and len(self.chunks[name]) < number and not self.ended[name] and time.monotonic() < until:
                 self.grown.wait(until - time.monotonic())
-        found = 1 <= number <= len(self.chunks[name])
+        found = 1 <= number <= len(self.chunks[name]) and self.chunks[name][number - 1] != MISSING
         # 204 where a bucket says 404: a browser reports those on its console, where tests look for errors.
         _send(request, 200 if found else 204, self.chunks[name][number - 1] if found else b"", "application/gzip")
 

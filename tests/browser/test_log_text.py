@@ -124,12 +124,16 @@ def test_hostile_logs_are_text_and_nothing_else(module_page: Any) -> None:
     source = random.Random(SEED)
     for start in range(0, HOSTILE_LOGS, AT_ONCE):
         batch = [hostile_log(source) for _ in range(AT_ONCE)]
-        answer = module_page.evaluate(SHOW_ALL, [[base64.b64encode(one).decode() for one in chunks] for chunks in batch])
+        answer = module_page.evaluate(
+            SHOW_ALL, [[base64.b64encode(one).decode() for one in chunks] for chunks in batch]
+        )
         assert answer["ran"] is None
         for number, (chunks, seen) in enumerate(zip(batch, answer["found"], strict=True), start):
             assert seen["strange"] == [], f"log {number}"
             # The page cuts a very long line; the rest is behind a button.
-            assert [line[:3_000] for line in seen["lines"]] == [line[:3_000] for line in expected_lines(chunks)], f"log {number}"
+            assert [line[:3_000] for line in seen["lines"]] == [line[:3_000] for line in expected_lines(chunks)], (
+                f"log {number}"
+            )
 
 
 def test_text_is_read_by_the_rules_of_the_command_line(module_page: Any) -> None:
@@ -137,7 +141,8 @@ def test_text_is_read_by_the_rules_of_the_command_line(module_page: Any) -> None
     source = random.Random(SEED)
     lines = [hostile_bytes(source).decode(errors="replace").replace("\n", " ") for _ in range(3_000)]
     stripped = module_page.evaluate(
-        "async (lines) => { const { strip } = await import('/web/log/ansi.js'); return lines.map((line) => strip(line)); }", lines
+        "async (lines) => { const { strip } = await import('/web/log/ansi.js'); return lines.map((line) => strip(line)); }",
+        lines,
     )
     for line, found in zip(lines, stripped, strict=True):
         readable = [part for part in found.split("\r") if part]
@@ -145,7 +150,16 @@ def test_text_is_read_by_the_rules_of_the_command_line(module_page: Any) -> None
         assert readable == [part for part in sanitized.split("\n") if part], repr(line)
 
 
-BRIGHT = ["brightblack", "brightred", "brightgreen", "brightbrown", "brightblue", "brightmagenta", "brightcyan", "brightwhite"]
+BRIGHT = [
+    "brightblack",
+    "brightred",
+    "brightgreen",
+    "brightbrown",
+    "brightblue",
+    "brightmagenta",
+    "brightcyan",
+    "brightwhite",
+]
 NAMES = ["black", "red", "green", "brown", "blue", "magenta", "cyan", "white"]
 
 
@@ -162,7 +176,27 @@ def _terminal_colour(colour: str) -> int | str | None:
 
 
 def _sequence(source: random.Random) -> str:
-    simple = [0, 1, 3, 4, 5, 7, 9, 22, 23, 24, 25, 27, 29, 39, 49, *range(30, 38), *range(40, 48), *range(90, 98), *range(100, 108)]
+    simple = [
+        0,
+        1,
+        3,
+        4,
+        5,
+        7,
+        9,
+        22,
+        23,
+        24,
+        25,
+        27,
+        29,
+        39,
+        49,
+        *range(30, 38),
+        *range(40, 48),
+        *range(90, 98),
+        *range(100, 108),
+    ]
     parts = []
     for _ in range(source.randrange(1, 4)):
         kind = source.random()
@@ -203,9 +237,22 @@ def test_styles_are_those_of_a_terminal(module_page: Any) -> None:
         for column, cell in enumerate(found["cells"]):
             there = screen.buffer[0][column]
             for side in ("fg", "bg"):
-                if isinstance(cell[side], int) and getattr(there, side).replace("bfight", "bright") not in (*NAMES, *BRIGHT):
-                    cell[side] = f"#{pyte.graphics.FG_BG_256[cell[side]]}"  # the first 16 of the palette, chosen by number
-            ours = (cell["text"], cell["fg"], cell["bg"], cell["bold"], cell["italic"], cell["underline"], cell["strike"])
+                if isinstance(cell[side], int) and getattr(there, side).replace("bfight", "bright") not in (
+                    *NAMES,
+                    *BRIGHT,
+                ):
+                    cell[side] = (
+                        f"#{pyte.graphics.FG_BG_256[cell[side]]}"  # the first 16 of the palette, chosen by number
+                    )
+            ours = (
+                cell["text"],
+                cell["fg"],
+                cell["bg"],
+                cell["bold"],
+                cell["italic"],
+                cell["underline"],
+                cell["strike"],
+            )
             theirs = (there.data, _terminal_colour(there.fg), _terminal_colour(there.bg), there.bold, there.italics)
             assert ours == (*theirs, there.underscore, there.strikethrough), repr(line)
             assert (cell["inverse"], cell["blink"]) == (there.reverse, there.blink), repr(line)

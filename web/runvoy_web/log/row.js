@@ -3,6 +3,7 @@
 
 import { PLAIN, paletteColour, parseLine, safeCut, strip } from "./ansi.js";
 import { ERR, SYS } from "./chunk.js";
+import { grouped } from "./words.js";
 
 const MOST_SEGMENTS = 200; // of a progress line that is shown whole
 const CUTS = [4_000, 32_000, 256_000]; // code units of a line that are shown at once: at first, then on demand
@@ -69,7 +70,7 @@ function content({ text, style, look, query, current }) {
   const end = isShort ? raw.length : safeCut(raw, look.from + size);
   const before = raw.slice(0, look.from);
   const { segments } = parseLine(raw.slice(look.from, end), look.from ? parseLine(before, style()).style : style());
-  if (look.from) whole.append(button("rv-more", "earlier", `◂ ${look.from.toLocaleString("en")} characters before`));
+  if (look.from) whole.append(button("rv-more", "earlier", `◂ ${grouped(look.from)} characters before`));
   const painter = new Painter(query, current, look.from && current >= 0 ? count(strip(before), query) : 0);
   if (look.isWhole) {
     const shown = segments.slice(-MOST_SEGMENTS);
@@ -85,7 +86,7 @@ function content({ text, style, look, query, current }) {
     const fold = button("rv-more", "fold", words);
     fold.title = "What a carriage return overwrote";
     fold.setAttribute("aria-expanded", String(look.isWhole));
-    whole.append(fold);
+    (whole.querySelector(".rv-segment") ?? whole).append(fold);
   }
   if (isCut) whole.append(button("rv-more", "more", "… show more"));
   return whole;

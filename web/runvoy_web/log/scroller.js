@@ -26,6 +26,7 @@ export class Scroller {
   #widest = 0;
   #key = 0; // of the anchor's row
   #sticks = false;
+  #selected = new Set(); // rows that a selection begins or ends in
   #observer;
 
   constructor(model, onView) {
@@ -40,6 +41,7 @@ export class Scroller {
     this.#spacer.append(this.#layer);
     this.element.append(this.#spacer);
     this.element.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    document.addEventListener("selectionchange", this.#noteSelection);
     this.#observer = new ResizeObserver(() => this.#resized());
     this.#observer.observe(this.element);
   }
@@ -51,6 +53,7 @@ export class Scroller {
 
   destroy() {
     this.#observer.disconnect();
+    document.removeEventListener("selectionchange", this.#noteSelection);
     clearTimeout(this.#idle);
     cancelAnimationFrame(this.#frame);
   }
@@ -112,6 +115,7 @@ export class Scroller {
     this.#sticks = false;
     this.#render();
     this.#settle();
+    this.#onView(this.isAtEnd, false);
   }
 
   toEnd() {
@@ -254,13 +258,21 @@ export class Scroller {
     this.#stretch();
   }
 
+  // Asked for when it changes: a question in every frame would have the browser lay everything out once more.
+  #noteSelection = () => {
+    this.#selected = selectedRows(this.#list);
+    for (const element of this.#list.querySelectorAll(":scope > .rv-pinned")) {
+      if (!this.#selected.has(element)) element.remove();
+    }
+  };
+
   #rowsInView() {
     return Math.ceil((this.#viewport + this.#anchor.off) / this.rowHeight) + 1;
   }
 
   /** Put the wanted rows into the list in their order. Rows that a selection begins or ends in stay, out of sight. */
   #place(wanted) {
-    const selected = selectedRows(this.#list);
+    const selected = this.#selected;
     for (const element of [...this.#list.children]) {
       if (wanted.get(element.rvKey) === element) continue;
       if (selected.has(element)) element.classList.add("rv-pinned");

@@ -8,10 +8,10 @@ import { DEFAULT_LOOK, createRow, lookAt, nextLook } from "./row.js";
 import { Scroller } from "./scroller.js";
 import { Search, findError, queryOf } from "./search.js";
 import { LogStore } from "./store.js";
+import { grouped, plural } from "./words.js";
 import { save, selectedPart, textOfLines, textOfSelection, wholeLog } from "./take.js";
 
 const PREFERENCES = "runvoy.log";
-const NEAR_ROWS = 400; // as far from the view chunks are read ahead
 const READS_AT_ONCE = 2;
 const SEARCH_DELAY_MS = 150;
 const NEWS_MS = 5_000;
@@ -158,16 +158,14 @@ class LogView {
     this.#announceLater();
   }
 
-  /** Read the chunks in view, and those close to it. */
+  /** Read the chunks in view, then those a page before and after it. */
   #readVisible() {
     if (this.#live.state === "opening" || !this.#store.rows) return;
     const [first, after] = this.#scroller.range;
-    const last = Math.max(first, Math.min(after, this.#store.rows) - 1);
-    const wanted = [first, last, first - NEAR_ROWS, last + NEAR_ROWS]
-      .filter((at) => at >= 0 && at < this.#store.rows)
-      .map((at) => this.#store.locate(at).number);
-    for (let number = wanted[0]; number <= wanted[1]; number++) wanted.push(number);
-    for (const number of new Set([wanted[0], ...wanted])) {
+    const near = this.#scroller.page;
+    const chunkAt = (at) => this.#store.locate(Math.min(Math.max(at, 0), this.#store.rows - 1)).number;
+    const wanted = [...between(chunkAt(first), chunkAt(after - 1)), ...between(chunkAt(first - near), chunkAt(after + near))];
+    for (const number of new Set(wanted)) {
       if (this.#reading.size >= READS_AT_ONCE) return;
       if (this.#store.isLoaded(number) || this.#reading.has(number)) continue;
       this.#reading.add(number);
@@ -224,7 +222,7 @@ class LogView {
   async #goToLines([from, to]) {
     this.#mark([from, Math.max(from, to ?? from)], false);
     const place = await this.#store.find(from);
-    if (!place) return this.#tell(`The log has no line ${from.toLocaleString("en")}.`);
+    if (!place) return this.#tell(`The log has no line ${grouped(from)}.`);
     return this.#goTo(place);
   }
 
@@ -308,13 +306,14 @@ class LogView {
 
   #searchLater() {
     clearTimeout(this.#timers.search);
+    this.#ui.root.dataset.search = "running";
     this.#timers.search = setTimeout(() => this.#startSearch(), SEARCH_DELAY_MS);
   }
 
   async #startSearch() {
     clearTimeout(this.#timers.search);
     const query = queryOf(this.#ui.field.value, this.#preferences.matchCase);
-    if (String(query) === String(this.#search.query)) return;
+    if (String(query) === String(this.#search.query)) return this.#showSearch();
     const near = this.#store.rows ? this.#store.locate(this.#scroller.range[0]).number : 1;
     await this.#guarded(() => this.#search.start(query, near));
   }
@@ -373,7 +372,7 @@ class LogView {
       this.#goTo(found);
       const line = this.#store.row(found.number, found.row);
       if (line?.n) this.#mark([line.n, line.n]);
-      this.#tell(found.isError ? `Line ${line?.n.toLocaleString("en")} tells of an error.` : "No error found; the first line of stderr.");
+      this.#tell(found.isError ? `Line ${grouped(line?.n)} tells of an error.` : "No error found; the first line of stderr.");
     });
   }
 
@@ -423,8 +422,8 @@ class LogView {
 
   #showSearch() {
     const { query, found, isDone, ordinal } = this.#search;
-    const of = `${found.toLocaleString("en")}${isDone ? "" : " …"}`;
-    this.#ui.count.textContent = query ? (ordinal ? `${ordinal.toLocaleString("en")} of ${of}` : of) : "";
+    const of = `${grouped(found)}${isDone ? "" : " …"}`;
+    this.#ui.count.textContent = query ? (ordinal ? `${grouped(ordinal)} of ${of}` : of) : "";
     this.#ui.count.classList.toggle("rv-none", Boolean(query) && isDone && !found);
     this.#ui.root.dataset.search = query ? (isDone ? "done" : "running") : "";
     for (const name of ["previous", "next"]) this.#ui[name].disabled = !found;
@@ -519,6 +518,10 @@ class LogView {
   }
 }
 
+function* between(first, last) {
+  for (let number = first; number <= last; number++) yield number;
+}
+
 function stored() {
   try {
     return JSON.parse(localStorage.getItem(PREFERENCES)) ?? {};
@@ -526,5 +529,3 @@ function stored() {
     return {}; // somebody else's, or none: preferences are no more than that
   }
 }
-
-const plural = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
