@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ MINIMAL = """{
   expiresAt: Date.parse("2026-02-03T04:05:07Z"), command: "echo hello" }"""
 
 
-@pytest.fixture
-def module_page(page: Any, static_site: tuple[str, Path]) -> Any:
-    """A page of the static site, in which `run(script)` has the viewer's modules and gives bytes back."""
+@pytest.fixture(scope="module")
+def module_page(browser: Any, static_site: tuple[str, Path]) -> Iterator[Any]:
+    """A page of the static site, which can import the viewer's modules."""
     address, folder = static_site
     (folder / "modules.html").write_text("<!doctype html><title>modules</title><link rel=icon href=data:,>")
+    page = browser.new_page()
     page.goto(f"{address}/modules.html")
-    return page
+    yield page
+    page.close()
 
 
 def made(page: Any, body: str) -> bytes:

@@ -79,6 +79,7 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(new_context: Any, s
 
 def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, stack: Any, seeded: str) -> None:
     page.goto(origin)
+    expect(page.get_by_label("API key or claim token")).to_be_focused()
     page.keyboard.insert_text((stack.home / "local" / "api_key").read_text().strip())
     page.keyboard.press("Enter")
     expect(page.get_by_role("table")).to_be_visible()
@@ -167,14 +168,13 @@ def test_the_policy_is_kept_by_the_browser_not_by_the_page(viewer: Any, watched:
                                  document.head.append(made); };
           const inline = () => document.body.setAttribute("onclick", "window.hole = 1");
           return { markup: await attempt(() => { document.body.innerHTML = "<b>x</b>"; }),
-                   eval: await attempt(() => eval("1")), script: await attempt(script), inline: await attempt(inline),
+                   script: await attempt(script), inline: await attempt(inline),
                    policy: await attempt(() => trustedTypes.createPolicy("mine", { createHTML: (text) => text })),
                    elsewhere: await attempt(() => fetch("https://example.com/")), hole: window.hole ?? null };
         }"""
     )
     assert tried["hole"] is None
     assert {tried["markup"], tried["policy"], tried["elsewhere"]} == {"TypeError"}
-    assert tried["eval"] in ("EvalError", "TypeError")
 
 
 def test_a_page_of_another_origin_calls_only_where_it_was_named(
