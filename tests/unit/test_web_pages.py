@@ -40,6 +40,12 @@ def test_the_page_is_looked_at_again_and_what_it_loads_is_kept(path: str) -> Non
         assert "immutable" in header(served(address), "Cache-Control")
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    preloaded = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', served("/").body.decode()))
+    modules = [path.relative_to(WEB).as_posix() for path in FILES if path.suffix == ".js"]
+    assert {address.split("/", 3)[3] for address in preloaded} == set(modules)
+
+
 def test_every_file_is_served_under_the_digest_of_them_all() -> None:
     root = own_files()["main.js"].removesuffix("main.js")
     for path in FILES:
