@@ -32,6 +32,7 @@ class ChunkIndex {
   #starts = [];
   #isGuess;
   #hasBegun = [false, false, false]; // streams of which lines were seen
+  #heads = []; // each stream's first record, if it is one line: it may be the end of an earlier one
 
   constructor(records, before) {
     this.records = records;
@@ -51,9 +52,7 @@ class ChunkIndex {
       this.#expect(n);
       this.isLast = true;
     } else if (this.#isContinuation(this.records[at])) {
-      const key = lineKey(s, n);
-      if (this.continuations.has(key)) this.continuations.get(key).push(at);
-      else this.continuations.set(key, [at]);
+      this.#continue(at);
       this.open[s] = goesOn ? n : 0;
     } else if (text || goesOn) {
       this.#expect(n);
@@ -84,10 +83,26 @@ class ChunkIndex {
     return true;
   }
 
+  #continue(at) {
+    const key = lineKey(this.records[at].s, this.records[at].n);
+    if (this.continuations.has(key)) this.continuations.get(key).push(at);
+    else this.continuations.set(key, [at]);
+  }
+
   /** Lines are numbered without gaps. Where they are not, a row says so. */
   #expect(n) {
+    if (this.#isGuess && n > this.next && this.rows && this.rows === this.#heads.length) this.#withdraw();
     if (this.next && n !== this.next) this.#push({ gap: { from: this.next, to: n }, lines: 1 });
     this.next = n;
+  }
+
+  /** There would be a gap after the first records, one line each: so they are the ends of lines that began before. */
+  #withdraw() {
+    for (const at of this.#heads) this.#continue(at);
+    this.hasGuessed = true;
+    this.#segments = [];
+    this.begun = [];
+    this.rows = this.first = this.next = 0;
   }
 
   #addLines(at, { n, s, text, goesOn }) {
@@ -97,6 +112,7 @@ class ChunkIndex {
     const starts = new Uint32Array(lines);
     for (let line = 1, end = text.indexOf("\n"); line < lines; end = text.indexOf("\n", end + 1)) starts[line++] = end + 1;
     this.#push({ record: at, lines, starts });
+    if (lines === 1 && !this.#hasBegun[s]) this.#heads.push(at);
     this.#hasBegun[s] = true;
     this.next = n + lines;
     this.open[s] = goesOn ? this.next - 1 : 0;

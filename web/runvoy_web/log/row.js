@@ -6,6 +6,7 @@ import { ERR, SYS } from "./chunk.js";
 
 const MOST_SEGMENTS = 200; // of a progress line that is shown whole
 const CUTS = [4_000, 32_000, 256_000]; // code units of a line that are shown at once: at first, then on demand
+const READ_WHOLE = 32_000; // a line up to this length is read to its end, of a longer one only what is shown
 const FLAGS = ["bold", "dim", "italic", "underline", "blink", "hidden", "strike", "overline"];
 const MARKS = { [ERR]: ["!", "stderr"], [SYS]: ["*", "runvoy"] };
 
@@ -63,8 +64,9 @@ function clock(ms) {
 function content({ text, style, look, query, current }) {
   const whole = element("span", "rv-text");
   const size = CUTS[look.cut];
-  const raw = text(look.from + size + 1);
-  const end = safeCut(raw, look.from + size);
+  const raw = text(Math.max(look.from + size, READ_WHOLE) + 1);
+  const isShort = !look.from && raw.length <= READ_WHOLE;
+  const end = isShort ? raw.length : safeCut(raw, look.from + size);
   const before = raw.slice(0, look.from);
   const { segments } = parseLine(raw.slice(look.from, end), look.from ? parseLine(before, style()).style : style());
   if (look.from) whole.append(button("rv-more", "earlier", `◂ ${look.from.toLocaleString("en")} characters before`));
@@ -75,8 +77,9 @@ function content({ text, style, look, query, current }) {
     for (const runs of shown) whole.append(painter.paint(runs, element("span", "rv-segment")));
   } else if (segments.length) {
     segments.slice(0, -1).forEach((runs) => painter.skip(runs));
-    painter.paint(segments.at(-1), whole);
+    painter.paint(cutRuns(segments.at(-1), size), whole);
   }
+  const isCut = end < raw.length || (!look.isWhole && segments.length && textOf(segments.at(-1)).length > size);
   if (segments.length > 1) {
     const words = look.isWhole ? "fold" : `↻ ${segments.length}`;
     const fold = button("rv-more", "fold", words);
@@ -84,8 +87,19 @@ function content({ text, style, look, query, current }) {
     fold.setAttribute("aria-expanded", String(look.isWhole));
     whole.append(fold);
   }
-  if (end < raw.length) whole.append(button("rv-more", "more", "… show more"));
+  if (isCut) whole.append(button("rv-more", "more", "… show more"));
   return whole;
+}
+
+function cutRuns(runs, size) {
+  const kept = [];
+  for (const run of runs) {
+    if (size <= 0) break;
+    const text = run.text.slice(0, safeCut(run.text, size));
+    kept.push({ ...run, text });
+    size -= text.length;
+  }
+  return kept;
 }
 
 /** Draws runs into elements, with matches of the search marked. */

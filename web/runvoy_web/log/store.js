@@ -189,7 +189,8 @@ export class LogStore {
       const from = this.#before(at)?.next ?? 0;
       const to = this.#entries[end + 1]?.first ?? 0;
       const count = end - at + 1;
-      const total = from && to ? Math.min(Math.max(to - from, 0), count * MOST_ROWS) : count;
+      // One row at least, or nobody would ever see that there is something to read.
+      const total = from && to ? Math.min(Math.max(to - from, count), count * MOST_ROWS) : count;
       for (let one = 0; one < count; one++) {
         const rows = Math.trunc(((one + 1) * total) / count) - Math.trunc((one * total) / count);
         if (this.#entries[at + one].rows === rows) continue;

@@ -49,7 +49,7 @@ class LogView {
     this.#source = source;
     this.#options = options;
     this.#store = new LogStore(source, signal, (number, hasChanged) => this.#chunkCame(number, hasChanged));
-    this.#live = new Live(this.#store, source, signal, () => this.#showState());
+    this.#live = new Live(this.#store, source, signal, () => this.#stateChanged());
     this.#search = new Search(this.#store, signal, () => this.#showSearch());
     this.#scroller = new Scroller(this.#model(), (isAtEnd, byReader) => this.#viewChanged(isAtEnd, byReader));
     const list = this.#scroller.element;
@@ -70,7 +70,6 @@ class LogView {
       if (this.#options.line) await this.#goToLines(this.#options.line);
       else this.#scroller.toEnd();
       this.#news.lines = this.#store.lines;
-      this.#readVisible();
       await this.#live.follow();
     });
   }
@@ -177,6 +176,11 @@ class LogView {
         if (isRead) this.#readVisible();
       });
     }
+  }
+
+  #stateChanged() {
+    this.#showState();
+    this.#readVisible();
   }
 
   #viewChanged(isAtEnd, byReader) {
