@@ -68,6 +68,12 @@ def announce_to_ci(console: Console, statuses: Sequence[ExecutionStatus], others
         console.warn(problem)
 
 
+def say_where_to_watch(session: Session, execution_id: str) -> None:
+    """Tell a person the execution's page in the viewer, where it is known."""
+    if session.web_url:
+        session.console.remark(f"in a browser: {web_link(session.web_url, execution_id)}")
+
+
 def web_link(web_url: str, execution_id: str) -> str:
     return f"{web_url}{'&' if '?' in web_url else '?'}execution_id={execution_id}"
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "claim": "Make a key on this machine, with a claim token.",
     "images": "What runs may use: list, show, register, unregister.",
     "secrets": "Values that commands get as variables, masked in their output.",
+    "web": "Open the viewer in a browser.",
     "audit": "Who did what, when, from where, and how it went.",
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",

@@ -30,13 +30,13 @@ async function firstUse(app, host) {
     h("div", { class: "row" }, button),
   );
   fill(host, form);
+  secret.focus();
   const own = await health(location.origin).catch(() => null);
   if (own) {
     // A deployment's own page may call nobody else (its Content-Security-Policy): there is nothing to choose.
     endpoint.value = location.origin;
     endpoint.readOnly = true;
   }
-  secret.focus();
 
   async function use() {
     const text = secret.value.trim();
@@ -98,7 +98,9 @@ async function takeOver(app, host, text) {
   fill(host, card);
   let redeemed;
   try {
-    redeemed = await redeem(parseToken(text), location.origin);
+    const token = parseToken(text);
+    const own = await health(location.origin).catch(() => null);
+    redeemed = await redeem(token, own?.deployment_id === token.deploymentId ? location.origin : token.endpoint);
   } catch (error) {
     if (!(error instanceof DamagedText) && !error.code) throw error;
     const hint = { message: error.message, code: error.code, hint: "A link of `runvoy web` is good once, and for two minutes: run it again." };

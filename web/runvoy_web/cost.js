@@ -3,6 +3,7 @@ import { columns } from "./timeline.js";
 
 const BILLED_AT_LEAST_SECONDS = 60;
 const DAYS = 30;
+const MOST_PAGES = 10;
 
 /** $0.0002, $12.35; `<$0.0001` for what is not nothing and would be shown as that. */
 export function dollars(nanodollars) {
@@ -39,18 +40,30 @@ export function costWords(run, now) {
   return `${dollars(sum)} ${words[run.cost.rate.basis] ?? ""}`.trim();
 }
 
-/** The last days' costs as a chart; null where the deployment has no such call, or the reader no right to it. */
+/** The last days' costs as a chart; null where there are none, the deployment has no such call, or the reader no right to it. */
 export async function costByDay(client, signal) {
-  const since = new Date(client.now() - (DAYS - 1) * 86_400_000).toISOString().slice(0, 10);
-  let answer;
-  try {
-    answer = await client.call("GET", "/cost", { query: { since, by: "day" }, signal });
-  } catch (error) {
-    if (["NOT_FOUND", "FORBIDDEN", "INVALID_REQUEST"].includes(error.code)) return null;
-    throw error;
+  const now = client.now();
+  const names = Array.from({ length: DAYS }, (_, at) => new Date(now - (DAYS - 1 - at) * 86_400_000).toISOString().slice(0, 10));
+  const sums = new Map(names.map((day) => [day, 0]));
+  const bases = new Set();
+  let after = "";
+  for (let pages = 0; pages < MOST_PAGES; pages += 1) {
+    let page;
+    try {
+      page = await client.call("GET", "/cost", { query: { by: "day", since: `${names[0]}T00:00:00Z`, after }, signal });
+    } catch (error) {
+      if (["NOT_FOUND", "FORBIDDEN", "INVALID_REQUEST"].includes(error.code)) return null;
+      throw error;
+    }
+    for (const group of page.groups) sums.set(group.key, (sums.get(group.key) ?? 0) + (group.nanodollars ?? 0));
+    for (const basis of page.bases ?? []) bases.add(basis);
+    after = page.after;
+    if (!after) break;
   }
-  const known = new Map((answer.rows ?? []).map((row) => [row.group, row.nanodollars ?? 0]));
-  if (![...known.values()].some((amount) => amount > 0)) return null;
-  const days = Array.from({ length: DAYS }, (_, at) => new Date(client.now() - (DAYS - 1 - at) * 86_400_000).toISOString().slice(0, 10));
-  return columns(days.map((day) => ({ day, amount: known.get(day) ?? 0, text: dollars(known.get(day) ?? 0) })), `Cost by day, the last ${DAYS} days`);
+  const days = names.map((day) => ({ day, amount: sums.get(day), text: dollars(sums.get(day)) }));
+  const total = days.reduce((sum, day) => sum + day.amount, 0);
+  if (!total) return null;
+  const isOwnMachine = bases.size === 1 && bases.has("would_have_cost");
+  const what = isOwnMachine ? "What Fargate would have cost" : `Cost${bases.has("at_most") ? " at most" : ""}`;
+  return columns(days, `${what} by day, the last ${DAYS} days${after ? " (of the newest runs)" : ""}: ${dollars(total)}`);
 }

@@ -1,9 +1,10 @@
 /** The page that submits a run: the command line's options as a form. */
-import { sha256, toHex, uuid7, isUtf8 } from "./bytes.js";
+import { isUtf8, toBase64, uuid7 } from "./bytes.js";
 import { ApiError } from "./api.js";
+import { dollars } from "./cost.js";
 import { field, fill, h, problem } from "./dom.js";
 import { encodeRunRequest, MAX_ENVELOPE_BYTES, RUN_REQUEST, seal } from "./envelope.js";
-import { commandText, parseDuration } from "./format.js";
+import { commandText, duration, lockText, parseDuration } from "./format.js";
 
 const LIFETIME_MS = 15 * 60_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$/;
@@ -31,7 +32,7 @@ export function draftOf(run) {
 export function formView(app, host, _parameters, signal) {
   const draft = app.draft ?? {};
   const failure = h("div");
-  const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft));
+  const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft, () => submit(app, form, failure, true)));
   fill(host, h("h1", {}, "New run"), draft.from ? again(draft) : null, failure, form);
   suggest(app, form, signal);
   form.elements.command.focus();
@@ -47,7 +48,7 @@ function again(draft) {
   );
 }
 
-function fields(draft) {
+function fields(draft, tryOut) {
   const text = (name, options = {}) => h("input", { name, type: "text", autocomplete: "off", spellcheck: "false", value: draft[name] ?? "", ...options });
   const area = (name, rows, options = {}) => h("textarea", { name, rows, autocomplete: "off", spellcheck: "false", ...options }, draft[name] ?? "");
   const choice = (name, options) => h("select", { name }, options.map(([value, words]) => h("option", { value, selected: (draft[name] ?? "") === value }, words)));
@@ -90,6 +91,7 @@ function fields(draft) {
       "div",
       { class: "row" },
       h("button", { type: "submit", class: "primary" }, "Run"),
+      h("button", { type: "button", name: "dry", on: { click: tryOut } }, "Dry run"),
     ),
   ];
 }
@@ -111,7 +113,7 @@ async function suggest(app, form, signal) {
   }
 }
 
-async function submit(app, form, failure) {
+async function submit(app, form, failure, isDryRun = false) {
   const values = Object.fromEntries(new FormData(form));
   const { request, problems } = read(values, app);
   for (const control of form.elements) control.removeAttribute?.("aria-invalid");
@@ -125,7 +127,12 @@ async function submit(app, form, failure) {
   const buttons = [...form.querySelectorAll("button")];
   buttons.forEach((button) => (button.disabled = true));
   try {
-    const sealed = await seal(RUN_REQUEST, encodeRunRequest(request), app.client.identity);
+    const encoded = encodeRunRequest(request);
+    if (isDryRun) {
+      const answer = await app.client.call("POST", "/dry-run", { body: { request: toBase64(encoded) } });
+      return void fill(failure, verdict(app, answer));
+    }
+    const sealed = await seal(RUN_REQUEST, encoded, app.client.identity);
     if (sealed.length > MAX_ENVELOPE_BYTES) {
       throw new ApiError({ code: "TOO_LARGE", message: `The request has ${sealed.length.toLocaleString()} bytes; at most 262,144 are allowed.` });
     }
@@ -138,6 +145,26 @@ async function submit(app, form, failure) {
   } finally {
     buttons.forEach((button) => (button.disabled = false));
   }
+}
+
+/** What would become of the request, as the deployment judged it; nothing was submitted. */
+function verdict(app, answer) {
+  if (answer.refused) return problem(answer.refused);
+  const found = answer.resolved ?? {};
+  const facts = [
+    found.image ? `image ${found.image_name ?? found.image}` : null,
+    found.isolation === "process" ? "a process of the machine" : null,
+    found.timeout_seconds ? `at most ${duration(found.timeout_seconds)}` : null,
+    answer.most_nanodollars ? `at most ${dollars(answer.most_nanodollars)}` : null,
+    ...(answer.secrets ?? []).map((secret) => `${secret.env_name} from ${secret.name}`),
+  ];
+  const now = app.client.now();
+  return h(
+    "div",
+    { class: "note", role: "status" },
+    h("p", {}, h("strong", {}, answer.waits ? "It would be accepted, and wait." : "It would be accepted, and start."), ` ${facts.filter(Boolean).join(", ")}`),
+    (answer.locks ?? []).filter((lock) => lock.position).map((lock) => h("p", {}, `${lock.name}: ${lockText(lock, { state: "QUEUED" }, now)}`)),
+  );
 }
 
 /** The request that the form describes, and [field, words] for each thing that no deployment would take. */

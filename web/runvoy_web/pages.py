@@ -108,6 +108,9 @@ def _files() -> Mapping[str, File]:
     files = {f"/web/{digest}/{name}": _file(name, data, _FOREVER) for name, data in contents.items() if name != _INDEX}
     # The repository's page names its files as they lie beside it, so that any plain web server can hand it out.
     page = _OWN_FILE.sub(rb"\1/web/%b/" % digest.encode(), contents[_INDEX])
+    # All modules are asked for at once; else each is known only when the one that imports it has come.
+    modules = "".join(f'<link rel="modulepreload" href="{address}">' for address in sorted(files) if ".js" in address)
+    page = page.replace(b"</head>", modules.encode() + b"</head>")
     return files | dict.fromkeys(_PLACES, _file(_INDEX, page, _LOOK_AGAIN))
 
 

@@ -113,28 +113,36 @@ class RunPage {
     });
   }
 
-  #draw() {
-    const { run } = this;
-    const text = commandText(run.command);
-    const focused = this.host.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+  /** Buttons are made once: one that is replaced while it is pressed is not pressed. */
+  #frame() {
+    const button = (action, name, words, act) =>
+      h("button", { type: "button", class: action === "kill" ? "danger" : null, dataset: { action }, on: { click: act } }, icon(name), words);
+    const text = commandText(this.run.command);
+    this.pill = h("span", { class: "row" });
     this.ran = h("span", { class: "muted" });
+    this.why = h("div");
+    this.killing = button("kill", "kill", "Kill", () => this.#kill());
+    const again = this.app.may("run") ? button("again", "again", "Run again", () => this.#again()) : null;
     fill(
       this.head,
-      h(
-        "div",
-        { class: "row" },
-        h("span", { class: `pill big ${run.state}` }, icon(run.state), stateWord(run.state)),
-        run.exit_code !== undefined ? h("span", { class: "exit" }, `exit code ${exitText(run)}`) : null,
-        this.ran,
-        h("span", { class: "grow" }),
-        this.#actions(),
-      ),
-      h("h1", { class: "run-title" }, run.name ? h("b", {}, run.name) : null, h("code", {}, text), copyButton(text, "the command")),
-      this.#why(),
+      h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
+      h("h1", { class: "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", {}, text), copyButton(text, "the command")),
+      this.why,
     );
+  }
+
+  #draw() {
+    const { run } = this;
+    if (!this.killing) this.#frame();
+    fill(
+      this.pill,
+      h("span", { class: `pill big ${run.state}` }, icon(run.state), stateWord(run.state)),
+      run.exit_code !== undefined ? h("span", { class: "exit" }, `exit code ${exitText(run)}`) : null,
+    );
+    fill(this.why, this.#why());
+    this.killing.hidden = hasEnded(run) || run.state === "TERMINATING" || !this.app.may("kill");
     const isOpen = this.side.querySelector("details")?.open;
     fill(this.side, this.#facts(), json(run, isOpen));
-    if (focused) this.head.querySelector(`[data-action="${focused}"]`)?.focus();
     this.#tick();
   }
 
@@ -144,15 +152,6 @@ class RunPage {
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
     return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, ` ${run.explanation.hint}`) : null);
-  }
-
-  #actions() {
-    const { run } = this;
-    const mayKill = !hasEnded(run) && run.state !== "TERMINATING" && this.app.may("kill");
-    return [
-      mayKill ? h("button", { type: "button", class: "danger", dataset: { action: "kill" }, on: { click: () => this.#kill() } }, icon("kill"), "Kill") : null,
-      this.app.may("run") ? h("button", { type: "button", dataset: { action: "again" }, on: { click: () => this.#again() } }, icon("again"), "Run again") : null,
-    ];
   }
 
   #facts() {

@@ -47,7 +47,7 @@ class RunsPage {
       h("table", { class: "runs", "aria-describedby": "run-count" }, h("thead", {}, this.#headRow()), this.body),
       this.more,
     );
-    this.host.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.signal });
+    document.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.signal });
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.#loadMore(), { rootMargin: "600px" }).observe(this.more);
     this.#reload();
     every(this.app.pollMs, this.signal, () => this.#refresh());
@@ -101,7 +101,7 @@ class RunsPage {
   }
 
   #onKey(event) {
-    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, select, textarea, dialog *") || event.ctrlKey || event.metaKey || event.altKey) return;
     const links = [...this.body.querySelectorAll("a.command")];
     const at = links.indexOf(document.activeElement);
     const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
@@ -206,12 +206,15 @@ class RunsPage {
   #rowOf(run) {
     const known = this.rows.get(run.execution_id);
     if (known?.version === run.record_version) return known.row;
-    const isFocused = known?.row.contains(document.activeElement);
-    if (known && hasEnded(run)) announce(`${run.name ?? shortId(run.execution_id)}: ${stateWord(run.state)}`);
-    const row = h("tr", { class: run.state }, this.#cells(run));
-    known?.row.replaceWith(row);
+    const cells = this.#cells(run);
+    const row = known?.row ?? h("tr", {}, cells);
+    row.className = run.state;
+    if (known) {
+      if (hasEnded(run)) announce(`${run.name ?? shortId(run.execution_id)}: ${stateWord(run.state)}`);
+      // All but the link, which somebody may be pressing just now, and which never changes.
+      cells.forEach((cell, at) => cell?.className === "what" || row.children[at]?.replaceWith(cell));
+    }
     this.rows.set(run.execution_id, { row, version: run.record_version });
-    if (isFocused) row.querySelector("a.command").focus();
     return row;
   }
 

@@ -50,28 +50,50 @@ def up(
             show_default=False,
         ),
     ] = None,
+    web_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Whose pages may call the stack beside its own viewer, from now on (repeatable); `none`: nobody's.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the stack, if it does not run.
 
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
-    what the stack's user can, its keys included. It is remembered, and can be changed while the stack is down.
+    what the stack's user can, its keys included. It is remembered, and can be changed while the stack is down. So is --web-origin.
     """
     stack = _stack(context.obj)
+    wanted: dict[str, Any] = {}
     if containers_only is not None:
+        wanted["host_processes"] = not containers_only
+    if web_origin:
+        wanted["web_origins"] = _origins(web_origin)
+    if wanted:
         with told_about(stack.home):
-            _remember(stack, not containers_only)
+            _remember(stack, wanted)
     stack.ensure()
     _show(_facts_of(stack, context.obj), context.obj)
 
 
-def _remember(stack: Embedded, host_processes: bool) -> None:
+def _origins(texts: list[str]) -> list[str]:
+    """The origins that are named, as browsers write them; UsageProblem for what is none."""
+    if texts == ["none"]:
+        return []
+    return sorted({config.endpoint(text.lower(), "--web-origin") for text in texts})
+
+
+def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
     path = stack.folder / "settings.json"
-    wanted = msgspec.json.encode({"host_processes": host_processes})
     try:
-        known = path.read_bytes()
+        known: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        known = msgspec.json.encode({"host_processes": True})
-    if known == wanted:
+        known = {}
+    except msgspec.MsgspecError as error:
+        raise UsageProblem(f"{path} is damaged: {error}", "Remove it: the stack then has its defaults.") from error
+    settings = {"host_processes": True, "web_origins": []} | known
+    if settings | wanted == settings:
         return
     private_folder(stack.folder)
     with stack.start_lock():
@@ -79,7 +101,7 @@ def _remember(stack: Embedded, host_processes: bool) -> None:
             raise UsageProblem(
                 "the stack runs, and learns this only at its start", "First stop it: `runvoy local down`."
             )
-        write_private(path, wanted)
+        write_private(path, msgspec.json.encode(settings | wanted))
 
 
 @app.command(epilog="Example: runvoy local down")
