@@ -25,6 +25,7 @@ PARTS = (".js", ".css", ".html", ".svg")
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 # When the facts about the run, and rows of its log, are there: looked for at each frame.
 WHEN_SHOWN = """() => new Promise((done) => { const look = () => {
+  if (performance.now() > 60000) throw new Error('the log was not shown within a minute');
   const rows = document.querySelector('.log-host')?.textContent.includes('line 10000');
   rows && document.querySelector('aside dl') ? done(performance.now()) : requestAnimationFrame(look); }; look(); })"""
 
@@ -55,7 +56,9 @@ def _weigh() -> None:
     raw = sum(path.stat().st_size for path in files)
     sent = sum(len(gzip.compress(path.read_bytes(), mtime=0)) for path in files)
     log = sum(path.stat().st_size for path in files if path.parent.name == "log")
-    print(f"{len(files)} files: {raw / 1024:.0f} KiB as written ({log / 1024:.0f} of them the log's), {sent / 1024:.0f} KiB as sent")
+    print(
+        f"{len(files)} files: {raw / 1024:.0f} KiB as written ({log / 1024:.0f} of them the log's), {sent / 1024:.0f} KiB as sent"
+    )
 
 
 def _measure(env: dict[str, str], folder: Path, execution_id: str) -> None:
@@ -66,7 +69,11 @@ def _measure(env: dict[str, str], folder: Path, execution_id: str) -> None:
     origin = f"http://127.0.0.1:{port}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        found: dict[str, list[float]] = {"first paint": [], "the run and its log's last line": [], "a new line seen": []}
+        found: dict[str, list[float]] = {
+            "first paint": [],
+            "the run and its log's last line": [],
+            "a new line seen": [],
+        }
         for _ in range(ROUNDS):
             context = browser.new_context(viewport={"width": 1280, "height": 800})
             state = _signed_in(context, origin, api_key)
@@ -110,6 +117,7 @@ def _line_seen(context: Any, env: dict[str, str], origin: str) -> float:
     page = context.new_page()
     page.goto(f"{origin}/?execution_id={execution_id}")
     script = r"""() => new Promise((done) => { const look = () => {
+      if (performance.now() > 60000) throw new Error('the line was not shown within a minute');
       const found = /\b1\d{12}\b/.exec(document.querySelector('.log-host')?.textContent ?? '');
       found ? done(Date.now() - Number(found[0])) : requestAnimationFrame(look); }; look(); })"""
     seen = float(page.evaluate(script))

@@ -93,7 +93,9 @@ def test_a_damaged_key_is_told_without_being_shown(module_page: Any, text: str) 
     assert len(text) < 6 or text not in told
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:-1], lambda text: text[:-2] + "AA", lambda text: "rvc1_", lambda text: "x"])
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-1], lambda text: text[:-2] + "AA", lambda text: "rvc1_", lambda text: "x"]
+)
 def test_a_damaged_token_is_told_without_being_shown(module_page: Any, damage: Any) -> None:
     text = damage((GOLDEN / "claim-token.txt").read_text())
     script = """async (text) => {

@@ -30,7 +30,9 @@ def seeded(stack: Any) -> str:
     """A run that holds a lock and has everything that a run can show, for as long as these tests take."""
     stack("run", "--name", "seed-failed", "exit 4")
     stack.ok("run", "--label", "team=core", "echo fine")
-    found: str = stack.ok("submit", "--name", "seed-runs", "--lock", "seed-lock", "--label", "a=b", "echo out; sleep 100").strip()
+    found: str = stack.ok(
+        "submit", "--name", "seed-runs", "--lock", "seed-lock", "--label", "a=b", "echo out; sleep 100"
+    ).strip()
     stack.ok("submit", "--name", "seed-waits", "--lock", "seed-lock", "true")
     stack.wait_until(lambda: stack.status(found)["state"] == "RUNNING")
     return found

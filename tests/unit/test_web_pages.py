@@ -53,7 +53,14 @@ def test_every_file_is_served_under_the_digest_of_them_all() -> None:
         if name != "index.html":
             assert served(root + name).body == path.read_bytes(), name
     assert pages.serve("GET", f"{root[:-2]}0/main.js".replace("//", "/"), {}) is None
-    for path in ("/main.js", "/web/main.js", f"{root}pages.py", f"{root}__init__.py", f"{root}../main.js", "/web/../etc/passwd"):
+    for path in (
+        "/main.js",
+        "/web/main.js",
+        f"{root}pages.py",
+        f"{root}__init__.py",
+        f"{root}../main.js",
+        "/web/../etc/passwd",
+    ):
         assert pages.serve("GET", path, {}) is None, path
 
 
@@ -99,10 +106,18 @@ def test_nothing_in_the_files_is_of_anybody_else() -> None:
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
             assert word not in text, (path.name, word)
         code = re.sub(r"/\*.*?\*/|//.*", "", text.replace("://", "§"), flags=re.DOTALL)
-        assert set(re.findall(r"https?§([^\s\"'`/)]+)", code)) <= {"www.w3.org", "example.com", "host.", "127.0.0.1:*", "localhost:*;"}, path.name
+        assert set(re.findall(r"https?§([^\s\"'`/)]+)", code)) <= {
+            "www.w3.org",
+            "example.com",
+            "host.",
+            "127.0.0.1:*",
+            "localhost:*;",
+        }, path.name
 
 
-@pytest.mark.parametrize("text", ["https://runs.example.com", "https://x:8443", "http://127.0.0.1:8000", "http://localhost"])
+@pytest.mark.parametrize(
+    "text", ["https://runs.example.com", "https://x:8443", "http://127.0.0.1:8000", "http://localhost"]
+)
 def test_origins(text: str) -> None:
     assert origins.parse([text, f" {text}/ ", ""]) == {text}
     named = frozenset({text})
@@ -112,7 +127,19 @@ def test_origins(text: str) -> None:
     assert origins.headers(text, frozenset()) == ()
 
 
-@pytest.mark.parametrize("text", ["*", "null", "runs.example.com", "http://runs.example.com", "https://a/b", "https://A", "https://a?b", "https://u@a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*",
+        "null",
+        "runs.example.com",
+        "http://runs.example.com",
+        "https://a/b",
+        "https://A",
+        "https://a?b",
+        "https://u@a",
+    ],
+)
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(ValueError, match="is no origin"):
         origins.parse([text])

@@ -142,9 +142,7 @@ def called_at(event: Mapping[str, Any]) -> str:
     return f"https://{event['requestContext']['domainName']}"
 
 
-def http_answer(
-    status: int, body: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()
-) -> dict[str, Any]:
+def http_answer(status: int, body: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """The answer of a function URL that nobody is to keep."""
     return {
         "statusCode": status,
