@@ -541,6 +541,15 @@ def test_keys_do_what_the_list_of_keys_says(page: Any, million: str) -> None:
     eventually(lambda: top(page) == 2)
     page.keyboard.press("k")
     eventually(lambda: top(page) == 1)
+    page.evaluate("globalThis.others = []; document.addEventListener('keydown', (event) => others.push(event.key))")
+    page.keyboard.press("n")
+    page.keyboard.press("u")
+    assert searched(page, "7 of the") == "100,000"
+    scroller(page).focus()
+    page.keyboard.press("n")
+    expect(page.locator("mark.rv-current")).to_have_count(1)
+    assert page.evaluate("others") == ["n", "u"]  # the page's keys are its own, but for what the log takes
+    page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.locator("dialog.rv-dialog")).to_be_visible()
     page.keyboard.press("Escape")
