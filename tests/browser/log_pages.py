@@ -24,8 +24,10 @@ MISSING = b""  # in place of a chunk: it never came
 BEGAN_MS = 1_900_000_000_000
 
 PAGE = b"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>log</title>
-<link rel="stylesheet" href="/web/style.css"><link rel="stylesheet" href="/web/log/log.css"></head>
+<link rel="stylesheet" href="/web/style.css"><link rel="stylesheet" href="/web/log/log.css"><link rel="stylesheet" href="/harness.css"></head>
 <body><main id="view"><div><div id="host" class="log-host"></div></div></main><script type="module" src="/harness.js"></script></body></html>"""
+
+STYLE = b".log-host { flex: none; height: 550px; }"
 
 HARNESS = b"""
 import { createLogView } from "/web/log/view.js";
@@ -141,6 +143,8 @@ class LogServer:
             _send(request, 200, PAGE, "text/html; charset=utf-8")
         elif address.path == "/harness.js":
             _send(request, 200, HARNESS, "text/javascript")
+        elif address.path == "/harness.css":
+            _send(request, 200, STYLE, "text/css")
         elif parts[0] == "web" and (WEB / "/".join(parts[1:])).is_file():
             kind = "text/css" if address.path.endswith(".css") else "text/javascript"
             _send(request, 200, (WEB / "/".join(parts[1:])).read_bytes(), kind)

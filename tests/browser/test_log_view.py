@@ -294,6 +294,39 @@ def test_what_was_shown_can_be_cleared_and_shown_again(page: Any, logs: LogServe
     eventually(lambda: len(rows(page)) > 20)
 
 
+def test_a_log_that_may_not_be_read_on_says_so_and_what_to_do(page: Any, logs: LogServer) -> None:
+    page.goto(logs.put("empty", []))
+    page.evaluate(
+        """async () => {
+          const { createLogView } = await import("/web/log/view.js");
+          const error = Object.assign(new Error("the key is revoked"), { code: "KEY_REVOKED", hint: "Ask an admin." });
+          const host = document.getElementById("host");
+          host.replaceChildren();
+          createLogView(host, { executionId: "x", readChunk: async () => { throw error; }, lastChunk: async () => 3,
+            ended: () => true, status: () => ({}) });
+        }"""
+    )
+    expect(page.locator(".rv-told")).to_have_text("The log cannot be read on: the key is revoked Ask an admin.")
+    expect(page.locator(".rv-state")).to_have_text("stopped")
+
+
+def test_a_view_that_is_gone_reads_nothing_more(page: Any, logs: LogServer) -> None:
+    page.goto(logs.put("gone", [], ended=False))
+    add = _writer(logs, "gone")
+    add(3)
+    eventually(lambda: len(rows(page)) == 3)
+    page.evaluate("view.destroy()")
+    assert page.locator(".rv-log").count() == 0
+    time.sleep(0.2)
+    logs.requests.clear()
+    add(3)
+    page.keyboard.press("/")
+    page.keyboard.press("n")
+    time.sleep(0.5)
+    assert logs.requests == []
+    logs.add("gone", ended=True)
+
+
 # Searching
 
 
@@ -330,6 +363,18 @@ def test_a_search_counts_what_is_there(page: Any, logs: LogServer) -> None:
         assert searched(page, wanted) == f"{found:,}", wanted
     page.get_by_label("Match case").click()
     assert searched(page, "Error") == f"{sum(text.count('Error') for text in texts):,}"
+
+
+def test_a_search_goes_on_in_what_comes_later(page: Any, logs: LogServer) -> None:
+    page.goto(logs.put("later", [], ended=False))
+    add = _writer(logs, "later")
+    add(10)
+    eventually(lambda: len(rows(page)) == 10)
+    assert searched(page, "line") == "10"
+    logs.add("later", records({"n": 11, "m": "line and li", "p": True}))
+    expect(page.locator(".rv-count")).to_have_text("11")
+    logs.add("later", records({"n": 11, "m": "ne"}, {"n": 12, "s": "sys", "end": True}), ended=True)
+    expect(page.locator(".rv-count")).to_have_text("12")
 
 
 def test_matches_are_marked_and_gone_through_in_their_order(page: Any, million: str) -> None:

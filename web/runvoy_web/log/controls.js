@@ -19,7 +19,7 @@ const ICONS = {
 
 export const KEYS = [
   ["j k ↓ ↑", "one line down, up"],
-  ["Space, Shift+Space, Page Down, Page Up", "one page down, up"],
+  ["Space, Shift+Space", "one page down, up"],
   ["Home g, End G", "to the beginning, to the end"],
   ["← →", "to the side"],
   ["/ or Ctrl+F", "search; once more for the browser's own"],
@@ -67,8 +67,8 @@ export function createControls() {
     button("download", "download", "Download all of the log"), button("clear", "clear", "Clear what is shown"),
     button("help", "help", "Keys (?)"));
   const bar = make("div", "rv-bar", search, make("div", "rv-space"), reading, looks, taking);
-  bar.setAttribute("role", "toolbar");
-  bar.setAttribute("aria-label", "Log");
+  bar.setAttribute("role", "group");
+  bar.setAttribute("aria-label", "What to do with the log");
 
   ui.cleared = make("div", "rv-cleared");
   ui.cleared.hidden = true;

@@ -20,10 +20,12 @@ export class Live {
   }
 
   /** Find the log's end, and read it. */
-  async open() {
-    const last = (await this.#source.lastChunk()) ?? (await this.#seek());
-    this.#store.grow(last);
-    if (last) await this.#store.load(last);
+  open() {
+    return this.#orFail(async () => {
+      const last = (await this.#source.lastChunk()) ?? (await this.#seek());
+      this.#store.grow(last);
+      if (last) await this.#store.load(last);
+    });
   }
 
   /** The last chunk of a log that may still grow: chunks come in order, so that a few looks tell. */
@@ -43,12 +45,18 @@ export class Live {
   }
 
   /** Read on until the log is complete, or an ended run has no more of it. */
-  async follow() {
-    try {
+  follow() {
+    return this.#orFail(async () => {
       await this.#readOn();
       this.#set("done");
+    });
+  }
+
+  async #orFail(work) {
+    try {
+      return await work();
     } catch (error) {
-      this.#set("failed");
+      if (!this.#signal.aborted) this.#set("failed");
       throw error;
     }
   }

@@ -6,7 +6,7 @@ import { Breather } from "./breathe.js";
 import { BadChunk, decodeChunk } from "./chunk.js";
 import { BEGINNING, indexRecords, lineKey, styleChanges } from "./lines.js";
 
-const MOST_TEXT = 64e6; // code units of decoded chunks in memory; one byte each for text in Latin-1
+const MOST_TEXT = 120e6; // code units of decoded chunks in memory; one byte each for text in Latin-1
 const MOST_RAW = 160e6; // bytes of compressed chunks in memory, so that few are asked for twice
 const CHUNK_COST = 4e3; // of a decoded chunk beside its text
 const MOST_ROWS = 16e6; // of one chunk: what 32 MiB of escaped newlines are
