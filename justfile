@@ -107,9 +107,13 @@ localstack:
     AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
       uv run python -m runvoy_infra.localstack
 
-# The viewer's tests in the system's Chromium; they make docs/images too
+# The viewer's tests in the system's Chromium (needs `uv sync --group browser`)
 browser *ARGS:
     uv run --group browser pytest -m browser {{ARGS}}
+
+# Make the pictures of docs/images anew
+screenshots:
+    RUNVOY_TEST_SCREENSHOTS=1 uv run --group browser pytest -n0 -m browser tests/browser/test_screenshots.py
 
 # kill -9 of `runvoy sync` so many times among requests and running commands; takes seconds for each
 sync-chaos KILLS="100":

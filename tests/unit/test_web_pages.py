@@ -53,7 +53,7 @@ def test_every_file_is_served_under_the_digest_of_them_all() -> None:
         if name != "index.html":
             assert served(root + name).body == path.read_bytes(), name
     assert pages.serve("GET", f"{root[:-2]}0/main.js".replace("//", "/"), {}) is None
-    for path in (
+    for wrong in (
         "/main.js",
         "/web/main.js",
         f"{root}pages.py",
@@ -61,7 +61,7 @@ def test_every_file_is_served_under_the_digest_of_them_all() -> None:
         f"{root}../main.js",
         "/web/../etc/passwd",
     ):
-        assert pages.serve("GET", path, {}) is None, path
+        assert pages.serve("GET", wrong, {}) is None, wrong
 
 
 def test_what_is_known_is_not_sent_again() -> None:

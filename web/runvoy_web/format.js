@@ -14,7 +14,6 @@ const WORDS = {
   UNKNOWN: "Unknown",
 };
 const REASONS = {
-  exit: "The command exited by itself.",
   signal: "A signal ended it that runvoy did not send.",
   exec_failed: "It could not be executed.",
   deadline: "Its deadline passed.",
@@ -91,7 +90,9 @@ export function exitText(run) {
 /** Why a run ended or waits, in words; empty where its state says all. */
 export function reasonText(run) {
   const parts = [];
-  if (run.reason && !(run.reason === "exit" && run.state === "SUCCEEDED")) parts.push(REASONS[run.reason] ?? `${run.reason}.`);
+  if (run.reason === "exit") {
+    if (run.state !== "SUCCEEDED") parts.push(`The command exited with code ${run.exit_code}.`);
+  } else if (run.reason) parts.push(REASONS[run.reason] ?? `${run.reason}.`);
   if (run.message && !/^killed$/.test(run.message)) parts.push(run.message.replace(/^./, (first) => first.toUpperCase()));
   return parts.join(" ");
 }

@@ -126,7 +126,7 @@ class RunPage {
     fill(
       this.head,
       h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
-      h("h1", { class: "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", {}, text), copyButton(text, "the command")),
+      h("h1", { class: text.trim().includes("\n") ? "run-title tall" : "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(text, "the command")),
       this.why,
     );
   }

@@ -4,10 +4,10 @@ import { costByDay, costText } from "./cost.js";
 import { ago, commandText, duration, exitText, hasEnded, imageText, moment, ranSeconds, shortId, STATES, stateWord } from "./format.js";
 import { every } from "./every.js";
 import { RunStore } from "./run_store.js";
-import { DAY_MS, timeline } from "./timeline.js";
+import { DAY_MS, HOUR_MS, spanOf, timeline } from "./timeline.js";
 
 const GROUPS = { active: ["QUEUED", "STARTING", "RUNNING", "TERMINATING"], failed: ["FAILED", "TIMED_OUT", "UNKNOWN"] };
-const HEADS = ["State", "Command", "Who", "Image", "Started", "Duration"];
+const HEADS = { State: "", Command: "", Who: "", Image: "image", Started: "", Duration: "number" };
 const MOST_FOR_A_DAY = 1_000;
 const MOST_FOR_A_TEXT = 2_000;
 
@@ -35,6 +35,7 @@ class RunsPage {
     this.failure = h("div");
     this.count = h("p", { class: "muted", id: "run-count" });
     this.body = h("tbody");
+    this.table = h("table", { class: "runs", "aria-describedby": "run-count" }, h("thead", {}, this.#headRow()), this.body);
     this.more = h("div", { class: "more" });
     this.day = h("div");
     this.costs = h("div");
@@ -44,7 +45,7 @@ class RunsPage {
       this.failure,
       h("section", { class: "overview", "aria-label": "The day" }, this.#dayHead(), this.day, this.costs),
       this.#filterBar(),
-      h("table", { class: "runs", "aria-describedby": "run-count" }, h("thead", {}, this.#headRow()), this.body),
+      this.table,
       this.more,
     );
     document.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.signal });
@@ -58,7 +59,7 @@ class RunsPage {
   #headRow() {
     this.hasCost = false;
     this.costHead = h("th", { scope: "col", class: "number", hidden: true }, "Cost");
-    return h("tr", {}, HEADS.map((head) => h("th", { scope: "col", class: head === "Duration" ? "number" : null }, head)), this.costHead);
+    return h("tr", {}, Object.entries(HEADS).map(([head, kind]) => h("th", { scope: "col", class: kind }, head)), this.costHead);
   }
 
   #dayHead() {
@@ -179,6 +180,7 @@ class RunsPage {
       this.costHead.hidden = false;
       this.rows.clear();
     }
+    this.table.classList.toggle("no-image", !this.shown.some(imageText));
     this.#place(this.shown.map((run) => this.#rowOf(run)));
     for (const id of this.rows.keys()) if (!this.shown.some((run) => run.execution_id === id)) this.rows.delete(id);
     const words = `${this.shown.length} ${this.shown.length === 1 ? "run" : "runs"}${this.store.isComplete ? "" : ", and older ones"}`;
@@ -260,8 +262,11 @@ class RunsPage {
     const end = this.#dayEnd;
     this.later.disabled = this.dayOffset === 0;
     const begins = new Date(end - DAY_MS).toLocaleDateString(undefined, { weekday: "short", day: "numeric", month: "short" });
-    this.dayName.textContent = this.dayOffset === 0 ? "Last 24 hours" : `24 hours from ${begins}`;
-    fill(this.day, timeline(this.shown ?? [], end, now, (run) => this.app.runAddress(run.execution_id)));
+    const runs = this.shown ?? [];
+    const span = this.dayOffset === 0 ? spanOf(runs, end) : DAY_MS;
+    const hours = span / HOUR_MS;
+    this.dayName.textContent = this.dayOffset ? `24 hours from ${begins}` : hours === 1 ? "Last hour" : `Last ${hours} hours`;
+    fill(this.day, timeline(runs, end, span, now, (run) => this.app.runAddress(run.execution_id)));
   }
 
   async #showCosts() {

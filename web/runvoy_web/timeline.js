@@ -2,29 +2,39 @@
 import { h, s } from "./dom.js";
 import { clock, commandText, duration, stateWord } from "./format.js";
 
-export const DAY_MS = 86_400_000;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
+const SPANS_MS = [HOUR_MS, 6 * HOUR_MS, DAY_MS];
 const MOST_LANES = 10;
 const LANE = 9;
-const WIDTH = 1440; // a unit is a minute
+const WIDTH = 1440;
 const LEAST_BAR = 4;
-const HOURS = [0, 4, 8, 12, 16, 20, 24];
+const PARTS = [0, 1, 2, 3, 4, 5, 6]; // of six
+
+const beginOf = (run) => Date.parse(run.started_at ?? run.admitted_at);
+
+/** The shortest span that shows all of the last day: an hour of work is no dot at the end of 24. */
+export function spanOf(runs, to) {
+  const oldest = Math.min(...runs.map(beginOf).filter((begin) => begin >= to - DAY_MS), to);
+  return SPANS_MS.find((span) => oldest > to - span) ?? DAY_MS;
+}
 
 /**
- * The runs of the 24 hours that end at `to` (milliseconds). Bars are links for who points at them; the table below has the
+ * The runs of the `span` that ends at `to` (milliseconds). Bars are links for who points at them; the table below has the
  * same runs for everybody else, so the drawing is told as one sentence.
  */
-export function timeline(runs, to, now, addressOf) {
-  const from = to - DAY_MS;
+export function timeline(runs, to, span, now, addressOf) {
+  const from = to - span;
   const bars = runs
-    .map((run) => ({ run, begin: Date.parse(run.started_at ?? run.admitted_at), end: run.ended_at ? Date.parse(run.ended_at) : now }))
+    .map((run) => ({ run, begin: beginOf(run), end: run.ended_at ? Date.parse(run.ended_at) : now }))
     .filter(({ begin, end }) => end >= from && begin < to)
     .sort((one, other) => one.begin - other.begin);
   const free = []; // when each lane is free again, in units
   let hidden = 0;
   const drawn = [];
   for (const { run, begin, end } of bars) {
-    const x = Math.min(WIDTH - LEAST_BAR, Math.max(0, ((begin - from) / DAY_MS) * WIDTH));
-    const width = Math.min(WIDTH - x, Math.max(LEAST_BAR, ((end - Math.max(begin, from)) / DAY_MS) * WIDTH));
+    const x = Math.min(WIDTH - LEAST_BAR, Math.max(0, ((begin - from) / span) * WIDTH));
+    const width = Math.min(WIDTH - x, Math.max(LEAST_BAR, ((end - Math.max(begin, from)) / span) * WIDTH));
     let lane = free.findIndex((until) => until <= x);
     if (lane < 0) lane = free.length;
     if (lane >= MOST_LANES) {
@@ -44,13 +54,13 @@ export function timeline(runs, to, now, addressOf) {
   const height = Math.max(3, free.length) * LANE;
   const failed = bars.filter(({ run }) => ["FAILED", "TIMED_OUT", "UNKNOWN"].includes(run.state)).length;
   const words = `${bars.length} ${bars.length === 1 ? "run" : "runs"}, ${failed} failed, from ${clock(from)} to ${clock(to)}`;
-  const lines = HOURS.slice(1, -1).map((hour) => s("line", { x1: hour * 60, x2: hour * 60, y1: 0, y2: height, class: "grid" }));
+  const lines = PARTS.slice(1, -1).map((part) => s("line", { x1: part * 240, x2: part * 240, y1: 0, y2: height, class: "grid" }));
   return h(
     "figure",
     { class: "timeline" },
     h("figcaption", { class: "visually-hidden" }, words),
     s("svg", { viewBox: `0 0 ${WIDTH} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", height: height * 1.2 }, lines, drawn),
-    h("div", { class: "axis", "aria-hidden": "true" }, HOURS.map((hour) => h("span", {}, clock(from + hour * 3_600_000)))),
+    h("div", { class: "axis", "aria-hidden": "true" }, PARTS.map((part) => h("span", {}, clock(from + (part * span) / 6)))),
     hidden ? h("p", { class: "help" }, `${hidden} more at the same time`) : null,
   );
 }
