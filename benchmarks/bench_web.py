@@ -118,7 +118,7 @@ def _line_seen(context: Any, env: dict[str, str], origin: str) -> float:
     page.goto(f"{origin}/?execution_id={execution_id}")
     script = r"""() => new Promise((done) => { const look = () => {
       if (performance.now() > 60000) throw new Error('the line was not shown within a minute');
-      const found = /\b1\d{12}\b/.exec(document.querySelector('.log-host')?.textContent ?? '');
+      const found = /\b1\d{12}\b/.exec(document.querySelector('.rv-text')?.textContent ?? '');
       found ? done(Date.now() - Number(found[0])) : requestAnimationFrame(look); }; look(); })"""
     seen = float(page.evaluate(script))
     page.close()
