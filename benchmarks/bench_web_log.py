@@ -44,7 +44,9 @@ def main() -> None:
             began = time.monotonic()
             page.goto(server.put("million", chunks))
             page.get_by_text(f"line {LINES - 1} of").wait_for()
-            print(f"its end is there after {(time.monotonic() - began) * 1000:.0f} ms, {len(server.requests)} chunks read")
+            print(
+                f"its end is there after {(time.monotonic() - began) * 1000:.0f} ms, {len(server.requests)} chunks read"
+            )
             session = page.context.new_cdp_session(page)
             session.send("Performance.enable", {"timeDomain": "threadTicks"})
             page.evaluate(WATCH)
@@ -57,7 +59,9 @@ def main() -> None:
             began = time.monotonic()
             page.locator(".rv-field").fill("9 of the")
             page.locator('.rv-log[data-search="done"]').wait_for()
-            print(f"searched through after {time.monotonic() - began:.1f} s: {page.locator('.rv-count').inner_text()} matches")
+            print(
+                f"searched through after {time.monotonic() - began:.1f} s: {page.locator('.rv-count').inner_text()} matches"
+            )
             browser.close()
     finally:
         server.close()
@@ -72,7 +76,9 @@ def _frames(page: Any, session: Any, what: str, act: Any) -> None:
     late = sum(1 for frame in frames if frame > 50)
     p95, p99 = (frames[int(len(frames) * share)] for share in (0.95, 0.99))
     median = frames[len(frames) // 2]
-    print(f"{what:28} {len(frames):4} frames: median {median:3.0f}, 95% {p95:3.0f}, 99% {p99:3.0f}, most {frames[-1]:3.0f} ms; {late} over 50; {busy:.1f} ms of CPU each")
+    print(
+        f"{what:28} {len(frames):4} frames: median {median:3.0f}, 95% {p95:3.0f}, 99% {p99:3.0f}, most {frames[-1]:3.0f} ms; {late} over 50; {busy:.1f} ms of CPU each"
+    )
 
 
 def _busy(session: Any) -> float:
