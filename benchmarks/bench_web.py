@@ -96,7 +96,7 @@ def _signed_in(context: Any, origin: str, api_key: str) -> Any:
     page.goto(origin)
     page.get_by_label("API key or claim token").fill(api_key)
     page.get_by_role("button", name="Use it").click()
-    page.get_by_role("table").wait_for()
+    page.get_by_role("table", name="Runs").wait_for()
     return page
 
 

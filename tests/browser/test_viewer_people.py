@@ -84,7 +84,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     expect(page.get_by_label("API key or claim token")).to_be_focused()
     page.keyboard.insert_text((stack.home / "local" / "api_key").read_text().strip())
     page.keyboard.press("Enter")
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
     expect(page.locator("tbody tr").first).to_be_visible()
     page.keyboard.press("j")
     expect(page.locator("a.command").first).to_be_focused()
@@ -109,7 +109,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     page.keyboard.press("Enter")
     expect(page.locator(".run-head")).to_contain_text("Succeeded")
     page.keyboard.press("u")
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
 
 
 def _tab_to(page: Any, selector: str) -> None:
