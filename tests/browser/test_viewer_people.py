@@ -44,7 +44,7 @@ def test_axe_finds_nothing_serious(new_context: Any, sign_in: Any, seeded: str, 
     page.goto("about:blank")
     sign_in(page)
     root = page.url.partition("?")[0]
-    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("table.runs tbody tr").first).to_be_visible()
     found = {"runs": findings(page, axe)}
     for name in ("locks", "new", "access"):
         page.goto(f"{root}?view={name}")
@@ -85,7 +85,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     page.keyboard.insert_text((stack.home / "local" / "api_key").read_text().strip())
     page.keyboard.press("Enter")
     expect(page.get_by_role("table", name="Runs")).to_be_visible()
-    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("table.runs tbody tr").first).to_be_visible()
     page.keyboard.press("j")
     expect(page.locator("a.command").first).to_be_focused()
     page.keyboard.press("j")
@@ -93,7 +93,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     page.keyboard.press("/")
     expect(page.get_by_label("Filter by text")).to_be_focused()
     page.keyboard.type("seed-runs")
-    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("table.runs tbody tr")).to_have_count(1)
     _tab_to(page, "a.command")
     page.keyboard.press("Enter")
     expect(page.locator(".run-head")).to_contain_text("Running")

@@ -36,13 +36,13 @@ def test_filters(viewer: Any, stack: Any) -> None:
     expect(rows(viewer, "filter-good")).to_have_count(1)
     viewer.keyboard.press("/")
     viewer.keyboard.type("filter-")
-    expect(viewer.locator("tbody tr")).to_have_count(2)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(2)
     viewer.get_by_label("Filter by state").select_option("failed")
-    expect(viewer.locator("tbody tr")).to_have_count(1)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(1)
     expect(rows(viewer, "filter-bad")).to_contain_text("Failed 1")
     assert "state=failed" in viewer.url
     viewer.reload()
-    expect(viewer.locator("tbody tr")).to_have_count(1)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(1)
     viewer.get_by_label("Filter by state").select_option("")
     viewer.get_by_label("Filter by label").fill("f=1")
     viewer.keyboard.press("Enter")
@@ -75,7 +75,7 @@ def test_older_runs_load_as_one_scrolls(viewer: Any, stack: Any) -> None:
         if viewer.get_by_text("That is all.").is_visible():
             break
         viewer.wait_for_timeout(100)
-    expect(viewer.locator("tbody tr")).to_have_count(130)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(130)
     assert viewer.locator("figure.timeline a").count() > 0
     expect(viewer.locator("figure.timeline figcaption")).to_contain_text("130 runs")
 
