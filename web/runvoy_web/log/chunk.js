@@ -30,7 +30,7 @@ export async function decodeChunk(raw) {
 }
 
 async function* linesOf(raw) {
-  const reader = new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  const reader = streamOf(raw).pipeThrough(new DecompressionStream("gzip")).getReader();
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   let size = 0;
   let held = [];
@@ -51,6 +51,15 @@ async function* linesOf(raw) {
   } finally {
     reader.cancel().catch(() => {}); // of a stream that failed: said already
   }
+}
+
+function streamOf(raw) {
+  return new ReadableStream({
+    start(controller) {
+      controller.enqueue(raw);
+      controller.close();
+    },
+  });
 }
 
 async function read(reader) {

@@ -28,7 +28,7 @@ class ChunkIndex {
   continuations = new Map(); // line key → records of this chunk that go on with it
   begun = []; // keys of the lines that begin here and go on
   size = 0; // of its text, in code units
-  #segments = []; // {row, record, lines} or {row, gap}; a gap takes one row
+  #segments = []; // {row, record, lines, gap}: lines of one record, or a row that tells of a gap
   #starts = [];
   #isGuess;
   #hasBegun = [false, false, false]; // streams of which lines were seen
@@ -63,14 +63,14 @@ class ChunkIndex {
   }
 
   seal() {
-    const starts = new Uint32Array(this.rows);
-    let row = 0;
-    for (const segment of this.#segments) {
-      starts.set(segment.starts ?? [0], row);
-      row += segment.lines;
-      delete segment.starts;
+    this.#starts = new Uint32Array(this.rows);
+    for (const { row, record, lines } of this.#segments) {
+      const text = lines > 1 ? this.records[record].text : "";
+      for (let line = 1, end = -1; line < lines; line++) {
+        end = text.indexOf("\n", end + 1);
+        this.#starts[row + line] = end + 1;
+      }
     }
-    this.#starts = starts;
     return this;
   }
 
@@ -92,7 +92,7 @@ class ChunkIndex {
   /** Lines are numbered without gaps. Where they are not, a row says so. */
   #expect(n) {
     if (this.#isGuess && n > this.next && this.rows && this.rows === this.#heads.length) this.#withdraw();
-    if (this.next && n !== this.next) this.#push({ gap: { from: this.next, to: n }, lines: 1 });
+    if (this.next && n !== this.next) this.#push({ row: this.rows, record: -1, lines: 1, gap: { from: this.next, to: n } });
     this.next = n;
   }
 
@@ -109,9 +109,7 @@ class ChunkIndex {
     let lines = 0;
     for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", end + 1)) lines++;
     if (goesOn || !text.endsWith("\n")) lines++;
-    const starts = new Uint32Array(lines);
-    for (let line = 1, end = text.indexOf("\n"); line < lines; end = text.indexOf("\n", end + 1)) starts[line++] = end + 1;
-    this.#push({ record: at, lines, starts });
+    this.#push({ row: this.rows, record: at, lines, gap: null });
     if (lines === 1 && !this.#hasBegun[s]) this.#heads.push(at);
     this.#hasBegun[s] = true;
     this.next = n + lines;
@@ -120,7 +118,7 @@ class ChunkIndex {
   }
 
   #push(segment) {
-    this.#segments.push({ row: this.rows, ...segment });
+    this.#segments.push(segment);
     this.rows += segment.lines;
   }
 
@@ -163,17 +161,22 @@ class ChunkIndex {
 }
 
 /**
- * What each record does to the style of its stream's text, as partial styles; null where it does nothing.
- * Of a record that goes on with another's line, a sequence that was parted between them counts as one.
+ * What records do to the style of their stream's text, as partial styles; null for nothing. `own` has what each does, `before`
+ * what those before it did, `total` what all of each stream do. In a record that goes on with another's line, a sequence that
+ * was parted between them counts as one.
  */
 export async function styleChanges(records, breather) {
   const parted = ["", "", ""];
-  const changes = [];
+  const total = [null, null, null];
+  const changes = { own: [], before: [], total };
   for (const { s, text, goesOn } of records) {
     const whole = parted[s] + text;
     parted[s] = goesOn ? (UNFINISHED_SGR.exec(whole)?.[0] ?? "") : "";
     const change = whole.includes("\x1b[") ? styleAfter(whole, {}) : {};
-    changes.push(Object.keys(change).length ? change : null);
+    const isChange = Object.keys(change).length > 0;
+    changes.before.push(total[s]);
+    changes.own.push(isChange ? change : null);
+    if (isChange) total[s] = { ...total[s], ...change };
     await breather.rest();
   }
   return changes;

@@ -7,6 +7,7 @@ import { grouped } from "./words.js";
 
 const MOST_SEGMENTS = 200; // of a progress line that is shown whole
 const CUTS = [4_000, 32_000, 256_000]; // code units of a line that are shown at once: at first, then on demand
+const MOST_RUNS = 250; // of one style each; what comes after them in a line is text without style
 const READ_WHOLE = 32_000; // a line up to this length is read to its end, of a longer one only what is shown
 const FLAGS = ["bold", "dim", "italic", "underline", "blink", "hidden", "strike", "overline"];
 const MARKS = { [ERR]: ["!", "stderr"], [SYS]: ["*", "runvoy"] };
@@ -120,6 +121,9 @@ class Painter {
   }
 
   paint(runs, target) {
+    if (runs.length > MOST_RUNS) {
+      runs = [...runs.slice(0, MOST_RUNS), { text: textOf(runs.slice(MOST_RUNS)), style: PLAIN }];
+    }
     const marks = this.#query ? this.#marksIn(textOf(runs)) : [];
     let at = 0;
     let next = 0;

@@ -12,6 +12,8 @@ const CHUNK_COST = 4e3; // of a decoded chunk beside its text
 const MOST_ROWS = 16e6; // of one chunk: what 32 MiB of escaped newlines are
 const ROWS_IN_KEY = 2 ** 25;
 
+const NO_CHANGES = Object.freeze({ own: [], before: [], total: [null, null, null] });
+
 const UNREAD = 0; // never read: its rows are an estimate
 const KNOWN = 1; // read once; its text may be gone again
 const BROKEN = 2; // cannot be read; one row says why
@@ -108,7 +110,7 @@ export class LogStore {
   }
 
   #break(entry, words) {
-    Object.assign(entry, { state: BROKEN, words, rows: 1, after: null, changes: [] });
+    Object.assign(entry, { state: BROKEN, words, rows: 1, after: null, changes: NO_CHANGES });
     this.#touched(entry.number);
     this.#onChange(entry.number, false);
     return true;
@@ -131,7 +133,7 @@ export class LogStore {
     if (index.isLast) this.isComplete = true;
     const was = entry.after;
     Object.assign(entry, { state: KNOWN, rows: index.rows, first: index.first, after: index.after });
-    if (entry.changes.some(Boolean)) this.#forgetStyles(entry.number);
+    if (entry.changes.total.some(Boolean)) this.#forgetStyles(entry.number);
     this.#touched(entry.number);
     this.#onChange(entry.number, rowsBefore >= 0 && rowsBefore !== index.rows);
     if (!isSameState(was, entry.after)) this.#relink(this.#entries[entry.number + 1]);
@@ -301,16 +303,15 @@ export class LogStore {
   /** The style in which a line begins. */
   style(number, line) {
     const entry = this.#entries[number];
-    let style = this.#styleInto(number, line.s);
-    if (!entry.changes.some(Boolean)) return style;
-    for (let at = 0; at < line.record; at++) {
-      if (entry.changes[at] && entry.index.records[at].s === line.s) style = { ...style, ...entry.changes[at] };
-    }
+    const before = entry.changes.before[line.record];
+    const into = this.#styleInto(number, line.s);
+    const style = before ? { ...into, ...before } : into;
+    if (!entry.changes.own[line.record]) return style;
     // Rows are shown one after the other: what was read up to the last one need not be read again.
     const seen = entry.seen;
     const goesOn = seen?.record === line.record && seen.start <= line.start;
     const text = entry.index.records[line.record].text.slice(goesOn ? seen.start : 0, line.start);
-    const result = entry.changes[line.record] ? styleAfter(text, goesOn ? seen.style : style) : style;
+    const result = styleAfter(text, goesOn ? seen.style : style);
     entry.seen = { record: line.record, start: line.start, style: result };
     return result;
   }
@@ -322,15 +323,12 @@ export class LogStore {
     for (; from < number; from++) {
       const entry = this.#entries[from];
       entry.styles[stream] = style;
-      entry.total ??= totalOf(entry);
-      style = { ...style, ...entry.total[stream] };
+      if (entry.changes.total[stream]) style = { ...style, ...entry.changes.total[stream] };
     }
     return (this.#entries[number].styles[stream] = style);
   }
 
   #forgetStyles(number) {
-    const own = this.#entries[number];
-    own.total ??= totalOf(own);
     for (let at = number + 1; at <= this.chunks && this.#entries[at].state !== UNREAD; at++) {
       this.#entries[at].styles = [null, null, null];
       this.#entries[at].seen = null;
@@ -406,23 +404,12 @@ export class LogStore {
 
 function newEntry(number) {
   return {
-    number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, raw: null, changes: null, total: null,
+    number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, raw: null, changes: null,
     styles: [null, null, null], seen: null, keys: [], begun: [], loading: null, used: 0, words: "", looked: 0,
   };
 }
 
 const costOf = (index) => index.size + CHUNK_COST;
-
-/** What a whole chunk does to each stream's style. Its records' streams are needed: of one that broke, nothing. */
-function totalOf(entry) {
-  const total = [null, null, null];
-  if (!entry.index) return total;
-  entry.changes.forEach((change, at) => {
-    const { s } = entry.index.records[at];
-    if (change) total[s] = { ...total[s], ...change };
-  });
-  return total;
-}
 
 const isSameState = (one, other) =>
   one === other || (one && other && one.next === other.next && one.open.every((line, at) => line === other.open[at]));

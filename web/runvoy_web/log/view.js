@@ -473,7 +473,8 @@ class LogView {
       help: () => ui.keys.showModal(), search: () => this.#focusSearch(), end: () => this.#follow(true),
       escape: () => (this.#search.query ? this.#endSearch() : this.#mark(null)),
     });
-    on(document, "keydown", (event) => this.#keyPressed(event, actions));
+    // Before the page's own keys: what the log takes is not theirs as well.
+    document.addEventListener("keydown", (event) => this.#keyPressed(event, actions), { signal, capture: true });
   }
 
   #focusSearch() {
@@ -498,9 +499,11 @@ class LogView {
       return;
     }
     if (!isHere || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("button")) return;
+    if (/^n$/i.test(event.key) && !this.#search.query) return; // then it is the page's
     const action = actions[event.shiftKey && event.key === " " ? "Shift+Space" : event.key];
     if (!action) return;
     event.preventDefault();
+    event.stopPropagation();
     action();
   }
 
