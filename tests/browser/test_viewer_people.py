@@ -120,6 +120,26 @@ def _tab_to(page: Any, selector: str) -> None:
     raise AssertionError(f"Tab never comes to {selector}")
 
 
+@pytest.mark.parametrize(
+    ("taken", "told"),
+    [
+        (
+            "if (crypto.subtle) crypto.subtle.generateKey = () => Promise.reject(new Error('no such algorithm.'))",
+            "no such algorithm.",
+        ),
+        ("indexedDB.open = () => { throw new Error('a private window.'); }", "a private window."),
+    ],
+)
+def test_a_browser_that_cannot_hold_a_key_says_what_it_lacks(
+    new_context: Any, origin: str, taken: str, told: str
+) -> None:
+    context = new_context()
+    context.add_init_script(taken)
+    page = context.new_page()
+    page.goto(origin)
+    expect(page.get_by_role("alert")).to_contain_text(told)
+
+
 def test_nothing_moves_for_who_asked_for_that(new_context: Any, sign_in: Any, seeded: str) -> None:
     page = sign_in(new_context(reduced_motion="reduce").new_page())
     spinner = page.get_by_role("row").filter(has_text="seed-runs").locator(".spins").first
