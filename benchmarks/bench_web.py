@@ -24,8 +24,8 @@ WEB = Path(__file__).parents[1] / "web" / "runvoy_web"
 PARTS = (".js", ".css", ".html", ".svg")
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 # When the facts about the run, and rows of its log, are there: looked for at each frame.
-WHEN_SHOWN = """() => new Promise((done) => { const look = () => {
-  if (performance.now() > 60000) throw new Error('the log was not shown within a minute');
+WHEN_SHOWN = """() => new Promise((done, fail) => { const look = () => {
+  if (performance.now() > 60000) return fail(new Error('the log was not shown within a minute'));
   const rows = document.querySelector('.log-host')?.textContent.includes('line 10000');
   rows && document.querySelector('aside dl') ? done(performance.now()) : requestAnimationFrame(look); }; look(); })"""
 
@@ -96,7 +96,7 @@ def _signed_in(context: Any, origin: str, api_key: str) -> Any:
     page.goto(origin)
     page.get_by_label("API key or claim token").fill(api_key)
     page.get_by_role("button", name="Use it").click()
-    page.get_by_role("table").wait_for()
+    page.get_by_role("table", name="Runs").wait_for()
     return page
 
 
@@ -112,14 +112,14 @@ def _shown(context: Any, address: str) -> tuple[float, float]:
 def _line_seen(context: Any, env: dict[str, str], origin: str) -> float:
     """From the moment a command prints a line to the moment the page shows it. The line is that moment, by this machine's
     clock, which page and command share."""
-    command = "sleep 2; date +%s%3N; sleep 3"
+    command = 'sleep 2; echo "at=$(date +%s%3N)"; sleep 3'
     execution_id = _runvoy(env, "submit", command)
     page = context.new_page()
     page.goto(f"{origin}/?execution_id={execution_id}")
-    script = r"""() => new Promise((done) => { const look = () => {
-      if (performance.now() > 60000) throw new Error('the line was not shown within a minute');
-      const found = /\b1\d{12}\b/.exec(document.querySelector('.rv-text')?.textContent ?? '');
-      found ? done(Date.now() - Number(found[0])) : requestAnimationFrame(look); }; look(); })"""
+    script = r"""() => new Promise((done, fail) => { const look = () => {
+      if (performance.now() > 60000) return fail(new Error('the line was not shown within a minute'));
+      const found = /at=(\d{13})/.exec(document.querySelector('.log-host')?.textContent ?? '');
+      found ? done(Date.now() - Number(found[1])) : requestAnimationFrame(look); }; look(); })"""
     seen = float(page.evaluate(script))
     page.close()
     while not json.loads(_runvoy(env, "status", execution_id, "--json")).get("ended_at"):

@@ -161,7 +161,7 @@ def sign_in(stack: Any, origin: str) -> Callable[[Any], Any]:
         page.goto(f"{origin}/")
         page.get_by_label("API key or claim token").fill(api_key or (stack.home / "local" / "api_key").read_text())
         page.get_by_role("button", name="Use it").click()
-        page.get_by_role("table").wait_for()
+        page.get_by_role("table", name="Runs").wait_for()
         return page
 
     return act

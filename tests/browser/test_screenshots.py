@@ -53,7 +53,7 @@ def test_the_pictures(new_context: Callable[..., Any], sign_in: Callable[[Any], 
     IMAGES.mkdir(exist_ok=True)
     page = sign_in(new_context(reduced_motion="reduce").new_page())
     root = page.url.partition("?")[0]
-    expect(page.locator("tbody tr")).to_have_count(10)
+    expect(page.locator("table.runs tbody tr")).to_have_count(10)
     _take(page, "web-runs")
     page.goto(f"{root}?execution_id={busy}")
     expect(page.locator(".log-host")).to_contain_text("checked 12 of 200")
@@ -63,7 +63,7 @@ def test_the_pictures(new_context: Callable[..., Any], sign_in: Callable[[Any], 
     expect(dark.locator(".log-host")).to_contain_text("183 passed")
     _take(dark, "web-run-dark")
     phone = sign_in(new_context(viewport={"width": 390, "height": 760}, reduced_motion="reduce").new_page())
-    expect(phone.locator("tbody tr")).to_have_count(10)
+    expect(phone.locator("table.runs tbody tr")).to_have_count(10)
     _take(phone, "web-phone")
 
 

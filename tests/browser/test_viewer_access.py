@@ -40,7 +40,7 @@ def test_a_key_is_asked_for_once_and_its_text_forgotten(page: Any, sign_in: Call
     api_key = (stack.home / "local" / "api_key").read_text().strip()
     assert api_key not in json.dumps(left)
     page.reload()
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
 
 
 def test_what_is_no_key_is_told_and_can_be_mended(page: Any, origin: str, stack: Any) -> None:
@@ -53,7 +53,7 @@ def test_what_is_no_key_is_told_and_can_be_mended(page: Any, origin: str, stack:
     expect(field).to_have_value("")
     field.fill((stack.home / "local" / "api_key").read_text())
     page.keyboard.press("Enter")
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
 
 
 def test_a_key_of_nobody_is_refused_and_not_kept(page: Any, origin: str, watched: Any) -> None:
@@ -77,7 +77,7 @@ def test_the_command_line_hands_a_browser_over(new_context: Callable[..., Any], 
     page.goto(link)
     assert "claim" not in page.url
     page.get_by_role("button", name=re.compile("^Continue as ")).click()
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
     token = link.partition("#claim=")[2]
     assert not any(token in request for request in requests)
     key = next(key for key in json.loads(stack.ok("keys", "list", "--json")) if key["name"].startswith("browser on "))
@@ -86,7 +86,7 @@ def test_the_command_line_hands_a_browser_over(new_context: Callable[..., Any], 
     watched.expect("404")
     page.goto("about:blank")
     page.goto(link)
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
     other = new_context().new_page()
     other.goto(link)
     expect(other.get_by_role("heading", name="This link is not good any more")).to_be_visible()
@@ -120,7 +120,7 @@ def test_a_colleague_claims_a_token_in_the_page(page: Any, origin: str, stack: A
 def test_forgetting_revokes_the_browser_s_own_key(page: Any, stack: Any) -> None:
     page.goto(stack.ok("web", "--no-open").strip())
     page.get_by_role("button", name=re.compile("^Continue as ")).click()
-    page.get_by_role("table").wait_for()
+    page.get_by_role("table", name="Runs").wait_for()
     page.goto(page.url.partition("?")[0] + "?view=access")
     page.get_by_label("Colours").select_option("dark")
     key_id = page.locator("code").first.inner_text()
@@ -137,7 +137,7 @@ def test_a_revoked_key_is_told_with_the_way_back(page: Any, stack: Any, watched:
     watched.expect("401")
     page.goto(stack.ok("web", "--no-open").strip())
     page.get_by_role("button", name=re.compile("^Continue as ")).click()
-    page.get_by_role("table").wait_for()
+    page.get_by_role("table", name="Runs").wait_for()
     newest = json.loads(stack.ok("keys", "list", "--json"))[-1]
     stack.ok("keys", "revoke", newest["key_id"])
     expect(page.get_by_role("alert")).to_contain_text("This browser's key was revoked.")
@@ -145,5 +145,5 @@ def test_a_revoked_key_is_told_with_the_way_back(page: Any, stack: Any, watched:
     page.goto("about:blank")
     page.goto(stack.ok("web", "--no-open").strip())
     page.get_by_role("button", name=re.compile("^Continue as ")).click()
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)

@@ -44,7 +44,7 @@ def test_axe_finds_nothing_serious(new_context: Any, sign_in: Any, seeded: str, 
     page.goto("about:blank")
     sign_in(page)
     root = page.url.partition("?")[0]
-    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("table.runs tbody tr").first).to_be_visible()
     found = {"runs": findings(page, axe)}
     for name in ("locks", "new", "access"):
         page.goto(f"{root}?view={name}")
@@ -84,8 +84,8 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     expect(page.get_by_label("API key or claim token")).to_be_focused()
     page.keyboard.insert_text((stack.home / "local" / "api_key").read_text().strip())
     page.keyboard.press("Enter")
-    expect(page.get_by_role("table")).to_be_visible()
-    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
+    expect(page.locator("table.runs tbody tr").first).to_be_visible()
     page.keyboard.press("j")
     expect(page.locator("a.command").first).to_be_focused()
     page.keyboard.press("j")
@@ -93,7 +93,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     page.keyboard.press("/")
     expect(page.get_by_label("Filter by text")).to_be_focused()
     page.keyboard.type("seed-runs")
-    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("table.runs tbody tr")).to_have_count(1)
     _tab_to(page, "a.command")
     page.keyboard.press("Enter")
     expect(page.locator(".run-head")).to_contain_text("Running")
@@ -109,7 +109,7 @@ def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, sta
     page.keyboard.press("Enter")
     expect(page.locator(".run-head")).to_contain_text("Succeeded")
     page.keyboard.press("u")
-    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("table", name="Runs")).to_be_visible()
 
 
 def _tab_to(page: Any, selector: str) -> None:
@@ -118,6 +118,26 @@ def _tab_to(page: Any, selector: str) -> None:
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
     raise AssertionError(f"Tab never comes to {selector}")
+
+
+@pytest.mark.parametrize(
+    ("taken", "told"),
+    [
+        (
+            "if (crypto.subtle) crypto.subtle.generateKey = () => Promise.reject(new Error('no such algorithm.'))",
+            "no such algorithm.",
+        ),
+        ("indexedDB.open = () => { throw new Error('a private window.'); }", "a private window."),
+    ],
+)
+def test_a_browser_that_cannot_hold_a_key_says_what_it_lacks(
+    new_context: Any, origin: str, taken: str, told: str
+) -> None:
+    context = new_context()
+    context.add_init_script(taken)
+    page = context.new_page()
+    page.goto(origin)
+    expect(page.get_by_role("alert")).to_contain_text(told)
 
 
 def test_nothing_moves_for_who_asked_for_that(new_context: Any, sign_in: Any, seeded: str) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 HOSTILE = (
@@ -35,13 +36,13 @@ def test_filters(viewer: Any, stack: Any) -> None:
     expect(rows(viewer, "filter-good")).to_have_count(1)
     viewer.keyboard.press("/")
     viewer.keyboard.type("filter-")
-    expect(viewer.locator("tbody tr")).to_have_count(2)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(2)
     viewer.get_by_label("Filter by state").select_option("failed")
-    expect(viewer.locator("tbody tr")).to_have_count(1)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(1)
     expect(rows(viewer, "filter-bad")).to_contain_text("Failed 1")
     assert "state=failed" in viewer.url
     viewer.reload()
-    expect(viewer.locator("tbody tr")).to_have_count(1)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(1)
     viewer.get_by_label("Filter by state").select_option("")
     viewer.get_by_label("Filter by label").fill("f=1")
     viewer.keyboard.press("Enter")
@@ -74,7 +75,7 @@ def test_older_runs_load_as_one_scrolls(viewer: Any, stack: Any) -> None:
         if viewer.get_by_text("That is all.").is_visible():
             break
         viewer.wait_for_timeout(100)
-    expect(viewer.locator("tbody tr")).to_have_count(130)
+    expect(viewer.locator("table.runs tbody tr")).to_have_count(130)
     assert viewer.locator("figure.timeline a").count() > 0
     expect(viewer.locator("figure.timeline figcaption")).to_contain_text("130 runs")
 
@@ -164,6 +165,37 @@ def test_a_refused_run_says_why_and_can_be_changed(viewer: Any) -> None:
     viewer.get_by_label("Secrets").fill("")
     viewer.get_by_role("button", name="Run", exact=True).click()
     expect(viewer.locator(".run-head")).to_contain_text("Succeeded")
+
+
+@pytest.fixture
+def reckoning(stack: Any) -> None:
+    """Deployments before the one that reckons costs know no dry run either, and the page says so."""
+    if stack("cost").returncode == 2:
+        pytest.skip("this deployment reckons no costs")
+
+
+def test_a_dry_run_says_what_would_come_of_it(viewer: Any, stack: Any, reckoning: None) -> None:
+    stack.ok("submit", "--lock", "dry-lock", "sleep 30")
+    viewer.keyboard.press("n")
+    viewer.get_by_label("Command", exact=True).fill("echo never run")
+    viewer.get_by_role("button", name="Dry run").click()
+    expect(viewer.locator(".note")).to_contain_text("It would be accepted, and start.")
+    viewer.get_by_label("Locks").fill("dry-lock")
+    viewer.get_by_role("button", name="Dry run").click()
+    expect(viewer.locator(".note")).to_contain_text("It would be accepted, and wait.")
+    expect(viewer.locator(".note")).to_contain_text("dry-lock: next")
+    viewer.get_by_label("Secrets").fill("nobody-s")
+    viewer.get_by_role("button", name="Dry run").click()
+    expect(viewer.get_by_role("alert")).to_contain_text("SECRET_NOT_FOUND")
+    assert "never run" not in stack.ok("list", "--limit", "200")
+
+
+def test_what_runs_cost_is_shown(viewer: Any, stack: Any, reckoning: None) -> None:
+    stack.ok("run", "--name", "costly", "true")
+    viewer.reload()
+    expect(viewer.locator("figure.columns figcaption")).to_contain_text("Fargate would have cost")
+    viewer.get_by_role("link", name="costly").click()
+    expect(viewer.locator("aside")).to_contain_text("is what it would have cost on Fargate")
 
 
 def test_locks_show_the_holder_and_who_waits(viewer: Any, stack: Any) -> None:

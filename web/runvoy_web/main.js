@@ -1,7 +1,7 @@
 /** The frame: who is signed in, which page is shown, and what is wrong with the network or the key. */
 import { accessView } from "./access.js";
 import { Client } from "./api.js";
-import { announce, fill, h, icon } from "./dom.js";
+import { announce, fill, h, icon, problem } from "./dom.js";
 import { formView } from "./form.js";
 import { loadIdentity } from "./identity.js";
 import { locksView } from "./locks.js";
@@ -28,12 +28,12 @@ class App {
     addEventListener("popstate", () => this.#show());
     addEventListener("hashchange", () => this.#takeToken() && this.#show());
     document.addEventListener("click", (event) => this.#onClick(event));
+    this.#takeToken();
     document.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
   /** Begin, or begin anew with another key, or without one. */
   async start(address) {
-    this.#takeToken();
     if (address !== undefined) history.replaceState(null, "", address);
     const identity = await loadIdentity();
     this.client = identity && new Client(identity);
@@ -192,6 +192,22 @@ class App {
   }
 }
 
+/** Why this browser cannot hold a key; null if it can. */
+async function lack() {
+  const needs = { message: "This browser cannot be used with runvoy.", hint: "" };
+  if (!isSecureContext) return { ...needs, hint: "Open the page over https, or on this machine by 127.0.0.1: elsewhere browsers do not sign." };
+  try {
+    await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"]);
+    await loadIdentity();
+    return null;
+  } catch (error) {
+    return { ...needs, hint: `It must have Ed25519 in WebCrypto, and keep what IndexedDB holds: ${error.message} A newer browser, or a window that is not private, has both.` };
+  }
+}
+
 applyTheme();
 fill(document.getElementById("mark"), icon("SUCCEEDED"));
-await new App().start();
+const app = new App();
+const missing = await lack();
+if (missing) fill(app.host, problem(missing));
+else await app.start();

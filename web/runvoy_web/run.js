@@ -148,7 +148,7 @@ class RunPage {
 
   #why() {
     const { run } = this;
-    const words = run.explanation?.words ? run.explanation.words.replace(/^./, (first) => first.toUpperCase()) : reasonText(run);
+    const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
     return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, ` ${run.explanation.hint}`) : null);

@@ -35,7 +35,7 @@ class RunsPage {
     this.failure = h("div");
     this.count = h("p", { class: "muted", id: "run-count" });
     this.body = h("tbody");
-    this.table = h("table", { class: "runs", "aria-describedby": "run-count" }, h("thead", {}, this.#headRow()), this.body);
+    this.table = h("table", { class: "runs", "aria-label": "Runs", "aria-describedby": "run-count" }, h("thead", {}, this.#headRow()), this.body);
     this.more = h("div", { class: "more" });
     this.day = h("div");
     this.costs = h("div");

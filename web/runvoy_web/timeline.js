@@ -82,11 +82,16 @@ export function columns(days, title) {
     h("figcaption", {}, title),
     s("svg", { viewBox: `0 0 ${days.length * step} 40`, preserveAspectRatio: "none", "aria-hidden": "true", height: 56 }, drawn),
     h("div", { class: "axis", "aria-hidden": "true" }, h("span", {}, days[0].day.slice(5)), h("span", {}, days.at(-1).day.slice(5))),
+    // In a box of its own: a table is as wide as what it holds, seen or not.
     h(
-      "table",
+      "div",
       { class: "visually-hidden" },
-      h("caption", {}, title),
-      h("tbody", {}, days.map((day) => h("tr", {}, h("th", { scope: "row" }, day.day), h("td", {}, day.text)))),
+      h(
+        "table",
+        {},
+        h("caption", {}, title),
+        h("tbody", {}, days.map((day) => h("tr", {}, h("th", { scope: "row" }, day.day), h("td", {}, day.text)))),
+      ),
     ),
   );
 }
