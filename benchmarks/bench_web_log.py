@@ -49,11 +49,13 @@ def main() -> None:
             )
             session = page.context.new_cdp_session(page)
             session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            tasks = Tasks(browser)
             page.evaluate(WATCH)
             _frames(page, session, "nothing happens", lambda: time.sleep(3))
             _frames(page, session, "wheel", lambda: _turn(page))
             _frames(page, session, "bar, chunks read on the way", lambda: page.evaluate(DRAG, STEPS))
             _frames(page, session, "bar, chunks in memory", lambda: page.evaluate(DRAG, STEPS))
+            print(tasks.longest(page))
             page.locator(".rv-scroller").press("w")
             _frames(page, session, "pages by keys, wrapped", lambda: _pages(page))
             began = time.monotonic()
@@ -65,6 +67,31 @@ def main() -> None:
             browser.close()
     finally:
         server.close()
+
+
+class Tasks:
+    """What the page's main thread does at a stretch, by the thread's own clock: no frame comes in the middle of it."""
+
+    def __init__(self, browser: Any) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._is_complete = False
+        self._session = browser.new_browser_cdp_session()
+        self._session.on("Tracing.dataCollected", lambda event: self._events.extend(event["value"]))
+        self._session.on("Tracing.tracingComplete", lambda _: setattr(self, "_is_complete", True))
+        config = {"includedCategories": ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"]}
+        self._session.send("Tracing.start", {"traceConfig": config, "transferMode": "ReportEvents"})
+
+    def longest(self, page: Any) -> str:
+        self._session.send("Tracing.end")
+        while not self._is_complete:
+            page.wait_for_timeout(50)
+        names = [event for event in self._events if event["name"] == "thread_name"]
+        main = {(one["pid"], one["tid"]) for one in names if one["args"]["name"] == "CrRendererMain"}
+        tasks = [one for one in self._events if "RunTask" in one["name"] and (one["pid"], one["tid"]) in main]
+        cpu, clock = (max((task.get(kind, 0) / 1000 for task in tasks), default=0) for kind in ("tdur", "dur"))
+        return (
+            f"so far the main thread's longest task took {cpu:.0f} ms of CPU, and by the clock one took {clock:.0f} ms"
+        )
 
 
 def _frames(page: Any, session: Any, what: str, act: Any) -> None:
