@@ -113,6 +113,14 @@ work-at URL:
       uv run python -m runvoy_infra.localstack -- python -m runvoy_agent.wiring_host --home .localstack \
       --seed-admin-user admin >>.localstack/functions.log
 
+# The viewer's tests in the system's Chromium (needs `uv sync --group browser`)
+browser *ARGS:
+    uv run --group browser pytest -m browser {{ARGS}}
+
+# Make the pictures of docs/images anew
+screenshots:
+    RUNVOY_TEST_SCREENSHOTS=1 uv run --group browser pytest -n0 -m browser tests/browser/test_screenshots.py
+
 # kill -9 of `runvoy sync` so many times among requests and running commands; takes seconds for each
 sync-chaos KILLS="100":
     RUNVOY_TEST_SYNC_KILLS={{KILLS}} uv run pytest -n0 -s tests/e2e/test_sync_dies.py

@@ -85,7 +85,8 @@ class EmbeddedServices:
         self._home = home
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
-        self._capabilities = EMBEDDED if home.settings().host_processes else CONTAINERS_ONLY
+        settings = home.settings()
+        self._capabilities = EMBEDDED if settings.host_processes else CONTAINERS_ONLY
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
@@ -145,6 +146,7 @@ class EmbeddedServices:
             clock=clock,
             serve_control=self._serve_control,
             on_upload=self._on_upload,
+            web_origins=frozenset(settings.web_origins),
         )
         self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="")
 

@@ -39,6 +39,7 @@ from runvoy_agent.ports import Clock, Launcher, Ports, PreconditionFailed, TaskD
 from runvoy_agent.runner import bundle
 from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import RunvoyError
+from runvoy_web import origins, pages
 
 log = logging.getLogger("runvoy.wiring")
 
@@ -86,6 +87,8 @@ class AwsServices:
         path = aws_layout.parameter_path(found.deployment_id)
         self._platform = platform or _ecs(found, clients, clock)
         presigner = Presigner(clients, found.presign_role_arn, clock)
+        self._presigner = presigner
+        self._web_origins = origins.parse(found.web_origins)
         self._ports = Ports(
             records=MeteredRecords(DynamoRecords(clients, found.table, clock), self._runtime.meter.add),
             inbox=S3Objects(clients, found.inbox_bucket, presigner),
@@ -147,13 +150,28 @@ class AwsServices:
                 request = routes.Request(*events.http_request(event))
             except RunvoyError as error:
                 response = control.error_response(error)
-            else:
-                # Its own URL is made of this function, so nothing but the calls can tell it.
-                deployment = self.deployment._replace(runner_endpoint=events.called_at(event))
-                response = control.handle(self._ports, deployment, request)
-            return events.http_answer(response.status, response.body, response.content_type)
+                return events.http_answer(response.status, response.body, response.content_type)
+            return self._serve_http(event, request)
 
         return self._runtime.invoke(event, context, serve)
+
+    def _serve_http(self, event: Event, request: routes.Request) -> Any:
+        page = pages.serve(request.method, request.path, request.headers, self._bucket_origins())
+        if page is not None:
+            return events.http_file(page.status, b"" if request.method == "HEAD" else page.body, page.headers)
+        origin = request.headers.get("origin")
+        told = origins.headers(origin, self._web_origins)
+        if request.method == "OPTIONS" and origin in self._web_origins:
+            return events.http_answer(204, b"", "application/json", (*told, *origins.PREFLIGHT_HEADERS))
+        # Its own URL is made of this function, so nothing but the calls can tell it.
+        deployment = self.deployment._replace(runner_endpoint=events.called_at(event))
+        response = control.handle(self._ports, deployment, request)
+        return events.http_answer(response.status, response.body, response.content_type, told)
+
+    def _bucket_origins(self) -> tuple[str, ...]:
+        """Where the viewer uploads to and reads from, beside the function."""
+        buckets = (self._settings.inbox_bucket, self._settings.outbox_bucket)
+        return tuple(dict.fromkeys(self._presigner.origin(bucket) for bucket in buckets))
 
     def reconcile(self, event: Event, context: Any) -> Any:
         """One round, once a minute. What fails is raised, so that the function's errors show it; the next one goes on."""

@@ -28,9 +28,7 @@ def show_beginning(session: Session, request: RunRequest) -> None:
     facts = [request.request_id, _place(session, request)]
     if request.locks:
         facts.append(f"lock{'s' if len(request.locks) > 1 else ''} {', '.join(request.locks)}")
-    if session.web_url:
-        facts.append(web_link(session.web_url, request.request_id))
-    _show(screen, head, facts)
+    _show(screen, head, facts, web_link(session.web_url, request.request_id) if session.web_url else "")
 
 
 def show_end(screen: Screen, status: ExecutionStatus, now: datetime) -> None:
@@ -71,15 +69,22 @@ def announce_to_ci(console: Console, statuses: Sequence[ExecutionStatus], others
         console.warn(problem)
 
 
+def say_where_to_watch(session: Session, execution_id: str) -> None:
+    """Tell a person the execution's page in the viewer, where it is known."""
+    if session.web_url:
+        session.console.remark(f"in a browser: {web_link(session.web_url, execution_id)}")
+
+
 def web_link(web_url: str, execution_id: str) -> str:
     return f"{web_url}{'&' if '?' in web_url else '?'}execution_id={execution_id}"
 
 
-def _show(screen: Screen, head: Row, facts: list[str]) -> None:
-    """The head cut to the terminal's width; the facts whole, for they are copied: in one row, if they fit."""
+def _show(screen: Screen, head: Row, facts: list[str], link: str = "") -> None:
+    """The head cut to the terminal's width; the facts whole, for they are copied: in one row, if they fit, and the link in one of its own."""
     columns = screen.columns() - 1
     joined = _SEPARATOR.join(facts)
     rows = [joined] if cells(joined) + 2 <= columns else facts
+    rows = [*rows, link] if link else rows
     lines = [screen.text_of(head, columns), *(screen.text_of([("  ", ""), (row, "dim")]) for row in rows)]
     screen.write("".join(f"{line}\n" for line in lines))
 

@@ -49,6 +49,7 @@ COMMANDS = {
     "secrets": "Values that commands get as variables, masked in their output.",
     "audit": "Who did what, when, from where, and how it went; verify it.",
     "trace": "The story of one execution, step by step.",
+    "web": "Open the viewer in a browser.",
     "whoami": "Show who the deployment takes you for.",
     "configure": "Set the deployment and the API key to use.",
     "health": "Whether the deployment answers; have it repaired.",

@@ -54,4 +54,4 @@ def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
             return stack.ensure()
 
     client = Client(stack.ensure(), cache_of, transport, limit, revive=revive)
-    return Session(client, console, default, is_embedded=True)
+    return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint}/")

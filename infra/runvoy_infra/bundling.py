@@ -50,7 +50,7 @@ def make(output: Path, architecture: str, python: str, template: Path | None = N
 
 
 def make_code(path: Path, architecture: str, python: str) -> None:
-    """The functions' zip: their dependencies for that platform, the protocol and the agent."""
+    """The functions' zip: their dependencies for that platform, the protocol, the agent and the viewer."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _install(folder / "packages", architecture, python)
@@ -58,6 +58,7 @@ def make_code(path: Path, architecture: str, python: str) -> None:
         for name in ("protocol/runvoy_protocol", "agent/runvoy_agent"):
             part = CHECKOUT / name
             files |= {str(found.relative_to(part.parent)): found for found in part.rglob("*.py")}
+        files |= dict(_viewer())
         files |= _metadata(folder)
         write_zip(path, files | _byte_code(files, folder / "compiled", python))
 
@@ -104,6 +105,14 @@ def _interpreter(python: str) -> str | None:
             if done.returncode == 0 and done.stdout.strip() == python:
                 return program
     return None
+
+
+def _viewer() -> Iterator[tuple[str, Path]]:
+    folder = CHECKOUT / "web"
+    for path in (folder / "runvoy_web").rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and "__pycache__" not in path.parts and not _is_left_out(name):
+            yield name, path
 
 
 def _install(target: Path, architecture: str, python: str) -> None:

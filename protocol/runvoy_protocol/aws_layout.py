@@ -151,6 +151,7 @@ ENV_EXECUTION_ROLE = "RUNVOY_EXECUTION_ROLE_ARN"
 ENV_TASK_ROLE = "RUNVOY_TASK_ROLE_ARN"  # of images that name none; may do nothing
 ENV_TASK_ROLES = "RUNVOY_TASK_ROLE_ARNS"  # that images may name, by commas; may be empty
 ENV_TASK_LOG_GROUP = "RUNVOY_TASK_LOG_GROUP"
+ENV_WEB_ORIGINS = "RUNVOY_WEB_ORIGINS"  # whose pages may call, by commas; may be empty
 ENV_RUNNER_IMAGE = "RUNVOY_RUNNER_IMAGE"
 
 

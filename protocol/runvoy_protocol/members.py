@@ -113,7 +113,7 @@ class CreateKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CreateClaim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """POST users/{name}/claims: a claim token for a further key of that user."""
+    """POST users/{name}/claims: a claim token for a further key of that user; POST keys/claims: of the caller."""
 
     terms: KeyTerms = KeyTerms()
 

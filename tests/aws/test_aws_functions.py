@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.aws.conftest import DOMAIN, IMAGE, ROLE, Deployment, http_event
+from tests.aws.conftest import DOMAIN, IMAGE, ROLE, Context, Deployment, http_event
 from tests.aws.fake_ecs import Idle
 from tests.servers.fixtures import ON_SERVERS
 
@@ -281,6 +282,39 @@ def test_an_unsigned_call_is_refused_and_health_is_public(deployment: Deployment
     health = deployment.control(http_event("GET", "/api/v1/health"))
     assert health["statusCode"] == 200
     assert json.loads(health["body"])["deployment_id"] == deployment.environment[aws_layout.ENV_DEPLOYMENT]
+
+
+def test_the_viewer_by_the_functions_url(deployment: Deployment) -> None:
+    """Its page may speak to the function and, for uploads and reads, to the buckets; compressed where that is taken."""
+    page = deployment.control(http_event("GET", "/"))
+    assert (page["statusCode"], page["isBase64Encoded"]) == (200, True)
+    assert b"<title>runvoy</title>" in base64.b64decode(page["body"])
+    grant = json.loads(deployment.call("POST", "/api/v1/grants/inbox")["body"])
+    scheme, _, host = grant["url"].partition("://")
+    assert f"connect-src 'self' {scheme}://{host.partition('/')[0]}" in page["headers"]["content-security-policy"]
+    event = http_event("GET", "/")
+    small = deployment.control(event | {"headers": {"accept-encoding": "gzip"}})
+    assert small["headers"]["content-encoding"] == "gzip"
+    assert gzip.decompress(base64.b64decode(small["body"])) == base64.b64decode(page["body"])
+    assert deployment.control(event | {"headers": {"If-None-Match": page["headers"]["etag"]}})["statusCode"] == 304
+    assert base64.b64decode(deployment.control(http_event("HEAD", "/"))["body"]) == b""
+
+
+def test_pages_of_named_origins_alone_may_call_the_function(deployment: Deployment) -> None:
+    named = "https://runs.example.com"
+    event = http_event("OPTIONS", "/api/v1/whoami") | {"headers": {"origin": named}}
+    assert "access-control-allow-origin" not in deployment.control(event)["headers"]
+    deployment.environment[aws_layout.ENV_WEB_ORIGINS] = named
+    try:
+        services = deployment.another_process()
+    finally:
+        del deployment.environment[aws_layout.ENV_WEB_ORIGINS]
+    before = services.control(event, Context("control"))
+    assert (before["statusCode"], before["headers"]["access-control-allow-origin"]) == (204, named)
+    health = http_event("GET", "/api/v1/health") | {"headers": {"origin": named}}
+    assert services.control(health, Context("control"))["headers"]["access-control-allow-origin"] == named
+    other = services.control(event | {"headers": {"origin": "https://evil.example.com"}}, Context("control"))
+    assert (other["statusCode"], "access-control-allow-origin" in other["headers"]) == (401, False)
 
 
 def test_settings_name_all_that_is_wrong(deployment: Deployment) -> None:

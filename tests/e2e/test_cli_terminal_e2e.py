@@ -110,6 +110,7 @@ def test_a_run_says_what_runs_and_what_became_of_it(machine: Machine) -> None:
     lines = [re.sub("\x1b\\[[0-9]*m", "", line) for line in lines]
     assert lines[0] == "▸ greeting: printf hello; exit 3"
     assert re.fullmatch(r"  [0-9a-f]{32}  this machine", lines[1])
+    assert re.fullmatch(rf"  http://127\.0\.0\.1:\d+/\?execution_id={lines[1].split()[0]}", lines[2])
     assert "hello" in lines
     assert lines[-3].startswith("✗ FAILED, exit code 3, ")
     assert lines[-2] == f"  again: runvoy logs {lines[1].split()[0]}"

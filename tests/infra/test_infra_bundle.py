@@ -48,8 +48,9 @@ def test_the_code_is_for_the_functions_machine_and_not_for_this_one(names):
 
 def test_the_code_has_what_functions_need_and_no_client(names):
     tops = {name.partition("/")[0] for name in names}
-    assert {"runvoy_agent", "runvoy_protocol", "msgspec", "nacl", "aws_lambda_powertools"} <= tops
+    assert {"runvoy_agent", "runvoy_protocol", "runvoy_web", "msgspec", "nacl", "aws_lambda_powertools"} <= tops
     assert "runvoy_agent/runner/main.py" in names  # what tasks are given
+    assert {"runvoy_web/index.html", "runvoy_web/main.js", "runvoy_web/log/log.css"} <= set(names)
     assert not tops & {
         "typer",
         "click",

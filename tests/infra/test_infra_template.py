@@ -299,6 +299,18 @@ def test_the_url_is_public_by_two_permissions_and_nobody_else_may_invoke(templat
     assert (other["Principal"], other["FunctionName"]) == ("events.amazonaws.com", {"Ref": "ReconcileFunction"})
 
 
+@pytest.mark.parametrize(("bucket", "method"), [("Inbox", "POST"), ("Outbox", "GET")])
+def test_pages_of_functions_and_of_named_origins_alone_reach_the_buckets(bucket, method, template):
+    (rule,) = template.properties(bucket)["CorsConfiguration"]["CorsRules"]
+    assert rule["AllowedMethods"] == [method]
+    condition, named, own = rule["AllowedOrigins"]["Fn::If"]
+    assert condition == "NamesWebOrigins"
+    assert "lambda-url" in json.dumps(own)
+    assert "WebOrigins" in json.dumps(named)
+    assert "*" not in (own, named)
+    assert template.document["Parameters"]["WebOrigins"]["Default"] == ""
+
+
 def test_the_end_of_this_clusters_tasks_reaches_the_ends_queue(template):
     rule = template.properties("TaskStopped")
     assert rule["EventPattern"]["detail"] == {

@@ -128,6 +128,7 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
         {"version": scene.version()},
     ),
     "POST /users/{name}/claims": lambda scene: ("POST", f"/users/{scene.whose_name}/claims", {}),
+    "POST /keys/claims": lambda scene: ("POST", "/keys/claims", {"terms": {"name": "browser"}}),
     "GET /keys": lambda scene: ("GET", f"/keys?user={scene.whose_name}", None),
     "POST /keys": lambda scene: ("POST", "/keys", claim_body(new_key(scene.world))),
     "POST /keys/rotate": lambda scene: ("POST", "/keys/rotate", claim_body(new_key(scene.world))),

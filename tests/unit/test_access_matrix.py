@@ -46,6 +46,7 @@ POST /users/{name}/revoke           no        no         no        yes
 POST /users/{name}/claims           no        no         no        yes
 GET /keys                           yes/no    yes/no     yes/yes   yes/yes
 POST /keys                          yes       yes        yes       yes
+POST /keys/claims                   yes       yes        yes       yes
 POST /keys/rotate                   yes       yes        yes       yes
 DELETE /keys/{key_id}               yes/hid   yes/hid    yes/no    yes/yes
 GET /images                         no        yes        yes       yes
@@ -94,6 +95,7 @@ POST /users/{name}/revoke           no           no           no           no
 POST /users/{name}/claims           no           no           no           no
 GET /keys                           no/no/no     no/no/no     no/no/no     no/no/no
 POST /keys                          no           no           no           no
+POST /keys/claims                   no           no           no           no
 POST /keys/rotate                   yes          yes          yes          yes
 DELETE /keys/{key_id}               yes/no/hid   yes/no/hid   yes/no/hid   yes/no/hid
 GET /images                         no           no           no           no

@@ -333,3 +333,31 @@ def test_what_a_user_s_revocation_made_worthless_is_listed_as_revoked(world: Wor
         assert revoked() == dict(zip((key.key_id for key in keys), times, strict=True))
         token = invite(world, "dave")
     assert len(set(times)) == 3
+
+
+def test_a_token_of_one_s_own_makes_a_key_like_those_one_may_make(world: World) -> None:
+    key = world.add_user("dev", Role.DEVELOPER)
+    terms = {"name": "browser", "lifetime_seconds": 3600}
+    secret = secret_of(ok(world, "POST", "/keys/claims", {"terms": terms}, key))
+    new = new_key(world)
+    assert claim(world, secret, new).status == 200
+    made = next(one for one in keys_of(world, "dev") if one.key_id == new.key_id)
+    assert (made.name, made.lifetime_seconds) == ("browser", 3600)
+    assert code_of(claim(world, secret, new_key(world))) is ErrorCode.NOT_FOUND
+
+
+def test_a_token_of_one_s_own_is_good_for_two_minutes_and_dies_with_the_key_that_made_it(world: World) -> None:
+    key = world.add_user("dev", Role.DEVELOPER)
+    late = secret_of(ok(world, "POST", "/keys/claims", {}, key))
+    world.clock.move(minutes=2)
+    assert code_of(claim(world, late, new_key(world))) is ErrorCode.NOT_FOUND
+    orphaned = secret_of(ok(world, "POST", "/keys/claims", {}, key))
+    world.revoke(key)
+    assert code_of(claim(world, orphaned, new_key(world))) is ErrorCode.NOT_FOUND
+
+
+def test_a_key_that_expires_makes_no_token_for_one_that_lives_longer(world: World) -> None:
+    world.add_user("dev", Role.DEVELOPER)
+    brief = add_key(world, "dev", expires_in=timedelta(seconds=600))
+    for terms in ({}, {"lifetime_seconds": 601}):
+        assert code_of(call(world, "POST", "/keys/claims", {"terms": terms}, brief)) is ErrorCode.FORBIDDEN

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +26,14 @@ from runvoy_agent.local.objects import FolderObjects
 
 TYPE = "application/vnd.runvoy.envelope+msgpack"
 PREFIX = "requests/mine/"
+NAMED = "https://runs.example.com"
 
 
 class Reply(NamedTuple):
     status: int
     body: bytes
     etag: str | None
+    headers: Mapping[str, str] = {}
 
     @property
     def code(self) -> str:
@@ -58,6 +60,7 @@ class Served:
             clock=self.clock,
             serve_control=self._control,
             on_upload=self._uploaded,
+            web_origins=frozenset({NAMED}),
         )
         listener = bind(0)
         self.port = listener.getsockname()[1]
@@ -81,7 +84,7 @@ class Served:
             wanted = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, target, body or None, wanted)
             response = connection.getresponse()
-            return Reply(response.status, response.read(), response.getheader("ETag"))
+            return Reply(response.status, response.read(), response.getheader("ETag"), dict(response.getheaders()))
         finally:
             connection.close()
 
@@ -287,3 +290,36 @@ def test_calls_and_uploads_come_with_their_peer_s_address(served: Served) -> Non
     assert served.calls[-1].source == "127.0.0.1"
     assert served.post(served.form(PREFIX + "a", b"x")).status == 204
     assert served.sources == ["127.0.0.1"]
+
+
+def test_the_viewer_is_served_to_everybody_who_uses_its_own_name(served: Served) -> None:
+    page = served.send("GET", "/?execution_id=0#claim")
+    assert page.status == 200
+    assert b"<title>runvoy</title>" in page.body
+    assert "require-trusted-types-for 'script'" in page.headers["Content-Security-Policy"]
+    # Somebody follows a link that a page elsewhere has: that is no call.
+    assert served.send("GET", "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
+    head = served.send("HEAD", "/")
+    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", page.headers["Content-Length"])
+    assert served.send("GET", "/", If_None_Match=page.etag or "").status == 304
+    assert served.send("POST", "/", b"x").status == 405
+    rebound = served.send("GET", "/", Host="evil.example.com")
+    assert (rebound.status, rebound.code) == (403, "FORBIDDEN")
+    assert served.calls == []
+
+
+def test_pages_of_a_named_origin_may_call(served: Served) -> None:
+    asked = {"Origin": NAMED, "Sec_Fetch_Site": "cross-site"}
+    before = served.send("OPTIONS", "/api/v1/whoami", Access_Control_Request_Method="GET", **asked)
+    assert before.status == 204
+    assert before.headers["Access-Control-Allow-Origin"] == NAMED
+    assert "Authorization" in before.headers["Access-Control-Allow-Headers"]
+    answer = served.send("GET", "/api/v1/whoami", **asked)
+    assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, NAMED)
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+    assert [call.target for call in served.calls] == ["/api/v1/whoami"]
+    for origin in ("https://evil.example.com", f"{NAMED}.evil.example.com", "null", NAMED.upper()):
+        refused = served.send("OPTIONS", "/api/v1/whoami", Origin=origin, Sec_Fetch_Site="cross-site")
+        assert (refused.status, refused.code) == (403, "FORBIDDEN")
+        assert "Access-Control-Allow-Origin" not in refused.headers
+    assert len(served.calls) == 1

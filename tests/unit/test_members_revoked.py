@@ -205,7 +205,7 @@ OF_THE_CALL_ITSELF = ("audit#", "nonce#", "minute#", "key_use#", "grantee#", "di
 HARMLESS = {"POST /health/reconcile"}
 """A round of the reconciler is the deployment's own, and comes every minute anyway."""
 CHANGING = [name for name, route in BY_CALL.items() if route.single_use and name not in HARMLESS]
-A_VIEWER_MAY = {"POST /keys", "POST /keys/rotate", "POST /grants/outbox"}
+A_VIEWER_MAY = {"POST /keys", "POST /keys/claims", "POST /keys/rotate", "POST /grants/outbox"}
 
 
 def before_call(watched: WatchedRecords, at: int, act: Callable[[], object]) -> list[int]:

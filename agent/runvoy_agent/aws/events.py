@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote_plus
@@ -149,15 +149,26 @@ def called_at(event: Mapping[str, Any]) -> str:
     return f"https://{event['requestContext']['domainName']}"
 
 
-def http_answer(status: int, body: bytes, content_type: str) -> dict[str, Any]:
-    """The answer of a function URL."""
+def http_answer(status: int, body: bytes, content_type: str, headers: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """The answer of a function URL that nobody is to keep."""
     return {
         "statusCode": status,
         "headers": {
             "content-type": content_type,
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
+            **{name.lower(): value for name, value in headers},
         },
         "body": body.decode(),
         "isBase64Encoded": False,
+    }
+
+
+def http_file(status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The same with a file, which may be compressed and says itself how long it is kept."""
+    return {
+        "statusCode": status,
+        "headers": {name.lower(): value for name, value in headers},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
     }

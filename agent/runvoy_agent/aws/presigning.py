@@ -83,6 +83,11 @@ class Presigner:
         S3SigV4PostAuth(session.credentials, "s3", s3.meta.region_name).add_auth(request)
         return PostPolicy(url, fields)
 
+    def origin(self, bucket: str) -> str:
+        """Where what is signed for a bucket is sent to: scheme and host."""
+        scheme, _, rest = _bucket_url(self._clients.get("s3"), bucket).partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}"
+
     def get(self, bucket: str, object_key: str, *, expires_at: datetime) -> str:
         session = self._session("read", bucket, (_scope_of(object_key),), expires_at)
         return self._url("GET", session, bucket, object_key, expires_at)

@@ -30,7 +30,8 @@ class TaskSettings(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """`tasks` is None where commands run elsewhere than on ECS. `keep_days` 0 keeps the records of executions for ever."""
+    """`tasks` is None where commands run elsewhere than on ECS. `keep_days` 0 keeps the records of executions for ever.
+    `web_origins` are those whose pages may call beside its own."""
 
     deployment_id: str
     table: str
@@ -43,6 +44,7 @@ class Settings(NamedTuple):
     dead_letters_urls: Mapping[AwsQueueName, str]
     tasks: TaskSettings | None = None
     keep_days: int = 0
+    web_origins: tuple[str, ...] = ()
 
 
 def read(environment: Mapping[str, str], *, with_tasks: bool = True) -> Settings:
@@ -100,6 +102,7 @@ def read(environment: Mapping[str, str], *, with_tasks: bool = True) -> Settings
         dead_letters_urls={queue: text(aws_layout.dead_letters_variable(queue)) for queue in queues},
         tasks=read_tasks() if with_tasks else None,
         keep_days=days(aws_layout.ENV_KEEP_DAYS),
+        web_origins=tuple(part for part in environment.get(aws_layout.ENV_WEB_ORIGINS, "").split(",") if part),
     )
     if problems:
         raise SettingsError("; ".join(problems))

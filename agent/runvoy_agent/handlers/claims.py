@@ -24,6 +24,9 @@ from runvoy_protocol.members import ClaimAnswer, ClaimRequest, ClaimTicket, KeyA
 
 CLAIM_ACTION = "claim-key"
 TOKEN_LIFETIME = timedelta(minutes=15)
+HAND_OVER_LIFETIME = timedelta(minutes=2)
+"""Of a token for a key of one's own: it goes from one program of a machine to another."""
+
 _REPEATABLE_FOR = timedelta(days=1)
 
 
@@ -32,13 +35,33 @@ def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
     return _issue(call.ports, call.deployment, user, terms, created_by=call.user.name, created_by_key=call.key.key_id)
 
 
+def issue_own(call: Call, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
+    """A token for a further key of the caller's."""
+    return _issue(
+        call.ports,
+        call.deployment,
+        call.user,
+        terms,
+        created_by=call.user.name,
+        created_by_key=call.key.key_id,
+        lifetime=HAND_OVER_LIFETIME,
+    )
+
+
 def issue_of_platform(ports: Ports, deployment: Deployment, user: User, actor: str) -> tuple[ClaimTicket, Put]:
     """The same, made by whoever administers the platform: by no key, so no revocation of one ends it."""
     return _issue(ports, deployment, user, KeyTerms(), created_by=actor)
 
 
 def _issue(
-    ports: Ports, deployment: Deployment, user: User, terms: KeyTerms, *, created_by: str, created_by_key: str = ""
+    ports: Ports,
+    deployment: Deployment,
+    user: User,
+    terms: KeyTerms,
+    *,
+    created_by: str,
+    created_by_key: str = "",
+    lifetime: timedelta = TOKEN_LIFETIME,
 ) -> tuple[ClaimTicket, Put]:
     now = ports.clock.now()
     secret = ports.clock.random(claims.SECRET_BYTES)
@@ -47,7 +70,7 @@ def _issue(
         created_by=created_by,
         created_by_key=created_by_key,
         created_at=now,
-        expires_at=now + TOKEN_LIFETIME,
+        expires_at=now + lifetime,
         life=user.life,
         key_name=terms.name,
         key_lifetime_seconds=terms.lifetime_seconds,
@@ -117,7 +140,8 @@ def _issuer_checks(ports: Ports, claim: Claim) -> tuple[Check, ...]:
     key = store.load(ports.records, store.key_key(claim.created_by_key), Key)
     try:
         # As of then: a key that merely expired made it rightly.
-        access.check_allowed(access.check_key(key.document, user.document, claim.created_at), Action.MANAGE_USERS)
+        needed = Action.OWN_KEYS if claim.created_by == claim.user else Action.MANAGE_USERS
+        access.check_allowed(access.check_key(key.document, user.document, claim.created_at), needed)
     except RunvoyError as error:
         raise _no_such_token() from error
     return (user.check, key.check)

@@ -10,7 +10,7 @@ from runvoy_agent.handlers import admins, claims, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import Records
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import CreateKey, KeyAnswer, KeysAnswer, KeyTerms, RotateKey, check_terms
+from runvoy_protocol.members import CreateClaim, CreateKey, KeyAnswer, KeysAnswer, KeyTerms, RotateKey, check_terms
 
 
 def list_keys(call: Call) -> Response:
@@ -34,6 +34,17 @@ def create_key(call: Call) -> Response:
     opened = claims.open_own(call, asked.claim)
     key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now())
     return claims.register(call, key, "create-key")
+
+
+def create_own_claim(call: Call) -> Response:
+    """A claim token for a further key of the caller's, made elsewhere: in a browser, say. It may be what `create_key` could
+    make, no more, and the token lives for two minutes."""
+    asked = call.body(CreateClaim)
+    check_terms(asked.terms)
+    _check_lifetime(call.key.lifetime_seconds, asked.terms.lifetime_seconds)
+    ticket, write = claims.issue_own(call, asked.terms)
+    call.commit(write, call.audit("create-own-claim", message=asked.terms.name))
+    return answer(ticket, audited=True)
 
 
 def _check_lifetime(most: int | None, asked: int | None) -> None:
@@ -91,6 +102,7 @@ def _shown(records: Records, key: Key, user: User) -> KeyAnswer:
 ROUTES: tuple[Route, ...] = (
     route("GET", "/keys", Action.OWN_KEYS, list_keys, other=Action.READ_USERS),
     route("POST", "/keys", Action.OWN_KEYS, create_key, single_use=True),
+    route("POST", "/keys/claims", Action.OWN_KEYS, create_own_claim, single_use=True),
     route("POST", "/keys/rotate", Action.ROTATE_KEY, rotate_key, single_use=True),
     route("DELETE", "/keys/{key_id}", Action.ROTATE_KEY, revoke_key, other=Action.MANAGE_USERS, single_use=True),
 )

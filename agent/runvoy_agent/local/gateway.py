@@ -1,7 +1,8 @@
 """The embedded stack's one HTTP server: the control API, and the inbox and outbox under the same grants as S3's.
 
 It listens on this machine for anyone who can connect to it, browsers included. So: nothing without a signature or a
-grant, no Host but its own (a rebound DNS name carries another), no Origin but its own (a page elsewhere carries another).
+grant, no Host but its own (a rebound DNS name carries another), no Origin but its own (a page elsewhere carries another) and
+those that its owner named. The viewer's files are public, and opening them from a link elsewhere is no call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.ports import Clock, Unavailable
 from runvoy_protocol import codec, control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_web import origins, pages
 
 log = logging.getLogger("runvoy.gateway")
 
@@ -70,7 +72,7 @@ class Answer(NamedTuple):
 
 class Gateway:
     """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
-    its version, and the address it came from."""
+    its version, and the address it came from. Pages of `web_origins` may call it as its own page does."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Gateway:
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
         on_upload: Callable[[str, str, str], None],
+        web_origins: frozenset[str] = frozenset(),
     ) -> None:
         self._inbox = inbox
         self._outbox = outbox
@@ -90,21 +93,38 @@ class Gateway:
         self._clock = clock
         self._serve_control = serve_control
         self._on_upload = on_upload
+        self._web_origins = web_origins
         self._names: frozenset[str] = _LOOPBACK_NAMES
         self.port = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        page = self._page(environ)
+        if page is not None:
+            headers = [("Content-Length", str(len(page.body))), *page.headers]
+            start_response(f"{page.status} {_REASONS[page.status]}", headers)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [page.body]
         answer = self._answer(environ)
         headers = [
             ("Content-Length", str(len(answer.body))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
+            *origins.headers(environ.get("HTTP_ORIGIN"), self._web_origins),
             *answer.headers,
         ]
         if answer.body:
             headers.append(("Content-Type", answer.content_type))
         start_response(f"{answer.status} {_REASONS.get(answer.status, 'Unknown')}", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    def _page(self, environ: Environ) -> pages.Served | None:
+        """One of the viewer's files; None if it is not one that is asked for, or not by a name of this server's."""
+        if not self._is_own_host(environ):
+            return None
+        asked = {
+            "if-none-match": environ.get("HTTP_IF_NONE_MATCH", ""),
+            "accept-encoding": environ.get("HTTP_ACCEPT_ENCODING", ""),
+        }
+        return pages.serve(environ["REQUEST_METHOD"], target_of(environ).partition("?")[0], asked)
 
     def _answer(self, environ: Environ) -> Answer:
         try:
@@ -119,12 +139,18 @@ class Gateway:
             log.exception("%s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
             return _error(RunvoyError(ErrorCode.INTERNAL, "the embedded stack failed; see `runvoy local logs`"))
 
-    def _check_source(self, environ: Environ) -> None:
+    def _is_own_host(self, environ: Environ) -> bool:
         host = environ.get("HTTP_HOST", "")
         name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
-        if name not in self._names or port != str(self.port):
+        return name in self._names and port == str(self.port)
+
+    def _check_source(self, environ: Environ) -> None:
+        host = environ.get("HTTP_HOST", "")
+        if not self._is_own_host(environ):
             raise RunvoyError(ErrorCode.FORBIDDEN, f"this server is not {host[:100]!r}")
         origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and origin in self._web_origins:
+            return
         if origin is not None and origin != f"http://{host}":
             raise RunvoyError(ErrorCode.FORBIDDEN, f"pages of {origin[:100]!r} may not call this server")
         if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
@@ -134,6 +160,8 @@ class Gateway:
         method = environ["REQUEST_METHOD"]
         target = target_of(environ)
         path = target.partition("?")[0]
+        if method == "OPTIONS" and environ.get("HTTP_ORIGIN") in self._web_origins:
+            return Answer(204, headers=origins.PREFLIGHT_HEADERS)
         if path.startswith(f"{control.API_PREFIX}/"):
             return self._control(environ, method, target, path)
         if path == "/inbox" and method == "POST":

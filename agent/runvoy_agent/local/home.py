@@ -47,10 +47,11 @@ class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
 
 class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only. Executions that
-    ended longer than `keep_seconds` ago are forgotten; None keeps them."""
+    ended longer than `keep_seconds` ago are forgotten; None keeps them. Pages of `web_origins` may call it, beside its own."""
 
     host_processes: bool = True
     keep_seconds: int | None = None
+    web_origins: tuple[str, ...] = ()
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

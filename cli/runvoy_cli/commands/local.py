@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -61,18 +60,29 @@ def up(
             show_default=False,
         ),
     ] = None,
+    web_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Whose pages may call the stack beside its own viewer, from now on (repeatable); `none`: nobody's.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the stack, if it does not run.
 
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
-    what the stack's user can, its keys included. Both are remembered, and can be changed while the stack is down.
+    what the stack's user can, its keys included. That is remembered, and can be changed while the stack is down; so are --keep and
+    --web-origin.
     """
     stack = _stack(context.obj)
-    wanted: dict[str, object] = {}
+    wanted: dict[str, Any] = {}
     if containers_only is not None:
         wanted["host_processes"] = not containers_only
     if keep is not None:
         wanted["keep_seconds"] = None if keep.strip().lower() == "forever" else _keep_seconds(keep)
+    if web_origin:
+        wanted["web_origins"] = _origins(web_origin)
     if wanted:
         with told_about(stack.home):
             _remember(stack, wanted)
@@ -87,12 +97,23 @@ def _keep_seconds(text: str) -> int:
     return seconds
 
 
-def _remember(stack: Embedded, wanted: dict[str, object]) -> None:
+def _origins(texts: list[str]) -> list[str]:
+    """The origins that are named, as browsers write them; UsageProblem for what is none."""
+    if texts == ["none"]:
+        return []
+    return sorted({config.endpoint(text.lower(), "--web-origin") for text in texts})
+
+
+def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
     path = stack.folder / "settings.json"
-    known: dict[str, object] = {"host_processes": True, "keep_seconds": None}
-    with contextlib.suppress(FileNotFoundError):
-        known |= msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    if known == known | wanted:
+    try:
+        known: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        known = {}
+    except msgspec.MsgspecError as error:
+        raise UsageProblem(f"{path} is damaged: {error}", "Remove it: the stack then has its defaults.") from error
+    settings = {"host_processes": True, "keep_seconds": None, "web_origins": []} | known
+    if settings | wanted == settings:
         return
     private_folder(stack.folder)
     with stack.start_lock():
@@ -100,7 +121,7 @@ def _remember(stack: Embedded, wanted: dict[str, object]) -> None:
             raise UsageProblem(
                 "the stack runs, and learns this only at its start", "First stop it: `runvoy local down`."
             )
-        write_private(path, msgspec.json.encode(known | wanted))
+        write_private(path, msgspec.json.encode(settings | wanted))
 
 
 @app.command(epilog="Example: runvoy local gc --keep 90d --dry-run")

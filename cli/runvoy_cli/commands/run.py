@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from runvoy_cli import github, request, submitting
-from runvoy_cli.announce import announce_to_ci, show_beginning, show_end
+from runvoy_cli.announce import announce_to_ci, say_where_to_watch, show_beginning, show_end
 from runvoy_cli.follow import Follower
 from runvoy_cli.interrupts import Interrupted, Interrupts
 from runvoy_cli.options import Settings, new_app
@@ -124,6 +124,7 @@ class _Following:
             show_beginning(session, prepared.request)
         else:
             console.remark(f"submitted {submitted.execution_id}")
+            say_where_to_watch(session, submitted.execution_id)
 
         def tell(status: ExecutionStatus) -> None:
             progress.on_status(status)

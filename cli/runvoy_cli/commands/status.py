@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runvoy_cli.announce import say_where_to_watch
 from runvoy_cli.options import new_app
 from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
 from runvoy_cli.session import open_session
@@ -31,7 +32,8 @@ def status(
     what it means. Of a refused request it is the refusal that is shown, with exit code 1.
     """
     wanted = execution_id(one)
-    client = open_session(context.obj).client
+    session = open_session(context.obj)
+    client = session.client
     answer = client.show(wanted)
     if answer.receipt is not None:
         refusal = answer.receipt.error()
@@ -45,6 +47,7 @@ def status(
         return
     for line in facts(block(answer.status, client.now())):
         print_line(line)
+    say_where_to_watch(session, wanted)
 
 
 def as_json(wanted: str, answer: ExecutionAnswer) -> dict[str, object]:

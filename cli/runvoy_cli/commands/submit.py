@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from runvoy_cli import request, submitting
+from runvoy_cli.announce import say_where_to_watch
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
@@ -79,6 +80,7 @@ def submit(
             print_json({"execution_id": submitted.execution_id})
         else:
             print_line(submitted.execution_id)
+            say_where_to_watch(session, submitted.execution_id)
     except RunvoyError as error:
         raise RunvoyError(
             error.code,

@@ -86,6 +86,7 @@ class DeploymentStack(Stack):
             aws_layout.ENV_TASK_ROLE: tasks.task_role.role_arn,
             aws_layout.ENV_TASK_ROLES: Fn.join(",", parameters.task_role_arns.value_as_list),
             aws_layout.ENV_TASK_LOG_GROUP: tasks.log_group.ref,
+            aws_layout.ENV_WEB_ORIGINS: Fn.join(",", parameters.web_origins.value_as_list),
             aws_layout.ENV_RUNNER_IMAGE: parameters.runner_image.value_as_string,
             "POWERTOOLS_METRICS_NAMESPACE": aws_layout.METRICS_NAMESPACE,
             "POWERTOOLS_LOG_LEVEL": parameters.log_level.value_as_string,

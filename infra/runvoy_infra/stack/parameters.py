@@ -67,6 +67,14 @@ class Parameters:
             description="ARNs of roles that images may give to their commands; others cannot be passed.",
         )
         self.has_task_roles = self._condition("HasTaskRoles", self.task_role_arns.value_as_list)
+        self.web_origins = CfnParameter(
+            stack,
+            "WebOrigins",
+            type="CommaDelimitedList",
+            default="",
+            description="Origins whose pages may call the deployment beside its own viewer, e.g. https://runs.example.com.",
+        )
+        self.names_origins = self._condition("NamesWebOrigins", self.web_origins.value_as_list)
         self._concurrency()
         self._retention()
         self.alarm_email = self._text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import aws_cdk
-from aws_cdk import RemovalPolicy, Stack
+from aws_cdk import Fn, RemovalPolicy, Stack, Token
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -153,9 +153,14 @@ class Storage:
     def _cors(self, method: str) -> s3.CfnBucket.CorsConfigurationProperty:
         """The viewer comes from the function's URL, which the bucket cannot name: the function names the bucket. A page of
         another function in the region gains nothing: without a presigned URL it gets no further than curl."""
+        own = f"https://*.lambda-url.{self._stack.region}.on.aws"
+        named = self._parameters.web_origins.value_as_list
+        both = Fn.split(",", Fn.join(",", [own, Fn.join(",", named)]))
+        # An empty list joined is an empty text, which S3 takes for no origin.
+        origins = Token.as_list(Fn.condition_if(self._parameters.names_origins.logical_id, both, [own]))
         rule = s3.CfnBucket.CorsRuleProperty(
             allowed_methods=[method],
-            allowed_origins=[f"https://*.lambda-url.{self._stack.region}.on.aws"],
+            allowed_origins=origins,
             allowed_headers=["*"],
             exposed_headers=["ETag", "Date"],
             max_age=3600,

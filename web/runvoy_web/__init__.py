@@ -1,0 +1,1 @@
+"""The viewer: static files, and what whoever serves them must know of browsers (`pages`, `origins`)."""

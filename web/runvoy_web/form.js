@@ -1,0 +1,227 @@
+/** The page that submits a run: the command line's options as a form. */
+import { isUtf8, toBase64, uuid7 } from "./bytes.js";
+import { ApiError } from "./api.js";
+import { dollars } from "./cost.js";
+import { field, fill, h, problem } from "./dom.js";
+import { encodeRunRequest, MAX_ENVELOPE_BYTES, RUN_REQUEST, seal } from "./envelope.js";
+import { commandText, duration, lockText, parseDuration } from "./format.js";
+
+const LIFETIME_MS = 15 * 60_000;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$/;
+const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,254}$/;
+const SHOWN_COMMAND = 4_096; // a longer one is cut in a status
+
+/** What of a run can be submitted again. Its variables, secrets and repository are not told to who reads it. */
+export function draftOf(run) {
+  const isLine = typeof run.command === "string";
+  return {
+    from: run.execution_id,
+    isCut: commandText(run.command).length >= SHOWN_COMMAND,
+    mode: isLine ? "line" : "words",
+    command: isLine ? run.command : run.command.join("\n"),
+    isOneWordALine: isLine || run.command.every((word) => !word.includes("\n")),
+    image: run.image_name ?? run.image ?? "",
+    name: run.name ?? "",
+    locks: (run.locks ?? []).map((lock) => lock.name).join(" "),
+    timeout: String(run.timeout_seconds),
+    labels: Object.entries(run.labels ?? {}).map(([name, value]) => `${name}=${value}`).join("\n"),
+    isolation: run.image ? "" : run.isolation === "process" ? "process" : "",
+  };
+}
+
+export function formView(app, host, _parameters, signal) {
+  const draft = app.draft ?? {};
+  const failure = h("div");
+  const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft, () => submit(app, form, failure, true)));
+  fill(host, h("h1", {}, "New run"), draft.from ? again(draft) : null, failure, form);
+  suggest(app, form, signal);
+  form.elements.command.focus();
+}
+
+function again(draft) {
+  return h(
+    "div",
+    { class: "note" },
+    h("p", {}, "This is what is known of ", h("a", { href: `?execution_id=${draft.from}` }, h("code", {}, draft.from)), ". Its variables, secrets and repository are told to nobody: fill them in again if it had any."),
+    draft.isCut ? h("p", {}, h("strong", {}, "The command is longer than what is shown of it. Complete it before you submit.")) : null,
+    draft.isOneWordALine ? null : h("p", {}, h("strong", {}, "A word of the command has several lines. Here each line is a word: use a shell line for it.")),
+  );
+}
+
+function fields(draft, tryOut) {
+  const text = (name, options = {}) => h("input", { name, type: "text", autocomplete: "off", spellcheck: "false", value: draft[name] ?? "", ...options });
+  const area = (name, rows, options = {}) => h("textarea", { name, rows, autocomplete: "off", spellcheck: "false", ...options }, draft[name] ?? "");
+  const choice = (name, options) => h("select", { name }, options.map(([value, words]) => h("option", { value, selected: (draft[name] ?? "") === value }, words)));
+  const mode = choice("mode", [["line", "a line for /bin/sh"], ["words", "an argv, one word a line"]]);
+  const more = ["gitRepo", "cpu", "queueTimeout", "isolation"].some((name) => draft[name]);
+  return [
+    field("Command", area("command", 4, { required: true, class: "code" })),
+    field("The command is", mode),
+    h(
+      "div",
+      { class: "columns-2" },
+      field("Image", text("image", { list: "images" }), "Empty: the deployment's default."),
+      field("Name", text("name"), "What to know the run by."),
+      field("Locks", text("locks", { placeholder: "prod-db prod-dns" }), "Names, by spaces. The run waits until it holds all."),
+      field("If a lock is held", choice("ifLocked", [["wait", "wait for it"], ["fail", "refuse the run"]])),
+      field("Timeout", text("timeout", { placeholder: "10m" }), "Such as 30s, 10m, 1h30m."),
+      field("Secrets", text("secrets", { list: "secrets", placeholder: "db-password" }), "Names, by spaces. The values never reach this page."),
+      field("Variables", area("env", 3, { placeholder: "NAME=value", class: "code" }), "One a line."),
+      field("Labels", area("labels", 3, { placeholder: "team=data", class: "code" }), "One a line."),
+    ),
+    h("datalist", { id: "images" }),
+    h("datalist", { id: "secrets" }),
+    h(
+      "details",
+      { open: more },
+      h("summary", {}, "Repository, size, queue"),
+      h(
+        "div",
+        { class: "columns-2" },
+        field("Git repository", text("gitRepo", { placeholder: "https://example.com/infra.git" }), "Cloned before the command, which runs in it."),
+        field("Branch, tag or commit", text("gitRef")),
+        field("Folder in it", text("gitPath")),
+        field("CPU", text("cpu", { inputmode: "numeric", placeholder: "1024" }), "In units; 1024 are one vCPU."),
+        field("Memory, MiB", text("memory", { inputmode: "numeric", placeholder: "2048" })),
+        field("Queue timeout", text("queueTimeout", { placeholder: "1h" }), "How long it may wait for its locks."),
+        field("Runs as", choice("isolation", [["", "the deployment decides"], ["process", "a process of the machine"], ["container", "a container"]])),
+      ),
+    ),
+    h(
+      "div",
+      { class: "row" },
+      h("button", { type: "submit", class: "primary" }, "Run"),
+      h("button", { type: "button", name: "dry", on: { click: tryOut } }, "Dry run"),
+    ),
+  ];
+}
+
+/** What images and secrets there are, for the fields that name them; who may not see them types. */
+async function suggest(app, form, signal) {
+  const lists = [
+    ["images", (answer) => answer.images.map((image) => image.name)],
+    ["secrets", (answer) => answer.secrets.map((secret) => secret.name)],
+  ];
+  for (const [what, namesOf] of lists) {
+    try {
+      const names = namesOf(await app.client.call("GET", `/${what}`, { signal }));
+      fill(form.querySelector(`#${what}`), names.map((value) => h("option", { value })));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof ApiError)) throw error;
+    }
+  }
+}
+
+async function submit(app, form, failure, isDryRun = false) {
+  const values = Object.fromEntries(new FormData(form));
+  const { request, problems } = read(values, app);
+  for (const control of form.elements) control.removeAttribute?.("aria-invalid");
+  if (problems.length) {
+    for (const [name] of problems) form.elements[name].setAttribute("aria-invalid", "true");
+    fill(failure, problem(new Error(problems.map(([, words]) => words).join(" "))));
+    form.elements[problems[0][0]].focus();
+    return;
+  }
+  app.draft = { ...values, requestId: request.requestId };
+  const buttons = [...form.querySelectorAll("button")];
+  buttons.forEach((button) => (button.disabled = true));
+  try {
+    const encoded = encodeRunRequest(request);
+    if (isDryRun) {
+      const answer = await app.client.call("POST", "/dry-run", { body: { request: toBase64(encoded) } });
+      return void fill(failure, verdict(app, answer));
+    }
+    const sealed = await seal(RUN_REQUEST, encoded, app.client.identity);
+    if (sealed.length > MAX_ENVELOPE_BYTES) {
+      throw new ApiError({ code: "TOO_LARGE", message: `The request has ${sealed.length.toLocaleString()} bytes; at most 262,144 are allowed.` });
+    }
+    await app.client.upload(`requests/${app.client.identity.keyId}/${request.requestId}`, sealed);
+    app.navigate(app.runAddress(request.requestId));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    fill(failure, problem(error));
+    failure.scrollIntoView({ block: "nearest" });
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+  }
+}
+
+/** What would become of the request, as the deployment judged it; nothing was submitted. */
+function verdict(app, answer) {
+  if (answer.refused) return problem(answer.refused);
+  const found = answer.resolved ?? {};
+  const facts = [
+    found.image ? `image ${found.image_name ?? found.image}` : null,
+    found.isolation === "process" ? "a process of the machine" : null,
+    found.timeout_seconds ? `at most ${duration(found.timeout_seconds)}` : null,
+    answer.most_nanodollars ? `at most ${dollars(answer.most_nanodollars)}` : null,
+    ...(answer.secrets ?? []).map((secret) => `${secret.env_name} from ${secret.name}`),
+  ];
+  const now = app.client.now();
+  return h(
+    "div",
+    { class: "note", role: "status" },
+    h("p", {}, h("strong", {}, answer.waits ? "It would be accepted, and wait." : "It would be accepted, and start."), ` ${facts.filter(Boolean).join(", ")}`),
+    (answer.locks ?? []).filter((lock) => lock.position).map((lock) => h("p", {}, `${lock.name}: ${lockText(lock, { state: "QUEUED" }, now)}`)),
+  );
+}
+
+/** The request that the form describes, and [field, words] for each thing that no deployment would take. */
+export function read(values, app) {
+  const problems = [];
+  const wrong = (name, words) => problems.push([name, words]);
+  const names = (name, most) => {
+    const found = values[name].split(/[\s,]+/).filter(Boolean);
+    if (found.length > most) wrong(name, `At most ${most} ${name}.`);
+    if (new Set(found).size < found.length) wrong(name, `The ${name} name one thing twice.`);
+    for (const one of found) if (!NAME.test(one)) wrong(name, `“${one.slice(0, 40)}” is no name (letters, digits and ._/:@+-).`);
+    return found;
+  };
+  const pairs = (name, isName, what) => {
+    const found = {};
+    for (const line of values[name].split("\n").filter((one) => one.trim())) {
+      const at = line.indexOf("=");
+      const key = line.slice(0, at).trim();
+      if (at < 0 || !isName.test(key)) wrong(name, `“${line.slice(0, 40)}” is no ${what}: write NAME=value.`);
+      else found[key] = line.slice(at + 1);
+    }
+    return found;
+  };
+  const seconds = (name, otherwise) => {
+    if (!values[name].trim()) return otherwise;
+    const found = parseDuration(values[name]);
+    if (!found || found > 604_800) wrong(name, `“${values[name]}” is no duration from 1s to 7d.`);
+    return found;
+  };
+  const number = (name) => {
+    if (!values[name].trim()) return null;
+    if (!/^\d{1,6}$/.test(values[name].trim())) wrong(name, `“${values[name]}” is no number.`);
+    return Number(values[name]);
+  };
+  const command = values.mode === "words" ? values.command.split("\n").filter((word, at, all) => word || at < all.length - 1) : values.command;
+  if (!values.command.trim()) wrong("command", "There is no command.");
+  if (!isUtf8(values.command) || values.command.includes("\0")) wrong("command", "The command holds a character that cannot be sent.");
+  const now = Math.floor(app.client.now());
+  const request = {
+    deploymentId: app.client.identity.deploymentId,
+    requestId: uuid7(now),
+    issuedAt: now,
+    expiresAt: now + LIFETIME_MS,
+    command,
+    image: values.image.trim() || null,
+    env: pairs("env", ENV_NAME, "variable"),
+    secrets: names("secrets", 64),
+    locks: names("locks", 8),
+    ifLocked: values.ifLocked,
+    timeoutSeconds: seconds("timeout", 600),
+    queueTimeoutSeconds: seconds("queueTimeout", null),
+    cpu: number("cpu"),
+    memoryMib: number("memory"),
+    git: values.gitRepo.trim() ? { repo: values.gitRepo.trim(), ref: values.gitRef.trim(), path: values.gitPath.trim() } : null,
+    labels: pairs("labels", NAME, "label"),
+    name: values.name.trim() || null,
+    isolation: values.isolation,
+  };
+  return { request, problems };
+}

@@ -1,0 +1,109 @@
+// Taking a log away: as a file, or as text on the clipboard.
+
+import { strip } from "./ansi.js";
+import { Breather } from "./breathe.js";
+import { BadChunk, SYS, decodeChunk } from "./chunk.js";
+
+const PREFIX = "runvoy: ";
+
+/** The whole log as `runvoy logs ID` prints it: the command's bytes exactly, and runvoy's own words marked as such. */
+export async function wholeLog(store, onProgress) {
+  const parts = [];
+  for (let number = 1; number <= store.chunks; number++) {
+    onProgress(number, store.chunks);
+    const raw = await store.raw(number);
+    parts.push(raw ? await printed(raw, number) : `${PREFIX}chunk ${number} of the log is missing\n`);
+  }
+  return new Blob(parts, { type: "text/plain" });
+}
+
+async function printed(raw, number) {
+  try {
+    const records = await decodeChunk(raw);
+    return new Blob(records.map(({ s, text, bytes }) => (s === SYS ? marked(text) : (bytes ?? text))));
+  } catch (error) {
+    if (!(error instanceof BadChunk)) throw error;
+    return `${PREFIX}chunk ${number} of the log cannot be read: ${error.message}\n`;
+  }
+}
+
+const marked = (text) =>
+  text.split("\n").filter((line, at, lines) => line || at < lines.length - 1)
+    .map((line) => `${line.startsWith(PREFIX) ? "" : PREFIX}${line}\n`).join("");
+
+/** Hand a file to the reader. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** What of a line can be read at first sight: of a progress line its last state. */
+export function shownText(raw) {
+  return strip(raw).split("\r").findLast(Boolean) ?? "";
+}
+
+/** The text of lines `from` to `to`, by number, and how many of them there are. */
+export async function textOfLines(store, from, to) {
+  const start = await store.find(from);
+  const lines = [];
+  if (!start) return { text: "", lines: 0 };
+  const breather = new Breather();
+  const end = store.rows;
+  for (let at = store.position(start.number, start.row); at < end; at++) {
+    const { number, row } = store.locate(at);
+    await store.load(number);
+    const line = store.row(number, row);
+    if (line?.n > to) break;
+    if (line?.n) lines.push(shownText(line.goesOn ? await store.fullText(number, row) : store.text(number, row)));
+    await breather.rest();
+  }
+  return { text: lines.map((line) => `${line}\n`).join(""), lines: lines.length };
+}
+
+/**
+ * What is selected in the rows of `list`: {start, end} with `key` of a row and `offset` in its text; null if nothing is.
+ */
+export function selectedPart(list) {
+  const selection = document.getSelection();
+  if (!selection || selection.isCollapsed) return null;
+  const ends = [
+    [selection.anchorNode, selection.anchorOffset],
+    [selection.focusNode, selection.focusOffset],
+  ].map(([node, offset]) => placeIn(list, node, offset));
+  if (ends.includes(null)) return null;
+  ends.sort((a, b) => a.key - b.key || a.offset - b.offset);
+  return { start: ends[0], end: ends[1] };
+}
+
+function placeIn(list, node, offset) {
+  const element = node.nodeType === Node.ELEMENT_NODE ? node : node.parentElement;
+  const row = element.closest(".rv-row");
+  if (row?.parentElement !== list) return null;
+  const text = row.querySelector(".rv-text");
+  const before = document.createRange();
+  before.selectNodeContents(text);
+  const isAfter = before.comparePoint(node, offset) > 0;
+  if (isAfter) return { key: row.rvKey, offset: Infinity };
+  if (before.comparePoint(node, offset) < 0) return { key: row.rvKey, offset: 0 };
+  before.setEnd(node, offset);
+  return { key: row.rvKey, offset: before.toString().length };
+}
+
+/** The text of a selection; null if some of it is not in memory. */
+export function textOfSelection(store, { start, end }) {
+  const places = [start, end].map(({ key }) => store.placeOf(key));
+  const [first, last] = places.map(({ number, row }) => store.position(number, row));
+  const lines = [];
+  for (let at = first; at <= last; at++) {
+    const { number, row } = store.locate(at);
+    const line = store.row(number, row);
+    if (!line) return null;
+    if (!line.n) continue;
+    const text = shownText(store.text(number, row));
+    lines.push(text.slice(at === first ? start.offset : 0, at === last ? end.offset : undefined));
+  }
+  return lines.join("\n");
+}

@@ -1,0 +1,534 @@
+// The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
+
+import { PLAIN, rawOffset, strip } from "./ansi.js";
+import { createControls, relabel } from "./controls.js";
+import { keyActions } from "./keys.js";
+import { Live } from "./live.js";
+import { DEFAULT_LOOK, createRow, lookAt, nextLook } from "./row.js";
+import { Scroller } from "./scroller.js";
+import { Search, findError, queryOf } from "./search.js";
+import { LogStore } from "./store.js";
+import { grouped, plural } from "./words.js";
+import { save, selectedPart, textOfLines, textOfSelection, wholeLog } from "./take.js";
+
+const PREFERENCES = "runvoy.log";
+const READS_AT_ONCE = 2;
+const SEARCH_DELAY_MS = 150;
+const NEWS_MS = 5_000;
+const TELL_MS = 4_000;
+const MOVES = /^(?: |Arrow.*|Page.*|Home|End)$/; // keys that move whatever has the focus
+
+export function createLogView(host, source, options = {}) {
+  const view = new LogView(host, source, options);
+  view.begin();
+  return { destroy: () => view.destroy() };
+}
+
+class LogView {
+  #ui = createControls();
+  #ending = new AbortController();
+  #source;
+  #options;
+  #store;
+  #live;
+  #scroller;
+  #search;
+  #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...stored() };
+  #isFollowing = true;
+  #linesLeft = 0; // lines there were when the reader left the end
+  #marked = null; // [from, to], numbers of lines
+  #floor = null; // where the log was cleared
+  #looks = new Map(); // key of a row → what of it is shown
+  #reading = new Set(); // chunks that are being read for the view
+  #error = null; // the error that was jumped to last
+  #news = { timer: 0, lines: 0 };
+  #timers = { search: 0, tell: 0 };
+
+  constructor(host, source, options) {
+    const { signal } = this.#ending;
+    this.#source = source;
+    this.#options = options;
+    this.#store = new LogStore(source, signal, (number, hasChanged) => this.#chunkCame(number, hasChanged));
+    this.#live = new Live(this.#store, source, signal, () => this.#stateChanged());
+    this.#search = new Search(this.#store, signal, () => this.#showSearch());
+    this.#scroller = new Scroller(this.#model(), (isAtEnd, byReader) => this.#viewChanged(isAtEnd, byReader));
+    const list = this.#scroller.element;
+    list.tabIndex = 0;
+    list.setAttribute("role", "log");
+    list.setAttribute("aria-live", "off"); // the summary speaks: nobody can listen to the flood
+    list.setAttribute("aria-label", "Lines");
+    this.#ui.body.prepend(list);
+    this.#listen(signal);
+    this.#applyLooks();
+    host.append(this.#ui.root);
+  }
+
+  async begin() {
+    this.#showState();
+    await this.#guarded(async () => {
+      await this.#live.open();
+      if (this.#options.line) await this.#goToLines(this.#options.line);
+      else this.#scroller.toEnd();
+      this.#news.lines = this.#store.lines;
+      await this.#live.follow();
+    });
+  }
+
+  destroy() {
+    this.#ending.abort();
+    for (const timer of [...Object.values(this.#timers), this.#news.timer]) clearTimeout(timer);
+    this.#scroller.destroy();
+    this.#ui.root.remove();
+  }
+
+  /** Do what may read of the log; what goes wrong is shown where the log is. */
+  async #guarded(work) {
+    try {
+      return await work();
+    } catch (error) {
+      if (this.#ending.signal.aborted) return null;
+      const words = [error.message, error.hint].filter(Boolean).join(" ");
+      this.#tell(`The log cannot be read on: ${words}`, true);
+      if (error.code === undefined) throw error; // a bug is to be seen
+      return null;
+    }
+  }
+
+  // Rows
+
+  #model() {
+    const store = this.#store;
+    const at = (place) => store.locate(place);
+    const look = (place) => this.#looks.get(store.keyOf(place)) ?? DEFAULT_LOOK;
+    return {
+      count: () => store.rows,
+      first: () => (this.#floor ? Math.min(store.rowsBefore(this.#floor), store.rows) : 0),
+      keyOf: (place) => store.keyOf(place),
+      placeOf: (key) => {
+        const { number, row } = store.placeOf(key);
+        return store.position(number, row);
+      },
+      isUniform: (place) => {
+        if (this.#preferences.wrap) return !store.isLoaded(at(place).number);
+        return !look(place).isWhole;
+      },
+      signature: (place) => this.#signature(at(place), look(place)),
+      create: (place) => this.#createRow(at(place), look(place)),
+    };
+  }
+
+  #signature({ number, row }, look) {
+    const line = this.#store.row(number, row);
+    if (!line) return "unread";
+    if (!line.n) return line.words ?? `gap ${line.gap.from} ${line.gap.to}`;
+    const { query } = this.#search;
+    const hit = query ? `${query.source}/${query.flags}/${this.#currentIn(number, row)}` : "";
+    const style = this.#store.style(number, line);
+    const colours = style === PLAIN ? "" : Object.values(style).join();
+    return `${line.n} ${look.from} ${look.cut} ${look.isWhole} ${this.#isMarked(line.n)} ${this.#store.version(line)} ${colours} ${hit}`;
+  }
+
+  #currentIn(number, row) {
+    const { current } = this.#search;
+    return current && current.number === number && current.row === row ? current.nth : -1;
+  }
+
+  #isMarked(n) {
+    return this.#marked !== null && n >= this.#marked[0] && n <= this.#marked[1];
+  }
+
+  #createRow({ number, row }, look) {
+    const line = this.#store.row(number, row);
+    return createRow(line, {
+      text: (limit) => this.#store.text(number, row, limit),
+      style: () => this.#store.style(number, line),
+      look,
+      query: this.#search.query,
+      current: this.#currentIn(number, row),
+      isMarked: Boolean(line?.n) && this.#isMarked(line.n),
+    });
+  }
+
+  #chunkCame(number, hasChanged) {
+    if (hasChanged) this.#scroller.refresh(true);
+    this.#scroller.keep();
+    if (this.#isFollowing && this.#live.state !== "opening") this.#scroller.stick();
+    this.#search.revisit(number);
+    this.#showState();
+    this.#announceLater();
+  }
+
+  /** Read the chunks in view, then those a page before and after it. */
+  #readVisible() {
+    if (this.#live.state === "opening" || !this.#store.rows) return;
+    const [first, after] = this.#scroller.range;
+    const near = this.#scroller.page;
+    const chunkAt = (at) => this.#store.locate(Math.min(Math.max(at, 0), this.#store.rows - 1)).number;
+    const wanted = [...between(chunkAt(first), chunkAt(after - 1)), ...between(chunkAt(first - near), chunkAt(after + near))];
+    for (const number of new Set(wanted)) {
+      if (this.#reading.size >= READS_AT_ONCE) return;
+      if (this.#store.isLoaded(number) || this.#reading.has(number)) continue;
+      this.#reading.add(number);
+      this.#guarded(() => this.#store.load(number)).then((isRead) => {
+        this.#reading.delete(number);
+        if (isRead) this.#readVisible();
+      });
+    }
+  }
+
+  #stateChanged() {
+    this.#showState();
+    this.#readVisible();
+  }
+
+  #viewChanged(isAtEnd, byReader) {
+    if (byReader && isAtEnd !== this.#isFollowing) this.#follow(isAtEnd, false);
+    this.#readVisible();
+    this.#showJump(isAtEnd);
+  }
+
+  // Following, pausing, clearing
+
+  #follow(isOn, goes = true) {
+    this.#isFollowing = isOn;
+    if (!isOn) this.#linesLeft = this.#store.lines;
+    else if (goes) this.#scroller.toEnd();
+    this.#readVisible();
+    this.#showState();
+  }
+
+  #pause() {
+    this.#live.pause(!this.#live.isPaused);
+  }
+
+  #clear() {
+    this.#floor = this.#store.end;
+    this.#ui.clearedWords.textContent = `${plural(this.#store.lines, "line")} cleared from view · `;
+    this.#ui.cleared.hidden = false;
+    this.#scroller.refresh();
+    this.#follow(true);
+  }
+
+  #restore() {
+    this.#floor = null;
+    this.#ui.cleared.hidden = true;
+    this.#scroller.refresh();
+    this.#follow(true);
+    this.#scroller.element.focus();
+  }
+
+  // Lines
+
+  async #goToLines([from, to]) {
+    this.#mark([from, Math.max(from, to ?? from)], false);
+    const place = await this.#store.find(from);
+    if (!place) return this.#tell(`The log has no line ${grouped(from)}.`);
+    return this.#goTo(place);
+  }
+
+  #goTo({ number, row }, options) {
+    this.#isFollowing = false;
+    this.#linesLeft = this.#store.lines;
+    const at = this.#store.position(number, row);
+    if (this.#floor && at < this.#store.rowsBefore(this.#floor)) this.#restore();
+    this.#isFollowing = false;
+    this.#scroller.to(at, options);
+    this.#viewChanged(this.#scroller.isAtEnd, false);
+    this.#showState();
+  }
+
+  #mark(range, isNews = true) {
+    this.#marked = range;
+    this.#scroller.invalidate();
+    if (isNews) this.#options.onLine?.(range);
+  }
+
+  #markTo(n, isRange) {
+    if (isRange && this.#marked) {
+      const anchor = this.#marked.anchor ?? this.#marked[0];
+      this.#mark(Object.assign([Math.min(anchor, n), Math.max(anchor, n)], { anchor }));
+    } else if (this.#marked?.[0] === n && this.#marked[1] === n) this.#mark(null);
+    else this.#mark([n, n]);
+  }
+
+  #lineOnTop() {
+    const [first, after] = this.#scroller.range;
+    for (let at = first; at < after; at++) {
+      const { number, row } = this.#store.locate(at);
+      const line = this.#store.row(number, row);
+      if (line?.n) return line.n;
+    }
+    return 0;
+  }
+
+  #markTop() {
+    const n = this.#lineOnTop();
+    if (n) this.#markTo(n, false);
+  }
+
+  async #markMore(step) {
+    if (!this.#marked) return this.#markTop();
+    const [from, to] = this.#marked;
+    const last = Math.min(Math.max(from, to + step), this.#store.lines);
+    this.#mark([from, last]);
+    const place = await this.#store.find(last);
+    return place && this.#goTo(place, { isLazy: true });
+  }
+
+  async #copyMarked() {
+    const [from, to] = this.#marked ?? [1, this.#store.lines];
+    await this.#guarded(async () => {
+      const { text, lines } = await textOfLines(this.#store, from, to);
+      await navigator.clipboard.writeText(text);
+      this.#tell(`Copied ${plural(lines, "line")}.`);
+    }).catch((error) => this.#tell(`The browser refused: ${error.message}`));
+  }
+
+  #copySelection(event) {
+    const list = this.#scroller.element.querySelector(".rv-rows");
+    const part = selectedPart(list);
+    if (!part) return;
+    const text = textOfSelection(this.#store, part);
+    event.preventDefault();
+    if (text !== null) event.clipboardData.setData("text/plain", text);
+    else this.#tell("Some of what is selected is no longer in memory: mark its lines by their numbers to copy them.");
+  }
+
+  async #download() {
+    await this.#guarded(async () => {
+      const blob = await wholeLog(this.#store, (number, of) => this.#tell(`Reading part ${number} of ${of} …`));
+      save(blob, `${this.#source.executionId}.log`);
+      this.#tell(`Downloaded ${plural(blob.size, "byte")}.`);
+    });
+  }
+
+  // Searching
+
+  #searchLater() {
+    clearTimeout(this.#timers.search);
+    this.#ui.root.dataset.search = "running";
+    this.#timers.search = setTimeout(() => this.#startSearch(), SEARCH_DELAY_MS);
+  }
+
+  async #startSearch() {
+    clearTimeout(this.#timers.search);
+    const query = queryOf(this.#ui.field.value, this.#preferences.matchCase);
+    if (String(query) === String(this.#search.query)) return this.#showSearch();
+    const near = this.#store.rows ? this.#store.locate(this.#scroller.range[0]).number : 1;
+    await this.#guarded(() => this.#search.start(query, near));
+  }
+
+  async #moveToMatch(step) {
+    await Promise.race([this.#startSearch(), new Promise((resolve) => setTimeout(resolve, SEARCH_DELAY_MS))]);
+    if (!this.#store.rows) return;
+    const [first, after] = this.#scroller.range;
+    const at = step < 0 ? after - 1 : first;
+    const from = this.#store.locate(Math.max(0, Math.min(at, this.#store.rows - 1)));
+    const place = this.#search.move(step, { ...from, row: from.row - step });
+    if (!place) return;
+    await this.#guarded(() => this.#showMatch(place));
+  }
+
+  /** Bring a match into view: of a long line the part where it is, of a progress line all states. */
+  async #showMatch(place) {
+    const raw = await this.#store.fullText(place.number, place.row);
+    const offset = rawOffset(raw, [...strip(raw).matchAll(this.#search.query)][place.nth]?.index ?? 0);
+    const at = this.#store.position(place.number, place.row);
+    const key = this.#store.keyOf(at);
+    const look = this.#looks.get(key) ?? DEFAULT_LOOK;
+    const next = lookAt(look, offset);
+    const isOverwritten = raw.slice(offset).replace(/\r+$/, "").includes("\r");
+    this.#setLook(key, isOverwritten ? { ...next, isWhole: true } : next);
+    this.#goTo(place, { isLazy: true });
+    this.#showSearch();
+    this.#scroller.flush();
+    const mark = this.#scroller.element.querySelector(".rv-current");
+    mark?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  #setLook(key, look) {
+    if (look === this.#looks.get(key) || (look === DEFAULT_LOOK && !this.#looks.has(key))) return;
+    this.#looks.set(key, look);
+    this.#scroller.forgetHeight(key);
+    this.#scroller.invalidate();
+  }
+
+  #endSearch() {
+    this.#ui.field.value = "";
+    this.#startSearch();
+    this.#scroller.element.focus();
+  }
+
+  async #goToError() {
+    await this.#guarded(async () => {
+      this.#tell("Looking for errors …");
+      const found = await findError(this.#store, this.#error, this.#ending.signal);
+      if (!found) {
+        this.#tell(this.#error ? "No further error." : "No error found, and nothing on stderr.");
+        this.#error = null;
+        return;
+      }
+      this.#error = found;
+      this.#goTo(found);
+      const line = this.#store.row(found.number, found.row);
+      if (line?.n) this.#mark([line.n, line.n]);
+      this.#tell(found.isError ? `Line ${grouped(line?.n)} tells of an error.` : "No error found; the first line of stderr.");
+    });
+  }
+
+  // What is shown around the lines
+
+  #applyLooks(isNew = false) {
+    const { wrap, numbers, times, matchCase } = this.#preferences;
+    this.#ui.root.classList.toggle("rv-wraps", wrap);
+    this.#ui.root.classList.toggle("rv-without-n", !numbers);
+    this.#ui.root.classList.toggle("rv-without-t", !times);
+    for (const [name, isOn] of Object.entries({ wrap, numbers, times, matchCase })) {
+      this.#ui[name].setAttribute("aria-pressed", String(isOn));
+    }
+    if (isNew) localStorage.setItem(PREFERENCES, JSON.stringify(this.#preferences));
+    this.#scroller.refresh(true);
+  }
+
+  #toggle(name) {
+    this.#preferences[name] = !this.#preferences[name];
+    const wasAtEnd = this.#isFollowing;
+    this.#applyLooks(true);
+    if (name === "matchCase") this.#startSearch();
+    else if (wasAtEnd) this.#scroller.toEnd();
+  }
+
+  #showState() {
+    const { state } = this.#live;
+    const status = { opening: "opening …", live: "live", paused: "paused", done: "complete", failed: "stopped" }[state];
+    this.#ui.state.textContent = state === "live" && this.#isFollowing ? "live · following" : status;
+    this.#ui.state.dataset.state = state;
+    this.#ui.pause.hidden = state !== "live" && state !== "paused";
+    if (state === "paused") relabel(this.#ui.pause, "play", "Resume (p)", "Resume");
+    else relabel(this.#ui.pause, "pause", "Pause (p)", "Pause");
+    const { rows, lines } = this.#store;
+    this.#ui.lines.textContent = rows ? plural(lines, "line") : "";
+    this.#ui.empty.hidden = rows > 0;
+    this.#ui.empty.textContent = { opening: "", done: "Nothing was printed." }[state] ?? "Nothing was printed yet.";
+    this.#ui.root.style.setProperty("--rv-digits", String(Math.max(3, String(lines).length)));
+    this.#showJump(rows === 0 || this.#scroller.isAtEnd);
+  }
+
+  #showJump(isAtEnd) {
+    this.#ui.jump.hidden = isAtEnd || this.#isFollowing;
+    const fresh = this.#store.lines - this.#linesLeft;
+    this.#ui.jump.textContent = fresh > 0 ? `↓ ${plural(fresh, "new line")}` : "↓ End";
+  }
+
+  #showSearch() {
+    const { query, found, isDone, ordinal } = this.#search;
+    const of = `${grouped(found)}${isDone ? "" : " …"}`;
+    this.#ui.count.textContent = query ? (ordinal ? `${grouped(ordinal)} of ${of}` : of) : "";
+    this.#ui.count.classList.toggle("rv-none", Boolean(query) && isDone && !found);
+    this.#ui.root.dataset.search = query ? (isDone ? "done" : "running") : "";
+    for (const name of ["previous", "next"]) this.#ui[name].disabled = !found;
+    if (query && isDone && ordinal === 0) this.#ui.live.textContent = `${plural(found, "match", "matches")}`;
+    this.#scroller.invalidate();
+  }
+
+  /** Say to screen readers now and then how much was printed. */
+  #announceLater() {
+    if (this.#live.state === "opening" || this.#news.timer) return;
+    this.#news.timer = setTimeout(() => {
+      this.#news.timer = 0;
+      const fresh = this.#store.lines - this.#news.lines;
+      this.#news.lines = this.#store.lines;
+      if (fresh > 0) this.#ui.live.textContent = plural(fresh, "new line");
+    }, NEWS_MS);
+  }
+
+  #tell(words, stays = false) {
+    clearTimeout(this.#timers.tell);
+    this.#ui.told.textContent = words;
+    this.#ui.live.textContent = words;
+    if (!stays) this.#timers.tell = setTimeout(() => (this.#ui.told.textContent = ""), TELL_MS);
+  }
+
+  // What a reader does
+
+  #listen(signal) {
+    const ui = this.#ui;
+    const on = (target, type, does) => target.addEventListener(type, does, { signal });
+    const clicks = {
+      pause: () => this.#pause(), error: () => this.#goToError(), copy: () => this.#copyMarked(),
+      download: () => this.#download(), clear: () => this.#clear(), help: () => ui.keys.showModal(),
+      restore: () => this.#restore(), jump: () => this.#follow(true), next: () => this.#moveToMatch(1),
+      previous: () => this.#moveToMatch(-1),
+    };
+    for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
+    for (const name of ["wrap", "numbers", "times", "matchCase"]) on(ui[name], "click", () => this.#toggle(name));
+    on(ui.field, "input", () => this.#searchLater());
+    on(ui.field, "keydown", (event) => this.#keyInField(event));
+    on(this.#scroller.element, "click", (event) => this.#clicked(event));
+    on(document, "copy", (event) => this.#copySelection(event));
+    const actions = keyActions({
+      scroller: this.#scroller, move: (step) => this.#moveToMatch(step), error: () => this.#goToError(),
+      follow: () => this.#follow(!this.#isFollowing), pause: () => this.#pause(), toggle: (name) => this.#toggle(name),
+      markTop: () => this.#markTop(), markMore: (step) => this.#markMore(step), copy: () => this.#copyMarked(),
+      help: () => ui.keys.showModal(), search: () => this.#focusSearch(), end: () => this.#follow(true),
+      escape: () => (this.#search.query ? this.#endSearch() : this.#mark(null)),
+    });
+    // Before the page's own keys: what the log takes is not theirs as well.
+    document.addEventListener("keydown", (event) => this.#keyPressed(event, actions), { signal, capture: true });
+  }
+
+  #focusSearch() {
+    this.#ui.field.focus();
+    this.#ui.field.select();
+  }
+
+  #keyInField(event) {
+    if (event.key === "Enter") this.#moveToMatch(event.shiftKey ? -1 : 1);
+    else if (event.key === "Escape") this.#endSearch();
+    else return;
+    event.preventDefault();
+  }
+
+  /** Keys count in the log, and where nothing else on the page has the focus. */
+  #keyPressed(event, actions) {
+    const isHere = this.#scroller.element.contains(event.target) || (event.target === document.body && !MOVES.test(event.key));
+    if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (event.key === "f" && (event.ctrlKey || event.metaKey) && event.target !== this.#ui.field) {
+      event.preventDefault();
+      this.#focusSearch();
+      return;
+    }
+    if (!isHere || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("button")) return;
+    if (/^n$/i.test(event.key) && !this.#search.query) return; // then it is the page's
+    const action = actions[event.shiftKey && event.key === " " ? "Shift+Space" : event.key];
+    if (!action) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+
+  #clicked(event) {
+    const row = event.target.closest(".rv-row");
+    const action = event.target.closest("[data-action]")?.dataset.action;
+    if (row && action) {
+      const isAtEnd = this.#isFollowing;
+      this.#setLook(row.rvKey, nextLook(this.#looks.get(row.rvKey) ?? DEFAULT_LOOK, action));
+      if (isAtEnd) this.#follow(false);
+    } else if (row && event.target.closest(".rv-n") && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      if (row.dataset.n) this.#markTo(Number(row.dataset.n), event.shiftKey);
+    }
+  }
+}
+
+function* between(first, last) {
+  for (let number = first; number <= last; number++) yield number;
+}
+
+function stored() {
+  try {
+    return JSON.parse(localStorage.getItem(PREFERENCES)) ?? {};
+  } catch {
+    return {}; // somebody else's, or none: preferences are no more than that
+  }
+}

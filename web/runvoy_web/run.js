@@ -1,0 +1,230 @@
+/** The page of one run: what is known of it, what can be done with it, and its log. */
+import { ApiError, pause } from "./api.js";
+import { costWords } from "./cost.js";
+import { announce, confirm, copyButton, fill, h, icon, problem } from "./dom.js";
+import { every } from "./every.js";
+import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord } from "./format.js";
+import { draftOf } from "./form.js";
+import { createLogSource, Outbox } from "./log_source.js";
+import { createLogView } from "./log/view.js";
+
+const DECIDING_MS = 700;
+const QUEUE_MS = 3_000;
+const RETRY_MS = 2_000;
+const KILL_TRIES = 12;
+
+export function runView(app, host, parameters, signal) {
+  new RunPage(app, host, parameters.get("execution_id"), signal).show();
+}
+
+class RunPage {
+  constructor(app, host, executionId, signal) {
+    Object.assign(this, { app, host, executionId, signal, run: null, log: null, over: new AbortController() });
+    this.outbox = new Outbox(app.client, executionId);
+    signal.addEventListener("abort", () => this.log?.destroy());
+  }
+
+  async show() {
+    this.failure = h("div");
+    this.head = h("header", { class: "run-head" }, h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))));
+    this.side = h("aside", { class: "facts", "aria-label": "About this run" });
+    this.logHost = h("section", { class: "log-host", "aria-label": "Log" });
+    fill(this.host, this.failure, h("div", { class: "run-page" }, this.head, this.logHost, this.side));
+    every(1_000, this.signal, () => this.run && !hasEnded(this.run) && this.#tick());
+    try {
+      await this.#follow();
+    } catch (error) {
+      if (this.signal.aborted || error.isOfTheKey) return;
+      if (!(error instanceof ApiError)) throw error;
+      fill(this.failure, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
+    }
+  }
+
+  /** Follow the run to its end: first until it is decided, then by its published status. */
+  async #follow() {
+    while (!(await this.#look())) await pause(DECIDING_MS, this.signal);
+    if (!this.run) return;
+    let etag = "";
+    let lookedAt = Date.now();
+    while (!(hasEnded(this.run) && (this.run.chunks !== undefined || !this.run.starting_at))) {
+      const began = performance.now();
+      // Of a lock's queue status.json cannot know: whoever waits asks the deployment itself.
+      const asks = this.run.state === "QUEUED" && this.run.locks?.length;
+      const answer = await this.outbox.status({ etag, wait: !asks, signal: this.signal });
+      etag = answer.etag || etag;
+      if (answer.body) this.#take(JSON.parse(new TextDecoder().decode(answer.body)));
+      if (asks && Date.now() - lookedAt > QUEUE_MS) {
+        lookedAt = Date.now();
+        await this.#look();
+      }
+      if (performance.now() - began < 1_000) await pause(hasEnded(this.run) ? RETRY_MS * 2 : RETRY_MS, this.signal);
+      if (hasEnded(this.run) && this.#isOld()) return;
+    }
+  }
+
+  /** A log that is never completed (its runner was lost) is not waited for without end. */
+  #isOld() {
+    return this.app.client.now() - Date.parse(this.run.ended_at) > 600_000;
+  }
+
+  /** Ask the deployment; whether the request is decided. */
+  async #look() {
+    let answer;
+    try {
+      answer = await this.app.client.call("GET", `/executions/${this.executionId}`, { signal: this.signal });
+    } catch (error) {
+      this.signal.throwIfAborted();
+      if (!error.retryable) throw error;
+      return false;
+    }
+    if (answer.status) this.#take(answer.status, true);
+    else if (answer.receipt) this.#showRefusal(answer.receipt);
+    else fill(this.head, this.#title("Submitted"), h("p", { class: "muted" }, "The deployment has the request and is about to decide on it."));
+    return Boolean(answer.status || answer.receipt);
+  }
+
+  #title(words, state = "QUEUED") {
+    return h("div", { class: "row" }, h("span", { class: `pill big ${state}` }, icon(state), words));
+  }
+
+  #showRefusal(receipt) {
+    document.title = "Refused · runvoy";
+    const error = new ApiError({ code: receipt.code, message: receipt.message, hint: receipt.hint });
+    const change = this.app.draft?.requestId === this.executionId ? h("a", { class: "button", href: "?view=new" }, "Change it and try again") : null;
+    fill(this.head, this.#title("Refused", "FAILED"), problem(error, change));
+    fill(this.side, h("h2", {}, "Receipt"), json(receipt));
+    this.logHost.hidden = true;
+  }
+
+  #take(run, isWhole = false) {
+    const known = this.run;
+    if (known && known.record_version > run.record_version) return;
+    // What only the deployment itself tells of locks is kept until it is asked again.
+    if (!isWhole && known?.state === "QUEUED" && run.state === "QUEUED") run = { ...run, locks: known.locks, explanation: known.explanation };
+    this.run = run;
+    if (known?.state !== run.state) {
+      if (known) announce(`${stateWord(run.state)}${run.exit_code !== undefined ? `, exit code ${exitText(run)}` : ""}`);
+      document.title = `${stateWord(run.state)} · ${(run.name ?? commandText(run.command)).slice(0, 60)} · runvoy`;
+    }
+    this.#draw();
+    if (hasEnded(run)) this.over.abort();
+    this.log ??= createLogView(this.logHost, createLogSource(this.outbox, this.executionId, () => this.run, this.over.signal), {
+      line: lineOf(location.hash),
+      onLine: (line) => this.app.replaceHash(line ? `#L${line[0]}${line[1] === line[0] ? "" : `-L${line[1]}`}` : ""),
+    });
+  }
+
+  /** Buttons are made once: one that is replaced while it is pressed is not pressed. */
+  #frame() {
+    const button = (action, name, words, act) =>
+      h("button", { type: "button", class: action === "kill" ? "danger" : null, dataset: { action }, on: { click: act } }, icon(name), words);
+    const text = commandText(this.run.command);
+    this.pill = h("span", { class: "row" });
+    this.ran = h("span", { class: "muted" });
+    this.why = h("div");
+    this.killing = button("kill", "kill", "Kill", () => this.#kill());
+    const again = this.app.may("run") ? button("again", "again", "Run again", () => this.#again()) : null;
+    fill(
+      this.head,
+      h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
+      h("h1", { class: text.trim().includes("\n") ? "run-title tall" : "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(text, "the command")),
+      this.why,
+    );
+  }
+
+  #draw() {
+    const { run } = this;
+    if (!this.killing) this.#frame();
+    fill(
+      this.pill,
+      h("span", { class: `pill big ${run.state}` }, icon(run.state), stateWord(run.state)),
+      run.exit_code !== undefined ? h("span", { class: "exit" }, `exit code ${exitText(run)}`) : null,
+    );
+    fill(this.why, this.#why());
+    this.killing.hidden = hasEnded(run) || run.state === "TERMINATING" || !this.app.may("kill");
+    const isOpen = this.side.querySelector("details")?.open;
+    fill(this.side, this.#facts(), json(run, isOpen));
+    this.#tick();
+  }
+
+  #why() {
+    const { run } = this;
+    const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
+    if (!words) return null;
+    const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
+    return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, ` ${run.explanation.hint}`) : null);
+  }
+
+  #facts() {
+    const { run } = this;
+    const now = this.app.client.now();
+    const waited = secondsBetween(run.admitted_at, run.started_at ?? run.ended_at ?? new Date(now).toISOString());
+    const rows = [
+      ["Who", run.owner],
+      ["Id", [h("code", {}, this.executionId), copyButton(this.executionId, "the id")]],
+      ["Image", imageText(run) ? [imageText(run), run.image_name && run.image_name !== run.image ? h("span", { class: "muted" }, run.image) : null] : null],
+      ["Runs as", run.isolation === "container" ? "a container" : "a process of the machine"],
+      ["Size", [cpuText(run.cpu), memoryText(run.memory_mib), run.platform].filter(Boolean).join(", ")],
+      ["Task role", run.task_role],
+      ["Playbook", run.playbook],
+      ["Locks", run.locks?.length ? h("ul", {}, run.locks.map((lock) => this.#lock(lock, now))) : null],
+      ["Labels", Object.keys(run.labels ?? {}).length ? h("span", { class: "labels" }, Object.entries(run.labels).map(([name, value]) => h("span", { class: "label" }, `${name}=${value}`))) : null],
+      ["Git", run.git ? [run.git.repo, run.git.ref ? `at ${run.git.ref}` : null].filter(Boolean).join(" ") : null],
+      ["Submitted", moment(run.issued_at)],
+      ["Accepted", moment(run.admitted_at)],
+      ["Started", moment(run.started_at)],
+      ["Ended", moment(run.ended_at)],
+      ["Waited", duration(waited)],
+      ["Timeout", duration(run.timeout_seconds)],
+      ["Cost", costWords(run, now)],
+      ["Log", run.lines === undefined ? "" : `${run.lines.toLocaleString()} lines`],
+      ["Lost output", run.lost_bytes ? `${run.lost_bytes.toLocaleString()} bytes` : ""],
+    ];
+    return h("dl", {}, rows.filter(([, value]) => value && value.length !== 0).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  }
+
+  #lock(lock, now) {
+    const holder = lock.holder ? h("a", { href: this.app.runAddress(lock.holder) }, h("code", {}, shortId(lock.holder))) : null;
+    return h("li", {}, icon("lock"), h("b", {}, lock.name), h("span", { class: "muted" }, ` ${lockText(lock, this.run, now)} `), holder);
+  }
+
+  #tick() {
+    const now = this.app.client.now();
+    const ran = ranSeconds(this.run, now);
+    const text = Number.isNaN(ran) ? ago(this.run.admitted_at, now) : duration(ran);
+    if (this.ran.textContent !== text) this.ran.textContent = text;
+  }
+
+  async #kill() {
+    const what = this.run.name ?? commandText(this.run.command).slice(0, 80);
+    const text = `${what}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
+    if (!(await confirm("Kill this run?", text, "Kill"))) return;
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const answer = await this.app.client.call("DELETE", `/executions/${this.executionId}`);
+        if (answer.status) this.#take(answer.status);
+        return announce("The run is being killed", true);
+      } catch (error) {
+        if (!error.retryable || tries >= KILL_TRIES) return void fill(this.failure, problem(error));
+        await pause(500, this.signal);
+      }
+    }
+  }
+
+  #again() {
+    this.app.draft = draftOf(this.run);
+    this.app.navigate("?view=new");
+  }
+}
+
+/** The line or range that an address names: #L12 or #L12-L20. */
+export function lineOf(hash) {
+  const match = /^#L(\d{1,15})(?:-L?(\d{1,15}))?$/.exec(hash);
+  if (!match) return undefined;
+  const [first, last] = [Number(match[1]), Number(match[2] ?? match[1])];
+  return first <= last ? [first, last] : [last, first];
+}
+
+function json(document, open = false) {
+  return h("details", { open }, h("summary", {}, "As the deployment tells it"), h("pre", { tabindex: 0 }, JSON.stringify(document, null, 1)));
+}
