@@ -94,8 +94,8 @@ class Watched:
 
     def _on_console(self, message: Any) -> None:
         url = message.location.get("url", "")
-        # A browser calls it an error that a chunk of a log is not there yet, or a deployment tells no cost.
-        is_awaited = "404" in message.text and ("/run/logs/" in url or "/api/v1/cost" in url)
+        # A browser calls it an error that a chunk of a log is not there yet.
+        is_awaited = "404" in message.text and "/run/logs/" in url
         if message.type == "error" and not is_awaited:
             self.problems.append(f"{message.text} ({url})")
 
