@@ -91,19 +91,31 @@ export class Outbox {
   }
 }
 
-/** @returns {LogSource} `statusOf` gives the newest status that the page has read. */
-export function createLogSource(outbox, executionId, statusOf) {
+/**
+ * @returns {LogSource} `statusOf` gives the newest status that the page has read; `over` is a signal that is aborted when the run
+ *   has ended: who waits for a chunk then is told at once that there is none yet.
+ */
+export function createLogSource(outbox, executionId, statusOf, over) {
   return {
     executionId,
-    async readChunk(number, options = {}) {
-      const began = performance.now();
-      const answer = await outbox.chunk(number, options);
-      // S3 does not wait: whoever asks again at once would ask a thousand times a minute.
-      if (options.wait && answer.status !== 200 && performance.now() - began < 1_000) await pause(1_000, options.signal);
-      return answer.body;
+    async readChunk(number, { wait = false, signal } = {}) {
+      if (!wait || over.aborted) return (await outbox.chunk(number, { signal })).body;
+      const until = AbortSignal.any(signal ? [signal, over] : [over]);
+      try {
+        const began = performance.now();
+        const answer = await outbox.chunk(number, { wait, signal: until });
+        // S3 does not wait: whoever asks again at once would ask a thousand times a minute.
+        if (answer.status !== 200 && performance.now() - began < 1_000) await pause(1_000, until);
+        return answer.body;
+      } catch (error) {
+        if (!over.aborted || signal?.aborted) throw error;
+        return null;
+      }
     },
     async lastChunk() {
-      return statusOf()?.chunks ?? null;
+      const run = statusOf();
+      // What was never started has no log, and nobody says so in numbers.
+      return run?.chunks ?? (run?.ended_at && !run.starting_at ? 0 : null);
     },
     ended: () => statusOf()?.ended_at !== undefined,
     status: statusOf,

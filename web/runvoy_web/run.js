@@ -19,7 +19,7 @@ export function runView(app, host, parameters, signal) {
 
 class RunPage {
   constructor(app, host, executionId, signal) {
-    Object.assign(this, { app, host, executionId, signal, run: null, log: null });
+    Object.assign(this, { app, host, executionId, signal, run: null, log: null, over: new AbortController() });
     this.outbox = new Outbox(app.client, executionId);
     signal.addEventListener("abort", () => this.log?.destroy());
   }
@@ -46,7 +46,7 @@ class RunPage {
     if (!this.run) return;
     let etag = "";
     let lookedAt = Date.now();
-    while (!(hasEnded(this.run) && this.run.chunks !== undefined)) {
+    while (!(hasEnded(this.run) && (this.run.chunks !== undefined || !this.run.starting_at))) {
       const began = performance.now();
       // Of a lock's queue status.json cannot know: whoever waits asks the deployment itself.
       const asks = this.run.state === "QUEUED" && this.run.locks?.length;
@@ -107,7 +107,8 @@ class RunPage {
       document.title = `${stateWord(run.state)} · ${(run.name ?? commandText(run.command)).slice(0, 60)} · runvoy`;
     }
     this.#draw();
-    this.log ??= createLogView(this.logHost, createLogSource(this.outbox, this.executionId, () => this.run), {
+    if (hasEnded(run)) this.over.abort();
+    this.log ??= createLogView(this.logHost, createLogSource(this.outbox, this.executionId, () => this.run, this.over.signal), {
       line: lineOf(location.hash),
       onLine: (line) => this.app.replaceHash(line ? `#L${line[0]}${line[1] === line[0] ? "" : `-L${line[1]}`}` : ""),
     });
