@@ -299,7 +299,8 @@ def test_what_was_shown_can_be_cleared_and_shown_again(page: Any, logs: LogServe
 
 
 def test_a_log_that_may_not_be_read_on_says_so_and_what_to_do(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("empty", []))
+    page.goto(logs.put("empty", chunked([])))
+    expect(page.locator(".rv-state")).to_have_text("complete")
     page.evaluate(
         """async () => {
           const { createLogView } = await import("/web/log/view.js");
