@@ -52,7 +52,7 @@ def test_a_private_repository_by_a_secret(
     assert (done.returncode, done.stdout) == (1, b"3\n0\n"), done
     assert TOKEN.encode() not in done.stderr
     # The same by a line of a bulk file.
-    line = {"command": "cat say", "git": {"repo": f"{http.url}/infra.git", "ref": "feature/x"}, "secrets": "infra-git"}
+    line = {"command": "cat say", "git_repo": f"{http.url}/infra.git", "git_ref": "feature/x", "secrets": "infra-git"}
     (tmp_path / "runs.jsonl").write_text(json.dumps(line))
     execution_id = runvoy.ok("submit", "--bulk", str(tmp_path / "runs.jsonl")).strip()
     assert runvoy("wait", execution_id).returncode == 0

@@ -83,5 +83,6 @@ def test_origins_are_named_while_the_stack_is_down(machine: Any) -> None:
     machine.ok("local", "up", "--web-origin", "none")
     assert json.loads((machine.home / "local" / "settings.json").read_bytes()) == {
         "host_processes": True,
+        "keep_seconds": None,
         "web_origins": [],
     }

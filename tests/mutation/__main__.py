@@ -41,6 +41,7 @@ _OWN = {
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
     "receipts": "protocol_golden",
+    "retention": "retention",
     "status": "core_lifecycle",
 }
 

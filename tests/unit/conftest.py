@@ -64,6 +64,7 @@ class ScriptedLauncher:
         self.launches: list[Launch] = []
         self.outcome: LaunchOutcome = Launched("task")
         self.tasks: dict[str, TaskState] = {}
+        self.gaps = 0  # so many of the next looks leave out what is there
         self.stops: list[str] = []
         self.relaunch_window: timedelta | None = timedelta(minutes=10)
 
@@ -77,6 +78,9 @@ class ScriptedLauncher:
         self.stops.append(execution_id)
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
+        if self.gaps:
+            self.gaps -= 1
+            return TaskState("missing")
         return self.tasks.get(execution_id, TaskState("missing"))
 
 

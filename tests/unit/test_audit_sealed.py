@@ -465,7 +465,7 @@ def test_without_its_head_the_chain_is_not_begun_anew(world: World, caplog: pyte
     tamper(world, "DELETE FROM records WHERE key = ?", store.AUDIT_HEAD_KEY)
     before = chain_length(world)
     busy(world)
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR, logger="runvoy"):
         world.clock.move(minutes=12)
         world.reconcile()
     assert chain_length(world) == before
@@ -501,7 +501,7 @@ def test_a_damaged_seal_does_not_stop_the_reconciler(world: World, caplog: pytes
     tamper(world, "UPDATE records SET body = '[]' WHERE key = ?", store.seal_key(1))
     busy(world)
     before = head(world).number
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR, logger="runvoy"):
         seal_all(world)
     assert head(world).number > before
     assert "seal 1 of the audit was changed" in caplog.text

@@ -247,6 +247,15 @@ def test_a_task_is_gone_when_two_looks_near_each_other_miss_it(world: World) -> 
     assert [repair.problem for repair in world.reconcile()] == ["the platform knows no task of it"]
 
 
+def test_rounds_that_are_far_apart_and_come_upon_a_gap_each_end_nothing(world: World) -> None:
+    execution_id = running(world, timeout_seconds=36_000)
+    for _ in range(4):
+        world.clock.move(minutes=11)
+        world.launcher.gaps = 1
+        assert world.reconcile() == []
+    assert world.execution(execution_id).state is State.RUNNING
+
+
 # -- locks
 
 

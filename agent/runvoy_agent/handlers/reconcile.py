@@ -53,9 +53,7 @@ RANGES_IDLE = timedelta(minutes=2)
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
-GONE_LOOKS_WITHIN = timedelta(
-    minutes=30
-)  # of an older one nobody knows what was between: it may have been back, and not seen
+GONE_LOOKS_WITHIN = timedelta(minutes=30)  # before an older look it may have been back, and not seen
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 
@@ -255,7 +253,7 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
 
 
 def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
-    """The platform knows no task of it. Two looks, apart, before that is believed: listings lag behind and leave out."""
+    """The platform knows no task of it. Two looks, apart, and one more at once before that is believed: listings lag and leave out."""
     now = ports.clock.now()
     if execution.state is State.TERMINATING and _forget_launches(ports, execution, starting_up):
         current = store.load_execution(ports.records, execution.execution_id).document
@@ -267,8 +265,12 @@ def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> It
     if execution.missing_since is None or now > execution.missing_since + GONE_LOOKS_WITHIN:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
-        _send_end(ports, execution, "stopped")
-        yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
+        # Where rounds were far apart, each look may have come upon a gap of its own: what is believed frees locks.
+        if ports.launcher.describe(execution.execution_id, execution.attempt).phase == "missing":
+            _send_end(ports, execution, "stopped")
+            yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
+        else:
+            _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
 
 
 def _note(ports: Ports, execution_id: str, change: Callable[[Execution], Execution | None]) -> None:
