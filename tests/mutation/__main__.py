@@ -36,13 +36,17 @@ _OWN = {
     "costs": "core_cost",
     "dry_runs": "protocol_golden",
     "errors": "protocol_words",
+    "evidence": "audit_evidence",
     "fargate_prices": "core_cost",
     "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
     "receipts": "protocol_golden",
     "retention": "retention",
+    "sealing": "audit_sealed",
+    "seals": "audit_sealed",
     "status": "core_lifecycle",
+    "trace": "protocol_golden",
 }
 
 
