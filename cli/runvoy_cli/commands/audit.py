@@ -27,7 +27,11 @@ app = new_app()
 def audit(
     context: typer.Context,
     user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what this user did, or `reconciler`, `runner`, `platform`.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only what this user did, or `reconciler`, `runner`, `platform`; an empty name for nobody known.",
+        ),
     ] = None,
     action: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this action, e.g. create-user, admit or kill.")
@@ -41,7 +45,10 @@ def audit(
     ] = None,
     outcome: Annotated[
         str | None,
-        typer.Option(metavar="WORD", help="Only this outcome: ok, accepted, a state, an error code; or refused."),
+        typer.Option(
+            metavar="WORD",
+            help="Only this outcome: ok, accepted, a state, an error code; or refused, for every error code.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
 ) -> None:

@@ -1,0 +1,40 @@
+"""Every command that the pages show does what they show: each page is one session with a stack of its own (docs/transcripts.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_transcripts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_transcripts", ROOT / "docs" / "transcripts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+TRANSCRIPTS = load_transcripts()
+
+
+@pytest.mark.timeout(2 * TRANSCRIPTS.PAGE_SECONDS)
+@pytest.mark.parametrize("page", TRANSCRIPTS.pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_do_what_it_shows(page, tmp_path):
+    text = page.read_text()
+    found = TRANSCRIPTS.differences(text, TRANSCRIPTS.run(text, tmp_path / "home"))
+    assert not found, "\n".join(found.values()) + "\nIf the program is right: `just transcripts`"
+
+
+def test_a_command_that_fails_unseen_is_told(tmp_path):
+    with pytest.raises(
+        TRANSCRIPTS.Mismatch, match=r"exit code 3 of `sh -c 'echo because; exit 3'`, which printed:\nbecause"
+    ):
+        TRANSCRIPTS.run("```console\n$ sh -c 'echo because; exit 3'\n```\n", tmp_path / "home")
