@@ -59,7 +59,7 @@ transcripts:
 
 # Write the golden bytes anew. Only on purpose: bytes that changed mean a new schema version
 golden:
-    uv run python tests/golden/generate.py
+    uv run python -m tests.golden.generate
 
 # Write the vectors (valid messages, and every tamper of them) anew. As `golden`: only on purpose
 vectors:

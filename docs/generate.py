@@ -18,7 +18,7 @@ from typing import Any
 from runvoy_agent.core.access import ALLOWED, ALLOWED_TO_LIMITED_KEYS, Action
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route, answer
-from runvoy_agent.wiring import stack_route
+from runvoy_agent.wiring import gc_route, stack_route
 from runvoy_cli import app, environment, playbook_schema, problems
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
@@ -108,14 +108,14 @@ def access_page() -> str:
         f"| call | the audit calls it | {' | '.join(roles)} | a limited key |",
         f"|---|---|{'---|' * (len(roles) + 1)}",
     ]
-    for route in (*ROUTES, stack_route(lambda _call: answer(LocksAnswer(locks=())))):
+    for route in (*ROUTES, *(made(lambda _call: answer(LocksAnswer(locks=()))) for made in (stack_route, gc_route))):
         cells = " | ".join(_right(route, ALLOWED[role]) for role in roles)
         limited = _right(route, ALLOWED_TO_LIMITED_KEYS)
         path = route.path.removeprefix(f"{API_PREFIX}/")
         lines.append(f"| `{route.method} {path}` | `{route.name}` | {cells} | {limited} |")
     lines += [
         "",
-        "`GET health` and `POST claim` are public. `GET stack` is the embedded stack's alone.",
+        "`GET health` and `POST claim` are public. `GET stack` and `POST stack/gc` are the embedded stack's alone.",
         "",
         "**A limited key** may do what its column says and its user's role allows as well, whatever the role; its own is what",
         "that very key submitted, not what another key of its user did. It revokes itself and the key it replaced, no other. A",
@@ -205,7 +205,7 @@ def _command_section(command: Any, context: Any) -> list[str]:
     if hasattr(command, "commands"):
         children = [own for _child, own in _commands(command, context)]
         lines += [f"Its commands: {', '.join(_link(own) for own in children)}.", ""]
-    else:
+    if not hasattr(command, "commands") or command.invoke_without_command:
         lines += [*_table("option", [*options, timeout], context), ""]
     example = (command.epilog or "").removeprefix("Example: ")
     lines += [f"For example: `{example}`"]

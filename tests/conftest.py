@@ -6,6 +6,8 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
+from runvoy_protocol import codec
+
 # Tests start many processes; where bytecode is forbidden each of them would compile its imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -17,6 +19,11 @@ for number, usual in (
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+def pytest_collection_finish() -> None:
+    """Tests run handlers and clients in many threads."""
+    codec.work_out_types()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -202,6 +202,29 @@ class Queue(Protocol):
         ...
 
 
+class QueueState(NamedTuple):
+    """Messages of one queue: due now, due later, delivered and not yet acknowledged, given up. `oldest_seconds` is how long the
+    oldest that is due has been; None where none is, or where the platform does not tell. Counts may be approximate."""
+
+    name: str
+    visible: int
+    delayed: int
+    in_flight: int
+    dead: int
+    oldest_seconds: float | None = None
+
+
+class QueueCare(Protocol):
+    """Looking at the queues, and giving dead letters another try."""
+
+    def states(self) -> Sequence[QueueState]: ...
+
+    def redrive(self, queue: str, most: int) -> int:
+        """Make up to `most` dead letters of a queue due again, as if they were new; how many. One that it dies of meanwhile may be
+        delivered twice, and none is lost. ValueError for a queue that there is not."""
+        ...
+
+
 # --- Launcher --------------------------------------------------------------------------------------------------------
 
 

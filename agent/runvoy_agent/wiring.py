@@ -33,13 +33,14 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.pump import Pump
-from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
 from runvoy_agent.ports import Ports, QueueName, Write
-from runvoy_protocol import keys
+from runvoy_agent.wiring_keeping import Keeping
+from runvoy_protocol import codec, keys
 from runvoy_protocol.members import Role
 
 log = logging.getLogger("runvoy.wiring")
@@ -54,8 +55,13 @@ _SPARE_GATEWAY_THREADS = 16
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:
-    """The one route that the embedded stack has beyond control.ROUTES."""
+    """What the embedded stack shows of itself, beyond control.ROUTES."""
     return route("GET", "/stack", Action.SEE_STACK, serve, name="show-stack")
+
+
+def gc_route(serve: Callable[[Call], Response]) -> Route:
+    """What the embedded stack is asked to forget, beyond control.ROUTES."""
+    return route("POST", "/stack/gc", Action.FORGET, serve, name="gc", single_use=True)
 
 
 class _RangesApart:
@@ -73,6 +79,7 @@ class EmbeddedServices:
     """The embedded stack behind its gateway (see local.stack.Services)."""
 
     def __init__(self, home: Home) -> None:
+        codec.work_out_types()  # threads of adapters begin with the recovery, the worker's and the gateway's after it
         self._home = home
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
@@ -112,8 +119,10 @@ class EmbeddedServices:
             capabilities=self._capabilities,
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
+            queues=LocalQueueCare(self._queue),
         )
-        self._routes = (*control.ROUTES, stack_route(self._show_stack))
+        self._keeping = Keeping(home, self._ports, self._inbox, self._outbox, self._ingest, identity.created_at)
+        self._routes = (*control.ROUTES, stack_route(self._show_stack), gc_route(self._keeping.serve))
         self._worker = Worker(
             self._queue,
             {
@@ -156,7 +165,6 @@ class EmbeddedServices:
         reconcile.handle(self._ports, starting_up=True)
 
     def start(self) -> None:
-        work_out_types()
         self._pump.start()
         self._worker.start()
 
@@ -166,6 +174,7 @@ class EmbeddedServices:
             self._home.publish(self.endpoint)  # in case somebody damaged it
             reconcile.handle(self._ports)
             self._records.purge_expired(self._ports.clock.now())
+            self._keeping.keep_up()
         except Exception:
             log.exception("a round of the reconciler failed")
 
@@ -274,27 +283,11 @@ class EmbeddedServices:
             "deployment_id": self.endpoint.deployment_id,
             "data_directory": str(self._home.folder),
             "host_processes": "process" in self._capabilities.isolations,
+            "keep_seconds": self._home.settings().keep_seconds,
             "counts": dict(states),
             "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
         }
         return Response(200, msgspec.json.encode(body))
-
-
-def work_out_types() -> int:
-    """Have msgspec work out how to decode each of our messages, before there is a second thread; how many there are.
-
-    It does so when it is first asked, and two threads that ask for one type at that moment bring the interpreter down (a
-    segmentation fault, seen with msgspec 0.22 about once in forty starts of a client with six threads).
-    """
-    waiting = list(msgspec.Struct.__subclasses__())
-    count = 0
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if kind.__module__.startswith("runvoy_"):
-            msgspec.json.Decoder(kind)
-            count += 1
-    return count
 
 
 def embedded(home: Home) -> EmbeddedServices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from runvoy_agent.aws.functions import Event, Runtime
 from runvoy_agent.aws.launcher import EcsLauncher, Tasks
 from runvoy_agent.aws.objects import S3Objects
 from runvoy_agent.aws.presigning import Presigner
-from runvoy_agent.aws.queue import SqsQueue
+from runvoy_agent.aws.queue import SqsQueue, SqsQueueCare
 from runvoy_agent.aws.records import DynamoRecords
 from runvoy_agent.aws.secrets import SsmSecrets
 from runvoy_agent.aws.settings import Settings, SettingsError
@@ -27,7 +27,7 @@ from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.cost import Pricing
 from runvoy_agent.core.task_definition import TaskImage
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, seeding, starts
+from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, retention, routes, seeding, starts
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
@@ -43,6 +43,8 @@ RANGE_SIZE = 100
 """How many requests of a batch one invocation admits: each is a few calls, and a function has 60 s."""
 
 _IDENTITY = "deployment"
+_FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+"""No deployment is older; and the reconcile function may not read the deployment's own secret, which says how old it is."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,7 @@ class AwsServices:
                 capabilities=self._capabilities(),
                 runner_endpoint=self._settings.runner_endpoint,
                 task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
+                queues=SqsQueueCare(self._clients, self._settings.queue_urls, self._settings.dead_letters_urls),
                 range_size=RANGE_SIZE,
                 pricing=Pricing(self._clients.region, is_spot=self._settings.capacity_provider == "FARGATE_SPOT"),
             )
@@ -174,6 +177,7 @@ class AwsServices:
         def serve(_: Event) -> Any:
             self._count_dead_letters()
             repairs = reconcile.handle(self._ports)
+            self._keep_up()
             self._runtime.meter.add(aws_layout.METRIC_REPAIRS, len(repairs))
             return {"repairs": [repair._asdict() for repair in repairs]}
 
@@ -234,6 +238,14 @@ class AwsServices:
         if stored is None:
             raise Unavailable("the deployment's secret was written and cannot be read yet")
         return msgspec.json.decode(stored, type=Identity)
+
+    def _keep_up(self) -> None:
+        """Records alone: the buckets have rules of their own."""
+        if not self._settings.keep_days:
+            return
+        swept = retention.keep_up(self._ports, _FIRST_DAY, timedelta(days=self._settings.keep_days))
+        if swept is not None:
+            log.info("forgot the records of %d executions", swept.executions)
 
     def _count_dead_letters(self) -> None:
         for queue, url in self._settings.dead_letters_urls.items():

@@ -1,4 +1,4 @@
-"""Submitting a whole file: everything checked first, then one signed object for each 10,000 runs."""
+"""Submitting a whole file: everything checked first, then one signed object for each 10,000 runs, or one for each run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typer._click import Context
 
 DECISION_SECONDS = 5.0
+_TELL_SECONDS = 10.0
 _SEND_AGAIN = "Send the same file again: what has an `id`, or a file sent with --id, is started once."
 
 
@@ -39,7 +40,7 @@ class _Numbered(NamedTuple):
     request: RunRequest
 
 
-def submit(context: Context, place: str) -> int:
+def submit(context: Context, place: str, *, as_batch: bool) -> int:
     """Submit the runs in a file, and print their ids in order, those of each object once it is durable; the exit code."""
     name, text = bulk_reader.read(place)
     problems: list[Problem] = []
@@ -65,7 +66,7 @@ def submit(context: Context, place: str) -> int:
         raise BadBulk(name, problems)
     numbered = [_Numbered(line, request) for line, request in made if request is not None]
     client.call("GET", "/whoami")  # learns the deployment's time: a batch by a wrong clock is refused line by line
-    return _Sending(session, name, numbered, context.obj.json).through()
+    return _Sending(session, name, numbered, context.obj.json).through(as_batch)
 
 
 class _Sending:
@@ -79,10 +80,13 @@ class _Sending:
         self._durable = 0
         self._is_sending = False
 
-    def through(self) -> int:
+    def through(self, as_batch: bool) -> int:
         try:
-            for portion in batches.portions(self._batched()):
-                self._send(portion)
+            if as_batch:
+                for portion in batches.portions(self._batched()):
+                    self._send(portion)
+            else:
+                self._send_each()
         except KeyboardInterrupt:
             write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {_SEND_AGAIN}\n")
             return EXIT_INTERRUPTED
@@ -93,12 +97,28 @@ class _Sending:
             raise self._told(error) from error
         return 0
 
-    def _batched(self) -> Iterator[BatchedRequest]:
-        """The requests, signed for from the moment that they are asked for."""
+    def _current(self) -> Iterator[RunRequest]:
+        """The requests, each issued at the moment that it is asked for."""
         for _, request in self._numbered:
             now = self._session.client.now()
-            current = msgspec.structs.replace(request, issued_at=now, expires_at=now + requests.MAX_LIFETIME)
-            yield BatchedRequest(request.request_id, requests.encode(current))
+            yield msgspec.structs.replace(request, issued_at=now, expires_at=now + requests.MAX_LIFETIME)
+
+    def _batched(self) -> Iterator[BatchedRequest]:
+        for request in self._current():
+            yield BatchedRequest(request.request_id, requests.encode(request))
+
+    def _send_each(self) -> None:
+        client = self._session.client
+        signing_key = client.target.signing_key
+        sealed = ((one.request_id, requests.seal_request(one, signing_key)) for one in self._current())
+        self._is_sending = True
+        told_at = time.monotonic()
+        for execution_id in client.upload_each(sealed):
+            self._print([execution_id])
+            if time.monotonic() - told_at >= _TELL_SECONDS:
+                told_at = time.monotonic()
+                self._session.console.remark(f"{self._durable:,} of {len(self._numbered):,} submitted")
+        self._is_sending = False
 
     def _send(self, portion: Sequence[BatchedRequest]) -> None:
         client = self._session.client
@@ -109,16 +129,16 @@ class _Sending:
         self._session.console.detail(f"the batch {batch_id} is durable ({len(portion):,} runs, {len(sealed):,} bytes)")
         self._see_the_decision(batch_id, digest(sealed))
         self._is_sending = False
-        self._print(portion)
+        self._print([one.request_id for one in portion])
         if self._durable < len(self._numbered):
             self._session.console.remark(f"{self._durable:,} of {len(self._numbered):,} submitted")
 
-    def _print(self, portion: Sequence[BatchedRequest]) -> None:
+    def _print(self, execution_ids: Sequence[str]) -> None:
         texts = []
-        for one in portion:
+        for execution_id in execution_ids:
             line = self._numbered[self._durable].line
-            row = {"execution_id": one.request_id, "line": line}
-            texts.append(json_text(msgspec.json.encode(row)) if self._as_json else one.request_id)
+            row = {"execution_id": execution_id, "line": line}
+            texts.append(json_text(msgspec.json.encode(row)) if self._as_json else execution_id)
             self._durable += 1
         sys.stdout.write("".join(f"{text}\n" for text in texts))
         sys.stdout.flush()

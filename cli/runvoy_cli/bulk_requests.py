@@ -71,22 +71,8 @@ def _choice(*allowed: str) -> Callable[[object], str]:
     return converted
 
 
-_GIT = ("repo", "ref", "path")
-
-
-def _git(value: object) -> GitSource:
-    if isinstance(value, str):
-        return GitSource(_text(value))
-    if not isinstance(value, dict) or "repo" not in value:
-        raise _Wrong("must be the URL of a repository, or `repo`, and perhaps `ref` and `path`")
-    for name in value:
-        if name not in _GIT:
-            raise _Wrong(f"has no field {str(name)[:64]!r}. {did_you_mean(str(name), _GIT)}It takes {', '.join(_GIT)}")
-    return GitSource(**{name: _text(one) for name, one in value.items()})
-
-
-# The name in a file → the field of the request, and what makes its value. Names are the request's, and the options' where
-# they differ.
+# The name in a file → the field of the request, and what makes its value. The names are those of request files and playbooks
+# (`tests/unit/test_cli_fields.py` holds the three together).
 FIELDS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "command": ("command", _command),
     "image": ("image", _text),
@@ -95,17 +81,16 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "locks": ("locks", _texts),
     "if_locked": ("if_locked", _choice("wait", "fail")),
     "timeout": ("timeout_seconds", _number(values.duration)),
-    "timeout_seconds": ("timeout_seconds", _number(values.duration)),
     "queue_timeout": ("queue_timeout_seconds", _number(values.duration)),
-    "queue_timeout_seconds": ("queue_timeout_seconds", _number(values.duration)),
     "cpu": ("cpu", _number(values.cpu_units)),
     "memory": ("memory_mib", _number(values.memory_mib)),
-    "memory_mib": ("memory_mib", _number(values.memory_mib)),
-    "git": ("git", _git),
+    "git_repo": ("git", _text),
+    "git_ref": ("git", _text),
+    "git_path": ("git", _text),
     "labels": ("labels", _pairs),
     "name": ("name", _text),
-    "isolation": ("isolation", _choice("process", "container")),
     "id": ("request_id", _text),
+    "isolation": ("isolation", _choice("process", "container")),
 }
 _MERGED = ("env", "labels")
 
@@ -145,11 +130,9 @@ class Maker:
             line = entry.lines.get(name, entry.line)
             if name not in FIELDS:
                 nearest = did_you_mean(name, FIELDS)
-                found.append(Problem(line, f"there is no field {name[:64]!r}. {nearest}".rstrip()))
+                found.append(Problem(line, f"a run has no {name[:64]!r}. {nearest}It has: {', '.join(FIELDS)}."))
                 continue
             field, convert = FIELDS[name]
-            if field in changes:
-                found.append(Problem(line, f"{name!r} says again what another field says"))
             if value is None and name != "command":
                 continue  # nothing stands there: the default
             try:
@@ -157,7 +140,13 @@ class Maker:
             except _Wrong as wrong:
                 found.append(Problem(line, f"{name!r} {wrong}"))
                 continue
-            changes[field] = {**getattr(self._base, field), **made} if field in _MERGED else made  # type: ignore[dict-item]
+            if field == "git":
+                git = changes.get("git") or self._base.git or GitSource("")
+                changes["git"] = msgspec.structs.replace(git, **{name.removeprefix("git_"): made})
+            else:
+                changes[field] = {**getattr(self._base, field), **made} if field in _MERGED else made  # type: ignore[dict-item]
+        if "git" in changes and not changes["git"].repo:
+            found.append(Problem(entry.line, "git_ref and git_path need git_repo"))
         return changes
 
     def _id(self, text: str | None, number: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ import msgspec
 
 from runvoy_cli.cache import Cache
 from runvoy_cli.transport import Answer, NoAnswer, Transport
+from runvoy_cli.uploads import Form, Upload, Uploads
 from runvoy_protocol import claims, control, members, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -214,6 +215,19 @@ class Client:
         """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""
         self._upload(object_keys.request(self.key_id, execution_id), sealed)
 
+    def upload_each(self, requests: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+        """The same for many (execution id, signed request), several at once; each id, in order, once its request is durable.
+
+        Raises what `upload` raises; of up to 32 requests after the one that it is about nobody knows whether they arrived.
+        """
+        uploads = (Upload(one, object_keys.request(self.key_id, one), sealed) for one, sealed in requests)
+        return Uploads(
+            self.transport,
+            self._inbox_grant,
+            lambda upload: self._upload(upload.object_key, upload.content),
+            self._read_seconds(),
+        ).through(uploads)
+
     def upload_batch(self, batch_id: str, sealed: bytes) -> None:
         """The same for a signed batch."""
         self._upload(object_keys.batch(self.key_id, batch_id), sealed)
@@ -271,17 +285,12 @@ class Client:
         return grant
 
     def _post(self, grant: control.InboxGrant, object_key: str, sealed: bytes) -> Answer:
-        fields = {
-            "key": object_key,
-            "Content-Type": grant.content_type,
-            **grant.fields,
-        }
-        boundary = f"runvoy-{os.urandom(16).hex()}"
+        form = Form(grant)
         return self.transport.send(
             "POST",
             grant.url,
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-            body=multipart_form(fields, sealed, grant.content_type, boundary),
+            headers={"Content-Type": form.content_type},
+            body=form.body(object_key, sealed),
             timeout=self._read_seconds(),
         )
 
@@ -352,17 +361,6 @@ def _upload_error(answer: Answer) -> RunvoyError:
     return RunvoyError(
         code, f"the inbox refused the upload with {answer.status}: {': '.join(parts) or 'no reason given'}"
     )
-
-
-def multipart_form(fields: Mapping[str, str], file: bytes, content_type: str, boundary: str) -> bytes:
-    """A form in the order that presigned POST policies ask for: the fields, then the file."""
-    head = "".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    )
-    head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="request"\r\n'
-    head += f"Content-Type: {content_type}\r\n\r\n"
-    return head.encode() + file + f"\r\n--{boundary}--\r\n".encode()
 
 
 def digest(sealed: bytes) -> str:

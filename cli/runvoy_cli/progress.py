@@ -11,6 +11,7 @@ from runvoy_cli.client import Client
 from runvoy_cli.render import span
 from runvoy_cli.terminal import Live, Row, Screen, cells
 from runvoy_cli.words import short_lock_text
+from runvoy_protocol import codec
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, LockStatus
@@ -110,5 +111,7 @@ def looking_with(client: Client) -> Look:
 def progress_of(session: Session) -> tuple[Progress, Live]:
     """The rows for a session's terminal, and what keeps them there while it is entered."""
     screen = session.console.screen
+    if screen.is_rich:
+        codec.work_out_types()  # the thread that draws looks, too
     progress = Progress(screen, session.client.now, looking_with(session.client))
     return progress, Live(screen, progress.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -95,20 +96,30 @@ class Transport:
             answer = _exchange(connection, method, target, dict(headers or {}), body)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            self._tell(method, parts, f"no answer: {reason_of(error)}", began)
+            self.tell(method, parts, f"no answer: {reason_of(error)}", began)
             raise NoAnswer(parts.netloc, reason_of(error), reused, is_sent) from error
         except BaseException:
             connection.close()  # interrupted halfway: what comes next on it is not ours to read
             raise
-        self._tell(method, parts, str(answer.status), began)
+        self.tell(method, parts, str(answer.status), began)
         return answer
+
+    def connect(self, parts: SplitResult, timeout: float) -> socket.socket:
+        """A connection of the caller's own to where a checked URL leads; raises OSError. `timeout` bounds every read."""
+        connection = _connection(parts)
+        connection.timeout = min(timeout, CONNECT_SECONDS)
+        connection.connect()
+        connected: socket.socket = connection.sock
+        connected.settimeout(timeout)
+        return connected
 
     def close(self) -> None:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
 
-    def _tell(self, method: str, parts: SplitResult, outcome: str, began: float) -> None:
+    def tell(self, method: str, parts: SplitResult, outcome: str, began: float) -> None:
+        """Tell who traces of a request that began at that time of the monotonic clock."""
         if self._trace is not None:
             query = "?…" if parts.query else ""  # a presigned URL's query is its signature
             milliseconds = (time.monotonic() - began) * 1000

@@ -32,7 +32,7 @@ def duration(text: str) -> int:
         return int(cleaned)
     match = _DURATION.match(cleaned)
     if not cleaned or match is None:
-        raise UsageProblem(f"{text!r} is no duration", "Write it like 30s, 10m, 1h30m, or as seconds: 600.")
+        raise UsageProblem(f"{text[:64]!r} is no duration", "Write it like 30s, 10m, 1h30m, or as seconds: 600.")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
@@ -47,18 +47,18 @@ def moment(text: str, now: datetime) -> datetime:
     try:
         return now - timedelta(seconds=duration(text))
     except (UsageProblem, OverflowError) as error:
-        raise UsageProblem(f"{text!r} is no time", "Write it like 10m (ago), or 2030-01-31T09:00:00Z.") from error
+        raise UsageProblem(f"{text[:64]!r} is no time", "Write it like 10m (ago), or 2030-01-31T09:00:00Z.") from error
 
 
 def memory_mib(text: str) -> int:
     """MiB of `512m`, `2g`, `1.5g` or a bare number of MiB."""
     match = _MEMORY.match(text.strip())
     if match is None:
-        raise UsageProblem(f"{text!r} is no amount of memory", "Write it like 512m or 2g, or as MiB: 512.")
+        raise UsageProblem(f"{text[:64]!r} is no amount of memory", "Write it like 512m or 2g, or as MiB: 512.")
     number, unit = match.groups()
     mib = float(number) * (1024 if (unit or "m").lower().startswith("g") else 1)
     if mib != int(mib):
-        raise UsageProblem(f"{text!r} is no whole number of MiB", "Write it like 512m or 2g, or as MiB: 512.")
+        raise UsageProblem(f"{text[:64]!r} is no whole number of MiB", "Write it like 512m or 2g, or as MiB: 512.")
     return int(mib)
 
 
@@ -70,7 +70,9 @@ def cpu_units(text: str) -> int:
         number = -1.0
     units = number if number >= _SMALLEST_CPU_UNITS else number * _UNITS_PER_VCPU
     if units <= 0 or units != int(units):
-        raise UsageProblem(f"{text!r} is no amount of CPU", "Write vCPUs, like 0.5 or 2, or units: 512 (1,024 a vCPU).")
+        raise UsageProblem(
+            f"{text[:64]!r} is no amount of CPU", "Write vCPUs, like 0.5 or 2, or units: 512 (1,024 a vCPU)."
+        )
     return int(units)
 
 

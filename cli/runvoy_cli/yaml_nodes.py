@@ -128,6 +128,10 @@ def place_of(thing: yaml.Node | yaml.Event) -> Place:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`Did you mean 'x'? ` for the nearest of the known names; empty if none is near."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    """`Did you mean 'x'? ` for the nearest of the known names; empty if none is near.
+
+    A name that begins with a known one (`timeout_seconds`), or is the first word of one (`git`), is nearest to that.
+    """
+    begun = [one for one in known if one.startswith(f"{name}_") or name.startswith(f"{one}_")]
+    nearest = begun[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {nearest[0]!r}? " if nearest else ""

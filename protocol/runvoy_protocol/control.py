@@ -73,14 +73,59 @@ def body_digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
+PROTOCOL_VERSION = 1
+"""Of the routes and messages under API_PREFIX. One that an older client could not speak would be another prefix."""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """GET health: public. `instance` tells one start of an embedded stack from another."""
+    """GET health: public. `instance` tells one start of an embedded stack from another; `protocol` is PROTOCOL_VERSION."""
 
     status: str
     version: str
     deployment_id: str
     time: Instant
     instance: str = ""
+    protocol: int = 1
+
+
+class QueueHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Messages of one queue: due now, due later, being handled, given up (dead letters). `oldest_seconds`: for how long the oldest
+    has been due; null where none is, or where the platform does not tell."""
+
+    name: str
+    visible: int
+    delayed: int
+    in_flight: int
+    dead: int
+    oldest_seconds: float | None = None
+
+
+class QueuesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET health/queues: the queues, when the last whole round of the reconciler began, and until when the audit is sealed."""
+
+    queues: tuple[QueueHealth, ...]
+    reconciled_at: Instant | None = None
+    audit_sealed_until: Instant | None = None
+
+
+class RedriveRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """POST health/redrive: of which queue; of all, if none is named."""
+
+    queue: str | None = None
+
+
+class Redriven(msgspec.Struct, frozen=True, kw_only=True):
+    """How many dead letters of a queue are due again, and how many are left."""
+
+    queue: str
+    redriven: int
+    left: int
+
+
+class RedriveAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """POST health/redrive."""
+
+    queues: tuple[Redriven, ...]
 
 
 class Whoami(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

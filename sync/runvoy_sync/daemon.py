@@ -15,9 +15,9 @@ from types import FrameType
 from runvoy_cli.problems import EXIT_INTERRUPTED, UsageProblem
 from runvoy_cli.session import Session
 from runvoy_cli.terminal import Live
+from runvoy_protocol import codec
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.status import EXIT_GAVE_UP
-from runvoy_sync import decoders
 from runvoy_sync.commits import Commits
 from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
@@ -48,7 +48,7 @@ def run(settings: SyncSettings, session: Session) -> int:
         raise UsageProblem(f"{folder} is no folder") from error
     daemon: _Daemon | None = None
     try:
-        decoders.prepare()
+        codec.work_out_types()
         daemon = _Daemon(settings, session, tree)
         code = daemon.run()
     finally:

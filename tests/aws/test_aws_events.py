@@ -125,6 +125,7 @@ def test_a_body_in_base64() -> None:
     "change",
     [
         {"rawPath": "/\ud800"},
+        {"rawPath": "/api/v1/locks/a?b", "rawQueryString": "c=d"},
         {"rawQueryString": "&".join(f"a{number}=1" for number in range(65))},
         {"body": "\udfff"},
         {"body": "not base64", "isBase64Encoded": True},

@@ -53,12 +53,26 @@ def test_a_mistake_anywhere_sends_nothing(machine: Machine, tmp_path: Path) -> N
     file = write(tmp_path / "runs.jsonl", [{"command": "true"}, {"comand": "true"}])
     done = machine("submit", "--bulk", file)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert f"{file}:2: there is no field 'comand'. Did you mean 'command'?".encode() in done.stderr
+    assert f"{file}:2: a run has no 'comand'. Did you mean 'command'?".encode() in done.stderr
     assert json.loads(machine.ok("list", "--json")) == []
     assert machine("submit", "--bulk", file, "--", "true").returncode == 2
+    assert machine("submit", "--no-batch", "--", "true").returncode == 2
     empty = tmp_path / "empty"
     empty.write_text("\n")
     assert machine("submit", "--bulk", str(empty)).returncode == 2
+
+
+def test_runs_sent_as_objects_of_their_own_are_those_of_a_batch(machine: Machine, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    runs: list[dict[str, object]] = [{"command": f"echo {number} >> {seen}", "id": f"{number}"} for number in range(40)]
+    file = write(tmp_path / "runs.jsonl", runs)
+    rows = [json.loads(line) for line in machine.ok("submit", "--bulk", file, "--no-batch", "--json").splitlines()]
+    assert [row["line"] for row in rows] == list(range(1, 41))
+    ids = [row["execution_id"] for row in rows]
+    assert machine.ok("submit", "--bulk", file).split() == ids, "the same runs in a batch are the same executions"
+    assert machine.ok("submit", "--bulk", file, "--no-batch").split() == ids
+    assert waited(machine, ids)[0] == 0
+    assert Counter(seen.read_text().split()) == Counter(str(number) for number in range(40))
 
 
 def test_the_first_end_and_the_first_failure_can_be_waited_for(machine: Machine, tmp_path: Path) -> None:

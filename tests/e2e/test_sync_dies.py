@@ -11,7 +11,7 @@ import time
 import pytest
 from tests.e2e.kept_folder import KeptFolder, stop
 
-KILLS = int(os.environ.get("RUNVOY_TEST_SYNC_KILLS", "12"))
+KILLS = int(os.environ.get("RUNVOY_TEST_SYNC_KILLS", "8"))
 SEED = int(os.environ.get("RUNVOY_TEST_SEED", str(time.time_ns() % 1_000_000)))
 LINES = 30
 

@@ -32,9 +32,14 @@ from tests.fuzz.mutators import MAX_BYTES, mutate
 from tests.fuzz.targets import PROTOCOL_TARGETS, Target
 from tests.fuzz.targets_agent import AGENT_TARGETS
 from tests.fuzz.targets_aws import AWS_TARGETS
+from tests.fuzz.targets_bulk import BULK_TARGETS
 from tests.fuzz.targets_client import CLIENT_TARGETS
+from tests.fuzz.targets_proofs import PROOF_TARGETS
 
-TARGETS = {target.name: target for target in (*PROTOCOL_TARGETS, *AGENT_TARGETS, *AWS_TARGETS, *CLIENT_TARGETS)}
+TARGETS = {
+    target.name: target
+    for target in (*PROTOCOL_TARGETS, *AGENT_TARGETS, *AWS_TARGETS, *CLIENT_TARGETS, *BULK_TARGETS, *PROOF_TARGETS)
+}
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "fuzz"  # what was found, and atheris's corpus
 INPUT_SECONDS = 10

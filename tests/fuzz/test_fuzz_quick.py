@@ -35,6 +35,8 @@ SLOW = {
     "values": 0.4,
     "cache": 0.2,
     "follow": 0.4,
+    "bulk-json": 0.4,
+    "bulk-yaml": 0.15,
 }
 MIB = 1024 * 1024
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from tests.golden import audit_bodies
 
 from runvoy_protocol import (
     audit,
@@ -631,7 +632,7 @@ def messages() -> list[Golden]:
             "derived.json", json.dumps(derived(), indent=1).encode(), json.loads, derived(), "ids, digests and keys"
         ),
     ]
-    for name, body in BODIES.items():
+    for name, body in {**BODIES, **audit_bodies.BODIES}.items():
         golden.append(
             Golden(
                 f"api-{name}.json",

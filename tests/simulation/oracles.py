@@ -246,9 +246,13 @@ class Oracles:
             holders.pop(task.execution_id, None)
 
     def stop_asked(self, task: Task) -> None:
-        """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began."""
+        """Nobody's command is stopped without a reason: a kill, its deadline, that it never began, or that its key was revoked
+        while it was being launched."""
         execution = self.executions[task.execution_id]
         if task.execution_id in self.kill_asked:
+            return
+        if execution.reason is Reason.REVOKED:
+            check(execution.key_id in self._revoked, f"{task.execution_id} was withdrawn, and its key is good")
             return
         if execution.reason is Reason.START:
             begun = execution.starting_at
@@ -270,7 +274,7 @@ class Oracles:
     # -- the end
 
     def judge(self) -> None:
-        """All that must hold when faults have stopped and the reconciler has had its three rounds."""
+        """All that must hold when faults have stopped and the reconciler has had its last rounds."""
         for execution in self.executions.values():
             self._judge_execution(execution)
         for name, queue in self._queues.items():

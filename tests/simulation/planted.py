@@ -317,6 +317,16 @@ def _done_before_it_is() -> list[Patch]:
     return [(batches, "_admit_range", admit_range)]
 
 
+def _withdraw_the_good() -> list[Patch]:
+    """A second delivery of a start takes every key for revoked."""
+    original = starts._rights
+
+    def rights(ports: Ports, execution: Execution) -> Any:
+        return original(ports, execution) if execution.state is State.QUEUED else starts._Rights("revoked")
+
+    return [(starts, "_rights", rights)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -343,6 +353,7 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
     "a range is done before its requests": _done_before_it_is,
     "lost ranges are not looked for": lambda: [(reconcile, "_lost_ranges", lambda _ports, _starting_up: iter(()))],
+    "a start is withdrawn although its key is good": _withdraw_the_good,
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)

@@ -19,6 +19,7 @@ from tests.simulation.oracles import Oracles, Violation, check
 from tests.simulation.platform import MINUTE_MS, SimPlatform, Task, Watching
 from tests.simulation.ports import START, SimClock, SimObjects, SimQueue, SimRecords, SimSecrets
 from tests.simulation.scheduler import Crash, Invocation, Point, Scheduler, Step, When
+from tests.simulation.seals import check_seals
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.workload import Workload
 
@@ -333,11 +334,14 @@ class Simulation:
             self.scheduler.faults.enabled = False
             # The first when all is listed again, and while lost uploads are young enough to be looked for.
             for wait_ms in (LIST_ALL_MS, LONG_TICK_MS, LONG_TICK_MS):
-                self.scheduler.run(self.scheduler.now_ms + wait_ms)
-                self.tick()
-                self.scheduler.drain()
+                # Then some that follow each other as rounds do: what a task is held for was seen twice, two minutes apart.
+                for next_ms in (wait_ms, MINUTE_MS, MINUTE_MS):
+                    self.scheduler.run(self.scheduler.now_ms + next_ms)
+                    self.tick()
+                    self.scheduler.drain()
             self.oracles.judge()
             self.secrecy.judge()
+            check_seals(self.records)
         except Violation as seen:
             violation = str(seen)
         finally:

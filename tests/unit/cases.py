@@ -109,6 +109,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "GET /locks/{name}": lambda scene: ("GET", f"/locks/{scene.held_lock()[0]}", None),
     "POST /locks/{name}/release": _release,
     "POST /health/reconcile": lambda scene: ("POST", "/health/reconcile", None),
+    "GET /health/queues": lambda scene: ("GET", "/health/queues", None),
+    "POST /health/redrive": lambda scene: ("POST", "/health/redrive", {}),
     "GET /users": lambda scene: ("GET", "/users", None),
     "POST /users": lambda scene: ("POST", "/users", {"name": f"new-{scene.name}", "role": "admin"}),
     "GET /users/{name}": lambda scene: ("GET", f"/users/{scene.whose_name}", None),
@@ -141,6 +143,12 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "GET /audit": lambda scene: ("GET", "/audit?limit=1", None),
     "POST /dry-run": _dry_run,
     "GET /cost": lambda scene: ("GET", f"/cost?owner={scene.whose_name}", None),
+    "GET /audit/head": lambda scene: ("GET", "/audit/head", None),
+    "GET /audit/seals": lambda scene: ("GET", "/audit/seals?from=1", None),
+    "GET /audit/records": lambda scene: ("GET", "/audit/records?day=2026-05-04&part=0", None),
+    "POST /audit/records": lambda scene: ("POST", "/audit/records", {"event_ids": [scene.execution()]}),
+    "GET /audit/evidence/{execution_id}": lambda scene: ("GET", f"/audit/evidence/{scene.execution()}", None),
+    "GET /trace/{execution_id}": lambda scene: ("GET", f"/trace/{scene.execution()}", None),
 }
 
 

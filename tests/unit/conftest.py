@@ -20,7 +20,7 @@ from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, 
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects
-from runvoy_agent.local.queue import SqliteQueue
+from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Message, Ports, QueueName, TaskState
@@ -107,6 +107,7 @@ class World:
             created_at=START - timedelta(days=3),
             secret=b"s" * 32,
             capabilities=Capabilities("process", frozenset({"process"})),
+            queues=LocalQueueCare(self.queue),
         )
         self.signing_key = self.add_user("ada", Role.ADMIN)
 

@@ -13,7 +13,7 @@ from tests.unit.cases import BY_CALL, CASES, LIMITS, scene
 from runvoy_agent.core.access import Action
 from runvoy_agent.handlers import control
 from runvoy_agent.handlers.routes import Response, answer
-from runvoy_agent.wiring import stack_route
+from runvoy_agent.wiring import gc_route, stack_route
 from runvoy_protocol.control import LocksAnswer
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
@@ -35,6 +35,8 @@ GET /locks                          yes       yes        yes       yes
 GET /locks/{name}                   yes       yes        yes       yes
 POST /locks/{name}/release          no        no         yes       yes
 POST /health/reconcile              no        no         yes       yes
+GET /health/queues                  no        no         yes       yes
+POST /health/redrive                no        no         yes       yes
 GET /users                          no        no         yes       yes
 POST /users                         no        no         no        yes
 GET /users/{name}                   no        no         yes       yes
@@ -58,6 +60,12 @@ POST /secrets/{name}/value          no/no     yes/hid    yes/yes   yes/yes
 GET /audit                          no        no         no        yes
 GET /cost                           yes/no    yes/no     yes/yes   yes/yes
 POST /dry-run                       yes       yes        yes       yes
+GET /audit/head                     no        no         no        yes
+GET /audit/seals                    no        no         no        yes
+GET /audit/records                  no        no         no        yes
+POST /audit/records                 no        no         no        yes
+GET /audit/evidence/{execution_id}  no        no         no        yes
+GET /trace/{execution_id}           yes/yes   yes/hid    yes/yes   yes/yes
 """
 
 # A limited key. Where things have owners: its own/those of another key of its user/another member's.
@@ -74,6 +82,8 @@ GET /locks                          no           no           no           no
 GET /locks/{name}                   no           no           no           no
 POST /locks/{name}/release          no           no           no           no
 POST /health/reconcile              no           no           no           no
+GET /health/queues                  no           no           no           no
+POST /health/redrive                no           no           no           no
 GET /users                          no           no           no           no
 POST /users                         no           no           no           no
 GET /users/{name}                   no           no           no           no
@@ -97,6 +107,12 @@ POST /secrets/{name}/value          no/no/no     no/no/no     no/no/no     no/no
 GET /audit                          no           no           no           no
 GET /cost                           no/no/no     no/no/no     no/no/no     no/no/no
 POST /dry-run                       yes          yes          yes          yes
+GET /audit/head                     no           no           no           no
+GET /audit/seals                    no           no           no           no
+GET /audit/records                  no           no           no           no
+POST /audit/records                 no           no           no           no
+GET /audit/evidence/{execution_id}  no           no           no           no
+GET /trace/{execution_id}           yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
 """
 WHOSE = ("own", "other")
 WHOSE_OF_LIMITED_KEYS = ("own", "sibling", "other")
@@ -138,18 +154,21 @@ def test_no_route_is_without_cells() -> None:
 def test_every_action_is_some_route_s() -> None:
     """An action that no route asks for would be a right that nobody looks at."""
     asked = {route.action for route in BY_CALL.values()} | {route.other for route in BY_CALL.values()}
-    assert set(Action) - asked == {Action.SEE_STACK}
+    assert set(Action) - asked == {Action.FORGET}
 
 
 @pytest.mark.parametrize("role", Role)
-def test_the_embedded_stack_s_own_route(world: World, role: Role) -> None:
-    route = stack_route(lambda call: answer(LocksAnswer(locks=())))
+def test_the_embedded_stack_s_own_routes(world: World, role: Role) -> None:
+    routes = [made(lambda call: answer(LocksAnswer(locks=()))) for made in (stack_route, gc_route)]
     for limited in (False, True):
-        caller = scene(world, role, limited=limited, whose="own")
-        request = signed(world, "GET", "/api/v1/stack", b"", caller.key)
-        response = control.handle(world.ports, world.deployment, request, [route])
-        may = role in (Role.OPERATOR, Role.ADMIN) and not limited
-        assert outcome(response) == ("yes" if may else "no")
+        for method, path, roles in (
+            ("GET", "/api/v1/stack", (Role.OPERATOR, Role.ADMIN)),
+            ("POST", "/api/v1/stack/gc", (Role.ADMIN,)),
+        ):
+            caller = scene(world, role, limited=limited, whose="own")
+            request = signed(world, method, path, b"", caller.key)
+            response = control.handle(world.ports, world.deployment, request, routes)
+            assert outcome(response) == ("yes" if role in roles and not limited else "no")
 
 
 def test_a_list_holds_only_what_its_caller_may_see(world: World) -> None:

@@ -52,7 +52,8 @@ FULL = {
     "queue_timeout": 600,
     "cpu": 0.5,
     "memory": "2g",
-    "git": {"repo": "https://x.example/r", "ref": "main"},
+    "git_repo": "https://x.example/r",
+    "git_ref": "main",
     "labels": {"n": "1"},
     "name": "nightly",
     "isolation": "container",
@@ -104,7 +105,7 @@ def test_every_mistake_is_told_with_its_line() -> None:
         '{"command": ["a", 1]}',
         '{"command": "true", "labels": {"bad name": "x"}}',
         '{"command": ""}',
-        '{"command": "true", "git": {"ref": "x"}}',
+        '{"command": "true", "git_ref": "x"}',
         '{"command": "true", "memory": "much", "if_locked": "maybe"}',
         '{"command": "\\ud800"}',
     ]
@@ -113,7 +114,9 @@ def test_every_mistake_is_told_with_its_line() -> None:
     for line, text in problems:
         told.setdefault(line, []).append(text)
     assert sorted(told) == [1, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14]
-    assert told[1] == ["there is no field 'imge'. Did you mean 'image'?"]
+    [imge] = told[1]
+    assert imge.startswith("a run has no 'imge'. Did you mean 'image'? It has: command, image, ")
+    assert told[12] == ["git_ref and git_path need git_repo"]
     assert told[8] == ["its id is that of line 7"]
     assert len(told[5]) == 2  # no command, and a variable that is no text
     assert len(told[13]) == 2

@@ -1,6 +1,7 @@
 """The client against a small HTTP server that really loses answers, refuses grants and disagrees about the time."""
 
 import json
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,12 +22,22 @@ ID = uuid7(datetime.now(UTC), bytes(10))
 LOSE = object()  # instead of an answer: the connection is closed
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 64  # as many connections are opened at once as an upload of many opens
+
+    def handle_error(self, request, client_address):
+        """A client that closes a connection with an answer on its way is none."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Server:
     """Answers from a list for each path, in order, the last one for ever; keeps what it was sent."""
 
     def __init__(self):
         self.answers = {}
         self.seen = []
+        self.connections = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,13 +46,14 @@ class Server:
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.split("?")[0]
-                outer.seen.append((self.command, self.path, dict(self.headers), body))
+                seen = (self.command, self.path, dict(self.headers), body)
+                outer.seen.append(seen)
                 queue = outer.answers[path]
                 answer = queue.pop(0) if len(queue) > 1 else queue[0]
                 if answer is LOSE:
                     self.close_connection = True
                     return
-                status, content, *headers = answer() if callable(answer) else answer
+                status, content, *headers = answer(seen) if callable(answer) else answer
                 raw = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in headers:
@@ -52,10 +64,14 @@ class Server:
 
             do_GET = do_POST = answer
 
+            def setup(self):
+                outer.connections += 1
+                super().setup()
+
             def log_message(self, *_):
                 return
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _HTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"

@@ -26,7 +26,7 @@ ACTIONS = {
     Role.VIEWER: "know-self own-cost read-own read-any read-locks own-keys rotate-key",
     Role.DEVELOPER: DEVELOPER,
     Role.OPERATOR: OPERATOR,
-    Role.ADMIN: f"{OPERATOR} manage-users read-audit",
+    Role.ADMIN: f"{OPERATOR} manage-users read-audit forget",
 }
 OF_LIMITED_KEYS = {"know-self", "run", "read-own", "kill-own", "rotate-key"}
 

@@ -229,6 +229,24 @@ def test_a_runner_that_lives_keeps_its_own_deadline(world: World) -> None:
     assert world.status(execution_id).state is State.RUNNING
 
 
+def test_a_task_is_gone_when_two_looks_near_each_other_miss_it(world: World) -> None:
+    execution_id = running(world, timeout_seconds=36_000)
+    task = world.launcher.tasks.pop(execution_id)
+    world.clock.move(minutes=11)
+    assert world.reconcile() == [], "the first look"
+    world.clock.move(minutes=1)
+    assert world.reconcile() == [], "a listing may lag so far"
+    world.launcher.tasks[execution_id] = task
+    world.clock.move(minutes=1)
+    assert world.reconcile() == []
+    del world.launcher.tasks[execution_id]
+    assert world.reconcile() == [], "a first look again, for it was there"
+    world.clock.move(minutes=31)
+    assert world.reconcile() == [], "and again, for nobody looked since"
+    world.clock.move(minutes=2)
+    assert [repair.problem for repair in world.reconcile()] == ["the platform knows no task of it"]
+
+
 # -- locks
 
 

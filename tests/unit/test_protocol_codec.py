@@ -292,3 +292,9 @@ def test_times_keep_their_microseconds_in_every_zone_s_utc():
     decoded = codec.decode(codec.encode(Sample(1, "x", at=at)), SCHEMAS, "sample")
     assert decoded.at == at
     assert decoded.at.utcoffset() == timedelta(0)
+
+
+def test_every_message_can_be_worked_out_before_there_are_threads():
+    count = codec.work_out_types()
+    assert count > 40
+    assert codec.work_out_types() == count

@@ -129,6 +129,8 @@ def _http_request(event: Mapping[str, Any]) -> HttpRequest:
     http = event["requestContext"]["http"]
     path = event.get("rawPath") or "/"  # raw by its name alone: it may have been decoded on its way
     path.encode()
+    if "?" in path:  # once decoded: where the path ends in what was signed could not be told any more
+        raise ValueError("its path holds a question mark")
     raw_query = event.get("rawQueryString") or ""
     body = event.get("body") or ""
     return HttpRequest(

@@ -16,7 +16,7 @@ class SettingsError(Exception):
 
 class Settings(NamedTuple):
     """`task_role_arn` is the role of commands whose image names none of `task_role_arns`. `runner_endpoint` is empty in every
-    function but `starts`."""
+    function but `starts`. `keep_days` 0 keeps the records of executions for ever."""
 
     deployment_id: str
     table: str
@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     task_log_group: str
     runner_image: str
     runner_endpoint: str
+    keep_days: int = 0
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -52,6 +53,13 @@ def read(environment: Mapping[str, str]) -> Settings:
         if value not in choices:
             problems.append(f"{name} is {value!r}, not one of {', '.join(choices)}")
         return value
+
+    def days(name: str) -> int:
+        value = environment.get(name, "0")
+        if not value.isascii() or not value.isdigit():
+            problems.append(f"{name} is {value!r}, not a number of days")
+            return 0
+        return int(value)
 
     queues: tuple[QueueName, ...] = get_args(QueueName)
     public_ip = choice(aws_layout.ENV_PUBLIC_IP, ("ENABLED", "DISABLED"))
@@ -79,6 +87,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         task_log_group=text(aws_layout.ENV_TASK_LOG_GROUP),
         runner_image=text(aws_layout.ENV_RUNNER_IMAGE),
         runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
+        keep_days=days(aws_layout.ENV_KEEP_DAYS),
     )
     if problems:
         raise SettingsError("; ".join(problems))

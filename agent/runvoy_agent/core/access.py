@@ -36,6 +36,7 @@ class Action(StrEnum):
     ANY_COST = "any-cost"
     RECONCILE = "reconcile"
     SEE_STACK = "see-stack"
+    FORGET = "forget"
 
 
 _EVERYONE = frozenset(

@@ -38,8 +38,8 @@ class Facts(NamedTuple):
     """What admission must know beside the request: all loaded before, all checked in the commit after.
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
-    `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if one of them is not there. `bulk`: it came
-    in a batch.
+    `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if
+    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in.
     """
 
     deployment_id: str
@@ -54,6 +54,8 @@ class Facts(NamedTuple):
     secrets: Mapping[str, Secret] = {}
     bulk: bool = False
     pricing: cost.Pricing = cost.OWN_MACHINE
+    batch_id: str | None = None
+    object_version: str = ""
 
 
 class Accepted(NamedTuple):
@@ -188,6 +190,8 @@ def _execution(
         git=_git_status(request.git),
         playbook=request.playbook,
         rate=cost.rate_of(facts.pricing, cpu, memory_mib, image.platform if image is not None else None),
+        batch_id=facts.batch_id,
+        object_version=facts.object_version,
     )
 
 

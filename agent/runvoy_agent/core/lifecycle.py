@@ -196,8 +196,8 @@ def note_task_end(
 
 
 def note_look(execution: Execution, now: datetime, *, missing: bool) -> Execution | None:
-    """The platform knew its task, or knew none: kept from the first look that missed it until one that finds it."""
-    if missing == (execution.missing_since is not None):
+    """The platform knew its task, or knew none: kept from a look that missed it until one that finds it."""
+    if not missing and execution.missing_since is None:
         return None
     return msgspec.structs.replace(execution, missing_since=now if missing else None)
 

@@ -191,8 +191,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
     `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
     may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
-    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is what an hour of it costs, as it was known at admission; `pull_started_at`
-    and `task_stopped_at` bound the time that the platform charges for, where it told them.
+    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is
+    what an hour of it costs, as it was known at admission; `pull_started_at` and `task_stopped_at` bound the time that the platform
+    charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
     """
 
     execution_id: str
@@ -241,6 +242,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rate: Rate | None = None
     pull_started_at: datetime | None = None
     task_stopped_at: datetime | None = None
+    batch_id: str | None = None
+    object_version: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -306,3 +309,25 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str = ""
     source: str = ""
     message: str = ""
+
+
+class Retained(msgspec.Struct, frozen=True, kw_only=True):
+    """When the last sweep for executions to be forgotten began, from which admission on the next has to look, and whether it left
+    some to be forgotten."""
+
+    at: datetime
+    oldest: datetime
+    more: bool = False
+
+
+class AuditHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of the audit's chain of seals: the newest seal's `number` and `hash`, and where it `ends` (places, as in
+    runvoy_protocol.seals). `scanned_to`: until where there was nothing more to seal. `late_looked_at`: when it was last looked
+    for records that came after their minute was sealed."""
+
+    number: int
+    hash: str
+    began: str
+    ends: str
+    scanned_to: str
+    late_looked_at: datetime | None = None

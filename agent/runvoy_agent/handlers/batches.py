@@ -33,7 +33,7 @@ _KEPT = timedelta(days=2)
 """How long the record of a batch that is done is kept, for deliveries that come late."""
 
 
-class _Arrived(NamedTuple):
+class Arrived(NamedTuple):
     """A batch's object: where it lies, its content, and where it came from."""
 
     place: BatchKey
@@ -46,18 +46,18 @@ def handle(
     ports: Ports,
     delivery: InboxDelivery,
     place: BatchKey,
-    admit: Callable[[str, BatchedRequest], None],
+    admit: Callable[[Arrived, BatchedRequest], None],
     range_size: int,
 ) -> None:
-    """Handle one delivery of a batch, or of a range of one. `admit` gets the digest of the batch's object and a request.
+    """Handle one delivery of a batch, or of a range of one. `admit` gets the batch's object and a request.
     `range_size`: how many requests a range has."""
     stored = ports.inbox.get(delivery.object_key, delivery.version)
     if stored is None:
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
-    arrived = _Arrived(place, stored, hashlib.sha256(stored.data).hexdigest(), delivery.source)
+    arrived = Arrived(place, stored, hashlib.sha256(stored.data).hexdigest(), delivery.source)
     if delivery.range is not None:
-        _admit_range(ports, delivery.range, arrived, lambda one: admit(arrived.sha256, one))
+        _admit_range(ports, delivery.range, arrived, lambda one: admit(arrived, one))
         return
     judged = store.with_retries(ports.clock, lambda: _judge(ports, arrived, range_size))
     if isinstance(judged, Refusal):
@@ -73,7 +73,7 @@ def handle(
         ports.queue.send("inbox", messages.encode(message))
 
 
-def _judge(ports: Ports, arrived: _Arrived, range_size: int) -> TakenBatch | Refusal:
+def _judge(ports: Ports, arrived: Arrived, range_size: int) -> TakenBatch | Refusal:
     """What becomes of the batch as a whole: taken once, or refused once, whatever changed since."""
     key_id, batch_id = arrived.place
     earlier = store.load(ports.records, store.refusal_key(key_id, batch_id, arrived.sha256), Refusal)
@@ -108,7 +108,7 @@ def _judge(ports: Ports, arrived: _Arrived, range_size: int) -> TakenBatch | Ref
     return made
 
 
-def _audit(ports: Ports, arrived: _Arrived, actor: str, outcome: str, message: str) -> Put:
+def _audit(ports: Ports, arrived: Arrived, actor: str, outcome: str, message: str) -> Put:
     key_id, batch_id = arrived.place
     return store.audit(
         ports.clock,
@@ -132,7 +132,7 @@ def open_batch(raw: bytes, place: BatchKey, key: Key | None) -> Batch:
     return batch
 
 
-def _admit_range(ports: Ports, part: BatchRange, arrived: _Arrived, admit: Admit) -> None:
+def _admit_range(ports: Ports, part: BatchRange, arrived: Arrived, admit: Admit) -> None:
     key_id, batch_id = arrived.place
     record_key = store.batch_key(key_id, batch_id, part.object_sha256)
     taken = store.load(ports.records, record_key, TakenBatch).document

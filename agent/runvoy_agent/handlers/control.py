@@ -13,19 +13,21 @@ from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
 from runvoy_agent.handlers import (
     audit_log,
+    audit_proof,
     audits,
     claims,
     cost_sums,
     dry_runs,
     executions,
+    healths,
     images,
     kills,
     lock_queues,
     member_keys,
-    reconcile,
     run_grants,
     secrets,
     store,
+    traces,
     users,
 )
 from runvoy_agent.handlers.inbox import Deployment
@@ -38,8 +40,6 @@ from runvoy_protocol.control import (
     ControlCall,
     Health,
     InboxGrant,
-    ReconcileAnswer,
-    RepairAnswer,
     Whoami,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -276,12 +276,6 @@ def _grant_inbox(call: Call) -> Response:
     )
 
 
-def _reconcile(call: Call) -> Response:
-    """One round of the reconciler, now; what it found and did."""
-    repairs = tuple(RepairAnswer(**repair._asdict()) for repair in reconcile.handle(call.ports))
-    return answer(ReconcileAnswer(repairs=repairs))
-
-
 ROUTES: tuple[Route, ...] = (
     route("GET", "/whoami", Action.KNOW_SELF, _whoami),
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
@@ -315,7 +309,7 @@ ROUTES: tuple[Route, ...] = (
     route("GET", "/locks", Action.READ_LOCKS, lock_queues.list_locks),
     route("GET", "/locks/{name}", Action.READ_LOCKS, lock_queues.show_lock),
     route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, lock_queues.release_lock, single_use=True),
-    route("POST", "/health/reconcile", Action.RECONCILE, _reconcile, single_use=True),
+    *healths.ROUTES,
     *users.ROUTES,
     *member_keys.ROUTES,
     *images.ROUTES,
@@ -323,4 +317,6 @@ ROUTES: tuple[Route, ...] = (
     *audit_log.ROUTES,
     *cost_sums.ROUTES,
     *dry_runs.ROUTES,
+    *audit_proof.ROUTES,
+    *traces.ROUTES,
 )

@@ -19,12 +19,12 @@ from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, 
 from runvoy_agent.handlers import audits, batches, judging, outbox, pushes, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, TaskDefinitions, Write
+from runvoy_agent.ports import Ports, QueueCare, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.object_keys import RequestKey
+from runvoy_protocol.object_keys import BatchKey, RequestKey
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
 
@@ -42,7 +42,7 @@ class Deployment(NamedTuple):
     `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container. `pricing`: by which prices the cost of runs is reckoned.
+    container. `queues`, where there are some, can be looked at. `pricing`: by which prices the cost of runs is reckoned.
     """
 
     deployment_id: str
@@ -54,6 +54,7 @@ class Deployment(NamedTuple):
     look_for_containers: Callable[[], Capabilities] | None = None
     runner_endpoint: str = ""
     task_definitions: TaskDefinitions | None = None
+    queues: QueueCare | None = None
     range_size: int = RANGE_SIZE
     pricing: Pricing = OWN_MACHINE
 
@@ -73,7 +74,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:
-        admit = partial(_admit_batched, ports, deployment, batch.key_id, delivery.source)
+        admit = partial(_admit_batched, ports, deployment, batch, delivery.source)
         batches.handle(ports, delivery, batch, admit, deployment.range_size)
         return
     place = object_keys.parse_request(delivery.object_key)
@@ -86,27 +87,34 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
     opened = partial(_verified_request, stored.data, place)
-    _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source))
+    _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source, stored.version))
 
 
 class _Arrived(NamedTuple):
     """One request: where it lies or would lie, the verified request itself by its key, the digest of the object that it came
-    in, and where that came from."""
+    in, where that came from, and its version; and the batch that it came in, if it came in one."""
 
     place: RequestKey
     opened: Callable[[Key | None], RunRequest]
     sha256: str
     source: str
-    bulk: bool = False
+    version: str
+    batch_id: str | None = None
 
 
 def _admit_batched(
-    ports: Ports, deployment: Deployment, key_id: str, source: str, object_sha256: str, batched: BatchedRequest
+    ports: Ports,
+    deployment: Deployment,
+    batch: BatchKey,
+    source: str,
+    arrived: batches.Arrived,
+    batched: BatchedRequest,
 ) -> None:
     """Admit one request of a batch whose signature was verified. Its receipt lies under the digest of the batch's object."""
-    place = RequestKey(key_id, batched.request_id)
+    place = RequestKey(batch.key_id, batched.request_id)
     opened = partial(_batched_request, batched)
-    _admit(ports, deployment, _Arrived(place, opened, object_sha256, source, bulk=True))
+    version = arrived.stored.version
+    _admit(ports, deployment, _Arrived(place, opened, arrived.sha256, source, version, batch.batch_id))
 
 
 def _batched_request(batched: BatchedRequest, _key: Key | None) -> RunRequest:
@@ -133,7 +141,16 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         now = ports.clock.now()
         refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
         return _refuse(ports, refusal, arrived.source, key, [key])
-    judged = judging.judge(ports, deployment, request, place.key_id, key, object_sha256, bulk=arrived.bulk)
+    judged = judging.judge(
+        ports,
+        deployment,
+        request,
+        place.key_id,
+        key,
+        object_sha256,
+        object_version=arrived.version,
+        batch_id=arrived.batch_id,
+    )
     match judged.decision:
         case Refusal() as refusal:
             return _refuse(ports, refusal, arrived.source, key, [key, judged.user, judged.existing])
@@ -203,6 +220,8 @@ def _record(
             "accepted",
             key_id=execution.key_id,
             execution_id=execution.execution_id,
+            # What was signed, in the record that is sealed: the inbox's object can be held against it for ever.
+            subject=f"sha256:{execution.object_sha256}",
             source=source,
         ),
     ]

@@ -37,9 +37,11 @@ def judge(
     key: Loaded[Key],
     object_sha256: str,
     *,
-    bulk: bool = False,
+    object_version: str = "",
+    batch_id: str | None = None,
 ) -> Judged:
-    """Decide on a request that the key `key_id` vouches for. `object_sha256` is the digest of the object that it came in."""
+    """Decide on a request that the key `key_id` vouches for. `object_sha256` and `object_version` are those of the object
+    that it came in, `batch_id` is that of the batch, if it came in one."""
     existing = store.load_execution(ports.records, request.request_id)
     named = {name: store.load_lock(ports.records, name) for name in request.locks}
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
@@ -55,7 +57,9 @@ def judge(
         locks={name: lock.document or locks.empty(name) for name, lock in named.items()},
         images=images.facts,
         secrets=secret_values.known_to(ports.records, user.document, request.secrets),
-        bulk=bulk,
+        bulk=batch_id is not None,
+        batch_id=batch_id,
+        object_version=object_version,
         pricing=deployment.pricing,
     )
     return Judged(admission.admit(request, key_id, facts), facts, user, existing, named, images)

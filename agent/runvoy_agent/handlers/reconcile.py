@@ -22,6 +22,7 @@ from runvoy_agent.handlers import (
     outbox,
     pushes,
     releases,
+    seals,
     secret_values,
     store,
 )
@@ -52,6 +53,9 @@ RANGES_IDLE = timedelta(minutes=2)
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)
+GONE_LOOKS_WITHIN = timedelta(
+    minutes=30
+)  # of an older one nobody knows what was between: it may have been back, and not seen
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 
@@ -69,7 +73,7 @@ def handle(ports: Ports, *, starting_up: bool = False) -> list[Repair]:
 
     The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
     """
-    repairs = [*_of_the_records(ports, starting_up), *_of_the_inbox(ports, starting_up)]
+    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up)]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     return repairs
@@ -84,6 +88,12 @@ def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     yield from _stale_projections(ports, since - OVERLAP)
     yield from _discarded_values(ports)
     _mark(ports, mark, Reconciled(at=began))
+
+
+def _of_the_audit(ports: Ports) -> Iterator[Repair]:
+    late = seals.seal(ports)
+    if late:
+        yield Repair("the audit", f"{late} records came after their minute was sealed", "sealed them as late")
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
@@ -254,7 +264,7 @@ def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> It
             return
     if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
-    if execution.missing_since is None:
+    if execution.missing_since is None or now > execution.missing_since + GONE_LOOKS_WITHIN:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
         _send_end(ports, execution, "stopped")

@@ -12,6 +12,7 @@ import msgspec
 from runvoy_agent.core import batches
 from runvoy_agent.core.model import (
     AuditEvent,
+    AuditHead,
     Claim,
     DefaultImage,
     DiscardedValue,
@@ -25,6 +26,7 @@ from runvoy_agent.core.model import (
     Nonce,
     Reconciled,
     Refusal,
+    Retained,
     Secret,
     StoredRequest,
     TakenBatch,
@@ -32,6 +34,7 @@ from runvoy_agent.core.model import (
 )
 from runvoy_agent.ports import Check, Clock, Conflict, Delete, IndexEntry, Item, Position, Put, Records, Versioned
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.seals import Seal
 
 SHARDS = 16
 COMMIT_TRIES = 30
@@ -74,6 +77,8 @@ class Loaded(NamedTuple, Generic[D]):
 RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
 RECONCILED_INBOX_KEY = "reconciled#inbox"
+AUDIT_HEAD_KEY = "audit_head"
+RETAINED_KEY = "retained"
 
 
 def execution_key(execution_id: str) -> str:
@@ -114,6 +119,10 @@ def discarded_value_key(ref: str) -> str:
 
 def audit_key(event_id: str) -> str:
     return f"audit#{event_id}"
+
+
+def seal_key(number: int) -> str:
+    return f"seal#{number}"
 
 
 def minute_key(what: str, minute: str) -> str:
@@ -271,7 +280,9 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
         case TakenBatch(key_id=key_id, batch_id=batch_id):
             is_over = not batches.missing(document)
             return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
-        case Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | StoredRequest():
+        case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | Seal():
+            return {}
+        case Retained() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 

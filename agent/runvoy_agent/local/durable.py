@@ -54,10 +54,31 @@ def temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, older_than: float) -> None:
-    """Remove the temporary files that dead processes left before `older_than` (seconds since 1970). Raises OSError."""
+def remove_leftovers(folder: Path, older_than: float) -> int:
+    """Remove the temporary files that dead processes left before `older_than` (seconds since 1970); how many. Raises OSError."""
+    removed = 0
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat(follow_symlinks=False).st_mtime < older_than:
                     Path(entry.path).unlink()
+                    removed += 1
+    return removed
+
+
+def cut_log(path: Path, most_bytes: int) -> int:
+    """Leave a log that is written in append mode its last `most_bytes`, from the start of a line; how many bytes went. A line
+    that is written meanwhile may be lost."""
+    try:
+        size = path.stat().st_size
+        if size <= most_bytes:
+            return 0
+        with path.open("r+b") as file:
+            file.seek(size - most_bytes)
+            rest = file.read().partition(b"\n")[2]
+            file.seek(0)
+            file.write(rest)
+            file.truncate()
+    except FileNotFoundError:
+        return 0
+    return size - len(rest)

@@ -46,9 +46,11 @@ class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only."""
+    """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only. Executions that
+    ended longer than `keep_seconds` ago are forgotten; None keeps them."""
 
     host_processes: bool = True
+    keep_seconds: int | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +87,10 @@ class Home(NamedTuple):
     @property
     def runs(self) -> Path:
         return self.folder / "runs"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "stack.log"
 
     @property
     def secrets(self) -> Path:

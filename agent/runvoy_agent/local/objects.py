@@ -31,6 +31,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LEFTOVER_SECONDS = 3600
 _KNOWN_FOLDERS = 4096
+_LASTING_FOLDERS = 1
 # What is wrong with a file to adopt where others may have changed its folder: no fault of the world, and trying again
 # would not help.
 _WRONG_SOURCE = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP})
@@ -169,6 +170,32 @@ class FolderObjects:
                 raise
             sync(folder)  # a payload that was deleted must not be back after a crash
         self._changed(object_key)
+
+    def remove(self, object_key: str) -> None:
+        """Delete an object with all of its versions, and the folders that are empty then, but for the first of its path. A put
+        that is on its way to such a folder fails as Unavailable, and finds it made anew when it is repeated."""
+        folders, name = _split(object_key)
+        self.delete(object_key)
+        with unavailable(f"remove {object_key}"):
+            folder = self._root.joinpath(*folders)
+            if self._versioned and folder.is_dir():
+                for path in folder.glob(f".{name}@*"):
+                    path.unlink(missing_ok=True)
+            for depth in range(len(folders), _LASTING_FOLDERS, -1):
+                path = self._root.joinpath(*folders[:depth])
+                try:
+                    path.rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        return
+                    raise
+
+    def sweep(self) -> int:
+        """Remove what writers that died left behind; how many files."""
+        with unavailable(str(self._temporary)):
+            return remove_leftovers(self._temporary, time.time() - _LEFTOVER_SECONDS)
 
     def presign_post(self, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime) -> PostPolicy:
         return self._signer().sign_post(

@@ -14,11 +14,11 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.database import Database
-from runvoy_agent.ports import Clock, Message, QueueName, Unavailable
+from runvoy_agent.ports import Clock, Message, QueueName, QueueState, Unavailable
 
 LocalQueueName = Literal["ranges"] | QueueName
 """Ranges of batches are messages of the inbox queue. Here they lie apart, so that they stand before nobody's run request."""
@@ -177,6 +177,15 @@ class SqliteQueue:
             for queue in QUEUES
         }
 
+    def oldest_due(self) -> dict[LocalQueueName, float]:
+        """Of each queue with messages that are due: for how many seconds the oldest has been."""
+        now = self._now_milliseconds()
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT queue, min(due_at) FROM messages WHERE died_at IS NULL AND due_at <= ? GROUP BY queue", (now,)
+            ).fetchall()
+        return {queue: (now - due_at) / 1000 for queue, due_at in rows}
+
     def dead_letters(self, queue: LocalQueueName) -> list[DeadLetter]:
         """The dead of a queue, oldest first."""
         _check_queue(queue)
@@ -191,11 +200,11 @@ class SqliteQueue:
             for number, body, receives, sent_at, died_at in rows
         ]
 
-    def redrive(self, queue: LocalQueueName) -> int:
-        """Make the dead of a queue due again, as if they were new; how many."""
+    def redrive(self, queue: LocalQueueName, most: int | None = None) -> int:
+        """Make the dead of a queue due again, as if they were new, the oldest `most` of them; how many."""
         _check_queue(queue)
         now = self._now_milliseconds()
-        numbers = self._database.write(lambda connection: _revive(connection, queue, now))
+        numbers = self._database.write(lambda connection: _revive(connection, queue, now, most))
         with self._lock:
             for number in numbers:
                 self._pending[number] = _Pending(queue, 0, 0)
@@ -332,11 +341,32 @@ def _bury_spent(connection: sqlite3.Connection, max_receives: int, now_milliseco
     )
 
 
-def _revive(connection: sqlite3.Connection, queue: str, now_milliseconds: int) -> list[int]:
-    dead = connection.execute("SELECT id FROM messages WHERE queue = ? AND died_at IS NOT NULL ORDER BY id", (queue,))
+def _revive(connection: sqlite3.Connection, queue: str, now_milliseconds: int, most: int | None) -> list[int]:
+    dead = connection.execute(
+        "SELECT id FROM messages WHERE queue = ? AND died_at IS NOT NULL ORDER BY id LIMIT ?",
+        (queue, -1 if most is None else most),
+    )
     numbers = [number for (number,) in dead.fetchall()]
-    connection.execute(
-        "UPDATE messages SET died_at = NULL, receives = 0, due_at = ? WHERE queue = ? AND died_at IS NOT NULL",
-        (now_milliseconds, queue),
+    connection.executemany(
+        "UPDATE messages SET died_at = NULL, receives = 0, due_at = ? WHERE id = ?",
+        [(now_milliseconds, number) for number in numbers],
     )
     return numbers
+
+
+class LocalQueueCare:
+    """The queues of one file, looked at (ports.QueueCare)."""
+
+    def __init__(self, queue: SqliteQueue) -> None:
+        self._queue = queue
+
+    def states(self) -> list[QueueState]:
+        oldest = self._queue.oldest_due()
+        return [
+            QueueState(name, counts.visible, counts.delayed, counts.in_flight, counts.dead, oldest.get(name))
+            for name, counts in self._queue.counts().items()
+        ]
+
+    def redrive(self, queue: str, most: int) -> int:
+        _check_queue(queue)
+        return self._queue.redrive(cast("LocalQueueName", queue), most)

@@ -37,8 +37,10 @@ class SqliteRecords:
 
     def get(self, key: str) -> Versioned | None:
         _check_text(key)
+        # Cast: what somebody changed with SQLite's own functions may have become text.
+        statement = "SELECT CAST(body AS BLOB), version FROM records WHERE key = ?"
         with self._database.read() as connection:
-            row = connection.execute("SELECT body, version FROM records WHERE key = ?", (key,)).fetchone()
+            row = connection.execute(statement, (key,)).fetchone()
         return None if row is None or row[0] is None else Versioned(key, row[0], row[1])
 
     def commit(self, writes: Sequence[Write]) -> None:
@@ -58,7 +60,7 @@ class SqliteRecords:
         place = "" if after is None else f"AND (sort, entries.key) {sign} (?, ?)"
         # Only `sign` and `order` are put into the text; both are constants.
         statement = f"""
-            SELECT sort, entries.key, body, version FROM entries JOIN records ON records.key = entries.key
+            SELECT sort, entries.key, CAST(body AS BLOB), version FROM entries JOIN records ON records.key = entries.key
             WHERE "index" = ? AND partition = ? {place} ORDER BY sort {order}, entries.key {order} LIMIT ?
         """  # noqa: S608
         start = () if after is None else (after.sort, after.key)

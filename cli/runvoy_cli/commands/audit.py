@@ -1,72 +1,89 @@
-"""`runvoy audit`: who did what, when, from where, and how it went."""
+"""`runvoy audit`: who did what, when, from where, and how it went; and whether the record of it is whole."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, moment, print_json, print_line
-from runvoy_cli.session import open_session
+from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole_fields
+from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import execution_id
 from runvoy_cli.values import moment as moment_of
 from runvoy_protocol.audit import AuditEntry, AuditPage
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.seals import SealHead
+
+if TYPE_CHECKING:
+    from runvoy_cli.proofs import DayProof
+    from runvoy_cli.request_proof import RequestProof
 
 DEFAULT_LIMIT = 50
 _PAGE = 200
 _KEY_SHOWN = 8
+_HASH_CHARACTERS = 64
 _HEADER = ("WHEN", "WHO", "KEY", "ACTION", "OUTCOME", "FROM", "EXECUTION", "ABOUT")
 app = new_app()
 
 
-@app.command(epilog="Example: runvoy audit --user dave@example.com --outcome refused --since 2d")
+User = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Only what this user did, or `reconciler`, `runner`, `platform`; an empty name for nobody known.",
+    ),
+]
+ActionName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only this action, e.g. create-user, admit or kill.")
+]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help="Only since then: 10m (ago), or 2030-01-31T09:00:00Z.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only before then, written like --since.")]
+Execution = Annotated[
+    str | None, typer.Option(metavar="ID", help="Only what was about this execution, from its admission on.")
+]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD",
+        help="Only this outcome: ok, accepted, a state, an error code; or refused, for every error code.",
+    ),
+]
+
+
+@app.callback(
+    invoke_without_command=True, epilog="Example: runvoy audit --user dave@example.com --outcome refused --since 2d"
+)
 def audit(
     context: typer.Context,
-    user: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Only what this user did, or `reconciler`, `runner`, `platform`; an empty name for nobody known.",
-        ),
-    ] = None,
-    action: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this action, e.g. create-user, admit or kill.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only since then: 10m (ago), or 2030-01-31T09:00:00Z.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only before then, written like --since.")] = None,
-    execution: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only what was about this execution, from its admission on.")
-    ] = None,
-    outcome: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORD",
-            help="Only this outcome: ok, accepted, a state, an error code; or refused, for every error code.",
-        ),
-    ] = None,
+    user: User = None,
+    action: ActionName = None,
+    since: Since = None,
+    until: Until = None,
+    execution: Execution = None,
+    outcome: Outcome = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
 ) -> None:
     """Show the audit, newest first: every call and decision. For admins.
 
     With --json one record a line, with whole ids.
     """
+    given = (user, action, since, until, execution, outcome)
+    if context.invoked_subcommand is not None:
+        if any(value is not None for value in given):
+            raise UsageProblem(
+                f"the filters stand before {context.invoked_subcommand}",
+                f"Put them behind it: runvoy audit {context.invoked_subcommand} …",
+            )
+        return
     session = open_session(context.obj)
-    now = session.client.now()
-    query = {
-        "user": user,
-        "action": action,
-        "since": _instant(since, now),
-        "until": _instant(until, now),
-        "execution": None if execution is None else execution_id(execution),
-        "outcome": outcome,
-    }
-    found = _pages(session.client, {name: value for name, value in query.items() if value is not None}, limit)
+    query = _query(session, user, action, since, until, execution, outcome)
+    found = list(islice(_entries(session.client, query, min(limit, _PAGE)), limit))
     if context.obj.json:
         for entry in found:
             print_json(_as_json(entry))
@@ -78,6 +95,162 @@ def audit(
         print_line(line)
 
 
+@app.command(epilog="Example: runvoy audit export --since 2030-01-01T00:00:00Z > audit.jsonl")
+def export(
+    context: typer.Context,
+    user: User = None,
+    action: ActionName = None,
+    since: Since = None,
+    until: Until = None,
+    execution: Execution = None,
+    outcome: Outcome = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="jsonl", help="How: one JSON object a line, which is all there is.")
+    ] = "jsonl",
+) -> None:
+    """Print all of the audit, or all that the filters leave, newest first: one JSON object a line. For admins.
+
+    It is asked for page by page and printed as it comes.
+    """
+    if form != "jsonl":
+        raise UsageProblem(f"the format {form[:32]!r} is not known", "Write --format jsonl.")
+    session = open_session(context.obj)
+    count = 0
+    for entry in _entries(session.client, _query(session, user, action, since, until, execution, outcome), _PAGE):
+        print_json(_as_json(entry))
+        count += 1
+    session.console.remark(f"{count} records")
+
+
+@app.command(epilog="Example: runvoy audit head >> /somewhere/else/heads.txt")
+def head(context: typer.Context) -> None:
+    """Print the newest seal's number and hash, to be kept where the deployment's admins cannot write. For admins.
+
+    What was sealed until then can be proven by it for ever: `runvoy audit verify --day DAY --head HASH`.
+    """
+    found = open_session(context.obj).client.ask(SealHead, "GET", "/audit/head")
+    if context.obj.json:
+        print_json(whole_fields(found))
+        return
+    print_line(f"{found.number} {found.hash} {found.sealed_until}Z")
+
+
+@app.command(epilog="Example: runvoy audit verify --day 2030-01-31 --head $HASH")
+def verify(
+    context: typer.Context,
+    execution: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="The execution whose signed request is checked.", show_default=False),
+    ] = None,
+    day: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD", help="The day (UTC) whose records are checked against their seals."),
+    ] = None,
+    kept_hash: Annotated[
+        str | None,
+        typer.Option("--head", metavar="HASH", help="A seal's hash of that day or later, which was kept elsewhere."),
+    ] = None,
+) -> int:
+    """Check the audit, on this machine: a day's records by their seals, or an execution by its signed request. For admins.
+
+    Exit code 1 if something is not as it was. Each record that was removed, changed, added or moved is named.
+    """
+    if (execution is None) == (day is None) or (kept_hash is not None and day is None):
+        raise UsageProblem(
+            "what is to be verified?", "Give an execution's ID, or --day YYYY-MM-DD, perhaps with --head."
+        )
+    if execution is not None:
+        from runvoy_cli.request_proof import check_request
+
+        proof = check_request(open_session(context.obj).client, execution_id(execution))
+        _show_request(proof, as_json=context.obj.json)
+        return 0 if proof.holds else 1
+    from runvoy_cli.proofs import DayCheck
+
+    first = _first_of(day or "")
+    checked = DayCheck(open_session(context.obj).client, first, _hash(kept_hash)).run()
+    _show_day(checked, kept_hash, as_json=context.obj.json)
+    return 0 if checked.holds else 1
+
+
+def _first_of(day: str) -> datetime:
+    try:
+        at = datetime.strptime(day.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise UsageProblem(f"{day[:32]!r} is no day", "Write it like 2030-01-31.") from error
+    if not 2020 <= at.year < 9000:
+        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no audit of {day}")
+    return at
+
+
+def _hash(text: str | None) -> str | None:
+    if text is None:
+        return None
+    plain = text.strip().lower()
+    if len(plain) != _HASH_CHARACTERS or any(character not in "0123456789abcdef" for character in plain):
+        raise UsageProblem(f"{text[:80]!r} is no hash of a seal", "It has 64 hex digits: see `runvoy audit head`.")
+    return plain
+
+
+def _show_day(proof: DayProof, kept_hash: str | None, *, as_json: bool) -> None:
+    if as_json:
+        findings = [finding._asdict() for finding in proof.findings]
+        print_json(
+            {**proof._asdict(), "head": whole_fields(proof.head), "findings": findings}
+            | {"holds": proof.holds, "compared_with_head": kept_hash is not None}
+        )
+        return
+    pairs = [
+        ("day", f"{proof.day} (UTC)"),
+        ("records", f"{proof.records}, {proof.sealed} of them sealed" + (f", {proof.late} late" if proof.late else "")),
+        ("not sealed", str(proof.unproven) if proof.unproven else ""),
+        ("seals", str(proof.seals)),
+        ("sealed until", f"{proof.head.sealed_until}Z"),
+        ("head", f"seal {proof.head.number}, {proof.head.hash}"),
+        ("compared", "with the hash that was kept" if kept_hash else "with no hash kept elsewhere (--head)"),
+        ("verdict", "as it was sealed" if proof.holds else f"NOT as it was sealed: {len(proof.findings)} findings"),
+    ]
+    for line in facts(pairs):
+        print_line(line)
+    if proof.findings:
+        print_line("")
+        for line in columns(("WHAT", "OF", "ABOUT"), proof.findings):
+            print_line(line)
+
+
+def _show_request(proof: RequestProof, *, as_json: bool) -> None:
+    if as_json:
+        checks = [check._asdict() for check in proof.checks]
+        print_json({**proof._asdict(), "checks": checks, "holds": proof.holds})
+        return
+    rows = [(check.name, "ok" if check.holds else "WRONG", check.message) for check in proof.checks]
+    for line in columns(("CHECK", "HOLDS", "ABOUT"), rows):
+        print_line(line)
+    print_line("")
+    print_line("what ran is what was signed" if proof.holds else "this is NOT what was signed, or it cannot be proven")
+
+
+def _query(
+    session: Session,
+    user: str | None,
+    action: str | None,
+    since: str | None,
+    until: str | None,
+    execution: str | None,
+    outcome: str | None,
+) -> dict[str, str]:
+    now = session.client.now()
+    query = {
+        "user": user,
+        "action": action,
+        "since": _instant(since, now),
+        "until": _instant(until, now),
+        "execution": None if execution is None else execution_id(execution),
+        "outcome": outcome,
+    }
+    return {name: value for name, value in query.items() if value is not None}
+
+
 def _instant(text: str | None, now: datetime) -> str | None:
     if text is None:
         return None
@@ -86,17 +259,16 @@ def _instant(text: str | None, now: datetime) -> str | None:
     return moment_of(text, now).isoformat()
 
 
-def _pages(client: Client, query: dict[str, str], limit: int) -> list[AuditEntry]:
-    found: list[AuditEntry] = []
+def _entries(client: Client, query: dict[str, str], page_size: int) -> Iterator[AuditEntry]:
+    """All that a query finds; a page is asked for when the one before it was taken."""
     after: str | None = None
-    while len(found) < limit:
-        paging = {"limit": str(min(limit - len(found), _PAGE))} | ({"after": after} if after else {})
+    while True:
+        paging = {"limit": str(page_size)} | ({"after": after} if after else {})
         page = client.ask(AuditPage, "GET", "/audit", query={**query, **paging})
-        found.extend(page.entries)
+        yield from page.entries
         after = page.after
         if after is None:
-            break
-    return found[:limit]
+            return
 
 
 def _as_json(entry: AuditEntry) -> dict[str, object]:

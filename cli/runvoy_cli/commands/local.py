@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,10 +24,12 @@ from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import Console, facts, print_json, print_line
 from runvoy_cli.sanitize import Sanitizer
 from runvoy_cli.transport import Transport
+from runvoy_cli.values import duration
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 STOP_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
+_SHORTEST_KEEP_SECONDS = 24 * 3600
 _RUNNING = ("STARTING", "RUNNING", "TERMINATING")
 app = new_app()
 
@@ -50,28 +53,46 @@ def up(
             show_default=False,
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long executions are kept after their end, e.g. 90d, from now on; `forever` keeps them, as at first.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the stack, if it does not run.
 
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
-    what the stack's user can, its keys included. It is remembered, and can be changed while the stack is down.
+    what the stack's user can, its keys included. Both are remembered, and can be changed while the stack is down.
     """
     stack = _stack(context.obj)
+    wanted: dict[str, object] = {}
     if containers_only is not None:
+        wanted["host_processes"] = not containers_only
+    if keep is not None:
+        wanted["keep_seconds"] = None if keep.strip().lower() == "forever" else _keep_seconds(keep)
+    if wanted:
         with told_about(stack.home):
-            _remember(stack, not containers_only)
+            _remember(stack, wanted)
     stack.ensure()
     _show(_facts_of(stack, context.obj), context.obj)
 
 
-def _remember(stack: Embedded, host_processes: bool) -> None:
+def _keep_seconds(text: str) -> int:
+    seconds = duration(text)
+    if seconds < _SHORTEST_KEEP_SECONDS:
+        raise UsageProblem(f"{text!r} is too short: executions are kept for a day at least", "Write it like 90d.")
+    return seconds
+
+
+def _remember(stack: Embedded, wanted: dict[str, object]) -> None:
     path = stack.folder / "settings.json"
-    wanted = msgspec.json.encode({"host_processes": host_processes})
-    try:
-        known = path.read_bytes()
-    except FileNotFoundError:
-        known = msgspec.json.encode({"host_processes": True})
-    if known == wanted:
+    known: dict[str, object] = {"host_processes": True, "keep_seconds": None}
+    with contextlib.suppress(FileNotFoundError):
+        known |= msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+    if known == known | wanted:
         return
     private_folder(stack.folder)
     with stack.start_lock():
@@ -79,7 +100,43 @@ def _remember(stack: Embedded, host_processes: bool) -> None:
             raise UsageProblem(
                 "the stack runs, and learns this only at its start", "First stop it: `runvoy local down`."
             )
-        write_private(path, wanted)
+        write_private(path, msgspec.json.encode(known | wanted))
+
+
+@app.command(epilog="Example: runvoy local gc --keep 90d --dry-run")
+def gc(
+    context: typer.Context,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="How long executions are kept after their end.  [default: what `up` was told]"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove executions that ended long ago (records, logs, requests), orphaned files, and the old part of the stack's log.
+
+    What waits or runs stays, whatever its age; so do users, keys, images, secrets, the audit and its seals. For admins.
+    """
+    stack = _stack(context.obj)
+    body = {"keep_seconds": None if keep is None else _keep_seconds(keep), "dry_run": dry_run}
+    limit = context.obj.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+    target = stack.ensure()
+    client = Client(target, lambda of: Cache(stack.home, of.endpoint, of.signing_key.key_id), Transport(), limit)
+    total: dict[str, int] = {}
+    more = True
+    while more:
+        found: dict[str, Any] = msgspec.json.decode(client.call("POST", "/stack/gc", msgspec.json.encode(body)))
+        more = found.pop("more")
+        for name, count in found.items():
+            total[name] = total.get(name, 0) + count
+    if context.obj.json:
+        print_json({"dry_run": dry_run, **total})
+        return
+    verb = "would be removed" if dry_run else "removed"
+    print_line(f"{verb}: {total['executions']} executions, {total['requests']} requests that belong to none")
+    print_line(f"  {total['objects']} objects, {total['bytes']:,} bytes")
+    print_line(f"  {total['leftovers']} orphaned files and claims, {total['log_bytes']:,} bytes of the stack's log")
 
 
 @app.command(epilog="Example: runvoy local down")

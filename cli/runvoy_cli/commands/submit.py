@@ -34,6 +34,9 @@ def submit(
         str | None,
         typer.Option(metavar="FILE|-", help="Submit all runs of a file: JSON lines, or YAML documents. No CMD then."),
     ] = None,
+    no_batch: Annotated[
+        bool, typer.Option("--no-batch", help="With --bulk: sign and send each run as an object of its own.")
+    ] = False,
 ) -> int:
     """Submit a command and print its execution id, once the request is durable.
 
@@ -53,7 +56,9 @@ def submit(
             raise UsageProblem("--dry-run tries one run out, not a file of them", "Give the command itself.")
         from runvoy_cli import bulk as bulk_submitting  # YAML and more, which no other submit needs
 
-        return bulk_submitting.submit(context, bulk)
+        return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
+    if no_batch:
+        raise UsageProblem("--no-batch says how a file is sent", "Give --bulk FILE as well, or leave it out.")
     command = request.command_of(context, words)
     if dry_run:
         return submitting.try_out(context, command)

@@ -81,6 +81,7 @@ class DeploymentStack(Stack):
             aws_layout.ENV_SECURITY_GROUPS: network.security_group,
             aws_layout.ENV_PUBLIC_IP: parameters.assign_public_ip.value_as_string,
             aws_layout.ENV_CAPACITY_PROVIDER: parameters.capacity_provider.value_as_string,
+            aws_layout.ENV_KEEP_DAYS: parameters.record_retention.value_as_string,
             aws_layout.ENV_EXECUTION_ROLE: tasks.execution_role.role_arn,
             aws_layout.ENV_TASK_ROLE: tasks.task_role.role_arn,
             aws_layout.ENV_TASK_ROLES: Fn.join(",", parameters.task_role_arns.value_as_list),

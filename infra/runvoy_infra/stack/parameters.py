@@ -141,6 +141,14 @@ class Parameters:
             "OutboxRetentionDays", 400, 1, 36500, "How long receipts, statuses and commands' logs are kept."
         )
 
+        self.record_retention = self._number(
+            "RecordRetentionDays",
+            0,
+            0,
+            36500,
+            "How long the records of executions are kept after their end. 0: for ever. The audit and its seals always are.",
+        )
+
     def _text(self, name: str, description: str, default: str | None = None) -> CfnParameter:
         return CfnParameter(self._stack, name, type="String", description=description, default=default)
 

@@ -146,6 +146,12 @@ def of_control(world: World) -> list[iam.PolicyStatement]:
         _look_at_tasks(world),
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
+        _allow("CountMessages", ("sqs:GetQueueAttributes",), *(one.arn for one in world.queues.by_name.values())),
+        _allow(
+            "RedriveDeadLetters",
+            ("sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage"),
+            *(one.dead_letters.queue_arn for one in world.queues.by_name.values()),
+        ),
         _read_secrets(world),
         _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameters"), world.secrets),
         _allow("EncryptSecrets", ("kms:Encrypt", "kms:GenerateDataKey"), world.storage.cmk.key_arn, via=(world, "ssm")),

@@ -26,6 +26,8 @@ GRACE_MS = 1000
 TOLERANCE_MS = 1000
 AGENT = Path(next(iter(runvoy_agent.__path__))).parent
 
+pytestmark = pytest.mark.xdist_group("deadlines")  # all commands run at once, for one worker
+
 
 class Witness:
     """Tells how slow the machine was at any moment."""

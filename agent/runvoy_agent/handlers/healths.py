@@ -1,0 +1,81 @@
+"""The routes about the deployment's own health: queues, dead letters, and a round of the reconciler when it is asked for. What
+anybody may know (`GET health`) is the control handler's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.model import AuditHead, Reconciled
+from runvoy_agent.handlers import reconcile, store
+from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
+from runvoy_agent.ports import QueueCare
+from runvoy_protocol import seals
+from runvoy_protocol.control import (
+    QueueHealth,
+    QueuesAnswer,
+    ReconcileAnswer,
+    RedriveAnswer,
+    Redriven,
+    RedriveRequest,
+    RepairAnswer,
+)
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+MOST_REDRIVEN = 1000
+"""Of each queue, in one call."""
+
+
+def show_queues(call: Call) -> Response:
+    """How many messages wait in which queue, and how far behind the reconciler and the audit's seals are."""
+    records = call.ports.records
+    reconciled = store.load(records, store.RECONCILED_KEY, Reconciled).document
+    head = store.load(records, store.AUDIT_HEAD_KEY, AuditHead).document
+    sealed_until = None
+    if head is not None:
+        stamp = seals.parse_place(head.scanned_to)[0]
+        sealed_until = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
+    return answer(
+        QueuesAnswer(
+            queues=tuple(QueueHealth(**state._asdict()) for state in _queues(call).states()),
+            reconciled_at=None if reconciled is None else reconciled.at,
+            audit_sealed_until=sealed_until,
+        )
+    )
+
+
+def redrive(call: Call) -> Response:
+    """Give dead letters another try: those of one queue, or of all."""
+    wanted = call.body(RedriveRequest).queue
+    call.concerns(subject=wanted or "all queues")
+    queues = _queues(call)
+    names = [state.name for state in queues.states()]
+    if wanted is not None and wanted not in names:
+        raise RunvoyError(
+            ErrorCode.NOT_FOUND, f"there is no queue {wanted[:64]!r}", f"The queues are {', '.join(names)}."
+        )
+    moved = {name: queues.redrive(name, MOST_REDRIVEN) for name in names if wanted in (None, name)}
+    left = {state.name: state.dead for state in queues.states()}
+    told = ", ".join(f"{count} of {name}" for name, count in moved.items() if count)
+    call.commit(call.audit("redrive", message=f"dead letters: {told or 'none'}"))
+    found = tuple(Redriven(queue=name, redriven=count, left=left[name]) for name, count in moved.items())
+    return answer(RedriveAnswer(queues=found), audited=True)
+
+
+def _reconcile(call: Call) -> Response:
+    """One round of the reconciler, now; what it found and did."""
+    repairs = tuple(RepairAnswer(**repair._asdict()) for repair in reconcile.handle(call.ports))
+    return answer(ReconcileAnswer(repairs=repairs))
+
+
+def _queues(call: Call) -> QueueCare:
+    if call.deployment.queues is None:
+        raise RunvoyError(ErrorCode.NOT_FOUND, "this deployment's queues cannot be looked at")
+    return call.deployment.queues
+
+
+ROUTES: tuple[Route, ...] = (
+    route("POST", "/health/reconcile", Action.RECONCILE, _reconcile, single_use=True),
+    route("GET", "/health/queues", Action.SEE_STACK, show_queues),
+    route("POST", "/health/redrive", Action.RECONCILE, redrive, single_use=True),
+)
