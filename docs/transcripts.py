@@ -49,7 +49,7 @@ _KINDS = (
     (re.compile(r" {2,}"), "  "),
 )
 # Hex ids of executions, keys' ids, deployments: which is which matters.
-_IDS = re.compile(r"\b(local-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[a-z2-7]{32})\b")
+_IDS = re.compile(r"\b(local-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[a-z2-7]{32})\b")
 
 
 class Block(NamedTuple):
