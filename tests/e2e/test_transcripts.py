@@ -23,10 +23,16 @@ def load_transcripts() -> ModuleType:
 
 
 TRANSCRIPTS = load_transcripts()
+# The two that most people see answer while one works; all of them together take longer than that.
+QUICK = {"README.md", "quickstart.md"}
+PAGES = [
+    pytest.param(page, id=str(page.relative_to(ROOT)), marks=() if page.name in QUICK else pytest.mark.slow)
+    for page in TRANSCRIPTS.pages()
+]
 
 
 @pytest.mark.timeout(2 * TRANSCRIPTS.PAGE_SECONDS)
-@pytest.mark.parametrize("page", TRANSCRIPTS.pages(), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_do_what_it_shows(page, tmp_path):
     text = page.read_text()
     found = TRANSCRIPTS.differences(text, TRANSCRIPTS.run(text, tmp_path / "home"))
