@@ -101,11 +101,17 @@ prove *ARGS:
 bundle *ARGS:
     uv run python -m runvoy_infra.bundling {{ARGS}}
 
-# LocalStack (Docker) with a deployment's buckets, queues, table and key; prints the environment to use them with
+# LocalStack (Docker) with a deployment's resources, and a worker on this machine for it: prints how its admin gets a key
 localstack:
     docker compose up --detach --wait localstack
-    AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
-      uv run python -m runvoy_infra.localstack
+    {{just_executable()}} work-at http://127.0.0.1:4566
+
+# The same worker at a LocalStack that runs elsewhere, host mode included; its log is .localstack/functions.log
+work-at URL:
+    mkdir -p .localstack
+    AWS_ENDPOINT_URL={{URL}} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
+      uv run python -m runvoy_infra.localstack -- python -m runvoy_agent.wiring_host --home .localstack \
+      --seed-admin-user admin >>.localstack/functions.log
 
 # kill -9 of `runvoy sync` so many times among requests and running commands; takes seconds for each
 sync-chaos KILLS="100":

@@ -1,8 +1,9 @@
 """`runvoy sync --once` copying logs of ended executions, interleaved with `aws s3 sync` and `rclone sync` copying objects of the
 same content from moto's S3 on loopback; and how long a printed line takes to be in log.txt.
 
-All peers start as processes, on an empty folder in each round. What they copied is compared with what was printed. Executions
-are made first, by the embedded stack; `RUNVOY_BENCH_SMALL` says how many small ones (that is what takes long).
+All peers start as processes, on an empty folder in each round. What they copied is compared with what was printed. The
+executions are put into a home of their own for each size (`seeding`), and a stack is started on it. `RUNVOY_BENCH_SMALL` says
+how many small ones; `RUNVOY_BENCH_ROUNDS` how many rounds; `RUNVOY_BENCH_PEER` is an environment in which the peers are already.
 """
 
 from __future__ import annotations
@@ -15,57 +16,66 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.bench_submit_wait import RUNVOY, _install_peer, _moto
+from benchmarks.seeding import seed
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("RUNVOY_BENCH_ROUNDS", "5"))
 BIG, BIG_BYTES = 100, 1024 * 1024
-SMALL, SMALL_BYTES = int(os.environ.get("RUNVOY_BENCH_SMALL", "1000")), 2 * 1024
+SMALL, SMALL_BYTES = int(os.environ.get("RUNVOY_BENCH_SMALL", "10000")), 2 * 1024
 LINES = 200
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        peer = _install_peer(folder)
+        installed = os.environ.get("RUNVOY_BENCH_PEER")
+        peer = _install_peer(folder) if installed is None else Path(installed) / "bin"
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RUNVOY_", "AWS_", "PYTHONDONTWRITE"))}
-        env |= {"RUNVOY_HOME": str(folder / "home"), "RUNVOY_CONTAINER_ENGINE": "/nonexistent/engine"}
+        env["RUNVOY_CONTAINER_ENGINE"] = "/nonexistent/engine"
         with _moto(peer, env) as aws_env:
-            subprocess.run([RUNVOY, "run", "true"], env=env, check=True, stderr=subprocess.DEVNULL)
-            try:
-                _latency(folder, env)
-                for label, count, size in (("big", BIG, BIG_BYTES), ("small", SMALL, SMALL_BYTES)):
-                    contents = _make(folder, env, label, count, size)
+            with _stack(env | {"RUNVOY_HOME": str(folder / "home")}) as own:
+                _latency(folder, own)
+            for label, count, size in (("big", BIG, BIG_BYTES), ("small", SMALL, SMALL_BYTES)):
+                contents = _contents(folder, label, count, size)
+                own = env | {"RUNVOY_HOME": str(folder / f"{label}-home")}
+                _make(own, label, contents)
+                with _stack(own):
                     _upload(folder, peer, aws_env, label, contents)
-                    _compare(folder, peer, env, aws_env, label, contents)
-            finally:
-                subprocess.run([RUNVOY, "local", "down"], env=env, check=True, stderr=subprocess.DEVNULL)
+                    _compare(folder, peer, own, aws_env, label, contents)
 
 
-def _make(folder: Path, env: dict[str, str], label: str, count: int, size: int) -> list[bytes]:
-    """Executions that print so much each; what they printed."""
+@contextmanager
+def _stack(env: dict[str, str]) -> Iterator[dict[str, str]]:
+    subprocess.run([RUNVOY, "run", "true"], env=env, check=True, stderr=subprocess.DEVNULL)
+    try:
+        yield env
+    finally:
+        subprocess.run([RUNVOY, "local", "down"], env=env, check=True, stderr=subprocess.DEVNULL)
+
+
+def _contents(folder: Path, label: str, count: int, size: int) -> list[bytes]:
+    """What the executions printed, and a file of each for the peers."""
     sources = folder / f"{label}-sources"
     sources.mkdir()
-    inbox = folder / f"{label}-made" / "inbox"
-    inbox.mkdir(parents=True)
     contents = []
     for number in range(count):
         line = os.urandom(36).hex().encode() + b"\n"
         content = (line * (size // len(line) + 1))[: size - 1].rstrip(b"\n") + b"\n"
         contents.append(content)
         (sources / str(number)).write_bytes(content)
-        request = f'{{"command": ["cat", "{sources / str(number)}"], "labels": {{"kind": "{label}"}}}}'
-        (inbox / f"{number:06}.json").write_text(request)
-    started = time.perf_counter()
-    made = subprocess.run(
-        [RUNVOY, "sync", "--once", "--label", f"kind={label}", inbox.parent], env=env, capture_output=True, check=False
-    )
-    if made.returncode != 0:
-        raise SystemExit(f"the executions could not be made: {made.stderr.decode()[-2000:]}")
-    print(f"{count} request files at once: all submitted, run and copied in {time.perf_counter() - started:.1f} s")
     return contents
+
+
+def _make(env: dict[str, str], label: str, contents: list[bytes]) -> None:
+    with _stack(env):
+        made = subprocess.run([RUNVOY, "submit", "true"], env=env, check=True, capture_output=True, text=True)
+        model = made.stdout.strip()
+        subprocess.run([RUNVOY, "wait", model], env=env, check=True, stderr=subprocess.DEVNULL)
+    seed(Path(env["RUNVOY_HOME"]), model, label, contents)
 
 
 def _upload(folder: Path, peer: Path, aws_env: dict[str, str], label: str, contents: list[bytes]) -> None:
@@ -87,7 +97,8 @@ def _compare(
     }
     if rclone is not None:
         remote = f":s3,provider=Other,access_key_id=x,secret_access_key=x,endpoint='{aws_env['AWS_ENDPOINT_URL']}':bench/{label}"
-        ways["rclone sync"] = lambda into: _seconds([rclone, "sync", "-q", remote, into], aws_env)
+        plain = {name: value for name, value in aws_env.items() if not name.startswith("AWS_")}
+        ways["rclone sync"] = lambda into: _seconds([rclone, "sync", "-q", remote, into], plain)
     times: dict[str, list[float]] = {what: [] for what in ways}
     for number in range(ROUNDS):
         for what, copy in ways.items():
@@ -98,10 +109,14 @@ def _compare(
                 raise SystemExit(f"{what} did not copy what was printed")
             shutil.rmtree(into)
     print(f"{label}: {len(contents)} × {len(contents[0]):,} bytes, {ROUNDS} interleaved rounds, contents compared")
-    ours = statistics.median(times["runvoy sync --once"])
+    ours = times["runvoy sync --once"]
     for what, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"{what:20} {median:7.2f} s ({min(seconds):.2f} – {max(seconds):.2f}); runvoy / it = {ours / median:.2f}")
+        ratios = [own / its for own, its in zip(ours, seconds, strict=True)]
+        print(
+            f"{what:20} {statistics.median(seconds):7.2f} s ({min(seconds):.2f} – {max(seconds):.2f}); runvoy / it, round by "
+            f"round: {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})",
+            flush=True,
+        )
 
 
 def _latency(folder: Path, env: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, Route, route
@@ -52,6 +53,7 @@ _STOP_SECONDS = 10.0
 _VISIBILITY_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
+INLINE_LOG_BYTES = 16 * 1024
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:
@@ -106,7 +108,7 @@ class EmbeddedServices:
             records=self._records,
             inbox=self._inbox,
             outbox=self._outbox,
-            queue=_RangesApart(self._queue),
+            queue=RangesApart(self._queue),
             launcher=self._launcher,
             secrets=FolderSecrets(home.secrets),
             clock=clock,
@@ -120,6 +122,7 @@ class EmbeddedServices:
             instance=secrets.token_hex(8),
             look_for_containers=self._look_for_containers,
             queues=LocalQueueCare(self._queue),
+            inline_log_bytes=INLINE_LOG_BYTES,
         )
         self._keeping = Keeping(home, self._ports, self._inbox, self._outbox, self._ingest, identity.created_at)
         self._routes = (*control.ROUTES, stack_route(self._show_stack), gc_route(self._keeping.serve))

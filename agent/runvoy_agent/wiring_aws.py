@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,22 +27,24 @@ from runvoy_agent.aws.settings import Settings, SettingsError
 from runvoy_agent.aws.task_definitions import EcsTaskDefinitions
 from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.cost import Pricing
+from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.task_definition import TaskImage
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, retention, routes, seeding, starts
+from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.metered import MeteredRecords
-from runvoy_agent.ports import Clock, Ports, PreconditionFailed, Unavailable
+from runvoy_agent.ports import Clock, Launcher, Ports, PreconditionFailed, TaskDefinitions, Unavailable
 from runvoy_agent.runner import bundle
 from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import RunvoyError
 
 log = logging.getLogger("runvoy.wiring")
 
-RANGE_SIZE = 100
-"""How many requests of a batch one invocation admits: each is a few calls, and a function has 60 s."""
+RANGE_SIZE = 50
+"""How many requests of a batch one invocation admits. Each is a dozen calls, so this leaves a second for each of the 60 that a
+function has: with twice as many, ranges ran out of it on a machine that was busy."""
 
 _IDENTITY = "deployment"
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,35 +58,40 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class AwsServices:
-    """The ports of one deployment on AWS, and its functions on them."""
+def _nothing_around(_: EndMessage) -> AbstractContextManager[None]:
+    return nullcontext()
 
-    def __init__(self, found: Settings, clients: Clients, clock: Clock) -> None:
+
+class Platform(NamedTuple):
+    """What runs commands, and what it can do; the fields are those of Ports and Deployment. `settling` is entered around the
+    handling of each word on an end."""
+
+    launcher: Launcher
+    capabilities: Capabilities
+    task_definitions: TaskDefinitions | None = None
+    runner_endpoint: str = ""
+    look_for_containers: Callable[[], Capabilities] | None = None
+    pricing: Pricing = OWN_MACHINE
+    settling: Callable[[EndMessage], AbstractContextManager[None]] = _nothing_around
+
+
+class AwsServices:
+    """The ports of one deployment on AWS, and its functions on them. Commands run on `platform`: on ECS, if none is given."""
+
+    def __init__(self, found: Settings, clients: Clients, clock: Clock, platform: Platform | None = None) -> None:
         self._settings = found
         self._clients = clients
         queue_names = {url.rpartition("/")[2]: name for name, url in found.queue_urls.items()}
         self._runtime = Runtime(found.deployment_id, clock, queue_names)
         path = aws_layout.parameter_path(found.deployment_id)
+        self._platform = platform or _ecs(found, clients, clock)
         presigner = Presigner(clients, found.presign_role_arn, clock)
-        staging = S3Objects(
-            clients,
-            found.staging_bucket,
-            Presigner(clients, found.presign_role_arn, clock, decrypts_with=found.encryption_key_arn),
-        )
         self._ports = Ports(
             records=MeteredRecords(DynamoRecords(clients, found.table, clock), self._runtime.meter.add),
             inbox=S3Objects(clients, found.inbox_bucket, presigner),
             outbox=S3Objects(clients, found.outbox_bucket, presigner),
-            queue=SqsQueue(clients, found.queue_urls),
-            launcher=EcsLauncher(
-                clients,
-                cluster=found.cluster,
-                network=found.network,
-                staging=staging,
-                clock=clock,
-                tasks=Tasks(self._family, bundle.pack, task_definition.run_overrides, found.task_role_arns),
-                capacity_provider=found.capacity_provider,
-            ),
+            queue=RangesApart(SqsQueue(clients, found.queue_urls)),
+            launcher=self._platform.launcher,
             secrets=SsmSecrets(clients, f"{path}/secrets", found.encryption_key_arn),
             clock=clock,
         )
@@ -105,40 +114,15 @@ class AwsServices:
                 version=installed_version("runvoy"),
                 created_at=identity.created_at,
                 secret=identity.secret,
-                capabilities=self._capabilities(),
-                runner_endpoint=self._settings.runner_endpoint,
-                task_definitions=EcsTaskDefinitions(self._clients, self._register_request),
                 queues=SqsQueueCare(self._clients, self._settings.queue_urls, self._settings.dead_letters_urls),
+                capabilities=self._platform.capabilities,
+                look_for_containers=self._platform.look_for_containers,
+                runner_endpoint=self._platform.runner_endpoint,
+                task_definitions=self._platform.task_definitions,
                 range_size=RANGE_SIZE,
-                pricing=Pricing(self._clients.region, is_spot=self._settings.capacity_provider == "FARGATE_SPOT"),
+                pricing=self._platform.pricing,
             )
         return self._known
-
-    def _capabilities(self) -> Capabilities:
-        return Capabilities(
-            default_isolation="container",
-            isolations=frozenset({"container"}),
-            task_roles=self._settings.task_role_arns,
-            fargate_sizes=True,
-        )
-
-    def _family(self, reference: str, platform: str | None) -> str:
-        return aws_layout.task_family(self._settings.deployment_id, reference, platform)
-
-    def _register_request(self, reference: str, platform: str | None) -> dict[str, Any]:
-        found = self._settings
-        return task_definition.register_request(
-            TaskImage(
-                family=self._family(reference, platform),
-                image=reference,
-                architecture=task_definition.architecture_of(platform),
-                execution_role_arn=found.execution_role_arn,
-                task_role_arn=found.task_role_arn,
-                log_group=found.task_log_group,
-                region=self._clients.region,
-                runner_image=found.runner_image,
-            )
-        )
 
     # -- the functions
 
@@ -146,7 +130,7 @@ class AwsServices:
         return self._runtime.serve_queue(event, context, self._handle_inbox)
 
     def starts(self, event: Event, context: Any) -> Any:
-        if not self._settings.runner_endpoint:
+        if self._settings.tasks is not None and not self._platform.runner_endpoint:
             raise SettingsError(f"{aws_layout.ENV_RUNNER_ENDPOINT} is missing: runners could not renew their grants")
         return self._runtime.serve_queue(event, context, self._handle_start)
 
@@ -208,7 +192,7 @@ class AwsServices:
     def _handle_end(self, body: bytes) -> None:
         """A notification of S3 of what a runner wrote, a task's change of state, or the reconciler's word on one."""
         for message in self._ends_in(events.decoded(body)):
-            with self._runtime.about(message.execution_id):
+            with self._runtime.about(message.execution_id), self._platform.settling(message):
                 ends.handle(self._ports, self.deployment, messages.encode(message))
 
     def _ends_in(self, document: Event) -> list[EndMessage]:
@@ -255,6 +239,54 @@ class AwsServices:
                 )
             count = int(answer["Attributes"]["ApproximateNumberOfMessages"])
             self._runtime.meter.add(aws_layout.METRIC_DEAD_LETTERS, count, queue=queue)
+
+
+def _ecs(found: Settings, clients: Clients, clock: Clock) -> Platform:
+    """Fargate, as the stack made it."""
+    tasks = found.tasks
+    if tasks is None:
+        raise SettingsError("nothing says where commands run")
+
+    def family(reference: str, platform: str | None) -> str:
+        return aws_layout.task_family(found.deployment_id, reference, platform)
+
+    def register_request(reference: str, platform: str | None) -> dict[str, Any]:
+        return task_definition.register_request(
+            TaskImage(
+                family=family(reference, platform),
+                image=reference,
+                architecture=task_definition.architecture_of(platform),
+                execution_role_arn=tasks.execution_role_arn,
+                task_role_arn=tasks.task_role_arn,
+                log_group=tasks.task_log_group,
+                region=clients.region,
+                runner_image=tasks.runner_image,
+            )
+        )
+
+    signing = Presigner(clients, found.presign_role_arn, clock, decrypts_with=found.encryption_key_arn)
+    launcher = EcsLauncher(
+        clients,
+        cluster=tasks.cluster,
+        network=tasks.network,
+        staging=S3Objects(clients, found.staging_bucket, signing),
+        clock=clock,
+        tasks=Tasks(family, bundle.pack, task_definition.run_overrides, tasks.task_role_arns),
+        capacity_provider=tasks.capacity_provider,
+    )
+    capabilities = Capabilities(
+        default_isolation="container",
+        isolations=frozenset({"container"}),
+        task_roles=tasks.task_role_arns,
+        fargate_sizes=True,
+    )
+    return Platform(
+        launcher,
+        capabilities,
+        EcsTaskDefinitions(clients, register_request),
+        tasks.runner_endpoint,
+        pricing=Pricing(clients.region, is_spot=tasks.capacity_provider == "FARGATE_SPOT"),
+    )
 
 
 @cache

@@ -208,7 +208,7 @@ class Client:
         body = msgspec.json.encode(control.StatusesRequest(execution_ids=tuple(execution_ids)))
         found = self.ask(control.StatusesAnswer, "POST", "/executions/statuses", body).executions
         if not found or [one.execution_id for one in found] != list(execution_ids[: len(found)]):
-            raise RunvoyError(ErrorCode.UNAVAILABLE, "the deployment told of other executions than it was asked for")
+            raise _told_of_others()
         return found
 
     def upload(self, execution_id: str, sealed: bytes) -> None:
@@ -249,6 +249,15 @@ class Client:
             execution_id=execution_id, from_chunk=from_chunk, object_sha256=object_sha256
         )
         return self.ask(control.OutboxGrant, "POST", "/grants/outbox", msgspec.json.encode(request))
+
+    def log_grants(self, execution_ids: Sequence[str]) -> control.LogGrantsAnswer:
+        """Reads of the logs of up to 200 ended executions, in that order. Perhaps of the first only, but of one at least."""
+        body = msgspec.json.encode(control.LogGrantsRequest(execution_ids=tuple(execution_ids)))
+        found = self.ask(control.LogGrantsAnswer, "POST", "/grants/logs", body)
+        told = [one.execution_id for one in found.executions]
+        if not told or told != list(execution_ids[: len(told)]):
+            raise _told_of_others()
+        return found
 
     def read(self, url: str, etag: str = "", wait_seconds: float = 0.0) -> Answer:
         """One read of the outbox, one try; raises NoAnswer.
@@ -344,6 +353,10 @@ class Client:
             f"{self.target.endpoint} answered {answer.status}, and not as a runvoy deployment does",
             "Check the endpoint; a proxy may stand before it.",
         )
+
+
+def _told_of_others() -> RunvoyError:
+    return RunvoyError(ErrorCode.UNAVAILABLE, "the deployment told of other executions than it was asked for")
 
 
 def _is_success(answer: Answer) -> bool:

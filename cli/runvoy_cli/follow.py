@@ -8,7 +8,7 @@ from 100 ms to 1 s; news sets it back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from runvoy_cli.client import Client
@@ -38,18 +38,21 @@ OnRecord = Callable[[LogRecord], None]
 class Follower:
     """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
 
-    `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for.
+    `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for. `grant`: reads
+    that were granted before; others are asked for when these are used up. `chunks`: the log's first ones, which are here and need not be read.
     `interruptible` is entered where an exception, as Ctrl-C's, loses nothing: whoever was interrupted there, or gave up,
     can call the same method again and goes on with the next record.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as it can be asked for
         self,
         client: Client,
         execution_id: str,
         *,
         deadline: float | None = None,
         object_sha256: str | None = None,
+        grant: OutboxGrant | None = None,
+        chunks: Sequence[bytes] = (),
         on_status: OnStatus | None = None,
         interruptible: Callable[[], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +68,8 @@ class Follower:
         self._interruptible = interruptible
         self._clock = clock
         self._sleep = sleep
-        self._grant: OutboxGrant | None = None
+        self._grant = grant
+        self._chunks = chunks
         self._status_etag = ""
         self._next_chunk = 1
         self._log_is_complete = False
@@ -161,7 +165,14 @@ class Follower:
         if self.status is None or not self.status.is_terminal:
             return False
         # No count: the log was never completed, the run never began or its task was lost. What is there was read.
-        return self.status.chunks is None or self._next_chunk > self.status.chunks
+        return self.status.chunks is None or self._has_all_chunks
+
+    @property
+    def _has_all_chunks(self) -> bool:
+        """Whether the execution ended, its log's chunks were counted, and all of them were handed out."""
+        if self.status is None or not self.status.is_terminal or self.status.chunks is None:
+            return False
+        return self._next_chunk > self.status.chunks
 
     def _await_news(self, on_record: OnRecord) -> None:
         """One blocking read of what changes next, then a look at the other.
@@ -184,13 +195,17 @@ class Follower:
 
     def _take_chunk(self, on_record: OnRecord, wait: bool = False) -> bool:
         """Read the next chunk and hand it out; whether there was one."""
-        if self._log_is_complete:
+        if self._log_is_complete or self._has_all_chunks:
             return False
-        answer = self._read(self._chunk_url, wait_seconds=self._span() if wait else 0.0)
-        if answer is None or answer.status != _OK:
-            return False
+        if self._next_chunk <= len(self._chunks):
+            raw = self._chunks[self._next_chunk - 1]
+        else:
+            answer = self._read(self._chunk_url, wait_seconds=self._span() if wait else 0.0)
+            if answer is None or answer.status != _OK:
+                return False
+            raw = answer.body
         try:
-            records = logs.decode_chunk(answer.body)
+            records = logs.decode_chunk(raw)
         except RunvoyError as error:
             # Its writer may be the command itself: what cannot be read is told about, and the rest goes on.
             text = f"chunk {self._next_chunk} of the log cannot be read: {error.message}\n"
@@ -273,10 +288,10 @@ class Follower:
 
     def _admitted(self) -> OutboxGrant:
         # A grant from before the admission has no addresses to read: it is asked for again.
-        return self._grant if self._grant is not None and self._grant.status_url is not None else self._regrant()
+        return self._grant if self._grant is not None and self._grant.state == "admitted" else self._regrant()
 
     def _status_url(self) -> str | None:
-        return self._admitted().status_url
+        return self._admitted().status_url or self._regrant().status_url
 
     def _chunk_url(self) -> str | None:
         index = self._next_chunk - self._admitted().from_chunk

@@ -28,11 +28,24 @@ class Line(NamedTuple):
         }
 
 
+class _Begun(NamedTuple):
+    """A line whose end is yet to come, in the pieces in which it came: joined once, for a line may have many."""
+
+    number: int
+    time_ms: int
+    stream: str
+    pieces: list[bytes]
+
+    def ended(self, last: bytes = b"") -> Line:
+        self.pieces.append(last)
+        return Line(self.number, self.time_ms, self.stream, b"".join(self.pieces))
+
+
 class Lines:
     """Puts lines together from records, which cut them anywhere and mix streams."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Line] = {}
+        self._open: dict[str, _Begun] = {}
 
     def feed(self, record: LogRecord) -> list[Line]:
         """The lines that this record finishes."""
@@ -41,12 +54,13 @@ class Lines:
         pieces = record.data.split(b"\n")
         last = pieces.pop()
         for piece in pieces:
-            found.append(self._joined(record, number, piece))
+            found.append(self._ended(record, number, piece))
             number += 1
         if record.p:
-            self._open[record.s] = self._joined(record, number, last)
+            begun = self._open.setdefault(record.s, _Begun(number, record.t, record.s, []))
+            begun.pieces.append(last)
         elif last or record.s in self._open:
-            found.append(self._joined(record, number, last))  # a last line that never got its newline
+            found.append(self._ended(record, number, last))  # a last line that never got its newline
         return found
 
     def has_begun(self, stream: str) -> bool:
@@ -55,15 +69,13 @@ class Lines:
 
     def rest(self) -> list[Line]:
         """Lines whose end never came, in their order."""
-        lines = sorted(self._open.values())
+        lines = sorted(begun.ended() for begun in self._open.values())
         self._open.clear()
         return lines
 
-    def _joined(self, record: LogRecord, number: int, piece: bytes) -> Line:
+    def _ended(self, record: LogRecord, number: int, piece: bytes) -> Line:
         begun = self._open.pop(record.s, None)
-        if begun is not None:
-            return begun._replace(data=begun.data + piece)
-        return Line(number, record.t, record.s, piece)
+        return Line(number, record.t, record.s, piece) if begun is None else begun.ended(piece)
 
 
 class Stream:

@@ -46,7 +46,10 @@ def sort_attribute(index: str) -> str:
 
 # --- Queues and functions ---------------------------------------------------------------------------------------------
 
-QUEUES = ("inbox", "starts", "bulk", "ends")
+FED_BY = {"inbox": "inbox", "ranges": "inbox", "starts": "starts", "bulk": "starts", "ends": "ends"}
+"""The function that each queue feeds. What batches bring has queues of its own, to be admitted and to be started."""
+
+QUEUES = tuple(FED_BY)
 MAX_RECEIVES = 5
 """Receives of a message before it is a dead letter."""
 
@@ -57,7 +60,7 @@ FUNCTIONS = {
     "control": "runvoy_agent.wiring_aws.control_function",
     "reconcile": "runvoy_agent.wiring_aws.reconcile_function",
 }
-"""The handler of each function. `starts` serves the queues starts and bulk. All report batch item failures."""
+"""The handler of each function. `control` and `reconcile` are fed by no queue. All others report batch item failures."""
 
 # --- The functions' environment ---------------------------------------------------------------------------------------
 

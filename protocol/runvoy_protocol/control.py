@@ -24,6 +24,7 @@ MAX_BODY_BYTES = 352 * 1024  # a run request of 256 KiB in base64, to be tried o
 CALL_LIFETIME = timedelta(seconds=60)
 CHUNKS_PER_GRANT = 64
 MAX_STATUSES = 500
+MAX_LOG_GRANTS = 200
 
 
 class ControlCall(msgspec.Struct, frozen=True, array_like=True):
@@ -177,6 +178,30 @@ class OutboxGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     status_url: str | None = None
     from_chunk: int = 1
     chunk_urls: tuple[str, ...] = ()
+
+
+class LogGrantsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST grants/logs: 1 to 200 execution ids, for reads of the logs of those that have ended."""
+
+    execution_ids: tuple[str, ...]
+
+
+class LogGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reads of one execution's log from its first chunk on: all of it, or the first 64. A small log may be there itself
+    instead, all its chunks. Neither for an execution that has not ended, whose log has no known end, or of which there is
+    nothing that the caller may see: POST grants/outbox tells more."""
+
+    execution_id: str
+    chunk_urls: tuple[str, ...] = ()
+    chunks: tuple[bytes, ...] = ()
+
+
+class LogGrantsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Grants for the first of the executions that were asked for, in that order; as many as one answer can hold, and one at
+    least. All are good until `expires_at`."""
+
+    expires_at: Instant
+    executions: tuple[LogGrant, ...]
 
 
 class ExecutionAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

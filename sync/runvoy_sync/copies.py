@@ -8,37 +8,28 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
 from runvoy_cli.client import Client
 from runvoy_cli.follow import Follower
-from runvoy_cli.output import Line, Lines, prefixed
 from runvoy_cli.words import result_json
+from runvoy_protocol.control import LogGrant, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.log_text import Forms, LogText
 from runvoy_sync.tree import Tree, write_all
 
 FOLDER = "executions"
 RESULT = "result.json"
+REQUEST = "request.json"
+_NEVER = datetime.max.replace(tzinfo=UTC)  # a read that is refused is asked for again: nobody looks at the time
 _FLUSH_BYTES = 1024 * 1024
 _COMPARED_BYTES = 256 * 1024
 _TAIL_SECONDS = 60.0  # an ended execution's last chunks may come after its status
-_SHOWN_CHARACTERS = 200
-
-
-_encoder = msgspec.json.Encoder()
-
-
-class _JsonLine(msgspec.Struct):
-    """A line of log.jsonl, with the fields of Line.as_json."""
-
-    n: int
-    t: int
-    s: str
-    text: str
 
 
 class Disturbed(Exception):
@@ -62,8 +53,14 @@ class GrowingFile:
 
     def flush(self) -> None:
         """Write what was added. OSError leaves the file at the end of a whole line, or as it was found."""
-        if not self._pending:
-            return
+        if self._pending:
+            self._write(is_last=False)
+
+    def finish(self) -> None:
+        """Write the last of it: all is known then, and what stands behind it goes."""
+        self._write(is_last=True)
+
+    def _write(self, *, is_last: bool) -> None:
         with self._tree.appendable(*self._path) as descriptor:
             size = os.fstat(descriptor).st_size
             if self._known_size is not None and size != self._known_size:
@@ -82,18 +79,13 @@ class GrowingFile:
                 raise
             finally:
                 data.release()
-        self.position += len(self._pending)
-        if self.position >= size:
-            self._known_size = self.position
-        self._pending.clear()
-
-    def finish(self) -> None:
-        """All is known: what stands behind it goes, and the rest is made durable."""
-        self.flush()
-        with self._tree.appendable(*self._path) as descriptor:
-            if os.fstat(descriptor).st_size > self.position:
-                os.ftruncate(descriptor, self.position)
-            os.fsync(descriptor)
+            end = self.position + len(self._pending)
+            if is_last and size > end:
+                os.ftruncate(descriptor, end)
+        self.position = end
+        if end >= size or is_last:
+            self._known_size = end
+        self._pending = bytearray()
 
     def _compared(self, descriptor: int, data: memoryview, size: int) -> int:
         """How many bytes of `data` stand in the file already."""
@@ -108,27 +100,38 @@ class GrowingFile:
 
 
 class Step(NamedTuple):
-    """What one look brought. `is_done`: all of it is on disk but for the result, which is the caller's to write."""
+    """What one look brought. `is_done`: all of it is written, not yet durable, and the result is staged."""
 
     is_done: bool
     is_news: bool
 
 
 class Copy:
-    """The folder of one execution. Used by one thread; its client, too."""
+    """The folder of one execution. Used by one thread; its client, too. `log`: its beginning or reads of it, if they are at hand."""
 
-    def __init__(self, tree: Tree, client: Client, execution_id: str, status: ExecutionStatus | None) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        client: Client,
+        execution_id: str,
+        status: ExecutionStatus | None,
+        log: LogGrant | None = None,
+    ) -> None:
         self.execution_id = execution_id
         self._tree = tree
         self._client = client
-        self._follower = Follower(client, execution_id)
+        grant = OutboxGrant(state="admitted", expires_at=_NEVER, chunk_urls=log.chunk_urls) if log is not None else None
+        self._follower = Follower(client, execution_id, grant=grant, chunks=log.chunks if log is not None else ())
         self._follower.status = status
-        self._lines = Lines()
+        self._log = LogText()
         self._text = GrowingFile(tree, FOLDER, execution_id, "log.txt")
         self._json = GrowingFile(tree, FOLDER, execution_id, "log.jsonl")
         self._written_version = 0
         self._ended_at: float | None = None
-        self.last_line = ""
+
+    @property
+    def last_line(self) -> str:
+        return self._log.last_line
 
     @property
     def status(self) -> ExecutionStatus | None:
@@ -146,29 +149,27 @@ class Copy:
         found = self._follower.look(self._on_record)
         if found is None:
             return Step(is_done=False, is_news=False)
+        if found.is_terminal:
+            self._ended_at = self._ended_at or time.monotonic()
+            if self._follower.log_is_whole or time.monotonic() - self._ended_at >= _TAIL_SECONDS:
+                with self._tree.holding(FOLDER, self.execution_id):
+                    self._finish(found)
+                return Step(is_done=True, is_news=True)
         self._text.flush()
         self._json.flush()
         is_news = before != self._text.position or found.record_version != self._written_version
         if not found.is_terminal:
             self._write_status(found)
-            return Step(is_done=False, is_news=is_news)
-        self._ended_at = self._ended_at or time.monotonic()
-        if not self._follower.log_is_whole and time.monotonic() - self._ended_at < _TAIL_SECONDS:
-            return Step(is_done=False, is_news=is_news)
-        for line in self._lines.rest():
-            self._on_line(line)
+        return Step(is_done=False, is_news=is_news)
+
+    def _finish(self, found: ExecutionStatus) -> None:
+        """Write the rest of it. The result, the mark that all of it is there, is only staged: it is put last."""
+        self._add(self._log.rest())
         self._text.finish()
         self._json.finish()
         self._write_status(found)
-        return Step(is_done=True, is_news=True)
-
-    def write_result(self) -> None:
-        """The mark that all of it is there, so it comes last."""
-        found = self._follower.status
-        if found is None:
-            raise RunvoyError(ErrorCode.INTERNAL, f"{self.execution_id} has no status to make a result of")
-        document = {**result_json(found), "log_is_whole": self.log_is_whole}
-        self._tree.write(FOLDER, self.execution_id, RESULT, content=_pretty(document), is_name_durable=True)
+        result = _pretty({**result_json(found), "log_is_whole": self.log_is_whole})
+        self._tree.stage(FOLDER, self.execution_id, RESULT, content=result)
 
     def _shown(self) -> ExecutionStatus:
         answer = self._client.show(self.execution_id)
@@ -180,42 +181,36 @@ class Copy:
     def _write_status(self, status: ExecutionStatus) -> None:
         if status.record_version == self._written_version:
             return
-        if self._written_version == 0 and not self._tree.exists(FOLDER, self.execution_id, "request.json"):
-            write_request(self._tree, self.execution_id, request_of(status))
-        write_status(self._tree, status)
+        # What takes the place of nothing may wait for the sync that comes before the result.
+        is_durable = not status.is_terminal or self._written_version != 0
+        if self._written_version == 0 and not self._has_request():
+            document = _pretty(request_of(status))
+            self._tree.write(FOLDER, self.execution_id, REQUEST, content=document, is_durable=is_durable)
+        write_status(self._tree, status, is_durable=is_durable)
         self._written_version = status.record_version
 
+    def _has_request(self) -> bool:
+        """Whether there is a request.json, and no loss of power tore it."""
+        found = self._tree.read(FOLDER, self.execution_id, REQUEST)
+        try:
+            return found is not None and isinstance(msgspec.json.decode(found), dict)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+
     def _on_record(self, record: LogRecord) -> None:
-        if record.b or record.p or self._lines.has_begun(record.s):
-            for line in self._lines.feed(record):
-                self._on_line(line)
-            return
-        # Whole lines of text, as nearly all records are: taken as a block, a line at a time would be ten times slower.
-        texts = record.m.split("\n")
-        if not texts[-1]:
-            texts.pop()
-        if not texts:
-            return
-        data = record.m.encode()
-        data = data if data.endswith(b"\n") else data + b"\n"
-        self._text.add(prefixed(data) if record.s == "sys" else data)
-        lines = [_JsonLine(record.n + index, record.t, record.s, text) for index, text in enumerate(texts)]
-        self._json.add(_encoder.encode_lines(lines))
-        self.last_line = texts[-1][:_SHOWN_CHARACTERS]
+        self._add(self._log.feed(record))
 
-    def _on_line(self, line: Line) -> None:
-        data = line.data + b"\n"
-        self._text.add(prefixed(data) if line.stream == "sys" else data)
-        self._json.add(msgspec.json.encode(line.as_json()) + b"\n")
-        self.last_line = line.data[:_SHOWN_CHARACTERS].decode(errors="replace")
+    def _add(self, forms: Forms) -> None:
+        self._text.add(forms.text)
+        self._json.add(forms.json)
 
 
-def write_status(tree: Tree, status: ExecutionStatus) -> None:
-    tree.write(FOLDER, status.execution_id, "status.json", content=_pretty(status))
+def write_status(tree: Tree, status: ExecutionStatus, *, is_durable: bool = True) -> None:
+    tree.write(FOLDER, status.execution_id, "status.json", content=_pretty(status), is_durable=is_durable)
 
 
 def write_request(tree: Tree, execution_id: str, document: dict[str, object]) -> None:
-    tree.write(FOLDER, execution_id, "request.json", content=_pretty(document))
+    tree.write(FOLDER, execution_id, REQUEST, content=_pretty(document))
 
 
 def request_of(status: ExecutionStatus) -> dict[str, object]:

@@ -23,6 +23,7 @@ from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
 from runvoy_sync.listing import Listing
 from runvoy_sync.mirror import Mirror
+from runvoy_sync.outcomes import Outcomes
 from runvoy_sync.settings import SyncSettings
 from runvoy_sync.submission import Submission
 from runvoy_sync.tell import Teller
@@ -31,6 +32,7 @@ from runvoy_sync.watch import Watch
 
 RESCAN_SECONDS = 5.0
 _SHORTEST_SCAN_SECONDS = 0.2
+_SHORTEST_WAIT_SECONDS = 0.02  # of `--once`, with nothing left to submit
 _SETTLING_SECONDS = 0.25  # while something in the inbox waits to stand still
 _STOP_SECONDS = 5.0
 _PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached, for `--once`
@@ -74,14 +76,13 @@ class _Daemon:
         self._signal: int | None = None
         self.is_over = True  # no thread is left that could touch the tree
         self._troubled_since: float | None = None
-        self._outcomes_lock = threading.Lock()
-        self._outcomes: dict[
-            str, tuple[str | None, int | None]
-        ] = {}  # by file: the execution, and its exit code once known
+        self._outcomes = Outcomes()
         self._mirror = Mirror(tree, session.client, self._teller, self._on_end)
         self._submission = Submission(tree, self._mirror.watch)
         self._inbox = Inbox(tree, session, self._submission, self._teller, self._on_decided, wake=self._wake)
-        self._listing = Listing(tree, session.client.sibling(), self._mirror, self._teller, settings.query)
+        self._listing = Listing(
+            tree, session.client.sibling(), self._mirror, self._teller, settings.query, on_swept=self._wake
+        )
         self._commits: Commits | None = None
         if settings.git_pull_seconds is not None:
             self._commits = Commits(
@@ -138,7 +139,8 @@ class _Daemon:
         limit = self._settings.give_up_seconds
         deadline = None if limit is None else time.monotonic() + limit
         has_recovered = False
-        mark: int | None = None
+        mark = 0  # the first sweep finds all that there was when this began
+        had_requests = False
         while self._signal is None:
             has_recovered = has_recovered or self._recover()
             is_left = self._look_and_wait()
@@ -147,11 +149,13 @@ class _Daemon:
                 self._teller.say("gave up waiting; what runs goes on")
                 return EXIT_GAVE_UP
             if is_left or not has_recovered or not (self._commits is None or self._commits.is_clear.is_set()):
-                mark = None
+                had_requests = True
                 continue
-            mark = self._listing.mark() if mark is None else mark
-            if self._listing.has_swept_since(mark) and self._mirror.pending() == 0 and self._all_ended():
-                return self._exit_code()
+            if had_requests:
+                had_requests = False
+                mark = self._listing.sweep_now()
+            if self._listing.has_swept_since(mark) and self._mirror.pending() == 0 and self._outcomes.are_all_known():
+                return self._outcomes.exit_code()
         return EXIT_INTERRUPTED
 
     def _recover(self) -> bool:
@@ -175,7 +179,10 @@ class _Daemon:
         except OSError as error:
             self._teller.trouble("looking at the inbox", error)
         # A fifth of the time at most is spent on looking, however much lies there.
-        pause = max(_SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began))
+        is_only_waiting = self._settings.once and not is_left
+        pause = max(
+            _SHORTEST_WAIT_SECONDS if is_only_waiting else _SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began)
+        )
         self._sleep(pause, is_wakeable=False)
         rest = _SETTLING_SECONDS if is_left or self._settings.once else RESCAN_SECONDS
         self._sleep(max(0.0, rest - pause), is_wakeable=True)
@@ -199,34 +206,17 @@ class _Daemon:
     # -- for `--once`
 
     def _on_decided(self, name: str, execution_id: str | None, exit_code: int) -> None:
-        if self._settings.once:
-            is_done = execution_id is None or self._mirror.is_complete(execution_id)
-            with self._outcomes_lock:
-                if execution_id is None or self._outcomes.get(name, (None, None))[0] != execution_id:
-                    self._outcomes[name] = (execution_id, exit_code if execution_id is None else None)
-            if execution_id is not None and is_done:
-                self._on_end(execution_id, self._mirror.exit_code_of(execution_id))
+        if not self._settings.once:
+            return
+        if execution_id is None:
+            self._outcomes.ended_without(name, exit_code)
+        elif self._outcomes.began(name, execution_id) and self._mirror.is_complete(execution_id):
+            self._on_end(execution_id, self._mirror.exit_code_of(execution_id))
 
     def _on_end(self, execution_id: str, exit_code: int) -> None:
-        with self._outcomes_lock:
-            for name, (one, _) in self._outcomes.items():
-                if one == execution_id:
-                    self._outcomes[name] = (one, exit_code)
-        self._wake()
-
-    def _all_ended(self) -> bool:
-        with self._outcomes_lock:
-            waiting = [one for one, code in self._outcomes.values() if code is None and one is not None]
-        for one in waiting:  # complete before its request was known to be decided
-            if self._mirror.is_complete(one):
-                self._on_end(one, self._mirror.exit_code_of(one))
-        with self._outcomes_lock:
-            return all(code is not None for _, code in self._outcomes.values())
-
-    def _exit_code(self) -> int:
-        with self._outcomes_lock:
-            codes = [code for _, (_, code) in sorted(self._outcomes.items())]
-        return next((code for code in codes if code), 0)
+        if self._settings.once:
+            self._outcomes.ended(execution_id, exit_code)
+            self._wake()
 
     def _raise_trouble(self) -> None:
         """What cannot be got over ends a `--once`, and what lasts too long."""
@@ -268,7 +258,7 @@ class _Daemon:
     def _stop(self) -> None:
         """Let everybody finish what they are at. Whoever takes too long is left: nothing is half done that a restart would not
         complete."""
-        threads: list[threading.Thread] = [self._listing, *self._inbox.workers, *self._mirror.workers]
+        threads: list[threading.Thread] = [self._listing, *self._inbox.workers, *self._mirror.threads]
         self._listing.stop()
         if self._commits is not None:
             self._commits.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -16,16 +17,7 @@ from runvoy_sync.copies import FOLDER, RESULT
 from runvoy_sync.tree import Tree, write_all
 
 NAME = "executions.jsonl"
-_TAIL_BYTES = 4 * 1024 * 1024  # holds all lines whose results may have been cut off: no more than there are workers
-
-
-class _Batch:
-    """Lines that share one write."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.is_written = False
-        self.error: OSError | None = None
+_TAIL_BYTES = 4 * 1024 * 1024  # holds all lines whose results may have been cut off: those of one batch of Finishing
 
 
 class Index:
@@ -37,8 +29,6 @@ class Index:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._batch = _Batch()
-        self._batch_lock = threading.Lock()
         self._lock = threading.Lock()
         self._latest_lock = threading.Lock()
         self._written: set[str] = set()  # executions without a result, whose lines are there
@@ -57,26 +47,19 @@ class Index:
                 self._written.add(execution_id)
         self._latest = self._linked()
 
-    def append(self, status: ExecutionStatus) -> None:
-        """Durable when it returns. Lines of several threads share one write."""
-        if status.execution_id in self._written:
-            return
-        with self._batch_lock:
-            batch = self._batch
-            batch.lines.append(_line(status))
+    def append(self, lines: Mapping[str, bytes]) -> None:
+        """Enter executions, by their ids; durable when it returns. Those without a result that were entered before are passed
+        over."""
         with self._lock:
-            if batch.error is not None:
-                raise batch.error
-            if batch.is_written:
-                return
-            with self._batch_lock:
-                self._batch = _Batch()  # who comes from now on is in the next
-            try:
-                self._write(b"".join(batch.lines))
-            except OSError as error:
-                batch.error = error
-                raise
-            batch.is_written = True
+            new = {one: line for one, line in lines.items() if one not in self._written}
+            if new:
+                self._write(b"".join(new.values()))
+                self._written |= new.keys()
+
+    def forget(self, execution_ids: Iterable[str]) -> None:
+        """They have their results: nobody enters them again."""
+        with self._lock:
+            self._written.difference_update(execution_ids)
 
     def _write(self, lines: bytes) -> None:
         with self._tree.appendable(NAME) as descriptor:
@@ -111,7 +94,8 @@ class Index:
             return None
 
 
-def _line(status: ExecutionStatus) -> bytes:
+def line_of(status: ExecutionStatus) -> bytes:
+    """The line of an execution that ended."""
     verdict = result_json(status)
     del verdict["status"]
     facts = ("name", "owner", "command", "labels", "admitted_at", "started_at", "ended_at", "lines")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
 from runvoy_cli.client import Client
-from runvoy_protocol.control import ExecutionsPage
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.control import MAX_LOG_GRANTS, ExecutionsPage, LogGrant
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.instants import Instant
 from runvoy_protocol.status import ExecutionStatus, decode
 from runvoy_sync.copies import FOLDER, write_status
@@ -23,7 +24,7 @@ from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import STATE, Tree
 
 _OVERLAP = timedelta(minutes=2)  # listings may lag, and clocks of a deployment's parts differ
-_PAGE = 100
+_PAGE = 200
 _NEWEST_SECONDS = 0.5
 _RARELY = 10  # a sweep may take a tenth of the time
 _SAVE_SECONDS = 30.0
@@ -42,20 +43,31 @@ class _State(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Listing(threading.Thread):
     """Finds executions and has them mirrored, until it is stopped."""
 
-    def __init__(self, tree: Tree, client: Client, mirror: Mirror, teller: Teller, query: dict[str, str]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        client: Client,
+        mirror: Mirror,
+        teller: Teller,
+        query: dict[str, str],
+        on_swept: Callable[[], None],
+    ) -> None:
         super().__init__(name="listing", daemon=True)
         self._tree = tree
         self._client = client
         self._mirror = mirror
         self._teller = teller
         self._query = query
+        self._on_swept = on_swept
         self._state = _State(deployment_id=client.target.deployment_id, query=query)
         self._is_stopping = threading.Event()
         self._sweep_at = 0.0
         self._saved_at = 0.0
+        self._grants_many = True
         self._begun = 0
         self._ended = 0
-        self._done = threading.Condition()
+        self._done = threading.Lock()
+        self._is_wanted = threading.Event()
         self.trouble: RunvoyError | OSError | None = None
 
     def load(self) -> str | None:
@@ -74,14 +86,17 @@ class Listing(threading.Thread):
 
     def stop(self) -> None:
         self._is_stopping.set()
+        self._is_wanted.set()
 
-    def mark(self) -> int:
-        """A mark for `has_swept_since`."""
+    def sweep_now(self) -> int:
+        """Have a sweep begin as soon as may be; a mark for `has_swept_since`."""
         with self._done:
+            self._sweep_at = 0.0
+            self._is_wanted.set()
             return self._begun
 
     def has_swept_since(self, mark: int) -> bool:
-        """Whether a sweep that began after the mark is over."""
+        """Whether a sweep that began after the mark is over; 0 is the mark of the first one."""
         with self._done:
             return self._ended > mark
 
@@ -95,7 +110,7 @@ class Listing(threading.Thread):
                 self._teller.fine("listing")
                 failures = 0
                 self.trouble = None
-                self._is_stopping.wait(_NEWEST_SECONDS)
+                self._is_wanted.wait(_NEWEST_SECONDS)
             except Exception as error:  # noqa: BLE001 - told about, whatever it is: a thread that ends is not seen
                 self.trouble = error if isinstance(error, (RunvoyError, OSError)) else fault(error)
                 self._teller.trouble("listing", self.trouble)
@@ -103,19 +118,23 @@ class Listing(threading.Thread):
                 self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
 
     def _round(self) -> None:
-        if time.monotonic() < self._sweep_at:
+        with self._done:
+            is_due = time.monotonic() >= self._sweep_at
+            self._is_wanted.clear()
+            self._begun += is_due
+            number = self._begun
+        if not is_due:
             self._look_at_the_newest()
             return
-        with self._done:
-            self._begun += 1
-            number = self._begun
         began = time.monotonic()
         server_time = self._client.health()[0].time
         self._sweep(server_time)
         took = time.monotonic() - began
-        self._sweep_at = time.monotonic() + max(_NEWEST_SECONDS, took * _RARELY)
         with self._done:
             self._ended = number
+            if not self._is_wanted.is_set():
+                self._sweep_at = time.monotonic() + max(_NEWEST_SECONDS, took * _RARELY)
+        self._on_swept()
 
     def _sweep(self, server_time: datetime) -> None:
         since = self._state.swept_until
@@ -126,8 +145,7 @@ class Listing(threading.Thread):
         after: str | None = None
         while not self._is_stopping.is_set():
             page = self._page(query, after)
-            for status in page.executions:
-                self._found(status)
+            self._take(page.executions)
             after = page.after
             if after is None and not self._is_stopping.is_set():
                 self._state.swept_until = server_time
@@ -139,7 +157,7 @@ class Listing(threading.Thread):
         after: str | None = None
         while not self._is_stopping.is_set():
             page = self._page(self._query, after)
-            new = sum(self._found(status) for status in page.executions)
+            new = self._take(page.executions)
             after = page.after
             if new < len(page.executions) or after is None:
                 return
@@ -148,16 +166,43 @@ class Listing(threading.Thread):
         paging = {"limit": str(_PAGE)} | ({"after": after} if after else {})
         return self._client.ask(ExecutionsPage, "GET", "/executions", query={**query, **paging})
 
-    def _found(self, status: ExecutionStatus) -> bool:
-        """Have it mirrored; whether it was not known before."""
-        one = status.execution_id
-        if self._is_stopping.is_set() or self._mirror.is_complete(one):
-            return False
-        if status.is_terminal:
+    def _take(self, statuses: Sequence[ExecutionStatus]) -> int:
+        """Have them mirrored; how many were not known before."""
+        with self._tree.holding(FOLDER):
+            incomplete = [status for status in statuses if not self._mirror.is_complete(status.execution_id)]
+        ended = [one.execution_id for one in incomplete if one.is_terminal]
+        if ended:
             self._mirror.await_room()
-        elif self._mirror.count() >= MOST_WATCHED:
+        grants = self._grants([one for one in ended if not self._mirror.is_watched(one)])
+        with self._tree.holding(FOLDER):
+            return sum(self._found(status, grants.get(status.execution_id)) for status in incomplete)
+
+    def _found(self, status: ExecutionStatus, log: LogGrant | None) -> bool:
+        """Have it mirrored; whether it was not known before."""
+        if self._is_stopping.is_set():
+            return False
+        if not status.is_terminal and self._mirror.count() >= MOST_WATCHED:
             return self._note(status)
-        return self._mirror.watch(one, status)
+        return self._mirror.watch(status.execution_id, status, log)
+
+    def _grants(self, ended: Sequence[str]) -> dict[str, LogGrant]:
+        """Reads of the logs of several at once: a call for each would take longer than reading them. One has a call of its
+        own anyway."""
+        found: dict[str, LogGrant] = {}
+        left = list(ended) if self._grants_many and len(ended) > 1 else []
+        while left and not self._is_stopping.is_set():
+            try:
+                answer = self._client.log_grants(left[:MAX_LOG_GRANTS])
+            except RunvoyError as error:
+                if error.code is not ErrorCode.NOT_FOUND:
+                    raise
+                self._grants_many = False  # an older deployment has no such call
+                break
+            for one in answer.executions:
+                if one.chunk_urls or one.chunks:
+                    found[one.execution_id] = one
+            left = left[len(answer.executions) :]
+        return found
 
     def _note(self, status: ExecutionStatus) -> bool:
         """Of one too many to be watched: its status alone."""
@@ -172,5 +217,6 @@ class Listing(threading.Thread):
         return raw is None
 
     def _save(self) -> None:
+        self._tree.sync_names(FOLDER)  # the folders of all that was found, before it is said that they are there
         self._tree.write(*STATE, "state.json", content=msgspec.json.encode(self._state))
         self._saved_at = time.monotonic()

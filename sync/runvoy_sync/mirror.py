@@ -12,23 +12,27 @@ import msgspec
 
 from runvoy_cli.client import Client
 from runvoy_cli.words import summary
+from runvoy_protocol.control import LogGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
-from runvoy_sync.index import Index
+from runvoy_sync.finishing import Finished, Finishing
+from runvoy_sync.index import Index, line_of
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
 WORKERS = 12  # most of their time goes into waiting for answers and for the disk
+_WRITERS = 2  # of them, for those whose logs came with the listing
 MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
-MOST_PENDING = 64  # ended ones that wait to be copied; whoever lists waits with them
+MOST_PENDING = 512  # ended ones that wait to be copied; whoever lists waits with them
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 0.7  # of one that runs: a line is to be there 1.5 s after it was printed
 _WAITING_PAUSE_SECONDS = 1.0  # of one that has not begun
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 30.0
+HANDED_OVER = -1.0  # no look is due as long as nothing goes wrong with the last step
 _GONE = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 
 OnEnd = Callable[[str, int], None]
@@ -37,15 +41,23 @@ OnEnd = Callable[[str, int], None]
 class _Watched:
     """One execution's place in a worker's plan. `copy` is None before the first look and after a failure."""
 
-    __slots__ = ("copy", "execution_id", "failures", "is_linked", "is_over", "is_pending", "pause", "status")
+    __slots__ = (
+        *("copy", "execution_id", "failures", "is_handed_over", "is_linked", "is_over", "is_pending", "log", "pause"),
+        *("status", "worker"),
+    )
 
-    def __init__(self, execution_id: str, status: ExecutionStatus | None) -> None:
+    def __init__(
+        self, execution_id: str, status: ExecutionStatus | None, log: LogGrant | None, worker: _Worker
+    ) -> None:
         self.execution_id = execution_id
         self.status = status
+        self.log = log  # what is at hand of it, until it is used
+        self.worker = worker
         self.copy: Copy | None = None
         self.pause = _FIRST_PAUSE_SECONDS
         self.failures = 0
         self.is_linked = False
+        self.is_handed_over = False  # for the last step, which is taken once; plans made before may still be there
         self.is_over = False  # a plan made while it was looked at the last time may still be there
         # It counts as one that only needs copying until it is known to run on.
         self.is_pending = status is None or status.is_terminal
@@ -61,21 +73,25 @@ class Mirror:
         self._index = Index(tree)
         self._changed = threading.Condition()
         self._watched: dict[str, _Watched] = {}
+        self._pending_count = 0
         self._stopping = False
-        self.workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
+        self._finishing = Finishing(tree, self._index, self.pending)
+        self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
+        self.threads: list[threading.Thread] = [*self._workers, self._finishing]
 
     def start(self) -> None:
         self._index.recover()
-        for worker in self.workers:
-            worker.start()
+        for thread in self.threads:
+            thread.start()
 
     def stop(self) -> None:
         """Let the workers end after what they are at."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for worker in self.workers:
+        for worker in self._workers:
             worker.wake()
+        self._finishing.stop()
 
     def resume(self) -> bool:
         """Watch what an earlier daemon left incomplete; False if that is more than can be watched."""
@@ -88,23 +104,28 @@ class Mirror:
                 self.watch(name)
         return True
 
-    def watch(self, execution_id: str, status: ExecutionStatus | None = None) -> bool:
+    def is_watched(self, execution_id: str) -> bool:
+        with self._changed:
+            return execution_id in self._watched
+
+    def watch(self, execution_id: str, status: ExecutionStatus | None = None, log: LogGrant | None = None) -> bool:
         """Copy an execution until it is complete; False if that is being done."""
         with self._changed:
             known = self._watched.get(execution_id)
             if known is not None:
                 if status is not None and known.status is not None and status.state is not known.status.state:
-                    self._worker_of(execution_id).plan(known, 0.0)
+                    known.worker.plan(known, 0.0)
                 return False
         with self._tree.folder(FOLDER, execution_id):
             pass  # from here on a restart finds it
-        entry = _Watched(execution_id, status)
+        entry = _Watched(execution_id, status, log, self._worker_for(execution_id, log))
         with self._changed:
             # One look: a result is there before its execution is forgotten, so what is neither known nor complete is new.
             if execution_id in self._watched or self.is_complete(execution_id):
                 return False
             self._watched[execution_id] = entry
-        self._worker_of(execution_id).plan(entry, 0.0)
+            self._pending_count += entry.is_pending
+        entry.worker.plan(entry, 0.0)
         return True
 
     def is_complete(self, execution_id: str) -> bool:
@@ -125,27 +146,29 @@ class Mirror:
     def pending(self) -> int:
         """How many are not known to run on: ended ones, and those nothing is known of yet."""
         with self._changed:
-            return self._pending()
+            return self._pending_count
 
     def await_room(self) -> None:
         """Wait until few ended ones wait to be copied."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._pending() < MOST_PENDING)
+            self._changed.wait_for(lambda: self._stopping or self._pending_count < MOST_PENDING)
 
-    def _pending(self) -> int:
-        return sum(one.is_pending for one in self._watched.values())
-
-    def _worker_of(self, execution_id: str) -> _Worker:
-        return self.workers[int(execution_id[-8:], 16) % len(self.workers)]
+    def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
+        # With its log at hand it waits for nobody, and more threads would only get into each other's way.
+        count = _WRITERS if log is not None and log.chunks else len(self._workers)
+        return self._workers[int(execution_id[-8:], 16) % count]
 
     # -- for the workers
 
     def look(self, client: Client, one: _Watched) -> float | None:
-        """One look at an execution; in how many seconds the next is due, None if there is none."""
+        """One look at an execution; in how many seconds the next is due, None if there is none ever."""
         if one.is_over:
             return None
+        if one.is_handed_over:
+            return HANDED_OVER
         try:
-            is_done = self._step(client, one)
+            if self._step(client, one):
+                return HANDED_OVER
         except Disturbed:
             one.copy = None
             return 0.0
@@ -156,7 +179,7 @@ class Mirror:
         if one.failures:
             one.failures = 0
             self._teller.fine("copying")
-        return None if is_done else one.pause
+        return one.pause
 
     def forget(self, one: _Watched) -> None:
         if one.is_over:
@@ -164,12 +187,14 @@ class Mirror:
         one.is_over = True
         self._teller.ended(one.execution_id)
         with self._changed:
-            self._watched.pop(one.execution_id, None)
+            if self._watched.pop(one.execution_id, None) is not None:
+                self._pending_count -= one.is_pending
             self._changed.notify_all()
 
     def _step(self, client: Client, one: _Watched) -> bool:
         if one.copy is None:
-            one.copy = Copy(self._tree, client, one.execution_id, one.status)
+            one.copy = Copy(self._tree, client, one.execution_id, one.status, one.log)
+            one.log = None
         step = one.copy.step()
         status = one.copy.status
         if status is None:
@@ -178,7 +203,7 @@ class Mirror:
             self._index.link(status)
             one.is_linked = True
         if step.is_done:
-            self._complete(one.copy, status)
+            self._complete(one, one.copy, status)
             return True
         self._note(one, status)
         if status.state in (State.RUNNING, State.TERMINATING):
@@ -192,16 +217,27 @@ class Mirror:
             one.status = status
             if one.is_pending != status.is_terminal:
                 one.is_pending = status.is_terminal
+                self._pending_count += 1 if one.is_pending else -1
                 self._changed.notify_all()
 
-    def _complete(self, copy: Copy, status: ExecutionStatus) -> None:
-        self._index.append(status)
-        copy.write_result()
-        self._teller.ended(copy.execution_id)
-        self._teller.say(summary(status, status.ended_at or status.admitted_at))
-        if not copy.log_is_whole:
-            self._teller.say(f"{copy.execution_id}: its log never became whole; log.txt has what there is of it")
-        self._on_end(copy.execution_id, exit_code_of(status))
+    def _complete(self, one: _Watched, copy: Copy, status: ExecutionStatus) -> None:
+        """Hand it over for the last step: it is looked at again only if that fails."""
+
+        def done(error: RunvoyError | OSError | None) -> None:
+            if error is not None:
+                delay = self._failed(one, error)
+                one.is_handed_over = False
+                one.worker.plan(one, delay or 0.0)
+                return
+            self._teller.ended(copy.execution_id)
+            self._teller.say(summary(status, status.ended_at or status.admitted_at))
+            if not copy.log_is_whole:
+                self._teller.say(f"{copy.execution_id}: its log never became whole; log.txt has what there is of it")
+            self._on_end(copy.execution_id, exit_code_of(status))
+            self.forget(one)
+
+        one.is_handed_over = True
+        self._finishing.add(Finished(one.execution_id, line_of(status), done))
 
     def _failed(self, one: _Watched, error: RunvoyError | OSError) -> float | None:
         one.copy = None
@@ -250,6 +286,8 @@ class _Worker(threading.Thread):
             delay = self._mirror.look(self._client, one)
             if delay is None:
                 self._mirror.forget(one)
+                continue
+            if delay == HANDED_OVER:
                 continue
             self._look_seconds += (time.monotonic() - began - self._look_seconds) / 8
             # Half of the time at most is spent on looking, however many there are.

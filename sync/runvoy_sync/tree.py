@@ -1,6 +1,6 @@
 """The folder, and nothing outside it: every path is walked from its descriptor, and no symbolic link is followed.
 
-Whole files are written to a temporary name, fsynced and renamed. One daemon at a time works on a folder (`Tree.lock`), and
+Whole files are written to a temporary name, fsynced and renamed; many at once are synced together. One daemon at a time works on a folder (`Tree.lock`), and
 within it one thread on a file, so that a temporary name needs nothing that tells it from others.
 """
 
@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
+import re
 import stat
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +36,11 @@ class Identity(NamedTuple):
     mtime_ns: int
 
 
+class _Held(NamedTuple):
+    names: tuple[str, ...]
+    descriptor: int
+
+
 class Tree:
     """One folder. `root` may be reached through links, as its user wrote it; nothing below it is."""
 
@@ -39,6 +48,7 @@ class Tree:
         self.root = root
         self._descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock: int | None = None
+        self._held = threading.local()
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -69,15 +79,33 @@ class Tree:
     @contextlib.contextmanager
     def folder(self, *names: str, create: bool = True) -> Iterator[int]:
         """The descriptor of a folder within; made if it is not there. FileNotFoundError if it is not to be made."""
-        descriptor = os.dup(self._descriptor)
+        start = descriptor = self._descriptor
+        left = names
+        held = getattr(self._held, "folder", None)
+        if held is not None and names[: len(held.names)] == held.names:
+            start = descriptor = held.descriptor
+            left = names[len(held.names) :]
         try:
-            for name in names:
+            for name in left:
                 below = self._open_folder(descriptor, name, create)
-                os.close(descriptor)
+                if descriptor != start:
+                    os.close(descriptor)
                 descriptor = below
             yield descriptor
         finally:
-            os.close(descriptor)
+            if descriptor != start:
+                os.close(descriptor)
+
+    @contextlib.contextmanager
+    def holding(self, *names: str) -> Iterator[None]:
+        """Keep a folder open meanwhile: this thread's ways to it and through it begin there and not at the root."""
+        with self.folder(*names) as descriptor:
+            before = getattr(self._held, "folder", None)
+            self._held.folder = _Held(names, descriptor)
+            try:
+                yield
+            finally:
+                self._held.folder = before
 
     def _open_folder(self, descriptor: int, name: str, create: bool) -> int:
         try:
@@ -173,24 +201,53 @@ class Tree:
             os.close(descriptor)
         return False
 
-    def write(self, *path: str, content: bytes, is_name_durable: bool = False) -> None:
-        """Write by temporary file, fsync and rename; with `is_name_durable` the name survives a loss of power, too."""
+    def write(self, *path: str, content: bytes, is_durable: bool = True, is_name_durable: bool = False) -> None:
+        """Write by temporary file, fsync and rename; with `is_name_durable` the name survives a loss of power, too.
+
+        Not `is_durable`: without fsync, for what is there before, and can be made again, until somebody syncs it.
+        """
         name = path[-1]
-        temporary = f".{name}.tmp"
         with self.folder(*path[:-1]) as folder:
-            descriptor = _fresh(folder, temporary)
-            try:
-                write_all(descriptor, content)
-                os.fsync(descriptor)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=folder)
-                raise
-            finally:
-                os.close(descriptor)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _put_temporary(folder, name, content, is_durable=is_durable)
+            os.rename(_temporary(name), name, src_dir_fd=folder, dst_dir_fd=folder)
             if is_name_durable:
                 os.fsync(folder)
+
+    def stage(self, *path: str, content: bytes) -> None:
+        """The first half of a write: the temporary file, not synced."""
+        with self.folder(*path[:-1]) as folder:
+            _put_temporary(folder, path[-1], content, is_durable=False)
+
+    def publish(self, *path: str) -> None:
+        """The second half: the name of what was staged."""
+        with self.folder(*path[:-1], create=False) as folder:
+            os.rename(_temporary(path[-1]), path[-1], src_dir_fd=folder, dst_dir_fd=folder)
+
+    def sync_files(self, *path: str) -> None:
+        """Make a folder's files durable, and their names."""
+        with self.folder(*path, create=False) as folder:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                with _opened(folder, name) as descriptor:
+                    if descriptor is not None:
+                        os.fsync(descriptor)
+            os.fsync(folder)
+
+    def sync_names(self, *path: str) -> None:
+        """Make the names in a folder durable."""
+        with self.folder(*path) as folder:
+            os.fsync(folder)
+
+    def sync_file_system(self, *path: str) -> bool:
+        """Make all durable that the file system of a folder holds, names too; False where the system cannot, or does not tell
+        of what could not be written (Linux before 5.8)."""
+        syncfs = _syncfs()
+        if syncfs is None:
+            return False
+        with self.folder(*path) as folder:
+            syncfs(folder)
+        return True
 
     @contextlib.contextmanager
     def appendable(self, *path: str) -> Iterator[int]:
@@ -213,10 +270,13 @@ class Tree:
     def link(self, *path: str, target: str) -> None:
         """A symbolic link at `path`, made or replaced as a whole."""
         with self.folder(*path[:-1]) as folder:
+            with contextlib.suppress(FileExistsError):
+                os.symlink(target, path[-1], dir_fd=folder)
+                return
             with contextlib.suppress(OSError):
                 if os.readlink(path[-1], dir_fd=folder) == target:
                     return
-            temporary = f".{path[-1]}.tmp"
+            temporary = _temporary(path[-1])
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
             os.symlink(target, temporary, dir_fd=folder)
@@ -255,11 +315,69 @@ class Tree:
             os.unlink(path[-1], dir_fd=folder)
 
 
+def _temporary(name: str) -> str:
+    return f".{name}.tmp"
+
+
+def _put_temporary(folder: int, name: str, content: bytes, *, is_durable: bool) -> None:
+    temporary = _temporary(name)
+    descriptor = _fresh(folder, temporary)
+    try:
+        write_all(descriptor, content)
+        if is_durable:
+            os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(folder: int, name: str) -> Iterator[int | None]:
+    """A regular file's descriptor; None for what is none, or went."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | _FILE, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise
+        yield None
+        return
+    try:
+        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _syncfs() -> Callable[[int], None] | None:
+    """Linux's syncfs, which the standard library does not have."""
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if sys.platform != "linux" or release is None or (int(release[1]), int(release[2])) < (5, 8):
+        return None
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        return None
+
+    def syncfs(descriptor: int) -> None:
+        if function(ctypes.c_int(descriptor)) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return syncfs
+
+
 def _fresh(folder: int, name: str) -> int:
     """A new file; what a crash or somebody else left under its name goes, a link itself and not what it leads to."""
-    with contextlib.suppress(FileNotFoundError):
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
+    try:
+        return os.open(name, flags, 0o666, dir_fd=folder)
+    except FileExistsError:
         os.unlink(name, dir_fd=folder)
-    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o666, dir_fd=folder)
+    return os.open(name, flags, 0o666, dir_fd=folder)
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

@@ -125,6 +125,27 @@ def test_session_policies_fit() -> None:
     assert len(policy) <= MAX_POLICY_CHARACTERS // 2
 
 
+def test_reads_of_many_executions_share_sessions_that_reach_no_other() -> None:
+    sts = CountingSts()
+    presigner = Presigner(Local(sts), ROLE, SystemClock())
+    bucket = "b" * 63
+    ids_of_many = [ids.uuid7(datetime(2026, 5, 4, tzinfo=UTC), bytes([number] * 10)) for number in range(20)]
+    keys = [object_keys.log_chunk(one, number) for one in ids_of_many for number in (1, 2)]
+    urls = presigner.gets(bucket, keys, expires_at=soon(minutes=5))
+    assert [urlsplit(url).path.lstrip("/") for url in urls] == keys
+    assert len(sts.requests) == 4
+    reached = []
+    for request in sts.requests:
+        assert len(request["Policy"]) <= MAX_POLICY_CHARACTERS // 2
+        places = json.loads(request["Policy"])["Statement"][0]["Resource"]
+        reached += places
+        signed_by = [parse_qs(urlsplit(url).query)["X-Amz-Credential"][0].split("/")[0] for url in urls]
+        assert len(set(signed_by)) == 4
+    assert reached == [f"arn:aws:s3:::{bucket}/{object_keys.execution_prefix(one)}*" for one in ids_of_many]
+    presigner.gets(bucket, keys, expires_at=soon(minutes=5))
+    assert len(sts.requests) == 4, "the same reads are signed in the same sessions"
+
+
 def test_the_partition_is_that_of_the_role() -> None:
     sts = CountingSts()
     role = ROLE.replace("arn:aws:", "arn:aws-cn:")
@@ -135,7 +156,7 @@ def test_the_partition_is_that_of_the_role() -> None:
 # --- enforced, on MiniStack ---
 
 
-def session_clients(ministack: MiniStack, presigner: Presigner, scope: tuple[Any, str, str]) -> Any:
+def session_clients(ministack: MiniStack, presigner: Presigner, scope: tuple[Any, str, tuple[str, ...]]) -> Any:
     """S3 as somebody has it who got hold of a session's credentials, secret and all."""
     session = presigner._sessions[scope]
     credentials = session.credentials
@@ -151,8 +172,8 @@ def test_a_sessions_credentials_reach_its_prefix_alone(ministack: MiniStack) -> 
         mine, content_type="a/b", max_bytes=8, expires_at=soon(minutes=5)
     )
     S3Objects(ministack.functions, outbox, presigner).presign_get("executions/a/b", expires_at=soon(minutes=5))
-    writer = session_clients(ministack, presigner, ("write", inbox, mine))
-    reader = session_clients(ministack, presigner, ("read", outbox, "executions/a/"))
+    writer = session_clients(ministack, presigner, ("write", inbox, (mine,)))
+    reader = session_clients(ministack, presigner, ("read", outbox, ("executions/a/",)))
     ministack.admin.get("s3").put_object(Bucket=outbox, Key="executions/a/b", Body=b"x")
     writer.put_object(Bucket=inbox, Key=f"{mine}x", Body=b"x")
     assert reader.get_object(Bucket=outbox, Key="executions/a/b")["Body"].read() == b"x"

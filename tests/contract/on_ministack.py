@@ -30,7 +30,7 @@ class ReceivedSqs(SqsQueue):
     """With a test's poller as the receiving end, in Lambda's place."""
 
     def __init__(self, server: MiniStack, urls: dict[QueueName, str]) -> None:
-        super().__init__(server.functions, urls)
+        super().__init__(server.functions, {name: url for name, url in urls.items()})  # noqa: C416 - a wider type of key
         self._sqs = server.functions.get("sqs")
         self._handles: dict[str, tuple[str, str]] = {}
 

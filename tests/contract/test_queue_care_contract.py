@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from tests.servers.fixtures import ON_SERVERS
 
-from runvoy_agent.aws.queue import SqsQueueCare, decode
+from runvoy_agent.aws.queue import AwsQueueName, SqsQueueCare, decode
 from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.ports import QueueCare, QueueName
 
@@ -55,8 +55,8 @@ class OnSqs:
     def __init__(self, server: MiniStack) -> None:
         self._server = server
         self._sqs: Any = server.functions.get("sqs")
-        self._urls = {name: server.queue() for name in NAMES}
-        self._dead = {name: server.queue() for name in NAMES}
+        self._urls: dict[AwsQueueName, str] = {name: server.queue() for name in NAMES}
+        self._dead: dict[AwsQueueName, str] = {name: server.queue() for name in NAMES}
         self.care: QueueCare = SqsQueueCare(server.functions, self._urls, self._dead)
 
     def bury(self, queue: QueueName, body: bytes) -> None:

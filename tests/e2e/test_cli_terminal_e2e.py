@@ -38,6 +38,10 @@ class Person:
         assert self._read_until(lambda: text in self.seen[after:]), self.seen[-2000:]
         return self.seen.index(text, after) + len(text)
 
+    def match(self, pattern: bytes) -> None:
+        """Read until it is found."""
+        assert self._read_until(lambda: re.search(pattern, self.seen) is not None), self.seen[-2000:]
+
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
@@ -184,3 +188,22 @@ def assert_harmless(seen: bytes) -> None:
     text = re.sub("\r(\x1b\\[[0-9]+A)?[^\x1b\n]*(\x1b\\[K\n[^\x1b\n]*)*\x1b\\[J", "", text)
     strange = {char for char in text if not (char.isprintable() or char in "\n\t")}
     assert not strange - set("\xa0\u2028\u2029"), strange
+
+
+def test_sync_shows_a_live_line_for_each_running_execution(machine: Machine, tmp_path: Path) -> None:
+    """With its name and the last line it printed; a hostile one is text like any other."""
+    kept = tmp_path / "kept"
+    (kept / "inbox").mkdir(parents=True)
+    for name in ("first", "second"):
+        (kept / "inbox" / f"{name}.yml").write_text(f"name: {name}\ncommand: printf 'at \\033[2J{name}\\n'; sleep 60\n")
+    machine.ok("local", "up")
+    with terminal(machine, "sync", str(kept), columns=120) as person:
+        for name in ("first", "second"):
+            person.match(rb"RUNNING [0-9.]+s " + name.encode() + rb"  at [^\n]*" + name.encode())
+        ids = [path.name for path in (kept / "executions").iterdir()]
+        assert all(f"{one[:8]}…{one[-4:]}".encode() in person.seen for one in ids)
+        assert b"\x1b[2J" not in person.seen
+        machine.ok("kill", *ids)
+        person.see(b"STOPPED")
+        person.type(b"\x03")
+        assert person.end() == 130

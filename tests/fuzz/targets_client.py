@@ -8,7 +8,7 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync import request_file
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -318,6 +319,9 @@ GRANT = control.OutboxGrant(
     status_url="https://o.example/status",
     chunk_urls=("https://o.example/chunk1", "https://o.example/chunk2"),
 )
+LOG_GRANTS = control.LogGrantsAnswer(
+    expires_at=AT, executions=(control.LogGrant(execution_id=ID, chunk_urls=GRANT.chunk_urls, chunks=(b"x",)),)
+)
 FOLLOWED = {
     "grant": msgspec.to_builtins(GRANT),
     "status": msgspec.to_builtins(ENDED),
@@ -378,7 +382,52 @@ TERMINAL = (
     + b"\xff\xfe\xed\xa0\x80\x1b[38:2::1:2:3m",
 )
 
+# --- request files ----------------------------------------------------------------------------------------------------
+
+
+def run_request_file(name: str) -> Callable[[bytes], str]:
+    """A file of an inbox: it is a request that can be sent, the same each time it is read, or every problem has its line."""
+    path = Path("inbox", name)
+
+    def run(raw: bytes) -> str:
+        try:
+            wanted = request_file.read(path, raw)
+        except request_file.BadRequest as problem:
+            assert problem.message.startswith(f"{path}, line "), problem.message
+            return "refused"
+        assert request_file.read(path, raw) == wanted
+        request = msgspec.structs.replace(wanted.request, deployment_id="none")
+        assert requests.decode(requests.encode(request)) == request
+        assert request.command
+        return "decoded"
+
+    return run
+
+
+REQUEST_FILE = {
+    "command": ["terraform", "plan", "-out=a b"],
+    "image": "terraform",
+    "env": {"TF_IN_AUTOMATION": "1", "EMPTY": ""},
+    "secrets": ["deployer"],
+    "locks": ["prod", "shop/db"],
+    "if_locked": "fail",
+    "timeout": "1h30m",
+    "queue_timeout": 600,
+    "cpu": 0.5,
+    "memory": "2g",
+    "git_repo": "https://git.example.com/infra",
+    "git_ref": "main",
+    "git_path": "stacks/shop",
+    "labels": {"team": "data", "on": "yes"},
+    "name": "Plan \U0001f600",
+    "id": "plan-42",
+    "isolation": "container",
+}
+PLAYBOOK_CALL = {"playbook": "deploy", "params": {"stage": "test"}, "labels": {"by": "hand"}, "id": "x"}
+
 CLIENT_TARGETS = [
+    Target("request-file", YAML, (YAML.dump(REQUEST_FILE), YAML.dump(PLAYBOOK_CALL)), run_request_file("a.yml")),
+    Target("request-file-json", JSON, (json.dumps(REQUEST_FILE).encode(),), run_request_file("a.json")),
     Target("config", YAML, (YAML.dump(CONFIG),), coded(run_config)),
     Target("playbook", YAML, (YAML.dump(PLAYBOOK),), coded(run_playbook)),
     Target("values", TEXT, VALUES, coded(run_values)),
@@ -386,6 +435,7 @@ CLIENT_TARGETS = [
     Target("status", JSON, (msgspec.json.encode(SHOWN), msgspec.json.encode(ENDED)), run_parsed(ExecutionStatus)),
     Target("receipt", JSON, (msgspec.json.encode(ACCEPTED), msgspec.json.encode(REFUSED)), run_parsed(Receipt)),
     Target("outbox-grant", JSON, (msgspec.json.encode(GRANT),), run_parsed(control.OutboxGrant)),
+    Target("log-grants", JSON, (msgspec.json.encode(LOG_GRANTS),), run_parsed(control.LogGrantsAnswer)),
     Target("follow", JSON, (json.dumps(FOLLOWED).encode(), json.dumps(PENDING).encode()), coded(run_follow)),
     Target("clock-skew", JSON, (SKEW,), run_clock_skew),
     Target("sanitizer", TEXT, TERMINAL, run_sanitizer),

@@ -32,6 +32,8 @@ SLOW = {
     "members-api": 0.3,
     "config": 0.1,
     "playbook": 0.15,
+    "request-file": 0.15,
+    "request-file-json": 0.15,
     "values": 0.4,
     "cache": 0.2,
     "follow": 0.4,

@@ -446,6 +446,18 @@ BODIES: dict[str, msgspec.Struct] = {
             hint="Submit without `--if-locked fail` to wait for it.",
         ),
     ),
+    "log-grants-request": control.LogGrantsRequest(execution_ids=(ID, OTHER_ID)),
+    "log-grants-answer": control.LogGrantsAnswer(
+        expires_at=at(59),
+        executions=(
+            control.LogGrant(
+                execution_id=ID,
+                chunk_urls=(f"https://outbox.example/executions/{ID}/run/logs/00000001?signature=x",),
+            ),
+            control.LogGrant(execution_id=OTHER_ID, chunks=(b"\x1f\x8b", b"\x00")),
+            control.LogGrant(execution_id=OTHER_ID[::-1]),
+        ),
+    ),
     "statuses-request": control.StatusesRequest(execution_ids=(ID, OTHER_ID)),
     "statuses-answer": control.StatusesAnswer(
         executions=(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
 import zipfile
 
@@ -13,6 +15,8 @@ import pytest
 from runvoy_infra import bundle_files, bundling
 from runvoy_infra.archive import write_zip
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def test_a_zip_depends_on_names_and_contents_alone(tmp_path):
@@ -65,11 +69,9 @@ def test_the_code_for_this_machine_runs_here(tmp_path):
     """As MiniStack runs it: the very zip, unpacked, with nothing of this environment but boto3's own."""
     architecture = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
     path = tmp_path / "functions.zip"
-    bundling.make_code(path, architecture, f"{sys.version_info.major}.{sys.version_info.minor}")
+    bundling.make_code(path, architecture, HERE)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "code")
-    import subprocess
-
     program = (
         "import importlib.metadata as m, runvoy_agent.handlers.inbox, runvoy_protocol.keys, aws_lambda_powertools.logging;"
         "print(m.version('runvoy'))"
@@ -81,6 +83,22 @@ def test_the_code_for_this_machine_runs_here(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == bundling._project()["version"]
+    # With the byte code that this Python would make, so that a cold start compiles nothing.
+    names = {str(found.relative_to(tmp_path / "code")) for found in (tmp_path / "code").rglob("*.py*")}
+    compiled = {importlib.util.cache_from_source(name) for name in names if name.endswith(".py")}
+    assert compiled == {name for name in names if name.endswith(".pyc")}
+
+
+def test_where_no_such_python_is_the_code_goes_without_byte_code(tmp_path, capsys):
+    source = tmp_path / "module.py"
+    source.write_text("1")
+    assert bundling._byte_code({"module.py": source}, tmp_path / "compiled", "3.99") == {}
+    assert "no Python 3.99" in capsys.readouterr().err
+    source.write_text("1 +")
+    with pytest.raises(SystemExit):
+        bundling._byte_code(
+            {"module.py": source}, tmp_path / "c2", f"{sys.version_info.major}.{sys.version_info.minor}"
+        )
 
 
 def test_an_installation_without_a_bundle_says_how_to_get_one(tmp_path):

@@ -41,6 +41,9 @@ def test_a_deployment_stands_and_applying_it_again_does_nothing(admin, deployed)
     assert done.returncode == 0
     assert "nothing to change" in done.stderr
     assert "has already the functions' code" in done.stderr
+    assert "is named by a tag" in done.stderr
+    pinned = f"RunnerImage=example.com/python@sha256:{'0' * 64}"
+    assert "is named by a tag" not in admin("apply", "--parameter", pinned, "--json").stderr  # and nobody said yes
     assert json.loads(done.stdout)["changes"] == 0
 
 

@@ -256,11 +256,28 @@ def test_the_functions_are_told_all_that_the_layout_names(template):
         assert url == ({"Fn::GetAtt": ["ControlUrl", "FunctionUrl"]} if name == "Starts" else None)
 
 
+@pytest.mark.parametrize(
+    ("image", "is_taken"),
+    [
+        ("public.ecr.aws/docker/library/python:3.13-alpine", True),
+        (f"example.com:5000/python:3@sha256:{'0' * 64}", True),
+        (f"example.com/python@sha256:{'0' * 63}", False),
+        ("python@latest", False),
+        ("python 3", False),
+    ],
+)
+def test_a_runners_image_is_named_by_tag_or_by_a_whole_digest(template, image, is_taken):
+    pattern = template.document["Parameters"]["RunnerImage"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, image)) == is_taken
+
+
 def test_sources_bound_their_concurrency_and_report_single_failures(template):
     sources = template.of_type("AWS::Lambda::EventSourceMapping")
-    assert set(sources) == {"InboxSource", "StartsSource", "BulkSource", "EndsSource"}
+    assert set(sources) == {"InboxSource", "RangesSource", "StartsSource", "BulkSource", "EndsSource"}
     for name, source in sources.items():
         properties = source["Properties"]
+        # A range of a batch has a function to itself.
+        assert properties["BatchSize"] == (1 if name == "RangesSource" else 10)
         assert properties["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         parameter = properties["ScalingConfig"]["MaximumConcurrency"]["Ref"]
         assert parameter == name.replace("Source", "Concurrency")

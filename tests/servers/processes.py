@@ -25,29 +25,33 @@ _STOP_SECONDS = 2
 _PR_SET_PDEATHSIG = 1
 
 
-def installed(cache: Path, requirement: str) -> Path:
-    """The bin folder of a venv with `requirement` (pinned, so its name says what is in it); skips where there is none."""
+def installed(cache: Path, requirement: str, *, python: str = sys.executable, exclude_newer: str | None = None) -> Path:
+    """The bin folder of a venv with `requirement` (pinned, so its name says what is in it); skips where there is none.
+    `exclude_newer`: what it needs is resolved as of that day, which takes uv."""
     folder = cache / requirement.replace("==", "-")
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one test run share it
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _install(folder, requirement)
+            _install(folder, requirement, python, exclude_newer)
             (folder / "complete").touch()
     return folder / "bin"
 
 
-def _install(folder: Path, requirement: str) -> None:
+def _install(folder: Path, requirement: str, base: str, exclude_newer: str | None) -> None:
     uv = shutil.which("uv")
     python = str(folder / "bin/python")
     if uv is not None:
+        as_of = [] if exclude_newer is None else ["--exclude-newer", exclude_newer]
         commands = [
-            [uv, "venv", "-q", "--python", sys.executable, str(folder)],
-            [uv, "pip", "install", "-q", "--python", python, requirement],
+            [uv, "venv", "-q", "--python", base, str(folder)],
+            [uv, "pip", "install", "-q", "--python", python, *as_of, requirement],
         ]
+    elif exclude_newer is not None:
+        pytest.skip(f"{requirement} as of {exclude_newer} can be installed by uv alone, which is not here")
     else:
-        commands = [[sys.executable, "-m", "venv", str(folder)], [python, "-m", "pip", "install", "-q", requirement]]
+        commands = [[base, "-m", "venv", str(folder)], [python, "-m", "pip", "install", "-q", requirement]]
     for command in commands:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
         if done.returncode:

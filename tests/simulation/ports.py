@@ -208,6 +208,9 @@ class SimObjects:
     def presign_get(self, object_key: str, *, expires_at: datetime) -> str:
         return f"sim://{self._name}/{object_key}"
 
+    def presign_gets(self, object_keys: Sequence[str], *, expires_at: datetime) -> Sequence[str]:
+        return [self.presign_get(object_key, expires_at=expires_at) for object_key in object_keys]
+
     def stored_version(self, object_key: str, version: str | None) -> StoredObject:
         return self.stored[object_key] if version is None else self._versions[object_key, version]
 

@@ -100,6 +100,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "GET /whoami": lambda scene: ("GET", "/whoami", None),
     "POST /grants/inbox": lambda scene: ("POST", "/grants/inbox", None),
     "POST /grants/outbox": lambda scene: ("POST", "/grants/outbox", {"execution_id": scene.execution()}),
+    # The grant of what the caller may not read is empty.
+    "POST /grants/logs": lambda scene: ("POST", "/grants/logs", {"execution_ids": [scene.execution()]}),
     "GET /executions": lambda scene: ("GET", f"/executions?owner={scene.whose_name}", None),
     # What the caller may not see is `unknown` in the answer.
     "POST /executions/statuses": lambda scene: ("POST", "/executions/statuses", {"execution_ids": [scene.execution()]}),

@@ -27,6 +27,7 @@ EXPECTED = """
 GET /whoami                         yes       yes        yes       yes
 POST /grants/inbox                  no        yes        yes       yes
 POST /grants/outbox                 yes/yes   yes/hid    yes/yes   yes/yes
+POST /grants/logs                   yes/yes   yes/yes    yes/yes   yes/yes
 GET /executions                     yes/yes   yes/no     yes/yes   yes/yes
 POST /executions/statuses           yes/yes   yes/yes    yes/yes   yes/yes
 GET /executions/{execution_id}      yes/yes   yes/hid    yes/yes   yes/yes
@@ -74,6 +75,7 @@ EXPECTED_OF_LIMITED_KEYS = """
 GET /whoami                         yes          yes          yes          yes
 POST /grants/inbox                  no           yes          yes          yes
 POST /grants/outbox                 yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
+POST /grants/logs                   yes/yes/yes  yes/yes/yes  yes/yes/yes  yes/yes/yes
 GET /executions                     yes/yes/no   yes/yes/no   yes/yes/no   yes/yes/no
 POST /executions/statuses           yes/yes/yes  yes/yes/yes  yes/yes/yes  yes/yes/yes
 GET /executions/{execution_id}      yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid

@@ -8,7 +8,8 @@ NAMES = {
     "KEY_ATTRIBUTE": "pk",
     "TTL_ATTRIBUTE": "forget_at",
     "INDEXES": ("day", "updated_hour", "owner", "active", "audit_day", "audit_execution", "grantees", "locks", "kind"),
-    "QUEUES": ("inbox", "starts", "bulk", "ends"),
+    "FED_BY": {"inbox": "inbox", "ranges": "inbox", "starts": "starts", "bulk": "starts", "ends": "ends"},
+    "QUEUES": ("inbox", "ranges", "starts", "bulk", "ends"),
     "MAX_RECEIVES": 5,
     "FUNCTIONS": {
         name: f"runvoy_agent.wiring_aws.{name}_function" for name in ("inbox", "starts", "ends", "control", "reconcile")

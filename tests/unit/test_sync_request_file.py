@@ -91,7 +91,8 @@ def test_a_mistake_is_told_with_its_line(text, said):
 
 @pytest.mark.parametrize(
     "text",
-    [b"{", b'{"command": "\\ud83d"}', b"[" * 100_000, b"\xff", b"{'command': 'x'}", b'{"command": "a\\u0000b"}'],
+    [b"{", b'{"command": "\\ud83d"}', b"[" * 100_000, b"\xff", b"{'command': 'x'}", b'{"command": "a\\u0000b"}']
+    + [b'{"command": "x", "timeout": ' + b"9" * 5000 + b"}"],
 )
 def test_json_that_is_none_is_refused(text):
     with pytest.raises(BadRequest, match=r"a\.json, line 1"):

@@ -59,8 +59,11 @@ class Clients:
         import botocore.config
         import botocore.session
 
+        from runvoy_agent.aws.models import QuickLoader
+
         if self._session is None:
             self._session = botocore.session.get_session()
+            self._session.register_component("data_loader", QuickLoader())
         endpoint = self._endpoints.get(service)
         # A new bucket's name leads to another region's address for a while, unless the address names the region.
         style = "path" if endpoint or self._session.get_config_variable("endpoint_url") else "virtual"

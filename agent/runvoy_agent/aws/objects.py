@@ -116,6 +116,11 @@ class S3Objects:
         object_keys.split(object_key)
         return self._presigner.get(self._bucket, object_key, expires_at=expires_at)
 
+    def presign_gets(self, keys: Sequence[str], *, expires_at: datetime) -> Sequence[str]:
+        for object_key in keys:
+            object_keys.split(object_key)
+        return self._presigner.gets(self._bucket, keys, expires_at=expires_at)
+
     def presign_take(self, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
         """Two URLs, one that reads the object and one that deletes it; they end as those of presign_get."""
         object_keys.split(object_key)

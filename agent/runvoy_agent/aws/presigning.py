@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,9 @@ SESSION_SECONDS = 3600
 """The longest that a role may be taken by a role (which a function is)."""
 
 MAX_POLICY_CHARACTERS = 2048
+# Of reads that one session signs. Ids do not compress, and AWS bounds a policy's packed size too, in a way it does not tell:
+# so no more than fill half of the characters.
+_PREFIXES_OF_SESSION = 6
 _SPARE = timedelta(minutes=1)
 _MAX_SESSIONS = 256
 
@@ -51,7 +55,7 @@ class Presigner:
         self._decrypts_with = decrypts_with
         self._clock = clock
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[tuple[Access, str, str], _Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Access, str, tuple[str, ...]], _Session] = OrderedDict()
 
     def post(
         self, bucket: str, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime
@@ -60,7 +64,7 @@ class Presigner:
         from botocore.auth import S3SigV4PostAuth
         from botocore.awsrequest import AWSRequest
 
-        session = self._session("write", bucket, key_prefix, expires_at)
+        session = self._session("write", bucket, (key_prefix,), expires_at)
         policy = {
             "expiration": min(expires_at, session.expires_at).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "conditions": [
@@ -80,12 +84,21 @@ class Presigner:
         return PostPolicy(url, fields)
 
     def get(self, bucket: str, object_key: str, *, expires_at: datetime) -> str:
-        session = self._session("read", bucket, _scope_of(object_key), expires_at)
+        session = self._session("read", bucket, (_scope_of(object_key),), expires_at)
         return self._url("GET", session, bucket, object_key, expires_at)
+
+    def gets(self, bucket: str, object_keys: Sequence[str], *, expires_at: datetime) -> list[str]:
+        """The same for many, in their order: a session for every few executions, and not one for each."""
+        prefixes = list(dict.fromkeys(_scope_of(object_key) for object_key in object_keys))
+        sessions: dict[str, _Session] = {}
+        for start in range(0, len(prefixes), _PREFIXES_OF_SESSION):
+            scope = tuple(prefixes[start : start + _PREFIXES_OF_SESSION])
+            sessions |= dict.fromkeys(scope, self._session("read", bucket, scope, expires_at))
+        return [self._url("GET", sessions[_scope_of(key)], bucket, key, expires_at) for key in object_keys]
 
     def take(self, bucket: str, object_key: str, *, expires_at: datetime) -> tuple[str, str]:
         """Two URLs: one that reads the object, one that deletes it."""
-        session = self._session("take", bucket, object_key, expires_at)
+        session = self._session("take", bucket, (object_key,), expires_at)
         read, delete = (self._url(method, session, bucket, object_key, expires_at) for method in ("GET", "DELETE"))
         return read, delete
 
@@ -100,30 +113,31 @@ class Presigner:
         S3SigV4QueryAuth(session.credentials, "s3", s3.meta.region_name, expires=seconds).add_auth(request)
         return str(request.url)
 
-    def _session(self, access: Access, bucket: str, prefix: str, expires_at: datetime) -> _Session:
+    def _session(self, access: Access, bucket: str, prefixes: tuple[str, ...], expires_at: datetime) -> _Session:
         """A session that outlives `expires_at`, or else one of the longest that there are."""
-        scope = (access, bucket, prefix)
+        scope = (access, bucket, prefixes)
         wanted = min(expires_at, self._clock.now() + timedelta(seconds=SESSION_SECONDS) - _SPARE)
         with self._lock:
             found = self._sessions.get(scope)
             if found is not None and found.expires_at >= wanted:
                 self._sessions.move_to_end(scope)
                 return found
-        made = self._assume(access, bucket, prefix)
+        made = self._assume(access, bucket, prefixes)
         with self._lock:
             self._sessions[scope] = made
             while len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         return made
 
-    def _assume(self, access: Access, bucket: str, prefix: str) -> _Session:
+    def _assume(self, access: Access, bucket: str, prefixes: tuple[str, ...]) -> _Session:
         from botocore.credentials import Credentials
 
         partition = self._role_arn.split(":")[1]
-        policy = session_policy(access, bucket, prefix, partition=partition, decrypts_with=self._decrypts_with)
+        policy = session_policy(access, bucket, *prefixes, partition=partition, decrypts_with=self._decrypts_with)
         if len(policy) > MAX_POLICY_CHARACTERS:
-            raise ValueError(f"the session policy for {prefix!r} has {len(policy)} characters")
-        name = f"runvoy-{access}-{hashlib.sha256(prefix.encode()).hexdigest()[:32]}"
+            raise ValueError(f"the session policy for {prefixes!r} has {len(policy)} characters")
+        reach = hashlib.sha256("\n".join(prefixes).encode()).hexdigest()
+        name = f"runvoy-{access}-{reach[:32]}"
         with calling("assuming the role that signs grants"):
             answer = self._clients.get("sts").assume_role(
                 RoleArn=self._role_arn, RoleSessionName=name, DurationSeconds=SESSION_SECONDS, Policy=policy
@@ -134,7 +148,7 @@ class Presigner:
 
 
 def session_policy(
-    access: Access, bucket: str, prefix: str, *, partition: str = "aws", decrypts_with: str | None = None
+    access: Access, bucket: str, *prefixes: str, partition: str = "aws", decrypts_with: str | None = None
 ) -> str:
     """What the narrow role may do in one session. The role's own policy bounds it further.
 
@@ -142,8 +156,9 @@ def session_policy(
     """
     arn = f"arn:{partition}:s3:::{bucket}"
     # What is taken is one object, and no other whose key begins so.
-    place = f"{arn}/{prefix}" if access == "take" else f"{arn}/{prefix}*"
-    statements: list[dict[str, Any]] = [{"Effect": "Allow", "Action": _ACTIONS[access], "Resource": place}]
+    places = [f"{arn}/{prefix}" if access == "take" else f"{arn}/{prefix}*" for prefix in prefixes]
+    resource = places[0] if len(places) == 1 else places
+    statements: list[dict[str, Any]] = [{"Effect": "Allow", "Action": _ACTIONS[access], "Resource": resource}]
     if access != "write":
         statements.append({"Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn})
         if decrypts_with is not None:

@@ -1,4 +1,4 @@
-"""The sending end of the Queue port on SQS, and looking after the queues.
+"""The sending end of the Queue port on SQS, and of the queue where ranges of batches lie apart; and looking after them all.
 
 A message's body is the text itself, so that a dead letter can be read; only what SQS would not carry as it is (binary, an
 empty body, characters outside of XML's) goes as base64 behind a mark.
@@ -11,28 +11,30 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import calling
 from runvoy_agent.ports import QueueName, QueueState
 
+AwsQueueName = QueueName | Literal["ranges"]
+
 MAX_DELAY_SECONDS = 900
-_REDRIVE_SECONDS = 5.0
-"""The function that redrives lives for 30 s, and serves all four queues in them."""
+_REDRIVE_SECONDS = 4.0
+"""The function that redrives lives for 30 s, and serves all five queues in them."""
 
 _MARK = "base64:"
 _PLAIN = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+\\Z")
 
 
 class SqsQueue:
-    """The four queues, by their URLs."""
+    """The queues, by their URLs."""
 
-    def __init__(self, clients: Clients, urls: Mapping[QueueName, str]) -> None:
+    def __init__(self, clients: Clients, urls: Mapping[AwsQueueName, str]) -> None:
         self._clients = clients
         self._urls = urls
 
-    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+    def send(self, queue: AwsQueueName, body: bytes, *, delay_seconds: float = 0) -> None:
         """As the port says; ValueError for a delay that SQS does not know (over 15 minutes)."""
         url = self._urls.get(queue)
         if url is None:
@@ -48,10 +50,12 @@ class SqsQueue:
 
 
 class SqsQueueCare:
-    """The four queues and their dead letters, by their URLs (ports.QueueCare). SQS does not tell how old a message is: the
+    """The queues and their dead letters, by their URLs (ports.QueueCare). SQS does not tell how old a message is: the
     alarms on its age do."""
 
-    def __init__(self, clients: Clients, urls: Mapping[QueueName, str], dead_letters: Mapping[QueueName, str]) -> None:
+    def __init__(
+        self, clients: Clients, urls: Mapping[AwsQueueName, str], dead_letters: Mapping[AwsQueueName, str]
+    ) -> None:
         self._clients = clients
         self._urls = urls
         self._dead_letters = dead_letters
@@ -68,7 +72,7 @@ class SqsQueueCare:
         """Sent before it is deleted: who dies in between leaves both, and deliveries may repeat."""
         if queue not in self._urls:
             raise ValueError(f"there is no queue {queue!r}")
-        source, target = self._dead_letters[cast("QueueName", queue)], self._urls[cast("QueueName", queue)]
+        source, target = self._dead_letters[cast("AwsQueueName", queue)], self._urls[cast("AwsQueueName", queue)]
         moved = 0
         give_up_at = time.monotonic() + _REDRIVE_SECONDS
         while moved < most and time.monotonic() < give_up_at:

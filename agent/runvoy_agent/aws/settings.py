@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast
 
 from runvoy_agent.aws.launcher import Network
-from runvoy_agent.ports import QueueName
+from runvoy_agent.aws.queue import AwsQueueName
 from runvoy_protocol import aws_layout
 
 
@@ -14,9 +14,23 @@ class SettingsError(Exception):
     """The environment is not that of a function of runvoy's stack."""
 
 
+class TaskSettings(NamedTuple):
+    """What runs commands on ECS. `task_role_arn` is the role of commands whose image names none of `task_role_arns`.
+    `runner_endpoint` is empty in every function but `starts`."""
+
+    cluster: str
+    network: Network
+    capacity_provider: Literal["FARGATE", "FARGATE_SPOT"]
+    execution_role_arn: str
+    task_role_arn: str
+    task_role_arns: frozenset[str]
+    task_log_group: str
+    runner_image: str
+    runner_endpoint: str
+
+
 class Settings(NamedTuple):
-    """`task_role_arn` is the role of commands whose image names none of `task_role_arns`. `runner_endpoint` is empty in every
-    function but `starts`. `keep_days` 0 keeps the records of executions for ever."""
+    """`tasks` is None where commands run elsewhere than on ECS. `keep_days` 0 keeps the records of executions for ever."""
 
     deployment_id: str
     table: str
@@ -25,22 +39,14 @@ class Settings(NamedTuple):
     staging_bucket: str
     presign_role_arn: str
     encryption_key_arn: str
-    cluster: str
-    network: Network
-    capacity_provider: Literal["FARGATE", "FARGATE_SPOT"]
-    queue_urls: Mapping[QueueName, str]
-    dead_letters_urls: Mapping[QueueName, str]
-    execution_role_arn: str
-    task_role_arn: str
-    task_role_arns: frozenset[str]
-    task_log_group: str
-    runner_image: str
-    runner_endpoint: str
+    queue_urls: Mapping[AwsQueueName, str]
+    dead_letters_urls: Mapping[AwsQueueName, str]
+    tasks: TaskSettings | None = None
     keep_days: int = 0
 
 
-def read(environment: Mapping[str, str]) -> Settings:
-    """The settings; SettingsError names every variable that is missing or wrong."""
+def read(environment: Mapping[str, str], *, with_tasks: bool = True) -> Settings:
+    """The settings, without those of ECS if so asked; SettingsError names every variable that is missing or wrong."""
     problems: list[str] = []
 
     def text(name: str) -> str:
@@ -61,9 +67,27 @@ def read(environment: Mapping[str, str]) -> Settings:
             return 0
         return int(value)
 
-    queues: tuple[QueueName, ...] = get_args(QueueName)
-    public_ip = choice(aws_layout.ENV_PUBLIC_IP, ("ENABLED", "DISABLED"))
-    provider = choice(aws_layout.ENV_CAPACITY_PROVIDER, ("FARGATE", "FARGATE_SPOT"))
+    def read_tasks() -> TaskSettings:
+        public_ip = choice(aws_layout.ENV_PUBLIC_IP, ("ENABLED", "DISABLED"))
+        provider = choice(aws_layout.ENV_CAPACITY_PROVIDER, ("FARGATE", "FARGATE_SPOT"))
+        roles = environment.get(aws_layout.ENV_TASK_ROLES, "")
+        return TaskSettings(
+            cluster=text(aws_layout.ENV_CLUSTER),
+            network=Network(
+                subnets=[part for part in text(aws_layout.ENV_SUBNETS).split(",") if part],
+                security_groups=[part for part in text(aws_layout.ENV_SECURITY_GROUPS).split(",") if part],
+                public_ip="ENABLED" if public_ip == "ENABLED" else "DISABLED",
+            ),
+            capacity_provider="FARGATE" if provider == "FARGATE" else "FARGATE_SPOT",
+            execution_role_arn=text(aws_layout.ENV_EXECUTION_ROLE),
+            task_role_arn=text(aws_layout.ENV_TASK_ROLE),
+            task_role_arns=frozenset(part for part in roles.split(",") if part),
+            task_log_group=text(aws_layout.ENV_TASK_LOG_GROUP),
+            runner_image=text(aws_layout.ENV_RUNNER_IMAGE),
+            runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
+        )
+
+    queues = cast("tuple[AwsQueueName, ...]", aws_layout.QUEUES)
     settings = Settings(
         deployment_id=text(aws_layout.ENV_DEPLOYMENT),
         table=text(aws_layout.ENV_TABLE),
@@ -72,21 +96,9 @@ def read(environment: Mapping[str, str]) -> Settings:
         staging_bucket=text(aws_layout.ENV_STAGING_BUCKET),
         presign_role_arn=text(aws_layout.ENV_PRESIGN_ROLE),
         encryption_key_arn=text(aws_layout.ENV_ENCRYPTION_KEY),
-        cluster=text(aws_layout.ENV_CLUSTER),
-        network=Network(
-            subnets=[part for part in text(aws_layout.ENV_SUBNETS).split(",") if part],
-            security_groups=[part for part in text(aws_layout.ENV_SECURITY_GROUPS).split(",") if part],
-            public_ip="ENABLED" if public_ip == "ENABLED" else "DISABLED",
-        ),
-        capacity_provider="FARGATE" if provider == "FARGATE" else "FARGATE_SPOT",
         queue_urls={queue: text(aws_layout.queue_variable(queue)) for queue in queues},
         dead_letters_urls={queue: text(aws_layout.dead_letters_variable(queue)) for queue in queues},
-        execution_role_arn=text(aws_layout.ENV_EXECUTION_ROLE),
-        task_role_arn=text(aws_layout.ENV_TASK_ROLE),
-        task_role_arns=frozenset(part for part in environment.get(aws_layout.ENV_TASK_ROLES, "").split(",") if part),
-        task_log_group=text(aws_layout.ENV_TASK_LOG_GROUP),
-        runner_image=text(aws_layout.ENV_RUNNER_IMAGE),
-        runner_endpoint=environment.get(aws_layout.ENV_RUNNER_ENDPOINT, "").rstrip("/"),
+        tasks=read_tasks() if with_tasks else None,
         keep_days=days(aws_layout.ENV_KEEP_DAYS),
     )
     if problems:

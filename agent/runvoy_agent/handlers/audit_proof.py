@@ -42,7 +42,7 @@ def list_seals(call: Call) -> Response:
     query = dict(call.request.query)
     asked_from, at = query.pop("from", None), query.pop("at", None)
     with_leaves = query.pop("leaves", "yes")
-    limit = listings.limit_of(query.pop("limit", None), _MOST_SEALS)
+    limit = listings.limit_of(query.pop("limit", None), most=_MOST_SEALS)
     listings.refuse_others(query)
     if (asked_from is None) == (at is None) or with_leaves not in ("yes", "no"):
         raise RunvoyError(

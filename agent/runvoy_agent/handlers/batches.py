@@ -11,7 +11,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
 
 from runvoy_agent.core import access, admission
 from runvoy_agent.core import batches as taking
@@ -19,7 +21,7 @@ from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import messages, outbox, store
 from runvoy_agent.handlers.messages import BatchRange, InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Position, Put, Records, StoredObject
+from runvoy_agent.ports import Ports, Position, Put, QueueName, Records, StoredObject
 from runvoy_protocol import batches, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -31,6 +33,24 @@ Admit = Callable[[BatchedRequest], None]
 
 _KEPT = timedelta(days=2)
 """How long the record of a batch that is done is kept, for deliveries that come late."""
+
+
+class QueueWithRanges(Protocol):
+    """A home's queues: those that the handlers know, and the one where ranges lie apart."""
+
+    def send(self, queue: QueueName | Literal["ranges"], body: bytes, *, delay_seconds: float = 0) -> None: ...
+
+
+class RangesApart:
+    """The queue port for handlers: what they send to the inbox queue as a range of a batch goes where ranges lie apart, and
+    nobody's single request stands behind them."""
+
+    def __init__(self, queue: QueueWithRanges) -> None:
+        self._queue = queue
+
+    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
+        is_range = queue == "inbox" and msgspec.json.decode(body, type=InboxDelivery).range is not None
+        self._queue.send("ranges" if is_range else queue, body, delay_seconds=delay_seconds)
 
 
 class Arrived(NamedTuple):

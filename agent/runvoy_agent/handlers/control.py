@@ -23,6 +23,7 @@ from runvoy_agent.handlers import (
     images,
     kills,
     lock_queues,
+    log_grants,
     member_keys,
     run_grants,
     secrets,
@@ -280,6 +281,7 @@ ROUTES: tuple[Route, ...] = (
     route("GET", "/whoami", Action.KNOW_SELF, _whoami),
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
     route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, other=Action.READ_ANY, single_use=True),
+    route("POST", "/grants/logs", Action.READ_OWN, log_grants.grant_logs, other=Action.READ_ANY, single_use=True),
     route("GET", "/executions", Action.READ_OWN, executions.list_executions, other=Action.READ_ANY),
     route(
         "POST",

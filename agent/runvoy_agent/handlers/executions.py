@@ -70,7 +70,7 @@ def show_many(call: Call) -> Response:
     size = 0
     for execution_id in asked:
         execution = store.load_execution(call.ports.records, execution_id) if is_execution_id(execution_id) else None
-        if execution is None or execution.document is None or not _may_read(call, execution.document):
+        if execution is None or execution.document is None or not may_read(call, execution.document):
             if undecided is None:
                 undecided = batches.undecided_ids(call.ports, call.key.key_id)
             known = _known_unadmitted(call, execution_id, undecided)
@@ -170,7 +170,7 @@ def _look_up(
         if receipt is not None and receipt.outcome == "refused":
             return None, receipt
     found = store.load_execution(call.ports.records, execution_id)
-    if found.document is not None and _may_read(call, found.document):
+    if found.document is not None and may_read(call, found.document):
         return found, None
     sent = inbox.get(own_key)
     if sent is not None:
@@ -196,7 +196,8 @@ def _batched(call: Call, execution_id: str) -> Receipt | None:
     raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no execution {execution_id} that {call.user.name} may see")
 
 
-def _may_read(call: Call, execution: Execution) -> bool:
+def may_read(call: Call, execution: Execution) -> bool:
+    """Whether the caller may see an execution: their own, or anybody's by their role."""
     return call.member.owns(execution.owner, execution.key_id) or call.may_with_others()
 
 

@@ -43,6 +43,8 @@ class Deployment(NamedTuple):
     `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
     container. `queues`, where there are some, can be looked at. `pricing`: by which prices the cost of runs is reckoned.
+    `inline_log_bytes`: logs up to so many bytes are handed out within a grant, where reading them costs less than serving a read
+    of each; 0 for none.
     """
 
     deployment_id: str
@@ -57,6 +59,7 @@ class Deployment(NamedTuple):
     queues: QueueCare | None = None
     range_size: int = RANGE_SIZE
     pricing: Pricing = OWN_MACHINE
+    inline_log_bytes: int = 0
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret

@@ -132,7 +132,7 @@ class Gateway:
 
     def _dispatch(self, environ: Environ) -> Answer:
         method = environ["REQUEST_METHOD"]
-        target = _target(environ)
+        target = target_of(environ)
         path = target.partition("?")[0]
         if path.startswith(f"{control.API_PREFIX}/"):
             return self._control(environ, method, target, path)
@@ -143,7 +143,7 @@ class Gateway:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"{method} {path[:200]} does not exist")
 
     def _control(self, environ: Environ, method: str, target: str, path: str) -> Answer:
-        body = _body(environ, control.MAX_BODY_BYTES)
+        body = body_of(environ, control.MAX_BODY_BYTES)
         try:
             query = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=64))
         except ValueError as error:
@@ -188,7 +188,7 @@ class Gateway:
         return Answer(200, stored.data, kind, headers)
 
 
-def _target(environ: Environ) -> str:
+def target_of(environ: Environ) -> str:
     """Path and query as they were sent; PATH_INFO is decoded already, and a signature covers what was sent."""
     raw = environ.get("REQUEST_URI") or environ["PATH_INFO"]
     query = environ.get("QUERY_STRING", "")
@@ -196,7 +196,7 @@ def _target(environ: Environ) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _body(environ: Environ, most: int) -> bytes:
+def body_of(environ: Environ, most: int) -> bytes:
     length = _content_length(environ)
     if length > most:
         raise RunvoyError(ErrorCode.TOO_LARGE, f"the body has {length:,} bytes; at most {most:,} are allowed")

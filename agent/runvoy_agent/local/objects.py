@@ -38,11 +38,15 @@ _WRONG_SOURCE = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENOTDIR
 
 
 def _version_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+    return _version(hashlib.sha256(data).hexdigest())
 
 
 def _etag_of(data: bytes) -> str:
     return f'"{hashlib.sha256(data).hexdigest()}"'
+
+
+def _version(digest: str) -> str:
+    return digest[:32]
 
 
 class FolderObjects:
@@ -137,9 +141,12 @@ class FolderObjects:
             except FileNotFoundError:
                 return None
             data = _read(folder, f".{name}@{version}" if version and self._versioned else name)
-        if data is None or (version is not None and _version_of(data) != version):
+        if data is None:
             return None
-        return StoredObject(data, _etag_of(data), _version_of(data))
+        digest = hashlib.sha256(data).hexdigest()
+        if version is not None and _version(digest) != version:
+            return None
+        return StoredObject(data, f'"{digest}"', _version(digest))
 
     def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
         object_keys.check_prefix(prefix)
@@ -205,6 +212,9 @@ class FolderObjects:
     def presign_get(self, object_key: str, *, expires_at: datetime) -> str:
         _split(object_key)
         return self._signer().sign_get(self._bucket, object_key, expires_at=expires_at)
+
+    def presign_gets(self, object_keys: Sequence[str], *, expires_at: datetime) -> Sequence[str]:
+        return [self.presign_get(object_key, expires_at=expires_at) for object_key in object_keys]
 
     # -- inside
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from runvoy_infra import bundle_files
 from runvoy_infra.bundle_files import Bundle
 from runvoy_infra.deploy import changes
 from runvoy_infra.deploy.artifacts import Artifacts
@@ -16,6 +17,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 CODE_BUCKET = "CodeBucket"
 CODE_KEY = "CodeKey"
 ARCHITECTURE = "Architecture"
+RUNNER_IMAGE = "RunnerImage"
 
 
 class Talk(NamedTuple):
@@ -39,6 +41,11 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
     Raises RunvoyError with the reason of the resource that failed if CloudFormation rolls back.
     """
     before = _before(stack)
+    runner = runner_image(bundle, given, before)
+    if "@sha256:" not in runner:
+        talk.say(
+            f"the runner's image {runner} is named by a tag, and what a tag names can change: pin it, see docs/aws.md"
+        )
     chosen, template_url = _upload(aws, bundle, given, before, talk)
     change_set = changes.create(stack, template_url, chosen, before)
     if change_set.changes is None:
@@ -56,6 +63,13 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
     if not agreed:
         return Applied(before, 0, declined=True)
     return Applied(_execute(stack, change_set, talk), count)
+
+
+def runner_image(bundle: Bundle, given: Mapping[str, str], before: StackState | None) -> str:
+    """What the parameter will be: as given, as it is, or as the template has it."""
+    kept = before.parameters if before is not None else {}
+    default = bundle_files.parameters_of(bundle.template).get(RUNNER_IMAGE, {}).get("Default", "")
+    return given.get(RUNNER_IMAGE) or kept.get(RUNNER_IMAGE) or str(default)
 
 
 def _before(stack: Stack) -> StackState | None:

@@ -23,7 +23,9 @@ RUNTIME = "python3.13"
 # The CPU of a function grows with its memory; a signature and two commits are quick in half a gigabyte.
 _MEMORY_MIB = 512
 _RECONCILE_SECONDS = 300
-_BATCH = 10
+_USUAL_BATCH = 10
+# One range is fifty admissions, which take a good part of a function's time: with others it would run out.
+_BATCH = {"ranges": 1}
 
 
 class Shape(NamedTuple):
@@ -187,12 +189,14 @@ class Functions:
 
     def _feed(self) -> None:
         parameters = self._parameters
-        for queue, function, most in (
-            ("inbox", "inbox", parameters.inbox_concurrency),
-            ("starts", "starts", parameters.starts_concurrency),
-            ("bulk", "starts", parameters.bulk_concurrency),
-            ("ends", "ends", parameters.ends_concurrency),
-        ):
+        concurrency = {
+            "inbox": parameters.inbox_concurrency,
+            "ranges": parameters.ranges_concurrency,
+            "starts": parameters.starts_concurrency,
+            "bulk": parameters.bulk_concurrency,
+            "ends": parameters.ends_concurrency,
+        }
+        for queue, function in aws_layout.FED_BY.items():
             target, source = self.by_name[function], self._world.queues.by_name[queue].queue
             receive = iam.Policy(
                 self._stack,
@@ -210,10 +214,10 @@ class Functions:
                 f"{queue.capitalize()}Source",
                 event_source_arn=source.queue_arn,
                 function_name=target.function.ref,
-                batch_size=_BATCH,
+                batch_size=_BATCH.get(queue, _USUAL_BATCH),
                 function_response_types=["ReportBatchItemFailures"],
                 scaling_config=lambda_.CfnEventSourceMapping.ScalingConfigProperty(
-                    maximum_concurrency=most.value_as_number
+                    maximum_concurrency=concurrency[queue].value_as_number
                 ),
             )
             mapping.add_resource_dependency(receive.node.default_child)

@@ -43,10 +43,14 @@ class Parameters:
         self.architecture = self._choice(
             "Architecture", "arm64", ("arm64", "x86_64"), "What the functions run on; the code must be built for it."
         )
-        self.runner_image = self._text(
+        self.runner_image = CfnParameter(
+            stack,
             "RunnerImage",
-            "The image of the runner, which runs beside each command: a Python 3.11 or newer with /bin/sh. Pin it by digest.",
-            "public.ecr.aws/docker/library/python:3.13-alpine",
+            type="String",
+            description="The runner's image, beside each command: a Python 3.11 or newer with /bin/sh. Pin it by digest.",
+            default="public.ecr.aws/docker/library/python:3.13-alpine",
+            allowed_pattern=r"[^@\s]+(@sha256:[0-9a-f]{64})?",
+            constraint_description="An image's reference, if by digest then by a whole one: sha256: and 64 hex digits.",
         )
         self.capacity_provider = self._choice(
             "CapacityProvider",
@@ -107,6 +111,13 @@ class Parameters:
 
     def _concurrency(self) -> None:
         self.inbox_concurrency = self._number("InboxConcurrency", 20, 2, 1000, "How many inbox functions run at once.")
+        self.ranges_concurrency = self._number(
+            "RangesConcurrency",
+            5,
+            2,
+            1000,
+            "How many inbox functions admit batches at once, a range of 50 requests each.",
+        )
         self.starts_concurrency = self._number(
             "StartsConcurrency", 5, 2, 1000, "How many starts functions run at once: RunTask takes 20 calls a second."
         )

@@ -96,7 +96,7 @@ def of_inbox(world: World) -> list[iam.PolicyStatement]:
         _records(world),
         *_read_inbox(world),
         *_outbox(world),
-        _send(world, "inbox", "starts", "bulk", "ends"),
+        _send(world, "inbox", "ranges", "starts", "bulk", "ends"),
         *_read_own(world),
     ]
 
@@ -138,7 +138,7 @@ def of_control(world: World) -> list[iam.PolicyStatement]:
         _records(world),
         *_read_inbox(world),
         *_outbox(world),
-        _send(world, "inbox", "starts", "bulk", "ends"),
+        _send(world, "inbox", "ranges", "starts", "bulk", "ends"),
         _allow("RegisterImages", ("ecs:RegisterTaskDefinition",), world.tasks.task_definitions),
         _allow("TagImages", ("ecs:TagResource",), world.tasks.task_definitions, created_by="RegisterTaskDefinition"),
         # Neither knows resources.

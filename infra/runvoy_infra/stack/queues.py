@@ -1,4 +1,4 @@
-"""The four queues, each with its dead letters."""
+"""The queues, each with its dead letters."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Watch:
             dead = _Metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", queue.dead_letters.queue_name)
             about = f"Messages of the {name} queue failed five times: docs/aws.md, 'Dead letters'"
             self._alarm(f"{title}DeadLettersAlarm", about, dead, above=0)
-            if name != "bulk":  # a batch may well wait
+            if name not in ("ranges", "bulk"):  # a batch may well wait
                 oldest = _Metric("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue.queue_name)
                 about = f"Messages wait in the {name} queue for over five minutes"
                 self._alarm(f"{title}AgeAlarm", about, oldest, above=_OLDEST_SECONDS, minutes=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -21,7 +22,10 @@ from tests.infra.live.tasks import RealTasks
 from tests.servers import ministack_tls as servers
 from tests.servers.ministack_tls import MiniStackTls
 
+from runvoy_agent.aws.clients import Clients
+from runvoy_agent.aws.secrets import SsmSecrets
 from runvoy_infra import bundle_files, bundling
+from runvoy_protocol import aws_layout
 from runvoy_protocol.claims import parse_token
 
 if TYPE_CHECKING:
@@ -144,6 +148,24 @@ class Live:
 
     def tasks_of(self, execution_id: str) -> list[Task]:
         return [task for task in list(self.ecs.tasks.values()) if task.started_by.startswith(execution_id)]
+
+    def deployment_secret(self) -> bytes:
+        """What runners' keys are derived from, as the account's admin can read it."""
+
+        class OfAdmin(Clients):
+            get = staticmethod(self.server.client)  # type: ignore[assignment]
+
+        own = SsmSecrets(OfAdmin(), f"{self.outputs['ParameterPath']}/own", "")
+        return base64.b64decode(json.loads(own.get("deployment") or b"")["secret"])
+
+    def drained(self) -> bool:
+        """Whether no queue holds or hands out anything."""
+        for queue in aws_layout.QUEUES:
+            names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+            found = self.sqs.get_queue_attributes(QueueUrl=self.queue_url(queue), AttributeNames=names)["Attributes"]
+            if any(int(count) for count in found.values()):
+                return False
+        return True
 
     def state(self, execution_id: str) -> str:
         return str(self.admin.json("status", execution_id)["state"])

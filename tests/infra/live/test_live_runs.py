@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.infra.live.conftest import IMAGE, Live, wait_for
 from tests.servers import task_processes
 
-from runvoy_protocol import aws_layout
+from runvoy_protocol import aws_layout, run_objects
+from runvoy_protocol.control import API_PREFIX
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +151,31 @@ def test_the_audit_knows_who_did_it(live: Live) -> None:
     assert actors["admit"] == actors["start"] == "ann@example.com"
     # Either may come first, and the other may find nothing left to change.
     assert {"result": "runner", "stopped": "platform"}.items() & actors.items()
+
+
+def renewed(live: Live, execution_id: str, key: bytes) -> tuple[int, dict]:
+    """A runner's call for a new grant, over the function URL."""
+    target = f"{API_PREFIX}/runs/{execution_id}/grant"
+    header = run_objects.runner_authorization(key, execution_id, 1, "POST", target, time.time_ns() // 1_000_000)
+    asked = urllib.request.Request(live.endpoint + target, b"", {"Authorization": header}, method="POST")
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def test_a_runner_renews_its_grant_over_the_function_url_while_its_execution_lives(live: Live) -> None:
+    execution_id = live.admin.ok("submit", "echo working; sleep 300")
+    wait_for(lambda: live.state(execution_id) == "RUNNING")
+    secret = live.deployment_secret()
+    key = run_objects.execution_key(secret, execution_id, 1)
+    status, grant = renewed(live, execution_id, key)
+    assert (status, grant["key_prefix"]) == (200, f"executions/{execution_id}/run/"), grant
+    assert grant["renew_url"] == f"{live.outputs['Endpoint'].rstrip('/')}{API_PREFIX}/runs/{execution_id}/grant"
+    assert datetime.fromisoformat(grant["expires_at"]) > datetime.now(UTC) + timedelta(minutes=50)
+    other = run_objects.execution_key(secret, execution_id, 2)
+    assert renewed(live, execution_id, other)[0] == 401
+    live.admin.ok("kill", "--wait", execution_id)
+    status, told = renewed(live, execution_id, key)
+    assert (status, told["error"]["code"]) == (403, "FORBIDDEN"), told

@@ -56,23 +56,9 @@ def test_every_event_twice_changes_nothing(live: Live) -> None:
     live.send("starts", json.dumps({"execution_id": execution_id}))
     live.send("ends", json.dumps({"execution_id": execution_id, "event": "result"}))
     live.send("ends", json.dumps({"execution_id": execution_id, "event": "stopped", "attempt": 1, "exit_code": 9}))
-    drained(live)
+    wait_for(live.drained)
     assert live.admin.json("status", execution_id) == before
     assert len(live.tasks_of(execution_id)) == 1
-
-
-def drained(live: Live) -> None:
-    """Until no queue holds or hands out anything."""
-
-    def is_empty() -> bool:
-        for queue in ("inbox", "starts", "bulk", "ends"):
-            names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-            found = live.sqs.get_queue_attributes(QueueUrl=live.queue_url(queue), AttributeNames=names)["Attributes"]
-            if any(int(count) for count in found.values()):
-                return False
-        return True
-
-    wait_for(is_empty)
 
 
 def test_a_lock_waits_for_the_platforms_word_that_its_task_stopped(live: Live) -> None:

@@ -1,0 +1,256 @@
+"""Which executions are copied, how often, and by which clock: the mirror and the listing on a deployment that a test scripts."""
+
+import gzip
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runvoy_cli.client import Target
+from runvoy_cli.options import Settings
+from runvoy_cli.render import Console
+from runvoy_cli.transport import Answer
+from runvoy_protocol.control import ExecutionAnswer, ExecutionsPage, Health, LogGrant, LogGrantsAnswer, OutboxGrant
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.ids import uuid7
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.states import State
+from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.listing import Listing
+from runvoy_sync.mirror import HANDED_OVER, Mirror
+from runvoy_sync.tell import Teller
+from runvoy_sync.tree import Tree
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+CHUNK = gzip.compress(b'{"n":1,"t":5,"s":"out","m":"one\\ntwo\\n"}\n{"n":3,"t":5,"s":"sys","end":true}\n')
+
+
+def ended(number, chunks=1):
+    return ExecutionStatus(
+        execution_id=uuid7(NOW, number.to_bytes(10, "big")),
+        record_version=3,
+        state=State.SUCCEEDED,
+        owner="ann",
+        key_id="k" * 32,
+        command="x",
+        isolation="process",
+        timeout_seconds=600,
+        issued_at=NOW,
+        admitted_at=NOW + timedelta(seconds=number),
+        exit_code=0,
+        chunks=chunks,
+    )
+
+
+class Deployment:
+    """What a daemon asks of a deployment, and counts of it; also the client."""
+
+    def __init__(self, *executions):
+        self.target = Target("http://h", "here", SigningKey(bytes(32)))
+        self.executions = list(executions)
+        self.time = NOW
+        self.since = []
+        self.asked = {"logs": 0, "outbox": 0, "read": 0}
+        self.grants_many = True
+        self.is_inline = True
+        self.away = 0  # so many calls find nobody
+
+    def sibling(self):
+        return self
+
+    def now(self):
+        return self.time
+
+    def health(self):
+        if self.away > 0:
+            self.away -= 1
+            raise RunvoyError(ErrorCode.UNAVAILABLE, "no answer")
+        return Health(status="ok", version="0", deployment_id="here", time=self.time), 0.0, 0.0
+
+    def ask(self, kind, method, path, body=b"", query=None):
+        assert (kind, method, path) == (ExecutionsPage, "GET", "/executions")
+        if "updated_since" in query or "after" not in query:
+            self.since.append(query.get("updated_since"))
+        start = int(query.get("after", "0"))
+        end = start + int(query["limit"])
+        after = str(end) if end < len(self.executions) else None
+        return ExecutionsPage(executions=tuple(self.executions[start:end]), after=after)
+
+    def show(self, execution_id):
+        (status,) = (one for one in self.executions if one.execution_id == execution_id)
+        return ExecutionAnswer(state="admitted", status=status)
+
+    def log_grants(self, execution_ids):
+        self.asked["logs"] += 1
+        if not self.grants_many:
+            raise RunvoyError(ErrorCode.NOT_FOUND, "POST /grants/logs does not exist")
+        ids = execution_ids[:150]  # as many as it likes
+        grants = (
+            LogGrant(execution_id=one, chunks=(CHUNK,))
+            if self.is_inline
+            else LogGrant(execution_id=one, chunk_urls=("u",))
+            for one in ids
+        )
+        return LogGrantsAnswer(expires_at=NOW, executions=tuple(grants))
+
+    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None):
+        self.asked["outbox"] += 1
+        return OutboxGrant(state="admitted", expires_at=NOW, status_url="s", chunk_urls=("u",))
+
+    def read(self, url, etag="", wait_seconds=0.0):
+        self.asked["read"] += 1
+        return Answer(200, {}, CHUNK)
+
+
+class Kept:
+    """A mirror and a listing on a folder."""
+
+    def __init__(self, folder, deployment):
+        self.tree = Tree(folder)
+        self.deployment = deployment
+        self.codes = []
+        self.has_ended = False
+        self.swept = threading.Event()
+        teller = Teller(Console(Settings()), deployment.now)
+        self.mirror = Mirror(self.tree, deployment, teller, lambda one, code: self.codes.append((one, code)))
+        self.listing = Listing(self.tree, deployment, self.mirror, teller, {}, self.swept.set)
+
+    def start(self):
+        self.mirror.start()
+        self.listing.start()
+
+    def wait(self, holds):
+        limit = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
+    def sweep(self):
+        mark = self.listing.sweep_now()
+        self.wait(lambda: self.listing.has_swept_since(mark))
+
+    def end(self):
+        if self.has_ended:
+            return
+        self.has_ended = True
+        self.listing.stop()
+        self.mirror.stop()
+        for thread in (self.listing, *self.mirror.threads):
+            if thread.ident is not None:
+                thread.join(20)
+        self.tree.close()
+
+    def lines(self):
+        path = self.tree.root / "executions.jsonl"
+        return [json.loads(line)["execution_id"] for line in path.read_text().splitlines()]
+
+    def check(self, executions):
+        ids = sorted(one.execution_id for one in executions)
+        assert sorted(self.lines()) == ids
+        for one in ids:
+            folder = self.tree.root / "executions" / one
+            assert (folder / "log.txt").read_text() == "one\ntwo\n"
+            assert json.loads((folder / "result.json").read_text())["log_is_whole"]
+        assert not list((self.tree.root / "executions").rglob("*.tmp"))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    made = []
+
+    def make(deployment):
+        made.append(Kept(tmp_path, deployment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+def test_who_is_looked_at_again_before_the_last_step_is_not_finished_twice(kept):
+    (status,) = executions = [ended(1)]
+    one = kept(Deployment(*executions))
+    one.mirror.watch(status.execution_id, status, LogGrant(execution_id=status.execution_id, chunks=(CHUNK,)))
+    watched = one.mirror._watched[status.execution_id]
+    for _ in range(3):
+        assert one.mirror.look(one.deployment, watched) == HANDED_OVER
+    one.mirror.start()
+    one.wait(lambda: one.mirror.count() == 0)
+    one.check(executions)
+    assert one.codes == [(status.execution_id, 0)]
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_a_history_takes_a_few_calls(kept, is_inline):
+    executions = [ended(number) for number in range(1, 451)]
+    deployment = Deployment(*executions)
+    deployment.is_inline = is_inline
+    one = kept(deployment)
+    one.start()
+    one.wait(lambda: len(one.codes) == 450)
+    one.check(executions)
+    assert deployment.asked == {"logs": 5, "outbox": 0, "read": 0 if is_inline else 450}
+
+
+def test_a_deployment_that_grants_one_at_a_time_is_asked_so(kept):
+    executions = [ended(number) for number in range(1, 21)]
+    deployment = Deployment(*executions)
+    deployment.grants_many = False
+    one = kept(deployment)
+    one.start()
+    one.wait(lambda: len(one.codes) == 20)
+    one.check(executions)
+    assert deployment.asked == {"logs": 1, "outbox": 20, "read": 20}
+
+
+def test_a_restart_finishes_what_is_there_and_copies_nothing_twice(kept):
+    executions = [ended(number) for number in range(1, 31)]
+    one = kept(Deployment(*executions))
+    one.start()
+    one.wait(lambda: len(one.codes) == 30)
+    one.end()
+    for status in executions[:5]:  # as a loss of power leaves them: without a result, and with torn files
+        folder = one.tree.root / "executions" / status.execution_id
+        (folder / "result.json").unlink()
+        (folder / "request.json").write_bytes(b"")
+        (folder / "status.json").write_bytes(b"")
+        (folder / "log.jsonl").write_bytes(bytes(40))
+    again = kept(Deployment(*executions))
+    again.start()
+    again.wait(lambda: len(again.codes) == 5)
+    again.check(executions)
+    for status in executions[:5]:
+        folder = one.tree.root / "executions" / status.execution_id
+        assert json.loads((folder / "request.json").read_text())["execution_id"] == status.execution_id
+        assert json.loads((folder / "log.jsonl").read_text().splitlines()[1])["text"] == "two"
+
+
+def test_sweeps_go_by_the_deployments_clock_wherever_it_jumps(kept):
+    deployment = Deployment(ended(1))
+    one = kept(deployment)
+    one.start()
+    one.wait(lambda: one.listing.has_swept_since(0))
+    assert deployment.since[0] is None
+    jumps = [timedelta(days=400), timedelta(hours=-30), timedelta(seconds=1), timedelta(days=-3000)]
+    last = NOW
+    for jump in jumps:
+        deployment.time = last + jump
+        deployment.executions.insert(0, ended(len(deployment.executions) + 1))
+        one.sweep()
+        asked = datetime.fromisoformat([since for since in deployment.since if since is not None][-1])
+        assert asked <= min(last, deployment.time) - timedelta(minutes=2), "nothing is passed over"
+        last = deployment.time
+    one.wait(lambda: len(one.codes) == 5)
+    one.check(deployment.executions)
+
+
+def test_a_deployment_that_was_away_is_found_again(kept):
+    deployment = Deployment(*(ended(number) for number in range(1, 4)))
+    deployment.away = 2
+    one = kept(deployment)
+    one.start()
+    one.wait(lambda: len(one.codes) == 3)
+    one.check(deployment.executions)
+    assert one.listing.trouble is None
