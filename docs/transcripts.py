@@ -186,7 +186,7 @@ def _quoted(text: str) -> str:
 def _as_steps(session: Sequence[Block], printed: Sequence[str]) -> list[list[Step]]:
     """`printed` is: nothing, then of each command its output and its exit code."""
     outputs, codes = iter(printed[1::2]), iter(printed[2::2])
-    ran = []
+    ran: list[list[Step]] = []
     for block in session:
         if block.kind == "file":
             continue

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tests.docs_scripts import load
 
 ROOT = Path(__file__).parents[2]
 
 
-def load_transcripts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_transcripts", ROOT / "docs" / "transcripts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-TRANSCRIPTS = load_transcripts()
+TRANSCRIPTS = load("transcripts")
 # The two that most people see answer while one works; all of them together take longer than that.
 QUICK = {"README.md", "quickstart.md"}
 PAGES = [

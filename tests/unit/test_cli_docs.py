@@ -27,6 +27,10 @@ def commands():
 COMMANDS = commands()
 
 
+def options_of(command):
+    return {option for one in command.params for option in (*one.opts, *one.secondary_opts) if option.startswith("-")}
+
+
 def test_the_page_has_a_section_for_every_command_and_no_other():
     assert {name for name in SECTIONS if name.startswith("runvoy ")} == set(COMMANDS)
 
@@ -40,8 +44,7 @@ def test_the_reference_has_every_option_of_every_command():
             continue
         rows = "\n".join(re.findall(r"^\| `(-.*?)` \| ", sections[name], re.MULTILINE))
         told = {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rows), *of_every_command}
-        options = {option for one in command.params for option in (*one.opts, *one.secondary_opts) if option[0] == "-"}
-        assert options - told == set(), name
+        assert options_of(command) - told == set(), name
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

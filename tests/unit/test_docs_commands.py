@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
+from tests.docs_scripts import load
 
 from runvoy_cli import app
 from runvoy_cli.options import Settings
@@ -21,17 +20,7 @@ OF_DEVELOPERS = {"protocol.md", "architecture.md", "performance.md"}
 _ENDS_A_COMMAND = set("();<>|&")
 
 
-def load_transcripts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_transcripts", ROOT / "docs" / "transcripts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-TRANSCRIPTS = load_transcripts()
+TRANSCRIPTS = load("transcripts")
 PAGES = TRANSCRIPTS.every_page()
 OF_USERS = [page for page in PAGES if page.name not in OF_DEVELOPERS and page.parent.name != "adr"]
 SHOWS_A_COMMAND = re.compile(r"(^|[\s(|;&])runvoy (?!-?[A-Z])[a-z-]")
@@ -42,8 +31,9 @@ def command_lines(line):
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = "#"
-    found, at_command = [], True
-    words = None
+    found: list[list[str]] = []
+    at_command = True
+    words: list[str] | None = None
     for token in lexer:
         if set(token) <= _ENDS_A_COMMAND:
             words, at_command = None, not set(token) & set("<>")
@@ -59,8 +49,8 @@ def command_lines(line):
 
 def parse(words):
     """Parse as the program would, every value too, and do nothing."""
-    group, context = app.root(), None
-    name = app.PROGRAM
+    group: Any = app.root()
+    name, context = app.PROGRAM, None
     while True:
         context = group.make_context(name, list(words), obj=Settings(), parent=context)
         words = [*context._protected_args, *context.args]
@@ -93,7 +83,7 @@ def test_what_is_not_run_is_taken_by_the_program(page):
 
 def unknown_in(shown):
     """What of a command in running text, with placeholders and alternatives, the program does not have; empty if all is there."""
-    command = app.root()
+    command: Any = app.root()
     context = command.make_context(app.PROGRAM, ["--verbose"], resilient_parsing=True)
     words = shown.replace("\\|", "|").split()
     while words and words[0] != "--":
