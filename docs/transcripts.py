@@ -40,7 +40,7 @@ _KINDS = (
     (re.compile(r"\brv([kc])1_[A-Za-z0-9_-]+"), r"<rv\g<1>1>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?( \+0000| UTC|Z)?"), "<time>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "<day>"),
-    (re.compile(r"\b(\d+\.\d+ ?s|(\d+m)?\d+s)\b"), "<duration>"),
+    (re.compile(r"\b(\d+m)?\d+(\.\d+)?s\b"), "<duration>"),
     (re.compile(r", <duration>"), ""),  # how long it ran is not there where it never began, as may be on a busy machine
     (re.compile(r"\b127\.0\.0\.1:\d+"), "<address>"),
     (re.compile(r"^(pid\s+)\d+$"), r"\1<pid>"),
