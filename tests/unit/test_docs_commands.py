@@ -74,11 +74,13 @@ def test_every_command_of_a_page_is_run_or_says_why_not(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_is_not_run_is_taken_by_the_program(page):
     for block in TRANSCRIPTS.blocks(page.read_text()):
-        if block.kind != "not run":
+        if block.kind not in ("not run", "file"):
             continue
         for line in "\n".join(block.lines).replace("\\\n", " ").splitlines():
-            for words in command_lines(line.removeprefix("$ ")) if "runvoy" in line else ():
-                parse(words)
+            if SHOWS_A_COMMAND.search(line):
+                shown = line.removeprefix("$ ") if block.kind == "not run" else line[line.index("runvoy ") :]
+                for words in command_lines(shown):
+                    parse(words)
 
 
 def unknown_in(shown):
