@@ -53,9 +53,9 @@ docs:
 docs-current:
     uv run python docs/generate.py --check
 
-# Fill the README's transcripts by running the program
-transcripts:
-    uv run python docs/transcripts.py
+# Run the commands that the pages show, and write what they print where it is not what is shown; arguments are pages, or --check
+transcripts *ARGS:
+    uv run python docs/transcripts.py {{ARGS}}
 
 # Write the golden bytes anew. Only on purpose: bytes that changed mean a new schema version
 golden:

@@ -1,5 +1,5 @@
-"""Make the pages that say what code says: docs/errors.md, from the table of error codes, docs/access.md, from the routes and
-the rights of roles, and the schema of playbooks.
+"""Make the pages that say what code says: docs/reference.md, from the command line's tree of commands, docs/errors.md, from the
+table of error codes, docs/access.md, from the routes and the rights of roles, and the schema of playbooks.
 
 `python docs/generate.py` writes them; with `--check` it writes nothing and exits 1 if a page is not current.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from runvoy_agent.core.access import ALLOWED, ALLOWED_TO_LIMITED_KEYS, Action
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route, answer
 from runvoy_agent.wiring import gc_route, stack_route
-from runvoy_cli import playbook_schema
+from runvoy_cli import app, environment, playbook_schema, problems
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
 from runvoy_protocol.explanations import CAUSES, HINTS, Cause
@@ -146,7 +149,136 @@ def playbook_schema_page() -> str:
     return json.dumps(playbook_schema.schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def reference_page() -> str:
+    """docs/reference.md: every command with its usage, arguments and options, the exit codes, and the variables."""
+    root = app.root()
+    context = root.make_context(app.PROGRAM, ["--verbose"], obj=None, resilient_parsing=True)
+    commands = list(_commands(root, context))
+    of_every_command = {"timeout", *(one.name for one in commands[0][0].params if one.name in _GLOBAL)}
+    lines = [
+        "# Reference of the command line",
+        "",
+        _NOTICE,
+        "",
+        "What `--help` says, on one page. What each command prints with `--json`, and what holds beyond its options:",
+        "[cli.md](cli.md). Codes of errors: [errors.md](errors.md).",
+        "",
+        *(f"- {_link(own)}: {_first(command)}" for command, own in commands),
+        "",
+        "## Options of every command",
+        "",
+        "They stand before or after the command's name, and, as all options, before the command to run.",
+        "",
+        *_table("option", [one for one in root.params if one.name in of_every_command], context),
+        "| `-h, --help` | Show what the command does, and its options. |",
+        "",
+        f"`{app.PROGRAM} --version` prints the client's version.",
+    ]
+    for command, command_context in commands:
+        lines += ["", *_command_section(command, command_context)]
+    lines += ["", *_exit_codes(), "", *_variables()]
+    return "\n".join(lines) + "\n"
+
+
+_GLOBAL = frozenset({"timeout", "profile", "json", "verbose", "debug"})
+
+
+def _commands(group: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    """Every command below a group with a context that knows its full name, in the order of the help."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        own = type(context)(command, info_name=name, parent=context)
+        yield command, own
+        if hasattr(command, "list_commands"):
+            yield from _commands(command, own)
+
+
+def _command_section(command: Any, context: Any) -> list[str]:
+    lines = [f"## {context.command_path}", "", f"`{' '.join((context.command_path, *_usage(command, context)))}`", ""]
+    paragraphs = [" ".join(part.split()) for part in (command.help or "").split("\n\n")]
+    lines += [line for part in paragraphs for line in (*_wrapped(part), "")]
+    arguments = [one for one in command.params if one.param_type_name == "argument" and one.help]
+    if arguments:
+        lines += [*_table("argument", arguments, context), ""]
+    options = [one for one in command.params if one.param_type_name == "option" and one.name not in _GLOBAL]
+    timeout = next(one for one in command.params if one.name == "timeout")
+    if hasattr(command, "commands"):
+        children = [own for _child, own in _commands(command, context)]
+        lines += [f"Its commands: {', '.join(_link(own) for own in children)}.", ""]
+    if not hasattr(command, "commands") or command.invoke_without_command:
+        lines += [*_table("option", [*options, timeout], context), ""]
+    example = (command.epilog or "").removeprefix("Example: ")
+    lines += [f"For example: `{example}`"]
+    return lines
+
+
+def _link(context: Any) -> str:
+    return f"[`{context.command_path}`](#{context.command_path.replace(' ', '-')})"
+
+
+def _usage(command: Any, context: Any) -> list[str]:
+    return [piece for piece in command.collect_usage_pieces(context) if piece]
+
+
+def _first(command: Any) -> str:
+    """The first sentence of a command's help, without the dot."""
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"\. |\.$", text)[0]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 125, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(what: str, parameters: list[Any], context: Any) -> list[str]:
+    rows = [f"| {what} | what |", "|---|---|"]
+    for one in parameters:
+        name, text = one.get_help_record(context)
+        rows.append(f"| `{_cell(name)}` | {_cell(' '.join(text.split()))} |")
+    return rows
+
+
+def _exit_codes() -> list[str]:
+    ended = ", ".join(f"{code} {meaning}" for code, meaning in sorted(EXIT_CODES_OF_RUNVOY.items()))
+    return [
+        "## Exit codes",
+        "",
+        "| exit | of | what |",
+        "|---|---|---|",
+        "| 0 | every command | It went well. |",
+        "| 1 | every command but `run`, `wait`, `playbook run` | It failed; the error's code says why. |",
+        f"| {problems.EXIT_USAGE} | every command | It was called wrongly, or the configuration is wrong: nothing was sent. |",
+        "| 0 to 255 | `run`, `wait`, `playbook run`, `sync --once` | The command's own: 126 or 127 if it could not be executed, "
+        "128 + n if signal n ended it. |",
+        f"| {min(EXIT_CODES_OF_RUNVOY)} to {max(EXIT_CODES_OF_RUNVOY)} | the same, and `submit` where it is refused "
+        f"| Not the command's: {ended}. |",
+        f"| {problems.EXIT_INTERRUPTED} | every command | Ctrl-C. |",
+        f"| {problems.EXIT_BROKEN_PIPE} | every command | Whoever read stdout went away. |",
+    ]
+
+
+def _variables() -> list[str]:
+    return [
+        "## Environment variables",
+        "",
+        "What runvoy reads:",
+        "",
+        "| variable | what |",
+        "|---|---|",
+        *(f"| `{name}` | {_cell(text)} |" for name, text in environment.READ.items()),
+        "",
+        "What a command finds, beside what it was given:",
+        "",
+        "| variable | what |",
+        "|---|---|",
+        *(f"| `{name}` | {_cell(text)} |" for name, text in environment.GIVEN.items()),
+        "",
+        "What the variable of a secret means for cloning: [git.md](git.md#private-repositories).",
+    ]
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
+    "reference.md": reference_page,
     "errors.md": errors_page,
     "access.md": access_page,
     "playbook.schema.json": playbook_schema_page,

@@ -100,7 +100,9 @@ def _load(name: str) -> Command:
     return command
 
 
-def _group() -> LazyGroup:
+def root() -> LazyGroup:
+    """The whole program, as a group of its commands."""
+
     def show_version(context: Context, _parameter: Parameter, value: bool) -> None:
         if value and not context.resilient_parsing:
             sys.stdout.write(f"{PROGRAM} {__version__}\n")
@@ -135,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
     settings = Settings()
-    group = _group()
+    group = root()
     if _COMPLETION_VARIABLE in os.environ:
         typer.main.get_install_completion_arguments()  # for its effect: it makes Typer's kinds of shells known
         group.main(args=arguments, prog_name=PROGRAM, complete_var=_COMPLETION_VARIABLE, obj=settings)

@@ -66,10 +66,23 @@ def _texts(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 _OPTIONS = (
     _Spec("image", "NAME", "The image to run in; without it the deployment's default.", _text),
-    _Spec("lock", "NAME", "A lock to hold while running. Repeatable, up to 8.", _texts, True),
-    _Spec("if_locked", "[wait|fail]", "What to do where a lock is held.  [default: wait]", _choice("wait", "fail")),
-    _Spec("queue_timeout", "DURATION", "How long to wait for locks and room, then end TIMED_OUT.", values.duration),
-    _Spec("env", "NAME=VALUE", "A variable for the command. Repeatable; stronger than --env-file.", list, True),
+    _Spec("lock", "NAME", "A lock to hold while running. Repeatable, up to 8; all are taken at once.", _texts, True),
+    _Spec(
+        "if_locked",
+        "[wait|fail]",
+        "Where a lock is held: wait, or end at once with 122.  [default: wait]",
+        _choice("wait", "fail"),
+    ),
+    _Spec(
+        "queue_timeout", "DURATION", "How long to wait for locks and room, then end TIMED_OUT (124).", values.duration
+    ),
+    _Spec(
+        "env",
+        "NAME=VALUE",
+        "A variable for the command. Repeatable; stronger than --env-file, and that than RUNVOY_USER_NAME.",
+        list,
+        True,
+    ),
     _Spec("env_file", "FILE", "Variables for the command, NAME=VALUE a line. Repeatable; the last wins.", list, True),
     _Spec("secret", "NAME", "A secret to put into the command's environment. Repeatable.", _texts, True),
     _Spec("git_repo", "URL", "A repository to clone first; the command runs in it.", _text),
@@ -80,7 +93,9 @@ _OPTIONS = (
     _Spec("memory", "SIZE", "Memory, like 512m or 2g, or MiB: 512.", values.memory_mib),
     _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
     _Spec("name", "TEXT", "A name for people to read.", _text),
-    _Spec("id", "TEXT", "Names this piece of work: the same text again is the same execution.", str),
+    _Spec(
+        "id", "TEXT", "Names this piece of work: the same text and content again is the same execution, run once.", str
+    ),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."

@@ -21,7 +21,7 @@ ID = ids.uuid7(NOW, bytes(10))
 def contexts(*arguments):
     """The context of the group and of the command, parsed and not run."""
     settings = Settings()
-    group = app._group()
+    group = app.root()
     outer = group.make_context("runvoy", list(arguments), obj=settings)
     name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
     return settings, command.make_context(name, rest, parent=outer)
@@ -263,7 +263,7 @@ HOT = """
 import sys
 from runvoy_cli import app
 from runvoy_cli.options import Settings
-group = app._group()
+group = app.root()
 outer = group.make_context("runvoy", sys.argv[1:], obj=Settings())
 name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
 command.make_context(name, rest, parent=outer)

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from runvoy_cli import announce, logview, words
+from runvoy_cli.commands import list as list_command
+from runvoy_cli.commands import trace as trace_command
 from runvoy_cli.output import Line
 from runvoy_cli.progress import Progress
 from runvoy_cli.sanitize import Sanitizer
@@ -360,3 +362,21 @@ def test_statuses_as_json_are_complete():
     assert (found["exit_code"], found["exit_code_of"], found["decided_by"]) == (143, 123, "runvoy")
     assert msgspec.json.decode(msgspec.json.encode(words.result_json(ended, 120)))["exit_meaning"] == "gave up waiting"
     assert "exit_meaning" not in words.status_json(status())
+
+
+def test_a_list_shows_a_playbook_by_its_name_and_not_by_what_it_was_made_into():
+    def command_of(**fields):
+        return list_command._row(status(State.RUNNING, **fields), NOW)[-1]
+
+    assert command_of(command="line 1\nline 2", playbook="deploy", name="deploy") == "playbook deploy"
+    assert command_of(command="line 1\nline 2", playbook="deploy", name="again") == "again: playbook deploy"
+    assert command_of(command=("make", "a b"), name="build") == "build: make 'a b'"
+
+
+def test_what_happened_in_one_millisecond_is_told_in_the_order_of_things():
+    def line(what, microsecond):
+        at = NOW.replace(microsecond=microsecond)
+        return trace_command._Line(at, trace_command._rank(what), "", what, "", "", "", "", None)
+
+    told = [line("joined-locks", 321_000), line("start", 322_000), line("admit", 321_400)]
+    assert [one.what for one in sorted(told, key=trace_command._order)] == ["admit", "joined-locks", "start"]

@@ -33,7 +33,11 @@ app = new_app()
 
 
 User = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Only what this user did, or `reconciler`, `runner`, `platform`.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Only what this user did, or `reconciler`, `runner`, `platform`; an empty name for nobody known.",
+    ),
 ]
 ActionName = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only this action, e.g. create-user, admit or kill.")
@@ -45,7 +49,10 @@ Execution = Annotated[
 ]
 Outcome = Annotated[
     str | None,
-    typer.Option(metavar="WORD", help="Only this outcome: ok, accepted, a state, an error code; or refused."),
+    typer.Option(
+        metavar="WORD",
+        help="Only this outcome: ok, accepted, a state, an error code; or refused, for every error code.",
+    ),
 ]
 
 

@@ -32,7 +32,10 @@ def kill(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="NAME[=VALUE]", help="All with this label, or this value of it, that have not ended."),
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="All with this label, or this value of it, that have not ended, beside the ids that are given.",
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return once they have ended.")] = False,
 ) -> int:

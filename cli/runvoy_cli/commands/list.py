@@ -60,7 +60,8 @@ def _state(text: str) -> str:
 
 
 def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:
-    text = command_text(one.command)
+    # What a playbook was made into is long, and nobody wrote it.
+    text = f"playbook {one.playbook}" if one.playbook else command_text(one.command)
     return (
         one.execution_id,
         one.state.value,
@@ -68,5 +69,5 @@ def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:
         age(one.admitted_at, now),
         ran_for(one, now),
         one.owner,
-        f"{one.name}: {text}" if one.name else text,
+        f"{one.name}: {text}" if one.name and one.name != one.playbook else text,
     )

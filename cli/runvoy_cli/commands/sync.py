@@ -21,7 +21,9 @@ app = new_app()
 def sync(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; it is made if it is not there.")],
-    once: Annotated[bool, typer.Option("--once", help="Submit all, wait for all, copy all, and leave.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Submit all, wait for all, copy all, and leave; --timeout bounds it.")
+    ] = False,
     mine: Annotated[bool, typer.Option("--mine", help="Copy your own executions.  [default]")] = False,
     everybodys: Annotated[bool, typer.Option("--all", help="Copy every execution that you may read.")] = False,
     label: Annotated[

@@ -64,7 +64,12 @@ def _lines(client: Client, of: str) -> list[_Line]:
         lines += [_of_audit(entry) for entry in page.entries]
         after = page.after
         if after is None:
-            return sorted(lines, key=lambda line: (line.at, line.rank))
+            return sorted(lines, key=_order)
+
+
+def _order(line: _Line) -> tuple[datetime, int]:
+    """By the millisecond that is shown, for audit and record note one moment with unlike exactness; then by what comes first."""
+    return line.at.replace(microsecond=line.at.microsecond // 1000 * 1000), line.rank
 
 
 def _of_audit(entry: AuditEntry) -> _Line:

@@ -33,7 +33,8 @@ def wait(
     ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
     any_: Annotated[bool, typer.Option("--any", help="Return when the first has ended, with its exit code.")] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Return when the first has failed, with its exit code.")
+        bool,
+        typer.Option("--fail-fast", help="Return when the first has failed, with its exit code; the others go on."),
     ] = False,
 ) -> int:
     """Wait until executions have ended, and exit with the command's code.
