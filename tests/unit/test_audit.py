@@ -240,6 +240,15 @@ def test_an_ordinary_run_leaves_its_whole_story(world: World) -> None:
     ] * 3
 
 
+def test_an_admission_has_one_time_in_record_and_audit(world: World) -> None:
+    """Else a story of it would tell that it joined its locks before it was admitted."""
+    world.clock.tick = timedelta(milliseconds=7)
+    request = world.request(locks=("db",))
+    world.submit(request)
+    [admitted] = [event.at for event in audit_of(world) if event.action == "admit"]
+    assert admitted == world.execution(request.request_id).admitted_at
+
+
 def hard_times(world: World) -> None:
     refused = world.request(deployment_id="elsewhere")
     world.submit(refused)

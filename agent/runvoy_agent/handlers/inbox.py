@@ -221,6 +221,7 @@ def _record(
             execution.owner,
             "admit",
             "accepted",
+            at=execution.admitted_at,
             key_id=execution.key_id,
             execution_id=execution.execution_id,
             # What was signed, in the record that is sealed: the inbox's object can be held against it for ever.

@@ -219,17 +219,19 @@ def audit(  # noqa: PLR0913 - as many as the record has fields
     action: str,
     outcome: str,
     *,
+    at: datetime | None = None,
     execution_id: str | None = None,
     key_id: str | None = None,
     subject: str = "",
     source: str = "",
     message: str = "",
 ) -> Put:
-    """The record of a decision, for the commit that makes it. Texts are cut to a bounded length: some are a stranger's."""
+    """The record of a decision, for the commit that makes it; `at` is when it was made, now if it is not given. Texts are cut to
+    a bounded length: some are a stranger's."""
     event_id = clock.new_id()
     event = AuditEvent(
         event_id=event_id,
-        at=clock.now(),
+        at=clock.now() if at is None else at,
         actor=actor,
         action=_short(action, 200),
         outcome=outcome,
