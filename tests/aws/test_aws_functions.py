@@ -514,6 +514,7 @@ def test_a_malformed_seed_is_refused(asked: object, deployment: Deployment) -> N
 
 
 def test_a_call_of_the_url_cannot_seed(deployment: Deployment) -> None:
-    event = http_event("POST", "/", b'{"seed_admin": {"user": "eve@example.com"}}')
-    assert deployment.control(event)["statusCode"] == 401
-    assert deployment.control(event | {"seed_admin": {"user": "eve@example.com"}})["statusCode"] == 401
+    for path, code in (("/", 405), ("/api/v1/users", 401)):
+        event = http_event("POST", path, b'{"seed_admin": {"user": "eve@example.com"}}')
+        assert deployment.control(event)["statusCode"] == code
+        assert deployment.control(event | {"seed_admin": {"user": "eve@example.com"}})["statusCode"] == code

@@ -113,10 +113,17 @@ def test_dead_letters_are_told_and_put_back(deployment: Deployment) -> None:
         url = deployment.environment[aws_layout.dead_letters_variable("ends")]
         sqs.send_message(QueueUrl=url, MessageBody=f'{{"number":{number}}}')
     told = json.loads(deployment.call("GET", "/api/v1/health/queues")["body"])
-    assert {one["name"]: one["dead"] for one in told["queues"]} == {"inbox": 0, "starts": 0, "bulk": 0, "ends": 3}
+    assert {one["name"]: one["dead"] for one in told["queues"]} == {
+        "inbox": 0,
+        "ranges": 0,
+        "starts": 0,
+        "bulk": 0,
+        "ends": 3,
+    }
     answer = json.loads(deployment.call("POST", "/api/v1/health/redrive", b"{}")["body"])
     assert {one["queue"]: one["redriven"] for one in answer["queues"]} == {
         "inbox": 0,
+        "ranges": 0,
         "starts": 0,
         "bulk": 0,
         "ends": 3,
