@@ -3,13 +3,18 @@
 import base64
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from tests.servers.git_hosts import TOKEN, USER, HttpHost, Repository, SshHost, git
 from tests.servers.ministack_tls import make_certificate
+
+from runvoy_agent.runner import git_commands
 
 
 @pytest.fixture(scope="module")
@@ -337,11 +342,31 @@ def test_over_ssh_with_a_key_that_is_on_no_disk(new_run, repository, ssh):
     run = new_run()
     checkout(run, "cat say; env", ssh.url(repository), "v1", credentials=encoded(SSH_KEY=ssh.key))
     result = run.wait()
-    assert result["git_commit"] == repository.first, run.output("sys")
+    assert result.get("git_commit") == repository.first, (result, run.output("sys"))
     assert run.output().startswith(b"first\n")
     assert b"SSH" not in run.output()
     assert b"Permanently added" in run.output("sys")  # the host's key was taken as it came, and that is in the log
     assert not run.pids()
+
+
+def test_an_agent_is_asked_only_once_somebody_listens(tmp_path):
+    """ssh-agent's socket is there a moment before it is listened at: a good key was told to be none, one time in ten."""
+    agent, keygen = shutil.which("ssh-agent"), shutil.which("ssh-keygen")
+    if agent is None or keygen is None:
+        pytest.skip("there is no ssh-agent on this machine")
+    subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    late = tmp_path / "ssh-agent"
+    late.write_text(
+        f"#!{sys.executable}\nimport os, socket, sys, time\nsocket.socket(socket.AF_UNIX).bind(sys.argv[-1])\n"
+        f"time.sleep(0.5)\nos.unlink(sys.argv[-1])\nos.execv({agent!r}, sys.argv)\n"
+    )
+    late.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SSH_AUTH_SOCK": str(tmp_path / "s")}
+    with (tmp_path / "key").open("rb") as key:
+        argv = git_commands.with_key(key.fileno(), ["ssh-add", "-l"])
+        done = subprocess.run(argv, env=env, pass_fds=[key.fileno()], capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"ED25519" in done.stdout
 
 
 def test_a_known_host_is_held_to(new_run, repository, ssh):
