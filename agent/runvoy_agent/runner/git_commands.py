@@ -41,7 +41,8 @@ _SHA = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _SHA256_LENGTH = 64
 
 # The agent holds the key in memory, unreadable to others; the key itself is on no disk and in no variable. ssh-add's exit code 2 is
-# that nobody answers: the socket is there a moment before somebody listens at it.
+# that nobody answers: the socket is there a moment before somebody listens at it. The agent is waited for at the end, since it
+# removes its socket as it ends, and the next step's has the same place.
 _WITH_KEY = """\
 ssh-agent -D -a "$SSH_AUTH_SOCK" >/dev/null & agent=$!
 tries=0
@@ -49,9 +50,9 @@ until ssh-add -l >/dev/null 2>&1; [ $? -ne 2 ]; do
   tries=$((tries + 1)); [ $tries -le 250 ] && kill -0 $agent 2>/dev/null || exit {no_agent}
   sleep 0.02
 done
-ssh-add -q - <{key} || {{ kill $agent; exit {bad_key}; }}
+ssh-add -q - <{key} || {{ kill $agent; wait $agent; exit {bad_key}; }}
 "$@"; code=$?
-kill $agent
+kill $agent; wait $agent
 exit $code
 """
 NO_AGENT = 96

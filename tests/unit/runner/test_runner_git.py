@@ -16,6 +16,9 @@ from tests.servers.ministack_tls import make_certificate
 
 from runvoy_agent.runner import git_commands
 
+# One after another: a test looks for a token among all processes of the machine, and another has it in its command.
+pytestmark = pytest.mark.xdist_group("git")
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
