@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.servers.git_hosts import HttpHost, Repository
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
@@ -249,3 +250,17 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository of git's, with commits, a branch and a tag."""
+    return Repository(tmp_path_factory.mktemp("git"))
+
+
+@pytest.fixture
+def http(repository: Repository) -> Iterator[HttpHost]:
+    """Git's own smart HTTP server for it, which wants a password."""
+    host = HttpHost(repository.bare.parent)
+    yield host
+    host.close()

@@ -12,18 +12,6 @@ from tests.servers.git_hosts import TOKEN, HttpHost, Repository
 from tests.unit.test_local_containers import Machine
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return Repository(tmp_path_factory.mktemp("git"))
-
-
-@pytest.fixture
-def http(repository: Repository) -> Iterator[HttpHost]:
-    host = HttpHost(repository.bare.parent)
-    yield host
-    host.close()
-
-
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)

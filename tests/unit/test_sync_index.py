@@ -2,18 +2,13 @@
 
 import json
 import threading
-from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.unit.sync_cases import ended
 
-from runvoy_protocol.ids import uuid7
-from runvoy_protocol.states import State
-from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import write_status
 from runvoy_sync.index import Index, line_of
 from runvoy_sync.tree import Tree
-
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -21,23 +16,6 @@ def tree(tmp_path):
     made = Tree(tmp_path)
     yield made
     made.close()
-
-
-def ended(number, **labels):
-    return ExecutionStatus(
-        execution_id=uuid7(NOW, number.to_bytes(10, "big")),
-        record_version=3,
-        state=State.SUCCEEDED,
-        owner="ann",
-        key_id="k" * 32,
-        command="x",
-        isolation="process",
-        timeout_seconds=600,
-        issued_at=NOW,
-        admitted_at=NOW + timedelta(seconds=number),
-        exit_code=0,
-        labels=labels,
-    )
 
 
 def enter(index, *statuses):

@@ -4,9 +4,10 @@ import gzip
 import json
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from tests.unit.sync_cases import NOW, ended
 
 from runvoy_cli.client import Target
 from runvoy_cli.options import Settings
@@ -14,34 +15,13 @@ from runvoy_cli.render import Console
 from runvoy_cli.transport import Answer
 from runvoy_protocol.control import ExecutionAnswer, ExecutionsPage, Health, LogGrant, LogGrantsAnswer, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.ids import uuid7
 from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.states import State
-from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.listing import Listing
 from runvoy_sync.mirror import HANDED_OVER, Mirror
 from runvoy_sync.tell import Teller
 from runvoy_sync.tree import Tree
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 CHUNK = gzip.compress(b'{"n":1,"t":5,"s":"out","m":"one\\ntwo\\n"}\n{"n":3,"t":5,"s":"sys","end":true}\n')
-
-
-def ended(number, chunks=1):
-    return ExecutionStatus(
-        execution_id=uuid7(NOW, number.to_bytes(10, "big")),
-        record_version=3,
-        state=State.SUCCEEDED,
-        owner="ann",
-        key_id="k" * 32,
-        command="x",
-        isolation="process",
-        timeout_seconds=600,
-        issued_at=NOW,
-        admitted_at=NOW + timedelta(seconds=number),
-        exit_code=0,
-        chunks=chunks,
-    )
 
 
 class Deployment:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 FIRST_DELAY_SECONDS = 0.1
 
 
-class Shipper:
+class Shipper(ABC):
     """Takes over named objects (`logs/00000001`, `started.json`, `result.json`) in the order they are put.
 
     `failure` is why the last try failed, for the log. `due` is when `tick` has something to do (monotonic).
@@ -24,9 +26,9 @@ class Shipper:
         return False
 
     @property
+    @abstractmethod
     def is_full(self) -> bool:
         """As much waits as may, and nothing is being taken over: drop output and count it."""
-        raise NotImplementedError
 
     @property
     def due(self) -> float | None:
@@ -36,9 +38,9 @@ class Shipper:
         """How long a chunk may grow from its first byte on."""
         return FIRST_DELAY_SECONDS
 
+    @abstractmethod
     def put(self, name: str, data: bytes) -> None:
         """Take over `data` as `name`, now or as soon as that works, after what was put before."""
-        raise NotImplementedError
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> None:  # noqa: B027 - most have nothing to do in time
         """Do what is due."""

@@ -11,25 +11,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.servers.git_hosts import TOKEN, USER, HttpHost, Repository, SshHost, git
+from tests.servers.git_hosts import TOKEN, USER, HttpHost, SshHost, git
 from tests.servers.ministack_tls import make_certificate
 
 from runvoy_agent.runner import git_commands
 
 # One after another: a test looks for a token among all processes of the machine, and another has it in its command.
 pytestmark = pytest.mark.xdist_group("git")
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return Repository(tmp_path_factory.mktemp("git"))
-
-
-@pytest.fixture
-def http(repository):
-    host = HttpHost(repository.bare.parent)
-    yield host
-    host.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,26 +6,13 @@ import base64
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.servers.git_hosts import TOKEN, HttpHost, Repository
 
 NewTask = Callable[[], Any]
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return Repository(tmp_path_factory.mktemp("git"))
-
-
-@pytest.fixture
-def http(repository: Repository) -> Iterator[HttpHost]:
-    host = HttpHost(repository.bare.parent)
-    yield host
-    host.close()
 
 
 def checkout(http: HttpHost, path: str = "", ref: str = "v1", token: str = TOKEN) -> dict[str, Any]:
