@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from benchmarks.growth import growth
@@ -85,6 +86,7 @@ def _children() -> float:
 
 
 def warm() -> None:
+    """CPU of a delivery and of the peer's same calls, in turn; the ratios are those of neighbours, and of these the median."""
     from tests.aws.conftest import Deployment
     from tests.aws.fake_ecs import FakeEcs, Idle, serving
     from tests.servers.ministack import ministack
@@ -96,48 +98,71 @@ def warm() -> None:
         serving(FakeEcs(Idle())) as ecs,
         open(os.devnull, "w", encoding="utf-8") as nothing,  # noqa: PTH123 - a stream, not a file
     ):
+        function, peer = _Function(Deployment(server, ecs), server), _Peer(server)
+        ours, its, calls = [], [], []
         sys.stdout, kept = nothing, sys.stdout
         try:
-            recorded, ours = _ours(Deployment(server, ecs), server)
-            peer = _peer(recorded, server)
+            for number in range(WARM_UP + DELIVERIES):
+                recorded = function.recorded()
+                pair = (function.taken(), peer.taken(recorded))
+                if number >= WARM_UP:
+                    ours.append(pair[0])
+                    its.append(pair[1])
+                    calls.append(len(recorded))
         finally:
             sys.stdout = kept
-    calls = statistics.mean(len(one) for one in recorded[WARM_UP:])
+    ratios = sorted(one / other for one, other in zip(ours, its, strict=True))
     print(
-        f"warm delivery to the inbox function ({calls:.1f} calls of AWS), CPU: {ours * 1000:.2f} ms, "
-        f"peer {peer * 1000:.2f} ms, ratio {ours / peer:.2f}"
+        f"warm delivery to the inbox function ({statistics.mean(calls):.1f} calls of AWS), CPU: "
+        f"{statistics.median(ours) * 1000:.2f} ms, peer {statistics.median(its) * 1000:.2f} ms, ratio "
+        f"{statistics.median(ratios):.2f} (quartiles {ratios[len(ratios) // 4]:.2f} and "
+        f"{ratios[-1 - len(ratios) // 4]:.2f}, {len(ratios)} pairs)"
     )
 
 
 Call = tuple[str, str, dict[str, Any]]
 
 
-def _ours(deployment: Any, server: Any) -> tuple[list[list[Call]], float]:
-    """What each delivery asked AWS for, with the places moved to those where the peer asks; and the CPU of one."""
-    from tests.aws.conftest import EVENTS, Context
-    from tests.aws.test_aws_functions import upload
+class _Function:
+    """The inbox function on MiniStack, with requests to deliver to it."""
 
-    uploaded = [upload(deployment) for _ in range(DELIVERIES)]
-    deployment.services.deployment  # noqa: B018 - read once in the life of a process
-    table, outbox = (deployment.environment[name] for name in (aws_layout.ENV_TABLE, aws_layout.ENV_OUTBOX_BUCKET))
-    elsewhere = {table: _copy_of(server, table), outbox: server.bucket()}
-    recorded: list[list[Call]] = []
+    def __init__(self, deployment: Any, server: Any) -> None:
+        from tests.aws.conftest import EVENTS
+        from tests.aws.test_aws_functions import upload
 
-    def record(params: dict[str, Any], model: Any, **_: Any) -> None:
-        moved = {name: _moved(value, elsewhere) for name, value in params.items()}
-        recorded[-1].append((model.service_model.service_name, model.name, moved))
+        self._services = deployment.services
+        self._uploads = iter([upload(deployment)[1] for _ in range(2 * (WARM_UP + DELIVERIES))])
+        self._services.deployment  # noqa: B018 - read once in the life of a process
+        table, outbox = (deployment.environment[name] for name in (aws_layout.ENV_TABLE, aws_layout.ENV_OUTBOX_BUCKET))
+        self._elsewhere = {table: _copy_of(server, table), outbox: server.bucket()}
+        self._template = json.loads((EVENTS / "sqs_batch.json").read_text())["Records"][0]
 
-    for service in ("s3", "dynamodb", "sqs"):
-        deployment.services._clients.get(service).meta.events.register("provide-client-params", record)
-    template = json.loads((EVENTS / "sqs_batch.json").read_text())["Records"][0]
-    taken = []
-    for _, message in uploaded:
-        recorded.append([])
+    def recorded(self) -> list[Call]:
+        """What one delivery asked AWS for, with the places moved to those where the peer asks."""
+        calls: list[Call] = []
+
+        def record(params: dict[str, Any], model: Any, **_: Any) -> None:
+            moved = {name: _moved(value, self._elsewhere) for name, value in params.items()}
+            calls.append((model.service_model.service_name, model.name, moved))
+
+        events = [self._services._clients.get(service).meta.events for service in ("s3", "dynamodb", "sqs")]
+        for one in events:
+            one.register("provide-client-params", record)
+        self.taken()
+        for one in events:
+            one.unregister("provide-client-params", record)
+        return calls
+
+    def taken(self) -> float:
+        """The CPU seconds of one delivery."""
+        from tests.aws.conftest import Context
+
+        event = {"Records": [self._template | {"body": next(self._uploads)}]}
         began = time.process_time()
-        answer = deployment.services.inbox({"Records": [template | {"body": message}]}, Context("inbox"))
-        taken.append(time.process_time() - began)
+        answer = self._services.inbox(event, Context("inbox"))
+        taken = time.process_time() - began
         assert answer == {"batchItemFailures": []}, answer
-    return recorded, statistics.median(taken[WARM_UP:])
+        return taken
 
 
 def _copy_of(server: Any, table: str) -> str:
@@ -155,17 +180,25 @@ def _moved(value: Any, elsewhere: dict[str, str]) -> Any:
     return elsewhere.get(value, value) if isinstance(value, str) else value
 
 
-def _peer(recorded: Sequence[Sequence[Call]], server: Any) -> float:
-    from botocore import xform_name
+class _Peer:
+    """A handler that makes the same calls, one after another."""
 
-    credentials = server.functions._credentials
-    session = boto3.Session(credentials.access_key_id, credentials.secret_access_key, region_name="eu-west-1")
-    clients = {service: session.client(service, endpoint_url=server.url) for service in ("s3", "dynamodb", "sqs")}
-    taken = []
-    for calls in recorded:
-        prepared = [(getattr(clients[service], xform_name(name)), dict(params)) for service, name, params in calls]
-        for _, params in prepared:
-            params.pop("ClientRequestToken", None)
+    def __init__(self, server: Any) -> None:
+        credentials = server.functions._credentials
+        session = boto3.Session(credentials.access_key_id, credentials.secret_access_key, region_name="eu-west-1")
+        self._clients = {
+            service: session.client(service, endpoint_url=server.url) for service in ("s3", "dynamodb", "sqs")
+        }
+
+    def taken(self, calls: Sequence[Call]) -> float:
+        """The CPU seconds of these calls."""
+        prepared = [
+            (
+                getattr(self._clients[service], xform_name(name)),
+                {key: value for key, value in params.items() if key != "ClientRequestToken"},
+            )
+            for service, name, params in calls
+        ]
         began = time.process_time()
         for call, params in prepared:
             try:
@@ -178,5 +211,4 @@ def _peer(recorded: Sequence[Sequence[Call]], server: Any) -> float:
                 answer["Body"].read()
             if "body" in answer.get("Item", {}):
                 json.loads(answer["Item"]["body"]["B"])
-        taken.append(time.process_time() - began)
-    return statistics.median(taken[WARM_UP:])
+        return time.process_time() - began
