@@ -85,6 +85,8 @@ class Machine:
                 processes.signal_process(claim.pid, signal.SIGKILL)
             for pid in processes.survivors(execution_id):
                 processes.signal_process(pid, signal.SIGKILL)
+            for pid in processes.runners(self.runs / execution_id):
+                processes.signal_process(pid, signal.SIGTERM)  # it ends what is left of its command
 
 
 @pytest.fixture
@@ -349,8 +351,8 @@ def test_a_command_that_rewrites_its_claim_neither_hides_nor_escapes(machine: Ma
     launch = machine.launch(["env", "-i", "/bin/sh", "-c", script])
     first.start(launch)
     folder = machine.runs / launch.execution_id
-    (runner,) = processes.runners(folder)
     wait_until((folder / "rewritten").exists)
+    (runner,) = processes.runners(folder)
     assert first.describe(launch.execution_id, 1).phase == "running"
     first.close()
     machine.launchers.remove(first)
