@@ -13,7 +13,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 def private_folder(path: Path) -> Path:
     """Make the folder, readable by this user alone, and return it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path)
     if os.name == "posix" and path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
@@ -21,7 +21,7 @@ def private_folder(path: Path) -> Path:
 
 def write_private(path: Path, content: bytes, durable: bool = True) -> None:
     """Write by temporary file, fsync (if `durable`) and rename, mode 0600: a crash leaves the old content or the new."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -35,6 +35,19 @@ def write_private(path: Path, content: bytes, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _make_private(path: Path) -> None:
+    """Make the folder, and those above it that are not there, for this user alone. `parents=True` would leave those to the
+    umask: whoever may write to RUNVOY_HOME puts another config.yaml there, or another `local`."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        _make_private(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
 
 
 @contextlib.contextmanager

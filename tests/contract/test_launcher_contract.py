@@ -85,6 +85,8 @@ class Machine:
                 processes.signal_process(claim.pid, signal.SIGKILL)
             for pid in processes.survivors(execution_id):
                 processes.signal_process(pid, signal.SIGKILL)
+            for pid in processes.runners(self.runs / execution_id):
+                processes.signal_process(pid, signal.SIGTERM)  # it ends what is left of its command
 
 
 @pytest.fixture
@@ -332,6 +334,35 @@ def test_a_claim_from_before_the_machine_started_is_stopped(machine: Machine) ->
     assert launcher.describe(launch.execution_id, 1).phase == "stopped"
     assert isinstance(launcher.start(launch), Launched)
     machine.await_stopped(launch)
+
+
+REWRITTEN = {
+    "from before the machine started": 'echo \'{"pid":2,"start_time":1,"boot_id":"x","attempt":1}\' >',
+    "nobody's": "echo '{}' >",
+    "gone": "rm",
+}
+
+
+@pytest.mark.parametrize("how", REWRITTEN)
+def test_a_command_that_rewrites_its_claim_neither_hides_nor_escapes(machine: Machine, how: str) -> None:
+    """Nor by dropping its environment and its run's lock: what lives holds its locks, and can be ended."""
+    first = machine.launcher()
+    script = f"cd ..; {REWRITTEN[how]} started; rm alive; touch rewritten; trap '' TERM; while :; do sleep 0.05; done"
+    launch = machine.launch(["env", "-i", "/bin/sh", "-c", script])
+    first.start(launch)
+    folder = machine.runs / launch.execution_id
+    wait_until((folder / "rewritten").exists)
+    (runner,) = processes.runners(folder)
+    assert first.describe(launch.execution_id, 1).phase == "running"
+    first.close()
+    machine.launchers.remove(first)
+    second = machine.launcher()
+    second.adopt_all()
+    assert second.describe(launch.execution_id, 1).phase == "running"
+    second.stop(launch.execution_id, 1)
+    wait_until(lambda: not Path(f"/proc/{runner}/cmdline").exists() or not Path(f"/proc/{runner}/cmdline").read_bytes())
+    assert machine.result(launch)["outcome"] == "killed"
+    assert second.describe(launch.execution_id, 1).phase in ("stopped", "missing")
 
 
 def test_a_process_that_got_the_runners_number_is_not_signalled(machine: Machine) -> None:

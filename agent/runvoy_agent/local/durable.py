@@ -32,6 +32,19 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def make_private_folder(path: Path) -> None:
+    """Make the folder, and those above it that are not there, for this user alone. `parents=True` would leave those to the
+    umask. Raises OSError."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
 @contextlib.contextmanager
 def temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
     """A new file (0600) with `data`, on disk; removed at the end if it still bears that name. Raises OSError.

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from runvoy_agent.local.durable import sync, temporary_file
+from runvoy_agent.local.durable import make_private_folder, sync, temporary_file
 from runvoy_protocol import keys
 from runvoy_protocol.errors import RunvoyError
 
@@ -99,7 +99,7 @@ class Home(NamedTuple):
 
     def make(self) -> None:
         """Make the folder, for its owner alone."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         self.folder.chmod(0o700)
 
     def take_stack_lock(self) -> int:

@@ -113,9 +113,9 @@ class ProcessLauncher:
         (folder / processes.KILL_MARKER).touch(mode=0o600)
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
         claim = processes.read_claim(folder)
-        if claim is None and not processes.survivors(execution_id):
+        if claim is None and not self._is_found(execution_id):
             return
-        if claim is not None and processes.signal_runner(claim, folder):
+        if processes.signal_runner(claim or processes.NOBODY, folder):
             return
         with self._room:
             if execution_id in self._ending:
@@ -133,10 +133,12 @@ class ProcessLauncher:
         if claim is None or claim.attempt not in (attempt, 0):
             with self._room:
                 is_watched = execution_id in self._watched
-            return TaskState("running" if is_watched or processes.survivors(execution_id) else "missing")
+            return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
-        return TaskState("running", supervised=processes.is_runner_alive(claim))
+        folder = self._folder(execution_id)
+        supervised = processes.is_runner_alive(claim) or bool(processes.runners(folder))
+        return TaskState("running", supervised=supervised)
 
     @property
     def relaunch_window(self) -> None:
@@ -236,13 +238,16 @@ class ProcessLauncher:
         return self._runs_folder / execution_id
 
     def _lives(self, execution_id: str, claim: processes.Claim) -> bool:
-        """Whether anything of a claimed run lives. The cheap signs first; a machine that was started anew has none."""
+        """Whether anything of a claimed run lives. The cheap signs first. A claim that says it is from before the machine was
+        started anew is not believed either: the command may have written it, and its locks would be given away."""
         folder = self._folder(execution_id)
-        if (not claim.boot_id or claim.boot_id == processes.boot_id()) and (
-            processes.is_runner_alive(claim) or processes.is_lock_held(folder) or processes.survivors(execution_id)
-        ):
+        if processes.is_runner_alive(claim) or processes.is_lock_held(folder) or self._is_found(execution_id):
             return True
         return self._containers is not None and self._containers.lives(folder)
+
+    def _is_found(self, execution_id: str) -> bool:
+        """Whether a sweep finds a process of the run's, whatever its claim says."""
+        return bool(processes.survivors(execution_id) or processes.runners(self._folder(execution_id)))
 
     def _take_room(self, execution_id: str) -> bool:
         with self._room:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runvoy_agent.local.durable import remove_leftovers, sync, temporary_file, unavailable
+from runvoy_agent.local.durable import make_private_folder, remove_leftovers, sync, temporary_file, unavailable
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.ports import ObjectInfo, PostPolicy, PreconditionFailed, StoredObject, Unavailable
 from runvoy_protocol import object_keys
@@ -76,7 +76,7 @@ class FolderObjects:
         self._known_folders: set[str] = set()
         with unavailable(str(root)):
             for folder in (root, self._temporary, self._locks):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(folder)
             remove_leftovers(self._temporary, time.time() - _LEFTOVER_SECONDS)
 
     def put(

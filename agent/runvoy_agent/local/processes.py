@@ -18,6 +18,7 @@ from typing import NamedTuple
 CLAIM = "started"
 LOCK = "alive"
 KILL_MARKER = "kill"
+_RUNNER = b"/runner/__main__.py"
 _LINUX = sys.platform == "linux"
 
 
@@ -109,6 +110,26 @@ def survivors(execution_id: str) -> list[int]:
     return found
 
 
+def runners(run_folder: Path) -> list[int]:
+    """The processes that were started as the run's runner, by their arguments: the command can rewrite the claim, and not
+    these. Our own user's alone, for anybody may start a process with such arguments."""
+    if not _LINUX:
+        return []
+    wanted = os.fsencode(run_folder)
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")[:-1]
+            is_one = words[-1:] == [wanted] and words[-2].endswith(_RUNNER) and _user_of(entry.path) == os.getuid()
+        except (OSError, IndexError):
+            continue  # it ended, or has one word
+        if is_one:
+            found.append(int(entry.name))
+    return found
+
+
 def open_runner(claim: Claim) -> int | None:
     """A pidfd of the claim's runner; None if it is gone or the system has no pidfds."""
     fd = open_pidfd(claim.pid) if is_runner_alive(claim) else None
@@ -129,14 +150,17 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def signal_runner(claim: Claim, run_folder: Path) -> bool:
-    """Send SIGTERM to the claim's runner, and to nothing else; False if it is gone."""
+    """Send SIGTERM to the run's runner, the claim's or, where that names none, the one that was started for the folder, and to
+    nothing else; False if it is gone."""
     if not _LINUX:
         if claim.pid < 2 or not is_lock_held(run_folder):
             return False
         return signal_process(claim.pid, signal.SIGTERM)
     fd = open_runner(claim)
     if fd is None:
-        return is_runner_alive(claim) and signal_process(claim.pid, signal.SIGTERM)
+        others = [claim.pid] if is_runner_alive(claim) else runners(run_folder)
+        told = [signal_process(pid, signal.SIGTERM) for pid in others]
+        return any(told)
     try:
         signal.pidfd_send_signal(fd, signal.SIGTERM)
     except ProcessLookupError:
@@ -160,6 +184,14 @@ def _open_lock(run_folder: Path) -> int | None:
         return os.open(run_folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None  # removed after the run, or replaced by the command: the other signs decide
+
+
+def _user_of(process: str) -> int | None:
+    """The real user of a process. The owner of its files tells that of a dumpable one only."""
+    for line in Path(process, "status").read_bytes().splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
 
 
 def _start_time(pid: int) -> int | None:

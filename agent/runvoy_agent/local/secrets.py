@@ -16,7 +16,7 @@ import nacl.exceptions
 import nacl.secret
 import nacl.utils
 
-from runvoy_agent.local.durable import sync, temporary_file, unavailable
+from runvoy_agent.local.durable import make_private_folder, sync, temporary_file, unavailable
 from runvoy_agent.ports import PreconditionFailed, Unavailable
 
 _KEY_FILE = "key"
@@ -35,7 +35,7 @@ class FolderSecrets:
         self._master_key: bytes | None = None
         with unavailable(str(folder)):
             for path in (folder, self._temporary):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(path)
 
     def put(self, name: str, value: bytes, *, if_absent: bool = False) -> None:
         with unavailable(f"{self._folder}: cannot store a secret"):

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from waitress.server import create_server  # type: ignore[import-untyped]
-
 from runvoy_agent.local.gateway import Gateway
 from runvoy_agent.local.home import AlreadyRunning, DamagedHome, Endpoint, Home, bind
+from runvoy_agent.local.server import serve_on
 from runvoy_agent.ports import Unavailable
 
 log = logging.getLogger("runvoy.stack")
@@ -80,12 +79,10 @@ def _serve(home: Home, build: Callable[[Home], Services], stopping: threading.Ev
     services = build(home)
     listener = bind(home.last_port())
     endpoint = services.listen_at(listener.getsockname()[1])
-    server = create_server(
+    server = serve_on(
+        listener,
         services.gateway,
-        sockets=[listener],
         threads=GATEWAY_THREADS,
-        max_request_body_size=16 * 1024 * 1024,
-        inbuf_overflow=16 * 1024 * 1024,
         connection_limit=_CONNECTIONS,
         channel_timeout=_IDLE_CONNECTION_SECONDS,
         asyncore_loop_timeout=_LOOP_TIMEOUT_SECONDS,

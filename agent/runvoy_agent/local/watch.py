@@ -124,7 +124,9 @@ class Watcher:
             # It ended, or there are no pidfds here and the lock tells.
             ended_cleanly = run.runner.poll() == 0
         # A runner leaves with 0 only when it has no child any more: no need to sweep.
-        pids = [] if ended_cleanly or claim is None else processes.survivors(run.execution_id)
+        pids = []
+        if not ended_cleanly and claim is not None:
+            pids = [*processes.survivors(run.execution_id), *processes.runners(folder)]
         if pids:
             self._follow(run, pids, are_pids=True)
         elif claim is not None and processes.is_lock_held(folder):
