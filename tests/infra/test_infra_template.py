@@ -286,10 +286,7 @@ def test_sources_bound_their_concurrency_and_report_single_failures(template):
 
 def test_a_start_that_waits_for_room_is_no_loop_to_lambda(template):
     """Lambda ends a chain of messages after 16 functions, unless a function allows it: waiting for Fargate is longer."""
-    allowed = {
-        name: template.properties(f"{name}Function").get("RecursiveLoop")
-        for name in FUNCTIONS
-    }
+    allowed = {name: template.properties(f"{name}Function").get("RecursiveLoop") for name in FUNCTIONS}
     assert {name for name, loop in allowed.items() if loop == "Allow"} == {
         function.capitalize() for function in aws_layout.FED_BY.values()
     }
