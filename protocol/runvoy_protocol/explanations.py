@@ -38,6 +38,7 @@ class Cause(StrEnum):
     QUEUE_TIMEOUT = "queue_timeout"
     START_TIMEOUT = "start_timeout"
     KILLED = "killed"
+    INTERRUPTED = "interrupted"
     REVOKED = "revoked"
     IMAGE_PULL = "image_pull"
     NO_SHELL = "no_shell"
@@ -61,6 +62,7 @@ CAUSES = {
     Cause.QUEUE_TIMEOUT: "Its queue timeout passed before it was started.",
     Cause.START_TIMEOUT: "It was launched and did not begin in time.",
     Cause.KILLED: "A user had it killed.",
+    Cause.INTERRUPTED: "It was told to end from outside of runvoy: by the platform (Spot, maintenance), or by hand.",
     Cause.REVOKED: "It lost its right to run, or to what it needs, before it started.",
     Cause.IMAGE_PULL: "Its image could not be pulled.",
     Cause.NO_SHELL: "Its image has no `/bin/sh` that works.",
@@ -120,6 +122,9 @@ _CAUSES = {
     Reason.SETUP_FAILED: Cause.SETUP_FAILED,
     Reason.LOST: Cause.LOST,
 }
+ENDED_FROM_OUTSIDE = "it was told to end, and runvoy was not asked for that"
+"""What the message says of a command that was ended without a user's wish; the platform's word follows where it has one."""
+
 _OF_MEMORY = ("outofmemory", "out of memory", "want of memory")
 _OF_PULLING = ("cannotpull", "cannot be pulled", "pull access denied", "manifest unknown")
 HINTS = {
@@ -130,6 +135,8 @@ HINTS = {
     Cause.DEADLINE: "Give it longer with --timeout.",
     Cause.QUEUE_TIMEOUT: "Give it longer with --queue-timeout; `runvoy locks list` shows who holds what.",
     Cause.START_TIMEOUT: "Its image may be too large to be pulled in time, or the network may not reach the registry.",
+    Cause.INTERRUPTED: "Look at how far it came (`runvoy logs`) and submit it again. On Spot this may happen to any command: an "
+    "admin can have the deployment use FARGATE.",
     Cause.REVOKED: "Ask an admin; once the right is back, submit it again.",
     Cause.IMAGE_PULL: "Check that the image's name and tag exist and that the deployment may pull it: `runvoy images list`.",
     Cause.NO_SHELL: "The image needs a /bin/sh: use one that has it, or build it in.",
@@ -208,6 +215,8 @@ def _cause_of_end(status: ExecutionStatus) -> Cause:
     is_failure = status.state is State.FAILED
     if is_failure and any(word in said for word in _OF_MEMORY):
         return Cause.OUT_OF_MEMORY
+    if status.reason is Reason.KILLED and status.message.startswith(ENDED_FROM_OUTSIDE):
+        return Cause.INTERRUPTED
     if status.reason in (Reason.LAUNCH_FAILED, Reason.SETUP_FAILED, Reason.START):
         if any(word in said for word in _OF_PULLING):
             return Cause.IMAGE_PULL

@@ -119,6 +119,7 @@ class FakeEcs:
     errors: list[EcsError] = field(default_factory=list)
     lost_answers: int = 0
     hides_new_tasks: bool = False
+    begins_with_an_empty_page: bool = False
     on_stopped: Callable[[dict[str, Any]], None] = lambda _: None
     tasks: dict[str, Task] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -205,6 +206,8 @@ class FakeEcs:
 
     def list_tasks(self, request: dict[str, Any]) -> dict[str, Any]:
         self._check_cluster(request)
+        if self.begins_with_an_empty_page and "nextToken" not in request:
+            return {"taskArns": [], "nextToken": "more"}
         status, started_by = request.get("desiredStatus", "RUNNING"), request.get("startedBy")
         with self._lock:
             return {

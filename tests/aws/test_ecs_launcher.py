@@ -175,6 +175,13 @@ def test_a_conflict_whose_task_is_not_listed_yet_is_not_guessed_at(platform: Pla
         launcher.start(launch)
 
 
+def test_an_empty_page_is_not_the_end_of_a_list(platform: Platform) -> None:
+    launcher, launch = platform.launcher(), platform.launch()
+    platform.ecs.begins_with_an_empty_page = True
+    launcher.start(launch)
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+
+
 def test_stopping_a_task(platform: Platform) -> None:
     launcher, launch = platform.launcher(), platform.launch()
     launcher.stop(launch.execution_id, 1)

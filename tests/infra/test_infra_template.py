@@ -284,6 +284,14 @@ def test_sources_bound_their_concurrency_and_report_single_failures(template):
         assert template.document["Parameters"][parameter]["MinValue"] == 2
 
 
+def test_a_start_that_waits_for_room_is_no_loop_to_lambda(template):
+    """Lambda ends a chain of messages after 16 functions, unless a function allows it: waiting for Fargate is longer."""
+    allowed = {name: template.properties(f"{name}Function").get("RecursiveLoop") for name in FUNCTIONS}
+    assert {name for name, loop in allowed.items() if loop == "Allow"} == {
+        function.capitalize() for function in aws_layout.FED_BY.values()
+    }
+
+
 def test_the_url_is_public_by_two_permissions_and_nobody_else_may_invoke(template):
     permissions = [one["Properties"] for one in template.of_type("AWS::Lambda::Permission").values()]
     of_control = [one for one in permissions if one["FunctionName"] == {"Ref": "ControlFunction"}]

@@ -188,6 +188,32 @@ def test_without_a_result_the_platforms_exit_code_tells_the_end(
     assert (ended.state, ended.reason, ended.exit_code) == (state, reason, exit_code)
 
 
+SPOT = "Your Spot Task was interrupted."
+
+
+def test_what_the_platform_ended_by_itself_is_no_users_kill() -> None:
+    """Spot and maintenance send the runner the same signal as a kill does."""
+    running = lifecycle.note_started(starting(), STARTED, NOW)
+    assert running is not None
+    interrupted = lifecycle.settle(running, make_result("killed", 143, 15), NOW)
+    assert interrupted is not None
+    assert (interrupted.state, interrupted.reason) == (State.STOPPED, Reason.KILLED)
+    told = lifecycle.note_task_end(interrupted, None, None, SPOT)
+    assert SPOT in told.message
+    assert lifecycle.note_task_end(told, None, None, SPOT).message == told.message
+    explanation = lifecycle.project(told, 1).explanation
+    assert explanation is not None
+    assert explanation.reason == "interrupted"
+    assert SPOT in explanation.words
+    killed = lifecycle.kill(running, NOW, "ada")
+    assert killed is not None
+    asked = lifecycle.settle(killed, make_result("killed", 143, 15), NOW)
+    assert asked is not None
+    explanation = lifecycle.project(lifecycle.note_task_end(asked, None, None, "runvoy was asked"), 1).explanation
+    assert explanation is not None
+    assert (explanation.reason, "asked" in explanation.words) == ("killed", False)
+
+
 def test_what_was_killed_is_killed_whatever_the_platforms_exit_code() -> None:
     killed = lifecycle.kill(starting(), NOW, "ada")
     assert killed is not None

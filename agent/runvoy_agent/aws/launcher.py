@@ -227,8 +227,13 @@ class EcsLauncher:
     def _list(self, name: str, status: Literal["RUNNING", "STOPPED"]) -> Iterator[str]:
         """By the status that is wanted of a task: one that is being stopped is listed as STOPPED already."""
         request = {"cluster": self._cluster, "startedBy": name, "desiredStatus": status}
-        with calling("listing tasks"):
-            yield from self._ecs.list_tasks(**request)["taskArns"]
+        while True:  # a page may be empty and not the last
+            with calling("listing tasks"):
+                page = self._ecs.list_tasks(**request)
+            yield from page["taskArns"]
+            if not page.get("nextToken"):
+                return
+            request["nextToken"] = page["nextToken"]
 
 
 def stopped_state(task: dict[str, Any]) -> TaskState:

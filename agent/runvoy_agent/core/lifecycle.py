@@ -9,7 +9,7 @@ import msgspec
 
 from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution, FixedSecret
-from runvoy_protocol.explanations import explained
+from runvoy_protocol.explanations import ENDED_FROM_OUTSIDE, explained
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State, can_follow
 from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus
@@ -121,6 +121,8 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         state = State.SUCCEEDED
     if not can_follow(execution.state, state):
         return None
+    # Every wish that it end is committed before its task is told: where none is, a stop of the platform's own came first.
+    is_unasked = result.outcome == "killed" and execution.state is not State.TERMINATING
     started_at = execution.started_at
     if started_at is None and result.started_at_ms is not None:
         started_at = _instant(result.started_at_ms, execution, now)
@@ -129,7 +131,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         now,
         state=state,
         reason=reason,
-        message=_short(result.message),
+        message=ENDED_FROM_OUTSIDE if is_unasked else _short(result.message),
         started_at=started_at,
         ended_at=_instant(result.ended_at_ms, execution, now),
         exit_code=result.exit_code,
@@ -185,11 +187,13 @@ def note_task_end(
     execution: Execution, began: datetime | None, stopped: datetime | None, message: str = ""
 ) -> Execution:
     """The platform's word on a task that stopped: since when and until when it counts the task's time, as far as it told, and
-    that a command which failed was killed for want of memory, which its runner cannot know."""
+    what its runner cannot know: that a command which failed was killed for want of memory, and why one was ended that nobody
+    asked to end."""
     ran_out = execution.state is State.FAILED and _OUT_OF_MEMORY in message and _OUT_OF_MEMORY not in execution.message
+    adds = ran_out or execution.message == ENDED_FROM_OUTSIDE
     return msgspec.structs.replace(
         execution,
-        message=_short("; ".join(filter(None, (execution.message, message)))) if ran_out else execution.message,
+        message=_short("; ".join(filter(None, (execution.message, message)))) if adds else execution.message,
         pull_started_at=began or execution.pull_started_at,
         task_stopped_at=stopped or execution.task_stopped_at,
     )

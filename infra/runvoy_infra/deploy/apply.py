@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from runvoy_infra import bundle_files
 from runvoy_infra.bundle_files import Bundle
-from runvoy_infra.deploy import changes
+from runvoy_infra.deploy import changes, service_role
 from runvoy_infra.deploy.artifacts import Artifacts
 from runvoy_infra.deploy.aws import Aws
 from runvoy_infra.deploy.changes import ChangeSet
@@ -62,6 +62,8 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
             changes.discard(stack, change_set)
     if not agreed:
         return Applied(before, 0, declined=True)
+    if change_set.is_new_stack and (done := service_role.ensure(aws)):
+        talk.say(done)
     return Applied(_execute(stack, change_set, talk), count)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
-_DENIED = {
+DENIED = {
     "AccessDenied",
     "AccessDeniedException",
     "UnauthorizedOperation",
@@ -104,7 +104,7 @@ def message_of(error: Any) -> str:
 
 def _told(what: str, error: Any) -> RunvoyError:
     code, message = code_of(error), message_of(error)
-    if code in _DENIED:
+    if code in DENIED:
         return RunvoyError(
             ErrorCode.FORBIDDEN,
             f"{what}: AWS does not allow it: {message}",

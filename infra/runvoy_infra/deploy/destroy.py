@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 from runvoy_infra.deploy.apply import Talk, shown
@@ -12,6 +13,8 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 _KEPT = {"InboxBucket": "bucket", "OutboxBucket": "bucket", "TableName": "table"}
 _BATCH = 10
 _LISTED = 100
+_STOPPED_SECONDS = 600
+"""A task has two minutes to end, and its network interface goes after it."""
 
 
 class Plan(NamedTuple):
@@ -34,15 +37,13 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
     """Say what is kept and what goes, ask, and do it. CONFLICT while commands run, unless they are to be stopped."""
     plan = look(aws, stack)
     if plan.running_tasks and not stop_tasks:
-        raise RunvoyError(
-            ErrorCode.CONFLICT,
-            f"{len(plan.running_tasks)} commands still run in this deployment",
-            "Wait for them, `runvoy kill` them, or give --stop-tasks.",
-        )
+        raise _still_running(len(plan.running_tasks))
     for line in told_plan(plan):
         talk.say(line)
     if not talk.ask(f"Destroy the stack {stack.name} in {aws.region}?"):
         return Destroyed(plan, declined=True)
+    if "ClusterName" in plan.state.outputs:
+        clear_cluster(aws, plan.state.outputs["ClusterName"], talk, stop_tasks=stop_tasks, pause=stack.pause_seconds)
     _clear(aws, plan)
     _delete(stack, plan, talk)
     return Destroyed(plan)
@@ -64,7 +65,7 @@ def look(aws: Aws, stack: Stack) -> Plan:
         kept=kept,
         parameters=tuple(_parameters(aws, outputs["ParameterPath"])) if "ParameterPath" in outputs else (),
         task_definitions=tuple(_families(aws, outputs["TaskFamilyPrefix"])) if "TaskFamilyPrefix" in outputs else (),
-        running_tasks=tuple(_running(aws, outputs["ClusterName"])) if "ClusterName" in outputs else (),
+        running_tasks=tuple(_listed(aws, outputs["ClusterName"], "RUNNING")) if "ClusterName" in outputs else (),
         resources=len(resources) - len(kept),
     )
 
@@ -82,12 +83,38 @@ def told_plan(plan: Plan) -> list[str]:
     return lines
 
 
+def clear_cluster(aws: Aws, cluster: str, talk: Talk, *, stop_tasks: bool, pause: float) -> None:
+    """Return when no task of it lives: ECS deletes no cluster before, and no network that a task is in. What is started
+    meanwhile is stopped as well, or CONFLICT."""
+    deadline = time.monotonic() + _STOPPED_SECONDS
+    asked: set[str] = set()
+    told = False
+    while True:
+        running = _listed(aws, cluster, "RUNNING")
+        if running and not stop_tasks:
+            raise _still_running(len(running))
+        for task in running:
+            if task not in asked:
+                with calling("stopping a task"):
+                    aws.client("ecs").stop_task(cluster=cluster, task=task, reason="the deployment is being destroyed")
+                asked.add(task)
+        living = _living(aws, cluster, list(dict.fromkeys([*running, *_listed(aws, cluster, "STOPPED")])))
+        if not living:
+            return
+        if time.monotonic() > deadline:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"{living} tasks of the cluster {cluster} were to stop, and have not for {_STOPPED_SECONDS} s",
+                "Look at them in ECS; then destroy the deployment again.",
+            )
+        if not told:
+            talk.say(f"waiting for {living} tasks to stop, two minutes and a little at most")
+            told = True
+        time.sleep(pause)
+
+
 def _clear(aws: Aws, plan: Plan) -> None:
     """What functions made, or what would keep CloudFormation from deleting a resource."""
-    cluster = plan.state.outputs.get("ClusterName", "")
-    for task in plan.running_tasks:
-        with calling("stopping a task"):
-            aws.client("ecs").stop_task(cluster=cluster, task=task, reason="the deployment is being destroyed")
     for at in range(0, len(plan.parameters), _BATCH):
         with calling("deleting secrets"):
             aws.client("ssm").delete_parameters(Names=list(plan.parameters[at : at + _BATCH]))
@@ -141,8 +168,26 @@ def _families(aws: Aws, prefix: str) -> list[str]:
         return [family for page in pages for family in page["families"]]
 
 
-def _running(aws: Aws, cluster: str) -> list[str]:
-    with calling("listing running tasks"):
-        request: dict[str, Any] = {"cluster": cluster, "desiredStatus": "RUNNING", "maxResults": _LISTED}
+def _still_running(count: int) -> RunvoyError:
+    return RunvoyError(
+        ErrorCode.CONFLICT,
+        f"{count} commands still run in this deployment",
+        "Wait for them, `runvoy kill` them, or give --stop-tasks.",
+    )
+
+
+def _living(aws: Aws, cluster: str, tasks: list[str]) -> int:
+    """How many of them have not stopped: one that is to be stopped is listed as STOPPED from that moment on."""
+    living = 0
+    for at in range(0, len(tasks), _LISTED):
+        with calling("describing tasks"):
+            found = aws.client("ecs").describe_tasks(cluster=cluster, tasks=tasks[at : at + _LISTED])["tasks"]
+        living += sum(task["lastStatus"] != "STOPPED" for task in found)
+    return living
+
+
+def _listed(aws: Aws, cluster: str, desired: str) -> list[str]:
+    with calling("listing tasks"):
+        request: dict[str, Any] = {"cluster": cluster, "desiredStatus": desired, "maxResults": _LISTED}
         pages = aws.client("ecs").get_paginator("list_tasks").paginate(**request)
         return [arn for page in pages for arn in page["taskArns"]]

@@ -119,6 +119,11 @@ class Functions:
             tracing_config=lambda_.CfnFunction.TracingConfigProperty(mode=parameters.tracing.value_as_string),
         )
         function.add_property_override("ReservedConcurrentExecutions", reserved)
+        if name in aws_layout.FED_BY.values():
+            # A start that finds no room is sent anew, and the end of one is the start of the next in a lock's queue. Lambda
+            # would take that for a loop after some 16 rounds, and make the message a dead letter. What bounds it is the
+            # record: a message for what started or ended sends nothing on.
+            function.recursive_loop = "Allow"
         function.add_resource_dependency(policy.node.default_child)
         self._acknowledge(
             function,

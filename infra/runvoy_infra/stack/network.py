@@ -61,7 +61,7 @@ class Network:
         return table
 
     def _subnet(self, vpc: ec2.CfnVPC, route_table: ec2.CfnRouteTable, number: int) -> ec2.CfnSubnet:
-        address_bits = "11"  # of the /20 that is the default: two halves
+        address_bits = "11"  # of the /20 that is the default, and the smallest that is taken: two halves
         subnet = ec2.CfnSubnet(
             self._stack,
             f"Subnet{number + 1}",

@@ -93,8 +93,14 @@ class Parameters:
             "VpcId", "A VPC to run tasks in. Empty: one is made, with public subnets and no NAT.", ""
         )
         self.subnet_ids = self._text("SubnetIds", "Subnets of VpcId to run tasks in, separated by commas.", "")
-        self.vpc_cidr = self._text(
-            "VpcCidr", "The range of the VPC that is made; each of its two subnets gets a half.", "10.71.0.0/20"
+        self.vpc_cidr = CfnParameter(
+            stack,
+            "VpcCidr",
+            type="String",
+            description="The range of the VPC that is made; its two subnets are the first two blocks of 2,048 addresses.",
+            default="10.71.0.0/20",
+            allowed_pattern=r"(\d{1,3}\.){3}\d{1,3}/(1[6-9]|20)",
+            constraint_description="A range of IPv4 addresses from /16, the largest that a VPC may have, to /20.",
         )
         self.assign_public_ip = self._choice(
             "AssignPublicIp",

@@ -32,6 +32,8 @@ class Tasks:
         self.log_group = logs.CfnLogGroup(stack, "TaskLogs", retention_in_days=parameters.log_retention.value_as_number)
         self.log_group.apply_removal_policy(RemovalPolicy.DESTROY)
         self.execution_role = self._execution_role(stack, acknowledge)
+        # An account's first cluster needs a role that was made moments ago (ECS's own): this one takes as long to be known.
+        self.cluster.add_resource_dependency(self.execution_role.node.default_child)
         self.task_role = iam.Role(
             stack,
             "TaskRole",

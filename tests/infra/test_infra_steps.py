@@ -1,0 +1,127 @@
+"""Steps of `infra apply` and `infra destroy` that no stand-in for CloudFormation judges, each against what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.aws.fake_ecs import FakeEcs, Idle, Task, serving
+
+from runvoy_infra.deploy import service_role
+from runvoy_infra.deploy.apply import Talk
+from runvoy_infra.deploy.aws import Aws
+from runvoy_infra.deploy.destroy import clear_cluster
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+pytest.importorskip("boto3", reason="boto3 is not installed: `uv sync --extra aws`")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key")
+    return Aws("eu-west-1")
+
+
+class Stubborn(Idle):
+    """Tasks that end once somebody has looked how they end."""
+
+    def stop(self, task: Task) -> None:
+        """They have been told."""
+
+
+class WatchedEcs(FakeEcs):
+    """Ends a task that is to stop after the second look at it."""
+
+    looks = 0
+
+    def describe_tasks(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = super().describe_tasks(request)
+        self.looks += 1
+        if self.looks == 2:
+            for task in self.tasks.values():
+                if task.last_status == "STOPPING":
+                    self.program.end(task, 143, "")  # type: ignore[attr-defined]
+        return answer
+
+
+@pytest.fixture
+def ecs(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedEcs]:
+    made = WatchedEcs(Stubborn())
+    made.register_task_definition({"family": "f", "containerDefinitions": [{"name": "main"}]})
+    with serving(made):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECS", made.url)
+        yield made
+
+
+def started(ecs: FakeEcs) -> Task:
+    network = {"awsvpcConfiguration": {"subnets": ["s"]}}
+    answer = ecs.run_task({"cluster": "runvoy", "taskDefinition": "f", "networkConfiguration": network})
+    return ecs.tasks[answer["tasks"][0]["taskArn"]]
+
+
+def talk(said: list[str]) -> Talk:
+    return Talk(said.append, lambda _: True)
+
+
+def test_a_cluster_is_left_once_its_tasks_have_stopped_not_once_they_were_told_to(aws: Aws, ecs: WatchedEcs) -> None:
+    tasks = [started(ecs) for _ in range(3)]
+    said: list[str] = []
+    clear_cluster(aws, "runvoy", talk(said), stop_tasks=True, pause=0)
+    assert [task.last_status for task in tasks] == ["STOPPED"] * 3
+    assert [operation for operation, _ in ecs.calls].count("StopTask") == 3
+    assert said == ["waiting for 3 tasks to stop, two minutes and a little at most"]
+
+
+def test_a_task_that_was_killed_before_is_waited_for(aws: Aws, ecs: WatchedEcs) -> None:
+    task = started(ecs)
+    ecs.stop_task({"cluster": "runvoy", "task": task.arn})
+    clear_cluster(aws, "runvoy", talk([]), stop_tasks=False, pause=0)
+    assert task.last_status == "STOPPED"
+
+
+def test_what_was_started_while_somebody_was_asked_is_not_stopped_unasked(aws: Aws, ecs: WatchedEcs) -> None:
+    task = started(ecs)
+    with pytest.raises(RunvoyError) as refused:
+        clear_cluster(aws, "runvoy", talk([]), stop_tasks=False, pause=0)
+    assert refused.value.code is ErrorCode.CONFLICT
+    assert task.desired_status == "RUNNING"
+
+
+ROLE = {
+    "Path": "/aws-service-role/ecs.amazonaws.com/",
+    "RoleName": service_role.ROLE,
+    "RoleId": "AROAAAAAAAAAAAAAAAAAA",
+    "Arn": f"arn:aws:iam::000000000000:role/aws-service-role/ecs.amazonaws.com/{service_role.ROLE}",
+    "CreateDate": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("looked", "made", "said"),
+    [
+        ("", None, ""),
+        ("NoSuchEntity", "", "made the role AWSServiceRoleForECS"),
+        ("NoSuchEntity", "InvalidInput", ""),
+        ("NoSuchEntity", "AccessDenied", "could not see to the role"),
+        ("AccessDenied", None, "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"),
+    ],
+)
+def test_an_accounts_first_cluster_finds_the_role_of_ecs(aws: Aws, looked: str, made: str | None, said: str) -> None:
+    from botocore.stub import Stubber
+
+    def answer(operation: str, error: str, expected: dict[str, str]) -> None:
+        if error:
+            stub.add_client_error(operation, error, "because", expected_params=expected)
+        else:
+            stub.add_response(operation, {"Role": ROLE | {"AssumeRolePolicyDocument": "{}"}}, expected)
+
+    with Stubber(aws.client("iam")) as stub:
+        answer("get_role", looked, {"RoleName": service_role.ROLE})
+        if made is not None:
+            answer("create_service_linked_role", made, {"AWSServiceName": service_role.SERVICE})
+        told = service_role.ensure(aws)
+        stub.assert_no_pending_responses()
+    assert said in told
+    assert bool(said) == bool(told)
