@@ -72,13 +72,14 @@ class Deployment(NamedTuple):
         return look()
 
 
-def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
-    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer."""
+def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: datetime | None = None) -> None:
+    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. `work_until`: when
+    what may be left to another delivery is to be left to one."""
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:
         admit = partial(_admit_batched, ports, deployment, batch, delivery.source)
-        batches.handle(ports, delivery, batch, admit, deployment.range_size)
+        batches.handle(ports, delivery, batch, admit, deployment.range_size, work_until)
         return
     place = object_keys.parse_request(delivery.object_key)
     if place is None:
