@@ -108,7 +108,7 @@ def _release_without_checks() -> list[Patch]:
                 [write for write in all_writes if not (isinstance(write, Check) and write.key.startswith("lock#"))]
             )
 
-        records = SimpleNamespace(get=ports.records.get, commit=commit)
+        records = SimpleNamespace(get=ports.records.get, get_many=ports.records.get_many, commit=commit)
         return original(ports._replace(records=records), execution_id, names, writes)  # type: ignore[arg-type]
 
     return [(releases, "release", release)]
@@ -214,13 +214,13 @@ def _release_by_time() -> list[Patch]:
 
 def _forget_refusals() -> list[Patch]:
     """An object that was refused is judged anew when it is delivered again."""
-    original = store.load
+    original = store.loaded
 
-    def load(records: Any, key: str, schema: Any) -> Any:
-        return Loaded(key, None, 0) if schema is Refusal else original(records, key, schema)
+    def loaded(found: Any, key: str, schema: Any) -> Any:
+        return Loaded(key, None, 0) if schema is Refusal else original(found, key, schema)
 
     return [
-        (store, "load", load),
+        (store, "loaded", loaded),
         *_without("refusal#", Check, Put),
     ]
 

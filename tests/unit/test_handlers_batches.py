@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.calls import call, ok
+from tests.unit.calls import call, ok, watch
 from tests.unit.conftest import START, World
 
 from runvoy_agent.core.batches import RANGE_SIZE
@@ -376,6 +376,16 @@ def test_many_executions_are_told_in_one_call(world: World, at: Batches) -> None
     assert ask(world, ids_asked, other) == ["unknown"] * 4
     single = call(world, "GET", f"/executions/{bad.request_id}")
     assert json.loads(single.body)["state"] == "refused"
+
+
+def test_many_executions_are_read_in_one_call(world: World, at: Batches) -> None:
+    made = make(world, 20)
+    at.run(at.upload([batched(one) for one in made]))
+    watched = watch(world)
+    execution_ids = [one.request_id for one in made]
+    assert ask(world, [execution_ids[3], *execution_ids]) == ["QUEUED"] * 21
+    reads = [one for one in watched.calls if "execution#" in one or one.startswith("get_many")]
+    assert reads == ["get_many 21"]
 
 
 def test_too_many_are_refused_and_a_call_is_one_record(world: World) -> None:

@@ -103,11 +103,13 @@ def handle(
 def _judge(ports: Ports, arrived: Arrived, range_size: int) -> TakenBatch | Refusal:
     """What becomes of the batch as a whole: taken once, or refused once, whatever changed since."""
     key_id, batch_id = arrived.place
-    earlier = store.load(ports.records, store.refusal_key(key_id, batch_id, arrived.sha256), Refusal)
-    taken = store.load(ports.records, store.batch_key(key_id, batch_id, arrived.sha256), TakenBatch)
+    refusal_key, key_key = store.refusal_key(key_id, batch_id, arrived.sha256), store.key_key(key_id)
+    batch_key = store.batch_key(key_id, batch_id, arrived.sha256)
+    known = store.Several(ports.records, [refusal_key, batch_key, key_key])
+    earlier, taken = known.document(refusal_key, Refusal), known.document(batch_key, TakenBatch)
     if earlier.document is not None or taken.document is not None:
         return earlier.document or taken.document  # type: ignore[return-value]
-    key = store.load(ports.records, store.key_key(key_id), Key)
+    key = known.document(key_key, Key)
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
     actor = user.document.name if user.document else ""
     now = ports.clock.now()

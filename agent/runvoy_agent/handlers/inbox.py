@@ -135,10 +135,11 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     """Decide and commit; an accepted request is answered and pushed here, a refusal is returned. An object that was
     refused once stays refused, whatever changed since."""
     place, object_sha256 = arrived.place, arrived.sha256
-    earlier = store.load(ports.records, store.refusal_key(place.key_id, place.request_id, object_sha256), Refusal)
+    refusal_key, key_key = store.refusal_key(*place, object_sha256), store.key_key(place.key_id)
+    known = store.Several(ports.records, [refusal_key, key_key])
+    earlier, key = known.document(refusal_key, Refusal), known.document(key_key, Key)
     if earlier.document is not None:
         return earlier.document
-    key = store.load(ports.records, store.key_key(place.key_id), Key)
     try:
         request = arrived.opened(key.document)
     except RunvoyError as error:
