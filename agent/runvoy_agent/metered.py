@@ -28,6 +28,9 @@ class MeteredRecords:
     def get(self, key: str) -> Versioned | None:
         return self._records.get(key)
 
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        return self._records.get_many(keys)
+
     def commit(self, writes: Sequence[Write]) -> None:
         self._records.commit(writes)
         for write in writes:

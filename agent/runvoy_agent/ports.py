@@ -6,7 +6,7 @@ from several threads at once. What is not named as an exception of an operation 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
@@ -93,6 +93,11 @@ class Records(Protocol):
 
     def get(self, key: str) -> Versioned | None:
         """The record as of the last commit (a consistent read)."""
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        """What `get` says of each key, in their order, in fewer calls: consistent reads, but not all of one moment. A key may
+        stand there twice."""
         ...
 
     def commit(self, writes: Sequence[Write]) -> None:
@@ -376,12 +381,6 @@ class Ports(NamedTuple):
     clock: Clock
 
 
-def unique_keys(writes: Iterable[Write]) -> bool:
-    """Whether no key stands twice in a commit."""
-    keys = [write.key for write in writes]
-    return len(keys) == len(set(keys))
-
-
 _MAX_VERSION = 2**62
 
 
@@ -389,7 +388,7 @@ def check_writes(writes: Sequence[Write]) -> None:
     """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
     if len(writes) > MAX_COMMIT_WRITES:
         raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
-    if not unique_keys(writes):
+    if len({write.key for write in writes}) < len(writes):
         raise ValueError("a commit names each key once")
     for write in writes:
         if not 0 <= write.version < _MAX_VERSION:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.local.stack import GATEWAY_THREADS
 from runvoy_agent.local.worker import Worker
-from runvoy_agent.ports import Ports, QueueName, Write
+from runvoy_agent.ports import Ports, Write
 from runvoy_agent.wiring_keeping import Keeping
 from runvoy_protocol import codec, keys
 from runvoy_protocol.members import Role
@@ -51,6 +52,8 @@ CONTAINERS_ONLY = Capabilities(default_isolation="container", isolations=frozens
 _STOP_SECONDS = 10.0
 # Above what a handler can take. A stack that dies gives everything back at once, so nothing waits for this to pass.
 _VISIBILITY_SECONDS = 300.0
+# Well below that: a delivery of a range is done before the queue gives it to another.
+_RANGE_LASTS = timedelta(seconds=60)
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
 INLINE_LOG_BYTES = 16 * 1024
@@ -64,17 +67,6 @@ def stack_route(serve: Callable[[Call], Response]) -> Route:
 def gc_route(serve: Callable[[Call], Response]) -> Route:
     """What the embedded stack is asked to forget, beyond control.ROUTES."""
     return route("POST", "/stack/gc", Action.FORGET, serve, name="gc", single_use=True)
-
-
-class _RangesApart:
-    """The queue port for handlers: what they send to the inbox queue as a range of a batch goes where ranges lie apart."""
-
-    def __init__(self, queue: SqliteQueue) -> None:
-        self._queue = queue
-
-    def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
-        is_range = queue == "inbox" and msgspec.json.decode(body, type=InboxDelivery).range is not None
-        self._queue.send("ranges" if is_range else queue, body, delay_seconds=delay_seconds)
 
 
 class EmbeddedServices:
@@ -131,7 +123,7 @@ class EmbeddedServices:
             self._queue,
             {
                 "inbox": lambda body: inbox.handle(self._ports, self._deployment, body),
-                "ranges": lambda body: inbox.handle(self._ports, self._deployment, body),
+                "ranges": self._handle_range,
                 "starts": self._handle_start,
                 "bulk": self._handle_start,
                 "ends": self._handle_end,
@@ -237,6 +229,9 @@ class EmbeddedServices:
     def _on_stopped(self, execution_id: str, attempt: int) -> None:
         message = EndMessage(execution_id=execution_id, event="stopped", attempt=attempt)
         self._queue.send("ends", messages.encode(message))
+
+    def _handle_range(self, body: bytes) -> None:
+        inbox.handle(self._ports, self._deployment, body, self._ports.clock.now() + _RANGE_LASTS)
 
     def _handle_start(self, body: bytes) -> None:
         execution_id = msgspec.json.decode(body, type=StartMessage).execution_id

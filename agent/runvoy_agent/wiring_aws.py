@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,9 +43,9 @@ from runvoy_web import origins, pages
 
 log = logging.getLogger("runvoy.wiring")
 
-RANGE_SIZE = 50
-"""How many requests of a batch one invocation admits. Each is a dozen calls, so this leaves a second for each of the 60 that a
-function has: with twice as many, ranges ran out of it on a machine that was busy."""
+_RANGE_RESERVE = timedelta(seconds=20)
+"""What is left of an invocation's time when it takes up no more requests of a batch: for the one that it is at. As long as one
+call may hang before it is tried again (aws.clients)."""
 
 _IDENTITY = "deployment"
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,7 +122,6 @@ class AwsServices:
                 look_for_containers=self._platform.look_for_containers,
                 runner_endpoint=self._platform.runner_endpoint,
                 task_definitions=self._platform.task_definitions,
-                range_size=RANGE_SIZE,
                 pricing=self._platform.pricing,
             )
         return self._known
@@ -130,7 +129,9 @@ class AwsServices:
     # -- the functions
 
     def inbox(self, event: Event, context: Any) -> Any:
-        return self._runtime.serve_queue(event, context, self._handle_inbox)
+        left = timedelta(milliseconds=context.get_remaining_time_in_millis())
+        work_until = self._ports.clock.now() + left - _RANGE_RESERVE
+        return self._runtime.serve_queue(event, context, partial(self._handle_inbox, work_until=work_until))
 
     def starts(self, event: Event, context: Any) -> Any:
         if self._settings.tasks is not None and not self._platform.runner_endpoint:
@@ -187,8 +188,8 @@ class AwsServices:
 
     # -- messages
 
-    def _handle_inbox(self, body: bytes) -> None:
-        """A notification of S3, or a delivery that the reconciler repeats."""
+    def _handle_inbox(self, body: bytes, work_until: datetime) -> None:
+        """A notification of S3, a range of a batch, or a delivery that the reconciler repeats."""
         document = events.decoded(body)
         if events.is_test(document):
             log.info("S3 tested its notifications")
@@ -200,7 +201,7 @@ class AwsServices:
             deliveries = [InboxDelivery(**arrival._asdict()) for arrival in arrivals]
         for delivery in deliveries:
             with self._runtime.about(delivery.object_key.rpartition("/")[2]):
-                inbox.handle(self._ports, self.deployment, messages.encode(delivery))
+                inbox.handle(self._ports, self.deployment, messages.encode(delivery), work_until)
 
     def _handle_start(self, body: bytes) -> None:
         message = msgspec.json.decode(body, type=StartMessage)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ ON_HOST = Capabilities(default_isolation="process", isolations=frozenset({"proce
 DEFAULT_PORT = 4580
 _RECONCILE_EVERY_SECONDS = 60.0
 _LOOK_AGAIN_SECONDS = 5.0
+_INVOCATION_SECONDS = 60.0  # the functions' own timeout; nothing ends one here that takes longer
 _STOP_SECONDS = 15.0
 _THREADS = 8
 _CONFIGURED_BY = "The worker is told of its deployment by its environment: start it with `just localstack`."
@@ -62,10 +64,14 @@ class Invocation:
     """What Lambda tells a function of an invocation."""
 
     def __init__(self, function: str) -> None:
+        self._ends_at = time.monotonic() + _INVOCATION_SECONDS
         self.function_name = function
         self.memory_limit_in_mb = 0
         self.invoked_function_arn = f"arn:aws:lambda:::function:{function}"
         self.aws_request_id = str(uuid.uuid4())
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._ends_at - time.monotonic()) * 1000))
 
 
 class HostWorker:

@@ -42,11 +42,15 @@ class Context:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, remaining_ms: int = 60_000) -> None:
+        self._remaining_ms = remaining_ms
         self.function_name = function
         self.memory_limit_in_mb = 512
         self.invoked_function_arn = f"arn:aws:lambda:eu-west-1:000000000000:function:{function}"
         self.aws_request_id = f"invocation-{next(self._numbers)}"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._remaining_ms
 
 
 def http_event(method: str, target: str, body: bytes = b"", authorization: str = "") -> dict[str, Any]:
@@ -140,9 +144,10 @@ class Deployment:
 
     # -- the functions
 
-    def invoke(self, function: str, *bodies: str) -> Any:
-        """Deliver messages to a function in one batch; the ids of those that failed."""
-        queue = self.environment[aws_layout.queue_variable(function)].rpartition("/")[2]
+    def invoke(self, queue: str, *bodies: str, remaining_ms: int = 60_000) -> Any:
+        """Deliver messages of a queue to its function in one batch; the ids of those that failed."""
+        function = aws_layout.FED_BY[queue]  # type: ignore[index]
+        queue = self.environment[aws_layout.queue_variable(queue)].rpartition("/")[2]
         template = json.loads((EVENTS / "sqs_batch.json").read_text())["Records"][0]
         records = [
             template
@@ -153,7 +158,7 @@ class Deployment:
             }
             for number, body in enumerate(bodies)
         ]
-        answer = getattr(self.services, function)({"Records": records}, Context(function))
+        answer = getattr(self.services, function)({"Records": records}, Context(function, remaining_ms))
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def control(self, event: Mapping[str, Any]) -> Any:

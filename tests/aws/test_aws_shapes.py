@@ -80,6 +80,69 @@ def test_a_read_is_consistent(moto: Moto) -> None:
     assert moto.sent[-1] == ("GetItem", {"TableName": TABLE, "Key": {"pk": {"S": "a"}}, "ConsistentRead": True})
 
 
+class Throttled:
+    """A table that leaves out what is asked for in one call: it brings so many records of each answer, then of the next."""
+
+    def __init__(self, moto: Moto, brings: list[int]) -> None:
+        self._brings = iter(brings)
+        moto.clients.get("dynamodb").meta.events.register("after-call.dynamodb.BatchGetItem", self._take_out)
+
+    def _take_out(self, parsed: dict[str, Any], **_: Any) -> None:
+        items = parsed["Responses"][TABLE]
+        kept, left = items[: (count := next(self._brings, len(items)))], items[count:]
+        parsed["Responses"] = {TABLE: kept} if kept else {}
+        keys = [{"pk": item["pk"]} for item in left]
+        parsed["UnprocessedKeys"] = {TABLE: {"Keys": keys, "ConsistentRead": True}} if keys else {}
+
+
+class PatientClock(SystemClock):
+    """Remembers for how long it was to sleep, and does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def many(moto: Moto, count: int) -> tuple[DynamoRecords, PatientClock, list[str]]:
+    clock = PatientClock()
+    records = DynamoRecords(moto.clients, TABLE, clock)
+    keys = [f"k{number}" for number in range(count)]
+    records.commit([Put(key, Item(key.encode()), 0) for key in keys])
+    moto.sent.clear()
+    return records, clock, keys
+
+
+def test_many_reads_are_consistent_and_a_hundred_to_a_call(moto: Moto) -> None:
+    records, clock, keys = many(moto, 60)
+    found = records.get_many([*keys, *keys, *(f"none{number}" for number in range(60))])
+    assert [one and one.key for one in found] == [*keys, *keys, *[None] * 60]
+    requests = [request["RequestItems"][TABLE] for operation, request in moto.sent if operation == "BatchGetItem"]
+    assert [(len(request["Keys"]), request["ConsistentRead"]) for request in requests] == [(100, True), (20, True)]
+    assert clock.slept == []
+
+
+def test_what_a_throttled_table_leaves_out_is_asked_for_again_later_each_time(moto: Moto) -> None:
+    records, clock, keys = many(moto, 20)
+    Throttled(moto, [7, 0, 0, 0, 5])
+    assert [one and one.key for one in records.get_many(keys)] == keys
+    asked = [len(request["RequestItems"][TABLE]["Keys"]) for _, request in moto.sent]
+    assert asked == [20, 13, 13, 13, 13, 8]
+    assert len(clock.slept) == 5
+    assert clock.slept[1] < clock.slept[3], "who got nothing waits longer"
+
+
+def test_a_table_that_gives_nothing_is_unavailable(moto: Moto) -> None:
+    records, clock, keys = many(moto, 3)
+    Throttled(moto, [1] + [0] * 20)
+    with pytest.raises(Unavailable, match="throttled"):
+        records.get_many(keys)
+    assert len(moto.sent) < 10
+    assert sum(clock.slept) < 10
+
+
 def test_every_index_of_the_handlers_is_in_the_layout() -> None:
     wanted = {getattr(store, name) for name in dir(store) if name.startswith("INDEX_")}
     assert wanted == set(aws_layout.INDEXES)

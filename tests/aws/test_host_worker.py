@@ -185,7 +185,7 @@ def test_a_secret_reaches_the_command_and_nothing_else(admin: Machine, worker: W
     assert b"s3cret-value" not in said
 
 
-def test_a_batch_of_more_than_a_range_runs_in_order(admin: Machine, tmp_path: Path) -> None:
+def test_a_batch_runs_and_its_first_failure_is_told(admin: Machine, tmp_path: Path) -> None:
     lines = [json.dumps({"command": f"exit {number % 2}"}) for number in range(60)]
     (tmp_path / "batch.jsonl").write_text("\n".join(lines))
     identified = admin.ok("submit", "--bulk", str(tmp_path / "batch.jsonl"), patience=150).split()

@@ -35,6 +35,23 @@ def test_absent_record_is_none(records: Records) -> None:
     assert records.get("a") is None
 
 
+def test_many_are_read_in_the_order_they_are_asked_for(records: Records) -> None:
+    records.commit([Put(key, Item(key.encode()), 0) for key in "abc"])
+    records.commit([Delete("b", 1), Put("c", Item(b"again"), 1)])
+    assert list(records.get_many([])) == []
+    found = records.get_many(["c", "x", "a", "b", "c"])
+    again = Versioned("c", b"again", 2)
+    assert list(found) == [again, None, Versioned("a", b"a", 1), None, again]
+
+
+def test_more_are_read_than_fit_into_one_call(records: Records) -> None:
+    every = [f"k{number}" for number in range(1_100)]
+    for begun in range(0, len(every), MAX_COMMIT_WRITES):
+        records.commit([Put(key, Item(b"x" * 1000), 0) for key in every[begun : begun + MAX_COMMIT_WRITES]])
+    found = records.get_many([*every[::-1], "none"])
+    assert [one and one.key for one in found] == [*every[::-1], None]
+
+
 def test_versions_begin_at_one_and_rise_by_one(records: Records) -> None:
     for version, body in enumerate((b"one", b"", b"\0\xff three")):
         records.commit([Put("a", Item(body), version)])

@@ -283,6 +283,7 @@ class RecordsMachine(RuleBasedStateMachine):
     def every_record_is_the_model_s(self) -> None:
         for key in KEYS:
             assert self.records.get(key) == self.model.get(key)
+        assert self.records.get_many(KEYS) == [self.model.get(key) for key in KEYS]
 
     @invariant()
     def every_index_lists_the_model_s_records(self) -> None:

@@ -25,6 +25,7 @@ _SERVICES = ("dynamodb", "ecs", "iam", "kms", "lambda", "s3", "sqs", "ssm", "sts
 # What the functions may do, all of them together; the stack gives each its part.
 FUNCTION_ACTIONS = [
     "dynamodb:GetItem",
+    "dynamodb:BatchGetItem",
     "dynamodb:Query",
     "dynamodb:UpdateItem",
     "dynamodb:ConditionCheckItem",

@@ -235,6 +235,9 @@ class ExploredRecords:
         rows = self._run.world.records
         return self._run.read(lambda: Versioned(key, *rows[key]) if key in rows else None)
 
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        return [self.get(key) for key in keys]
+
     def commit(self, writes: Sequence[Write]) -> None:
         self._run.write(lambda: self._commit(tuple(writes)), switch=True)
 

@@ -15,9 +15,10 @@ from tests.simulation.ports import SimRecords
 from tests.simulation.simulation import Settings, Simulation
 
 from runvoy_agent.core import access, admission, lifecycle, locks
+from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
-from runvoy_agent.core.model import Execution, Key, Refusal, User
+from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import batches, ends, inbox, outbox, reconcile, releases, starts, store
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
@@ -107,7 +108,7 @@ def _release_without_checks() -> list[Patch]:
                 [write for write in all_writes if not (isinstance(write, Check) and write.key.startswith("lock#"))]
             )
 
-        records = SimpleNamespace(get=ports.records.get, commit=commit)
+        records = SimpleNamespace(get=ports.records.get, get_many=ports.records.get_many, commit=commit)
         return original(ports._replace(records=records), execution_id, names, writes)  # type: ignore[arg-type]
 
     return [(releases, "release", release)]
@@ -213,13 +214,13 @@ def _release_by_time() -> list[Patch]:
 
 def _forget_refusals() -> list[Patch]:
     """An object that was refused is judged anew when it is delivered again."""
-    original = store.load
+    original = store.loaded
 
-    def load(records: Any, key: str, schema: Any) -> Any:
-        return Loaded(key, None, 0) if schema is Refusal else original(records, key, schema)
+    def loaded(found: Any, key: str, schema: Any) -> Any:
+        return Loaded(key, None, 0) if schema is Refusal else original(found, key, schema)
 
     return [
-        (store, "load", load),
+        (store, "loaded", loaded),
         *_without("refusal#", Check, Put),
     ]
 
@@ -308,13 +309,24 @@ def _done_before_it_is() -> list[Patch]:
     """A range is noted as done before its requests are admitted."""
     original = batches._admit_range
 
-    def admit_range(ports: Ports, part: Any, arrived: Any, admit: Any) -> None:
+    def admit_range(ports: Ports, part: Any, arrived: Any, admit: Any, work_until: Any) -> bool:
         admitted: list[Any] = []
-        original(ports, part, arrived, admitted.append)
+        is_done: bool = original(ports, part, arrived, admitted.append, work_until)
         for one in admitted:
             admit(one)
+        return is_done
 
     return [(batches, "_admit_range", admit_range)]
+
+
+def _done_when_cut_short() -> list[Patch]:
+    """A range counts as done when a delivery of it had no time for all of its requests."""
+    original = taking.note_reached
+
+    def note(batch: TakenBatch, start: int, _position: int, now: datetime) -> TakenBatch | None:
+        return original(batch, start, min(start + batch.range_size, batch.count), now)
+
+    return [(taking, "note_reached", note)]
 
 
 def _withdraw_the_good() -> list[Patch]:
@@ -352,6 +364,7 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a launch that is made again is not counted": _uncounted_launches,
     "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
     "a range is done before its requests": _done_before_it_is,
+    "a range that was cut short is done": _done_when_cut_short,
     "lost ranges are not looked for": lambda: [(reconcile, "_lost_ranges", lambda _ports, _starting_up: iter(()))],
     "a start is withdrawn although its key is good": _withdraw_the_good,
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],

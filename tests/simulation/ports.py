@@ -17,7 +17,6 @@ from typing import NamedTuple
 from tests.simulation.scheduler import Scheduler
 
 from runvoy_agent.ports import (
-    MAX_COMMIT_WRITES,
     Conflict,
     Delete,
     Item,
@@ -31,7 +30,7 @@ from runvoy_agent.ports import (
     StoredObject,
     Versioned,
     Write,
-    unique_keys,
+    check_writes,
 )
 from runvoy_protocol import ids
 
@@ -65,6 +64,13 @@ class SimRecords:
     def get(self, key: str) -> Versioned | None:
         return self._scheduler.call("records.get", key, lambda: self._get(key))
 
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        """Not all of one moment: others may go first between any two."""
+        return [
+            self._scheduler.call("records.get_many", key, lambda key=key: self._get(key))  # type: ignore[misc]
+            for key in keys
+        ]
+
     def commit(self, writes: Sequence[Write]) -> None:
         writes = tuple(writes)
         self._scheduler.call("records.commit", _shown(writes), lambda: self._commit(writes))
@@ -87,10 +93,7 @@ class SimRecords:
         return None if row is None else Versioned(key, *row)
 
     def _commit(self, writes: Sequence[Write]) -> None:
-        if len(writes) > MAX_COMMIT_WRITES:
-            raise ValueError(f"a commit has at most {MAX_COMMIT_WRITES} writes, not {len(writes)}")
-        if not unique_keys(writes):
-            raise ValueError("a commit names each key once")
+        check_writes(writes)
         for write in writes:
             row = self.rows.get(write.key)
             current = 0 if row is None else row[1]

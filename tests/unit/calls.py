@@ -161,6 +161,10 @@ class WatchedRecords:
         self._note(f"get {key}")
         return self._records.get(key)
 
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        self._note(f"get_many {len(keys)}")
+        return self._records.get_many(keys)
+
     def query(
         self, index: str, partition: str, *, after: Position | None = None, limit: int = 100, descending: bool = False
     ) -> Page:

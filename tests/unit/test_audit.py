@@ -121,7 +121,8 @@ def test_a_call_that_fails_leaves_its_record(world: World) -> None:
 def test_what_cannot_be_recorded_is_not_told(world: World) -> None:
     class NoAudit:
         def __init__(self, records: Any) -> None:
-            self.get, self.query, self._commit = records.get, records.query, records.commit
+            self.get, self.get_many, self.query = records.get, records.get_many, records.query
+            self._commit = records.commit
 
         def commit(self, writes: Any) -> None:
             if any(write.key.startswith("audit#") for write in writes):

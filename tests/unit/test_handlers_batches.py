@@ -6,11 +6,12 @@ import gzip
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.calls import call, ok
+from tests.unit.calls import call, ok, watch
 from tests.unit.conftest import START, World
 
 from runvoy_agent.core.batches import RANGE_SIZE
@@ -171,19 +172,94 @@ class FailingOutbox(FolderObjects):
         return super().put(object_key, data, **options)
 
 
-def test_a_range_that_dies_at_any_request_is_done_by_the_next_delivery(world: World, at: Batches) -> None:
-    made = make(world, 5)
+def test_a_range_that_fails_at_any_request_goes_on_there(world: World, at: Batches) -> None:
+    made = make(world, 6)
     delivery = at.upload([batched(one) for one in made])
     at.handle(delivery)
     [part] = at.sent()
-    for survivors in range(5):
-        ports = world.ports._replace(outbox=FailingOutbox(world, survivors))
-        with pytest.raises(Unavailable):
+    for receipts_left in (0, 1, 2, 0, 3):
+        ports = world.ports._replace(outbox=FailingOutbox(world, receipts_left))
+        begun = answered(world, at, delivery, made)
+        try:
             inbox.handle(ports, world.deployment, messages.encode(part))
+        except Unavailable:
+            assert receipts_left == 0, "a delivery failed that had got on: five of these, and it is a dead letter"
+        assert answered(world, at, delivery, made) == begun + receipts_left
+        assert at.sent() == ([part] if 0 < receipts_left < 3 else [])
+    pushed = [json.loads(one.body)["execution_id"] for one in world.messages("bulk")]
+    assert sorted(set(pushed)) == sorted(one.request_id for one in made)
     at.handle(part)
-    assert [at.outcome(delivery, one.request_id) for one in made] == ["accepted"] * 5
-    pushed = {json.loads(one.body)["execution_id"] for one in world.messages("bulk")}
-    assert pushed == {one.request_id for one in made}
+    assert world.messages("bulk") == [], "it is not noted as done"
+
+
+def answered(world: World, at: Batches, delivery: InboxDelivery, made: Sequence[RunRequest]) -> int:
+    outcomes = [at.outcome(delivery, one.request_id) for one in made]
+    done = outcomes.count("accepted")
+    assert outcomes == ["accepted"] * done + ["none"] * (len(made) - done), "a range is admitted in order"
+    return done
+
+
+class Turns:
+    """Deliveries of a range in a world where every look at the clock takes a second, each with so many seconds."""
+
+    def __init__(self, world: World, seconds: float) -> None:
+        self.world = world
+        self.seconds = seconds
+        world.clock.tick = timedelta(seconds=1)
+
+    def handle(self, delivery: InboxDelivery) -> None:
+        work_until = self.world.clock.time + timedelta(seconds=self.seconds)
+        inbox.handle(self.world.ports, self.world.deployment, messages.encode(delivery), work_until)
+
+
+@pytest.mark.parametrize("seconds", [0, 7, 15])
+def test_a_delivery_without_time_for_its_range_leaves_the_rest_to_another(
+    world: World, at: Batches, seconds: float
+) -> None:
+    made = make(world, 12)
+    delivery = at.upload([batched(one) for one in made])
+    at.handle(delivery)
+    turns = Turns(world, seconds)
+    gains = []
+    while parts := at.sent():
+        [part] = parts
+        before = answered(world, at, delivery, made)
+        turns.handle(part)
+        gains.append(answered(world, at, delivery, made) - before)
+    assert sum(gains) == 12
+    assert all(gains), "a delivery that gains nothing would come again for ever"
+    assert (max(gains) == 1) == (seconds == 0)
+    assert max(gains) < 12
+    pushed = [json.loads(one.body)["execution_id"] for one in world.messages("bulk")]
+    assert pushed == [one.request_id for one in made], "something was admitted again that was answered"
+
+
+def test_a_range_cut_short_may_come_twice_or_be_lost(world: World, at: Batches) -> None:
+    made = make(world, 9)
+    delivery = at.upload([batched(one) for one in made])
+    at.handle(delivery)
+    [part] = at.sent()
+    turns = Turns(world, 7)
+    turns.handle(part)
+    # It died before it was acknowledged, and what it sent is there, too.
+    turns.handle(part)
+    assert at.sent() == [part, part]
+    reached = answered(world, at, delivery, made)
+    assert 2 <= reached < 9
+    # Both are lost.
+    world.clock.move(minutes=1)
+    assert not [repair for repair in world.reconcile() if "batch" in repair.subject], "one that gets on was called lost"
+    world.clock.move(minutes=3)
+    world.reconcile()
+    [again] = at.sent()
+    at.handle(again)
+    assert at.sent() == [part]
+    world.messages("bulk")
+    at.handle(part)
+    assert answered(world, at, delivery, made) == 9
+    assert len(world.messages("bulk")) == 9 - reached, "it began anew"
+    turns.handle(part)
+    assert (at.sent(), world.messages("bulk")) == ([], [])
 
 
 def test_a_batch_is_refused_as_a_whole(world: World, at: Batches) -> None:
@@ -300,6 +376,16 @@ def test_many_executions_are_told_in_one_call(world: World, at: Batches) -> None
     assert ask(world, ids_asked, other) == ["unknown"] * 4
     single = call(world, "GET", f"/executions/{bad.request_id}")
     assert json.loads(single.body)["state"] == "refused"
+
+
+def test_many_executions_are_read_in_one_call(world: World, at: Batches) -> None:
+    made = make(world, 20)
+    at.run(at.upload([batched(one) for one in made]))
+    watched = watch(world)
+    execution_ids = [one.request_id for one in made]
+    assert ask(world, [execution_ids[3], *execution_ids]) == ["QUEUED"] * 21
+    reads = [one for one in watched.calls if "execution#" in one or one.startswith("get_many")]
+    assert reads == ["get_many 21"]
 
 
 def test_too_many_are_refused_and_a_call_is_one_record(world: World) -> None:

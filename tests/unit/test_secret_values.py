@@ -81,6 +81,9 @@ class CountedRecords:
     def get(self, key: str) -> Versioned | None:
         return self._calls.call(lambda: self._records.get(key))
 
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        return self._calls.call(lambda: self._records.get_many(keys))
+
     def commit(self, writes: Sequence[Write]) -> None:
         self._calls.call(lambda: self._records.commit(writes))
 

@@ -19,7 +19,7 @@ nothing twice, while a plain conditional write would meet its own first try as a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,6 +44,9 @@ from runvoy_agent.ports import (
 from runvoy_protocol import aws_layout
 
 FORGET_AFTER = timedelta(days=1)
+_MOST_KEYS = 100  # of one BatchGetItem
+_TRIES_IN_VAIN = 6
+_SHORTEST_PAUSE_SECONDS = 0.05
 _CONFLICTS = frozenset({"ConditionalCheckFailed", "TransactionConflict"})
 _BUGS = frozenset({"ItemCollectionSizeLimitExceeded", "ValidationError"})
 _SEPARATOR = "\0"
@@ -73,11 +76,18 @@ class DynamoRecords:
         with calling("reading a record"):
             answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
         item = answer.get("Item")
-        if item is None or "body" not in item:
-            return None
-        if "expires_at" in item and int(item["expires_at"]["N"]) <= _milliseconds(self._clock.now()):
-            return None
-        return _versioned(item)
+        return _versioned(item) if item is not None and self._lives(item) else None
+
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        _check_text(*keys)
+        every = list(dict.fromkeys(keys))  # DynamoDB refuses a key that stands there twice
+        found: dict[str, Versioned] = {}
+        for begun in range(0, len(every), _MOST_KEYS):
+            for item in self._items(every[begun : begun + _MOST_KEYS]):
+                if self._lives(item):
+                    record = _versioned(item)
+                    found[record.key] = record
+        return [found.get(key) for key in keys]
 
     def commit(self, writes: Sequence[Write]) -> None:
         writes = tuple(writes)
@@ -128,6 +138,30 @@ class DynamoRecords:
     @property
     def _client(self) -> Any:
         return self._clients.get("dynamodb")
+
+    def _items(self, keys: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """What the table has of these keys. Those that DynamoDB leaves out, because it is throttled or the answer is full, are
+        asked for again after a pause; Unavailable when several answers in a row bring nothing."""
+        asked: Mapping[str, Any] = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        in_vain = 0
+        while True:
+            with calling("reading records"):
+                answer = self._client.batch_get_item(RequestItems=asked)
+            items = answer["Responses"].get(self._table, ())
+            yield from items
+            asked = answer.get("UnprocessedKeys") or {}
+            if not asked:
+                return
+            in_vain = 0 if items else in_vain + 1
+            if in_vain >= _TRIES_IN_VAIN:
+                raise Unavailable("reading records: the table is throttled")
+            longest = _SHORTEST_PAUSE_SECONDS * 2**in_vain
+            self._clock.sleep(longest * (0.5 + self._clock.random(1)[0] / 512))
+
+    def _lives(self, item: Mapping[str, Any]) -> bool:
+        if "body" not in item:
+            return False
+        return "expires_at" not in item or int(item["expires_at"]["N"]) > _milliseconds(self._clock.now())
 
     def _action(self, write: Write, now: datetime) -> dict[str, Any]:
         values: _Values = {":now": _number(_milliseconds(now))}

@@ -1,4 +1,4 @@
-"""How a batch is taken apart: ranges of its requests, and which of them are done."""
+"""How a batch is taken apart: ranges of its requests, which of them are done, and how far the others are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from runvoy_agent.core.model import TakenBatch
 
 RANGE_SIZE = 250
-"""Usual: as many requests as one delivery admits: few enough to be done long before the queue gives the delivery to another."""
+"""As many requests as one delivery admits, if it has the time: one that has not leaves the rest to another delivery."""
 
 
 def missing(batch: TakenBatch) -> list[tuple[int, int]]:
@@ -21,6 +21,11 @@ def missing(batch: TakenBatch) -> list[tuple[int, int]]:
     ]
 
 
+def goes_on_at(batch: TakenBatch, start: int) -> int:
+    """The first request of the range that is not known to be answered."""
+    return batch.reached.get(start, start)
+
+
 def is_range(batch: TakenBatch, start: int, stop: int) -> bool:
     """Whether the batch is taken apart there."""
     return (
@@ -30,8 +35,12 @@ def is_range(batch: TakenBatch, start: int, stop: int) -> bool:
     )
 
 
-def note_done(batch: TakenBatch, start: int, now: datetime) -> TakenBatch | None:
-    """The batch with one more range done; None if that was known."""
-    if start in batch.done:
+def note_reached(batch: TakenBatch, start: int, position: int, now: datetime) -> TakenBatch | None:
+    """The batch with a range answered up to `position`, which is its first request that is not; None if that was known."""
+    if start in batch.done or position <= goes_on_at(batch, start):
         return None
-    return msgspec.structs.replace(batch, done=tuple(sorted((*batch.done, start))), updated_at=now)
+    reached = {other: at for other, at in batch.reached.items() if other != start}
+    if is_range(batch, start, position):
+        done = tuple(sorted((*batch.done, start)))
+        return msgspec.structs.replace(batch, done=done, reached=reached, updated_at=now)
+    return msgspec.structs.replace(batch, reached={**reached, start: position}, updated_at=now)

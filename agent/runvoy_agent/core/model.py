@@ -263,7 +263,8 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A batch that was verified and taken apart. `count`: how many requests it holds; `range_size`: how many of them a range
-    has, the last one aside. `done`: the first request of each range whose requests were all answered."""
+    has, the last one aside. `done`: the first request of each range whose requests were all answered. `reached`, of a range by
+    its first request: where the next delivery of it goes on, if one had no time for all of it."""
 
     key_id: str
     batch_id: str
@@ -274,6 +275,7 @@ class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     taken_at: datetime
     updated_at: datetime
     done: tuple[int, ...] = ()
+    reached: dict[int, int] = {}
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

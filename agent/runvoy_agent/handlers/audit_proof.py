@@ -135,7 +135,7 @@ def find_records(call: Call) -> Response:
     if not 1 <= len(asked) <= MAX_LOOKED_UP or not all(map(is_execution_id, asked)):
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"1 to {MAX_LOOKED_UP} ids of records can be asked for at once")
     call.concerns(subject=f"{len(asked)} records")
-    found = [call.ports.records.get(store.audit_key(event_id)) for event_id in asked]
+    found = call.ports.records.get_many([store.audit_key(event_id) for event_id in asked])
     return answer(FoundRecords(records=tuple(_kept(one.key, one.body) for one in found if one is not None)))
 
 

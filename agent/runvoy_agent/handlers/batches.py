@@ -3,6 +3,10 @@
 The batch's record says which of its ranges are done. It is committed before the first range is sent; a range is noted as
 done after each of its requests was answered. So whatever is lost in between is sent again, and what comes twice finds the
 requests admitted.
+
+A delivery of a range works for as long as it has time. Then it notes how far it came, sends the range again, and is done:
+the next one goes on there. So a range may be of any size, however slow the world is, and no delivery of a good one fails until
+it is a dead letter.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -21,7 +25,7 @@ from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import messages, outbox, store
 from runvoy_agent.handlers.messages import BatchRange, InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Position, Put, QueueName, Records, StoredObject
+from runvoy_agent.ports import Ports, Position, Put, QueueName, Records, StoredObject, Unavailable
 from runvoy_protocol import batches, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -68,16 +72,19 @@ def handle(
     place: BatchKey,
     admit: Callable[[Arrived, BatchedRequest], None],
     range_size: int,
+    work_until: datetime | None,
 ) -> None:
     """Handle one delivery of a batch, or of a range of one. `admit` gets the batch's object and a request.
-    `range_size`: how many requests a range has."""
+    `range_size`: how many requests a range has. `work_until`: from then on a range is left to another delivery."""
     stored = ports.inbox.get(delivery.object_key, delivery.version)
     if stored is None:
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
     arrived = Arrived(place, stored, hashlib.sha256(stored.data).hexdigest(), delivery.source)
     if delivery.range is not None:
-        _admit_range(ports, delivery.range, arrived, lambda one: admit(arrived, one))
+        if not _admit_range(ports, delivery.range, arrived, lambda one: admit(arrived, one), work_until):
+            # Before this delivery is acknowledged: who dies in between leaves two, and both find what was admitted.
+            ports.queue.send("inbox", messages.encode(delivery))
         return
     judged = store.with_retries(ports.clock, lambda: _judge(ports, arrived, range_size))
     if isinstance(judged, Refusal):
@@ -96,11 +103,13 @@ def handle(
 def _judge(ports: Ports, arrived: Arrived, range_size: int) -> TakenBatch | Refusal:
     """What becomes of the batch as a whole: taken once, or refused once, whatever changed since."""
     key_id, batch_id = arrived.place
-    earlier = store.load(ports.records, store.refusal_key(key_id, batch_id, arrived.sha256), Refusal)
-    taken = store.load(ports.records, store.batch_key(key_id, batch_id, arrived.sha256), TakenBatch)
+    refusal_key, key_key = store.refusal_key(key_id, batch_id, arrived.sha256), store.key_key(key_id)
+    batch_key = store.batch_key(key_id, batch_id, arrived.sha256)
+    known = store.Several(ports.records, [refusal_key, batch_key, key_key])
+    earlier, taken = known.document(refusal_key, Refusal), known.document(batch_key, TakenBatch)
     if earlier.document is not None or taken.document is not None:
         return earlier.document or taken.document  # type: ignore[return-value]
-    key = store.load(ports.records, store.key_key(key_id), Key)
+    key = known.document(key_key, Key)
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
     actor = user.document.name if user.document else ""
     now = ports.clock.now()
@@ -152,26 +161,42 @@ def open_batch(raw: bytes, place: BatchKey, key: Key | None) -> Batch:
     return batch
 
 
-def _admit_range(ports: Ports, part: BatchRange, arrived: Arrived, admit: Admit) -> None:
+def _admit_range(ports: Ports, part: BatchRange, arrived: Arrived, admit: Admit, work_until: datetime | None) -> bool:
+    """Admit the requests of a range, from where it goes on; False if some are left for another delivery of it.
+
+    One that fails where it began has done nothing, and fails; it is what comes again until it is a dead letter.
+    """
     key_id, batch_id = arrived.place
     record_key = store.batch_key(key_id, batch_id, part.object_sha256)
     taken = store.load(ports.records, record_key, TakenBatch).document
     if part.object_sha256 != arrived.sha256 or taken is None or not taking.is_range(taken, part.start, part.stop):
         log.warning("a message names a range of the batch %s that there is not", batch_id)
-        return
+        return True
     if part.start in taken.done:
-        return
+        return True
     key = store.load(ports.records, store.key_key(key_id), Key)
     # Verified again: what a message says is no proof of what the object holds.
-    for batched in open_batch(arrived.stored.data, arrived.place, key.document).requests[part.start : part.stop]:
-        admit(batched)
-    store.with_retries(ports.clock, lambda: _note_done(ports, record_key, part.start))
+    batch = open_batch(arrived.stored.data, arrived.place, key.document)
+    begun = position = taking.goes_on_at(taken, part.start)
+    for batched in batch.requests[begun : part.stop]:
+        if position > begun and work_until is not None and ports.clock.now() >= work_until:
+            break
+        try:
+            admit(batched)
+        except (Unavailable, RunvoyError) as error:  # the latter: too many conflicts. A refusal is an answer
+            if position == begun:
+                raise
+            log.warning("request %d of the batch %s is left to another delivery: %s", position, batch_id, error)
+            break
+        position += 1
+    store.with_retries(ports.clock, lambda: _note_reached(ports, record_key, part.start, position))
+    return position == part.stop
 
 
-def _note_done(ports: Ports, record_key: str, start: int) -> None:
+def _note_reached(ports: Ports, record_key: str, start: int, position: int) -> None:
     current: Loaded[TakenBatch] = store.load(ports.records, record_key, TakenBatch)
     now = ports.clock.now()
-    changed = None if current.document is None else taking.note_done(current.document, start, now)
+    changed = None if current.document is None else taking.note_reached(current.document, start, position, now)
     if changed is not None:
         is_over = not taking.missing(changed)
         ports.records.commit([store.put(current, changed, expires_at=now + _KEPT if is_over else None)])

@@ -68,8 +68,9 @@ def show_many(call: Call) -> Response:
     undecided: frozenset[str] | None = None
     found: list[KnownExecution] = []
     size = 0
+    loaded = store.load_executions(call.ports.records, filter(is_execution_id, asked))
     for execution_id in asked:
-        execution = store.load_execution(call.ports.records, execution_id) if is_execution_id(execution_id) else None
+        execution = loaded.get(execution_id)
         if execution is None or execution.document is None or not may_read(call, execution.document):
             if undecided is None:
                 undecided = batches.undecided_ids(call.ports, call.key.key_id)

@@ -72,13 +72,14 @@ class Deployment(NamedTuple):
         return look()
 
 
-def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
-    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer."""
+def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: datetime | None = None) -> None:
+    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. `work_until`: when
+    what may be left to another delivery is to be left to one."""
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:
         admit = partial(_admit_batched, ports, deployment, batch, delivery.source)
-        batches.handle(ports, delivery, batch, admit, deployment.range_size)
+        batches.handle(ports, delivery, batch, admit, deployment.range_size, work_until)
         return
     place = object_keys.parse_request(delivery.object_key)
     if place is None:
@@ -134,10 +135,11 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     """Decide and commit; an accepted request is answered and pushed here, a refusal is returned. An object that was
     refused once stays refused, whatever changed since."""
     place, object_sha256 = arrived.place, arrived.sha256
-    earlier = store.load(ports.records, store.refusal_key(place.key_id, place.request_id, object_sha256), Refusal)
+    refusal_key, key_key = store.refusal_key(*place, object_sha256), store.key_key(place.key_id)
+    known = store.Several(ports.records, [refusal_key, key_key])
+    earlier, key = known.document(refusal_key, Refusal), known.document(key_key, Key)
     if earlier.document is not None:
         return earlier.document
-    key = store.load(ports.records, store.key_key(place.key_id), Key)
     try:
         request = arrived.opened(key.document)
     except RunvoyError as error:

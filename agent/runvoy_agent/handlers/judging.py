@@ -42,9 +42,12 @@ def judge(
 ) -> Judged:
     """Decide on a request that the key `key_id` vouches for. `object_sha256` and `object_version` are those of the object
     that it came in, `batch_id` is that of the batch, if it came in one."""
-    existing = store.load_execution(ports.records, request.request_id)
-    named = {name: store.load_lock(ports.records, name) for name in request.locks}
-    user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
+    execution_key = store.execution_key(request.request_id)
+    user_key = store.user_key(key.document.user if key.document else "")
+    lock_keys = {name: store.lock_key(name) for name in request.locks}
+    known = store.Several(ports.records, [execution_key, user_key, *lock_keys.values()])
+    existing, user = known.document(execution_key, Execution), known.document(user_key, User)
+    named = {name: known.document(lock_key, LockRecord) for name, lock_key in lock_keys.items()}
     images = registered.for_request(ports.records, request)
     facts = Facts(
         deployment_id=deployment.deployment_id,

@@ -62,9 +62,10 @@ def _release(call: Call, execution_id: str) -> releases.Freed:
 def waiting_locks(records: Records, execution: Execution) -> tuple[LockStatus, ...]:
     """The execution's locks with its places in their queues, and who stands before it."""
     found = []
+    named = store.load_locks(records, [one.name for one in execution.locks])
     for one in execution.locks:
         shown = LockStatus(name=one.name, fence=one.fence)
-        lock = store.load_lock(records, one.name).document
+        lock = named[one.name].document
         is_there = lock is not None and execution.execution_id in lock.queue
         found.append(place_in(records, shown, lock, execution.execution_id) if lock is not None and is_there else shown)
     return tuple(found)
@@ -96,8 +97,9 @@ def busy_locks(records: Records) -> list[LockRecord]:
 
 def _shown(records: Records, lock: LockRecord, most: int) -> LockAnswer:
     entries = []
+    known = store.load_executions(records, lock.queue[:most])
     for position, execution_id in enumerate(lock.queue[:most]):
-        execution = store.load_execution(records, execution_id).document
+        execution = known[execution_id].document
         if execution is None:
             continue
         entries.append(

@@ -39,8 +39,10 @@ def grant_logs(call: Call) -> Response:
     call.concerns(subject=f"{len(asked)} executions")
     logs: list[_Log] = []
     urls_left, bytes_left = _MOST_URLS, _MOST_INLINE_BYTES
+    loaded = store.load_executions(call.ports.records, filter(is_execution_id, asked))
     for execution_id in asked:
-        log = _log_of(call, execution_id, bytes_left)
+        known = loaded.get(execution_id)
+        log = _log_of(call, execution_id, None if known is None else known.document, bytes_left)
         if logs and len(log.unread) > urls_left:
             break
         urls_left -= len(log.unread)
@@ -69,11 +71,8 @@ class _Log(NamedTuple):
     chunks: tuple[bytes, ...] = ()
 
 
-def _log_of(call: Call, execution_id: str, bytes_left: int) -> _Log:
+def _log_of(call: Call, execution_id: str, found: Execution | None, bytes_left: int) -> _Log:
     """An ended execution's log, as far as one grant reaches; nothing of it if the caller may not read it."""
-    found: Execution | None = None
-    if is_execution_id(execution_id):
-        found = store.load_execution(call.ports.records, execution_id).document
     if found is None or not found.is_terminal or not executions.may_read(call, found):
         return _Log(execution_id)
     last = min(found.chunks or 0, CHUNKS_PER_GRANT)

@@ -356,8 +356,9 @@ def _mend_lock(ports: Ports, name: str) -> Repair | None:
 
 
 def _heads_all(ports: Ports, execution: Execution) -> bool:
-    named = {lock.name: store.load_lock(ports.records, lock.name).document for lock in execution.locks}
-    return locks.heads_all({name: lock or locks.empty(name) for name, lock in named.items()}, execution.execution_id)
+    named = store.load_locks(ports.records, [lock.name for lock in execution.locks])
+    held = {name: lock.document or locks.empty(name) for name, lock in named.items()}
+    return locks.heads_all(held, execution.execution_id)
 
 
 def _push(ports: Ports, execution: Execution) -> None:

@@ -36,13 +36,13 @@ def release(ports: Ports, execution_id: str, names: Iterable[str], writes: Seque
     The commit writes or Checks every lock record it read (see core.locks.release). An execution that is in none of the
     queues may still free one: whoever heads a queue is looked at again.
     """
-    held = _load_locks(ports, names)
+    held = store.load_locks(ports.records, sorted(names))
     before = _documents(held)
     after = locks.leave(before, execution_id)
-    waiting = {head: store.load_execution(ports.records, head) for head in locks.heads(after)}
+    waiting = store.load_executions(ports.records, locks.heads(after))
     candidates = {head: loaded.document for head, loaded in waiting.items() if loaded.document is not None}
     wanted = {lock.name for candidate in candidates.values() for lock in candidate.locks}
-    others = _load_locks(ports, wanted - held.keys())
+    others = store.load_locks(ports.records, sorted(wanted - held.keys()))
     plan = locks.release(before, _documents(others), execution_id, candidates, ports.clock.now())
     every = {**held, **others}
     commit = [*writes]
@@ -64,10 +64,6 @@ def announce(ports: Ports, freed: Freed) -> None:
         outbox.publish_status(ports, execution, version)
         if execution.state is State.QUEUED and execution.granted:
             pushes.push(ports.queue, execution)
-
-
-def _load_locks(ports: Ports, names: Iterable[str]) -> dict[str, Loaded[LockRecord]]:
-    return {name: store.load_lock(ports.records, name) for name in sorted(names)}
 
 
 def _documents(loaded: dict[str, Loaded[LockRecord]]) -> dict[str, LockRecord]:

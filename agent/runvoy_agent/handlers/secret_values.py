@@ -116,7 +116,7 @@ def known_to(records: Records, user: User | None, names: tuple[str, ...]) -> dic
     """The secrets of these names that the user may use; if one is none, all others of theirs as well, for a hint."""
     if user is None or not names:
         return {}
-    loaded = (store.load_secret(records, name).document for name in names)
+    loaded = (secret.document for secret in store.load_secrets(records, names).values())
     found = {secret.name: secret for secret in loaded if secret is not None and secrets.may_use(user, secret)}
     if len(found) < len(names):
         everyones = store.of_kind(records, store.KIND_SECRET, Secret)
@@ -135,7 +135,7 @@ def fix(records: Records, execution: Execution, user: User) -> tuple[tuple[Fixed
     if not execution.secrets:
         return (), ()
     stored = stored_request(records, execution.execution_id)
-    loaded = {name: store.load_secret(records, name) for name in execution.secrets}
+    loaded = store.load_secrets(records, execution.secrets)
     known = {name: secret.document for name, secret in loaded.items() if secret.document is not None}
     repo = None if stored.git is None else stored.git.repo
     fixed = secrets.fix(secrets.select(execution.secrets, user, known), stored.env, repo)

@@ -128,8 +128,9 @@ class _Rights(NamedTuple):
 def _rights(ports: Ports, execution: Execution) -> _Rights:
     """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
     already is not looked up again."""
-    key = store.load(ports.records, store.key_key(execution.key_id), Key)
-    user = store.load(ports.records, store.user_key(execution.owner), User)
+    key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
+    known = store.Several(ports.records, [key_key, user_key])
+    key, user = known.document(key_key, Key), known.document(user_key, User)
     try:
         member = access.check_key(key.document, user.document, ports.clock.now())
         access.check_allowed(member, access.Action.RUN)

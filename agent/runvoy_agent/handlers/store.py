@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, NamedTuple, TypeVar
 
@@ -185,6 +185,24 @@ def load(records: Records, key: str, schema: type[D]) -> Loaded[D]:
     return loaded(records.get(key), key, schema)
 
 
+def load_many(records: Records, keys: Iterable[str], schema: type[D]) -> list[Loaded[D]]:
+    """Read documents of one kind, in the order of their keys."""
+    wanted = list(keys)
+    found = records.get_many(wanted) if wanted else ()
+    return [loaded(one, key, schema) for key, one in zip(wanted, found, strict=True)]
+
+
+class Several:
+    """Records of several kinds that were read in one call."""
+
+    def __init__(self, records: Records, keys: Sequence[str]) -> None:
+        self._found = dict(zip(keys, records.get_many(keys), strict=True))
+
+    def document(self, key: str, schema: type[D]) -> Loaded[D]:
+        """One of them; KeyError for one that was not read."""
+        return loaded(self._found[key], key, schema)
+
+
 def loaded(found: Versioned | None, key: str, schema: type[D]) -> Loaded[D]:
     if found is None:
         return Loaded(key, None, 0)
@@ -195,12 +213,30 @@ def load_execution(records: Records, execution_id: str) -> Loaded[Execution]:
     return load(records, execution_key(execution_id), Execution)
 
 
+def load_executions(records: Records, execution_ids: Iterable[str]) -> dict[str, Loaded[Execution]]:
+    """By their ids; those that there are not are there without a document."""
+    wanted = list(execution_ids)
+    return dict(zip(wanted, load_many(records, map(execution_key, wanted), Execution), strict=True))
+
+
 def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
     return load(records, lock_key(name), LockRecord)
 
 
+def load_locks(records: Records, names: Iterable[str]) -> dict[str, Loaded[LockRecord]]:
+    """By their names; those that nobody ever asked for are there without a document."""
+    wanted = list(names)
+    return dict(zip(wanted, load_many(records, map(lock_key, wanted), LockRecord), strict=True))
+
+
 def load_secret(records: Records, name: str) -> Loaded[Secret]:
     return load(records, secret_key(name), Secret)
+
+
+def load_secrets(records: Records, names: Iterable[str]) -> dict[str, Loaded[Secret]]:
+    """By their names; those that there are not are there without a document."""
+    wanted = list(names)
+    return dict(zip(wanted, load_many(records, map(secret_key, wanted), Secret), strict=True))
 
 
 def put(target: Loaded[D], document: D, expires_at: datetime | None = None) -> Put:

@@ -17,6 +17,7 @@ from runvoy_agent.ports import Conflict, Delete, Page, Position, Put, Versioned,
 
 TOMBSTONE_LIFETIME = timedelta(days=1)
 _PURGE_BATCH = 500
+_MOST_VARIABLES = 500  # SQLite takes 999 in one statement, newer ones more
 
 # A tombstone is a row without a body. Times are milliseconds since 1970.
 _SCHEMA = """
@@ -42,6 +43,19 @@ class SqliteRecords:
         with self._database.read() as connection:
             row = connection.execute(statement, (key,)).fetchone()
         return None if row is None or row[0] is None else Versioned(key, row[0], row[1])
+
+    def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
+        _check_text(*keys)
+        found: dict[str, Versioned] = {}
+        with self._database.read() as connection:
+            for begun in range(0, len(keys), _MOST_VARIABLES):
+                part = keys[begun : begun + _MOST_VARIABLES]
+                marks = ", ".join("?" * len(part))
+                statement = f"""
+                    SELECT key, CAST(body AS BLOB), version FROM records WHERE key IN ({marks}) AND body IS NOT NULL
+                """  # noqa: S608 - question marks alone are put into the text
+                found.update((row[0], Versioned(*row)) for row in connection.execute(statement, part))
+        return [found.get(key) for key in keys]
 
     def commit(self, writes: Sequence[Write]) -> None:
         writes = tuple(writes)

@@ -24,7 +24,7 @@ RUNTIME = "python3.13"
 _MEMORY_MIB = 512
 _RECONCILE_SECONDS = 300
 _USUAL_BATCH = 10
-# One range is fifty admissions, which take a good part of a function's time: with others it would run out.
+# A range has all the time that a function has; another one beside it would find none left.
 _BATCH = {"ranges": 1}
 
 

@@ -130,7 +130,7 @@ class Parameters:
             5,
             2,
             1000,
-            "How many inbox functions admit batches at once, a range of 50 requests each.",
+            "How many inbox functions admit batches at once.",
         )
         self.starts_concurrency = self._number(
             "StartsConcurrency", 5, 2, 1000, "How many starts functions run at once: RunTask takes 20 calls a second."

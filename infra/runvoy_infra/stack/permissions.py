@@ -15,6 +15,7 @@ from runvoy_infra.stack.tasks import Tasks
 
 _RECORDS = (
     "dynamodb:GetItem",
+    "dynamodb:BatchGetItem",
     "dynamodb:Query",
     # A transaction is allowed by its parts: every put is an update, a deleted record is a tombstone.
     "dynamodb:UpdateItem",
