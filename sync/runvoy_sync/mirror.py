@@ -248,8 +248,8 @@ class Mirror:
             self._teller.say(summary(status, status.ended_at or status.admitted_at))
             if not log_is_whole:
                 self._teller.say(f"{one.execution_id}: its log never became whole; log.txt has what there is of it")
+            self.forget(one)  # before its end is told: who is woken by that looks at what is left
             self._on_end(one.execution_id, exit_code_of(status))
-            self.forget(one)
 
         one.is_handed_over = True
         self._finishing.add(Finished(one.execution_id, line_of(status), done))
