@@ -35,6 +35,17 @@ OnStatus = Callable[[ExecutionStatus], None]
 OnRecord = Callable[[LogRecord], None]
 
 
+def records_of(raw: bytes, number: int) -> list[LogRecord]:
+    """The records of a log's chunk, the first of which is number 1.
+
+    Its writer may be the command itself: in the place of what cannot be read a record of runvoy's own tells about it.
+    """
+    try:
+        return logs.decode_chunk(raw)
+    except RunvoyError as error:
+        return [LogRecord(n=0, t=0, s="sys", m=f"chunk {number} of the log cannot be read: {error.message}\n")]
+
+
 class Follower:
     """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
 
@@ -204,12 +215,7 @@ class Follower:
             if answer is None or answer.status != _OK:
                 return False
             raw = answer.body
-        try:
-            records = logs.decode_chunk(raw)
-        except RunvoyError as error:
-            # Its writer may be the command itself: what cannot be read is told about, and the rest goes on.
-            text = f"chunk {self._next_chunk} of the log cannot be read: {error.message}\n"
-            records = [LogRecord(n=0, t=0, s="sys", m=text)]
+        records = records_of(raw, self._next_chunk)
         self._next_chunk += 1
         self._pause = _FIRST_PAUSE_SECONDS
         for record in records:

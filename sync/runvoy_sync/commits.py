@@ -124,8 +124,10 @@ class Commits(threading.Thread):
         if self._tree.exists(*_STATE, f"{own_id}.json"):
             return
         try:
-            if len(content) > request_file.MAX_BYTES:
-                raise UsageProblem(f"{FOLDER}/{one.name} has over {request_file.MAX_BYTES:,} bytes; that is no request")
+            if len(content) > names.MAX_REQUEST_BYTES:
+                raise UsageProblem(
+                    f"{FOLDER}/{one.name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request"
+                )
             entry = self._outgoing.get(own_id)
             if entry is None:
                 wanted = request_file.read(Path(FOLDER, one.name), content)

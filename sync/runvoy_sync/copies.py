@@ -168,8 +168,7 @@ class Copy:
         self._text.finish()
         self._json.finish()
         self._write_status(found)
-        result = _pretty({**result_json(found), "log_is_whole": self.log_is_whole})
-        self._tree.stage(FOLDER, self.execution_id, RESULT, content=result)
+        stage_result(self._tree, found, log_is_whole=self.log_is_whole)
 
     def _shown(self) -> ExecutionStatus:
         answer = self._client.show(self.execution_id)
@@ -184,8 +183,7 @@ class Copy:
         # What takes the place of nothing may wait for the sync that comes before the result.
         is_durable = not status.is_terminal or self._written_version != 0
         if self._written_version == 0 and not self._has_request():
-            document = _pretty(request_of(status))
-            self._tree.write(FOLDER, self.execution_id, REQUEST, content=document, is_durable=is_durable)
+            write_request(self._tree, self.execution_id, request_of(status), is_durable=is_durable)
         write_status(self._tree, status, is_durable=is_durable)
         self._written_version = status.record_version
 
@@ -209,8 +207,14 @@ def write_status(tree: Tree, status: ExecutionStatus, *, is_durable: bool = True
     tree.write(FOLDER, status.execution_id, "status.json", content=_pretty(status), is_durable=is_durable)
 
 
-def write_request(tree: Tree, execution_id: str, document: dict[str, object]) -> None:
-    tree.write(FOLDER, execution_id, REQUEST, content=_pretty(document))
+def write_request(tree: Tree, execution_id: str, document: dict[str, object], *, is_durable: bool = True) -> None:
+    tree.write(FOLDER, execution_id, REQUEST, content=_pretty(document), is_durable=is_durable)
+
+
+def stage_result(tree: Tree, status: ExecutionStatus, *, log_is_whole: bool) -> None:
+    """Write an ended execution's result under its temporary name: the last step of all gives it its own."""
+    result = _pretty({**result_json(status), "log_is_whole": log_is_whole})
+    tree.stage(FOLDER, status.execution_id, RESULT, content=result)
 
 
 def request_of(status: ExecutionStatus) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.session import Session
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_sync import names, request_file
+from runvoy_sync import names
 from runvoy_sync.outgoing import Entry, Outgoing
 from runvoy_sync.submission import NotDecided, Submission
 from runvoy_sync.tell import Teller, fault
@@ -26,7 +26,6 @@ SETTLE_SECONDS = 0.5
 BAD_SETTLE_SECONDS = 5.0  # of a file that is no request as it stands: it may be half of one
 _WORKERS = 4
 _MOST_QUEUED = 256
-_MOST_BYTES = request_file.MAX_BYTES
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 30.0
 
@@ -146,7 +145,7 @@ class Inbox:
     def _handle(self, name: str, session: Session) -> None:
         with self._lock:
             seen = self._seen.get(name)
-        content = self._tree.read(FOLDER, name, most=_MOST_BYTES)
+        content = self._tree.read(FOLDER, name, most=names.MAX_REQUEST_BYTES)
         if content is None or seen is None or self._tree.identity(FOLDER, name) != seen.identity:
             return  # it went, or it changed: it is looked at again
         tag = self._outgoing.tag(name, content)
@@ -171,8 +170,10 @@ class Inbox:
     def _begin(self, name: str, content: bytes, tag: str, session: Session, *, is_last_word: bool) -> Entry | None:
         """The entry of a new request, on disk; None for a file that may still become one."""
         try:
-            if len(content) > _MOST_BYTES:
-                raise UsageProblem(f"{FOLDER}/{name} has over {_MOST_BYTES:,} bytes; that is no request")
+            if len(content) > names.MAX_REQUEST_BYTES:
+                raise UsageProblem(f"{FOLDER}/{name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request")
+            from runvoy_sync import request_file  # with all of YAML: only where there is a request
+
             wanted = request_file.read(Path(FOLDER, name), content)
             return self._submission.begin(tag, name, content, wanted, session)
         except UsageProblem:
@@ -205,7 +206,7 @@ class Inbox:
         if entry is None or entry.committed is not None:
             return
         if entry.receipt is None:
-            if self._tree.read(FOLDER, entry.file_name, most=_MOST_BYTES) == entry.content:
+            if self._tree.read(FOLDER, entry.file_name, most=names.MAX_REQUEST_BYTES) == entry.content:
                 return  # the scan comes to it
             try:
                 entry = self._submission.ask(tag, entry, session)
@@ -259,8 +260,10 @@ class Inbox:
 
     def _move(self, name: str, content: bytes, target: tuple[str, ...]) -> None:
         """Move a file whose content was read; what was put in its place meanwhile is not moved away unread."""
-        if self._tree.read(FOLDER, name, most=_MOST_BYTES) == content and self._tree.move((FOLDER, name), target):
-            if self._tree.read(*target, most=_MOST_BYTES) == content:
+        if self._tree.read(FOLDER, name, most=names.MAX_REQUEST_BYTES) == content and self._tree.move(
+            (FOLDER, name), target
+        ):
+            if self._tree.read(*target, most=names.MAX_REQUEST_BYTES) == content:
                 return
             # Replaced between the look and the move: it goes back, under its own name unless that was taken again.
             if not self._tree.move_if_free(target, (FOLDER, name)):

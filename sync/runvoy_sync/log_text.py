@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +13,9 @@ from runvoy_protocol.logs import LogRecord
 _SHOWN_CHARACTERS = 200
 _encode = msgspec.json.Encoder().encode
 
+# What stands for a newline while many lines are encoded as one text: a character that the encoder leaves as it is, and hardly a log
+# has. By the two characters of a newline's escape the interpreter would look for it many times as long.
+_BREAK = "\x7f"
 
 _TAIL = b'"}\n'  # of a line's object; the next one's head begins with it
 _HEAD = _TAIL + b'{"n":%d'
@@ -48,14 +50,17 @@ class LogText:
         the other takes several times as long."""
         text = record.m if record.m.endswith("\n") else record.m + "\n"
         data = text.encode()
-        if "\\" in text:  # only without is every `\n` of the encoded text a newline's escape
+        if _BREAK in text:
             encoded = [_encode(line)[1:-1] for line in text.split("\n")]
         else:
-            encoded = _encode(text)[1:-1].split(b"\\n")
+            encoded = _encode(text.replace("\n", _BREAK))[1:-1].split(_BREAK.encode())
         encoded.pop()
-        before = repeat(b',"t":%d,"s":"%s","text":"' % (record.t, record.s.encode()))
-        parts = zip(_heads(record.n, len(encoded)), before, encoded, strict=False)
-        lines = b"".join(chain(chain.from_iterable(parts), (_TAIL,)))
+        # A list with all that stands between two texts, and then the heads and the texts in their places.
+        parts = [b',"t":%d,"s":"%s","text":"' % (record.t, record.s.encode())] * (3 * len(encoded) + 1)
+        parts[:-1:3] = _heads(record.n, len(encoded))
+        parts[2::3] = encoded
+        parts[-1] = _TAIL
+        lines = b"".join(parts)
         self.last_line = text[text.rfind("\n", 0, -1) + 1 : -1][:_SHOWN_CHARACTERS]
         return Forms(prefixed(data) if record.s == "sys" else data, lines[len(_TAIL) :])
 

@@ -18,6 +18,7 @@ from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
+from runvoy_sync.ended import copy_ended, is_all
 from runvoy_sync.finishing import Finished, Finishing
 from runvoy_sync.index import Index, line_of
 from runvoy_sync.tell import Teller, fault
@@ -42,12 +43,12 @@ class _Watched:
     """One execution's place in a worker's plan. `copy` is None before the first look and after a failure."""
 
     __slots__ = (
-        *("copy", "execution_id", "failures", "is_handed_over", "is_linked", "is_over", "is_pending", "log", "pause"),
-        *("status", "worker"),
+        *("copy", "execution_id", "failures", "is_handed_over", "is_linked", "is_new", "is_over", "is_pending", "log"),
+        *("pause", "status", "worker"),
     )
 
     def __init__(
-        self, execution_id: str, status: ExecutionStatus | None, log: LogGrant | None, worker: _Worker
+        self, execution_id: str, status: ExecutionStatus | None, log: LogGrant | None, worker: _Worker, *, is_new: bool
     ) -> None:
         self.execution_id = execution_id
         self.status = status
@@ -56,6 +57,7 @@ class _Watched:
         self.copy: Copy | None = None
         self.pause = _FIRST_PAUSE_SECONDS
         self.failures = 0
+        self.is_new = is_new  # its folder was made for it, and nothing of it is there
         self.is_linked = False
         self.is_handed_over = False  # for the last step, which is taken once; plans made before may still be there
         self.is_over = False  # a plan made while it was looked at the last time may still be there
@@ -116,12 +118,11 @@ class Mirror:
                 if status is not None and known.status is not None and status.state is not known.status.state:
                     known.worker.plan(known, 0.0)
                 return False
-        with self._tree.folder(FOLDER, execution_id):
-            pass  # from here on a restart finds it
-        entry = _Watched(execution_id, status, log, self._worker_for(execution_id, log))
+        is_new = self._tree.make_folder(FOLDER, execution_id)  # from here on a restart finds it
+        entry = _Watched(execution_id, status, log, self._worker_for(execution_id, log), is_new=is_new)
         with self._changed:
             # One look: a result is there before its execution is forgotten, so what is neither known nor complete is new.
-            if execution_id in self._watched or self.is_complete(execution_id):
+            if execution_id in self._watched or (not is_new and self.is_complete(execution_id)):
                 return False
             self._watched[execution_id] = entry
             self._pending_count += entry.is_pending
@@ -192,6 +193,8 @@ class Mirror:
             self._changed.notify_all()
 
     def _step(self, client: Client, one: _Watched) -> bool:
+        if self._was_copied_at_once(client, one):
+            return True
         if one.copy is None:
             one.copy = Copy(self._tree, client, one.execution_id, one.status, one.log)
             one.log = None
@@ -203,7 +206,7 @@ class Mirror:
             self._index.link(status)
             one.is_linked = True
         if step.is_done:
-            self._complete(one, one.copy, status)
+            self._complete(one, status, one.copy.log_is_whole)
             return True
         self._note(one, status)
         if status.state in (State.RUNNING, State.TERMINATING):
@@ -211,6 +214,18 @@ class Mirror:
         longest = _WAITING_PAUSE_SECONDS if status.state is State.QUEUED else _LONGEST_PAUSE_SECONDS
         one.pause = _FIRST_PAUSE_SECONDS if step.is_news else min(one.pause * 1.5, longest)
         return False
+
+    def _was_copied_at_once(self, client: Client, one: _Watched) -> bool:
+        """Copy an execution that has ended into its new folder, if that can be done; tried once, before anything else."""
+        is_new, one.is_new = one.is_new, False
+        if not is_new or one.status is None or one.log is None or not is_all(one.status, one.log):
+            return False
+        log, one.log = one.log, None
+        if not copy_ended(self._tree, client, one.status, log):
+            return False
+        self._index.link(one.status)
+        self._complete(one, one.status, log_is_whole=True)
+        return True
 
     def _note(self, one: _Watched, status: ExecutionStatus) -> None:
         with self._changed:
@@ -220,7 +235,7 @@ class Mirror:
                 self._pending_count += 1 if one.is_pending else -1
                 self._changed.notify_all()
 
-    def _complete(self, one: _Watched, copy: Copy, status: ExecutionStatus) -> None:
+    def _complete(self, one: _Watched, status: ExecutionStatus, log_is_whole: bool) -> None:
         """Hand it over for the last step: it is looked at again only if that fails."""
 
         def done(error: RunvoyError | OSError | None) -> None:
@@ -229,12 +244,12 @@ class Mirror:
                 one.is_handed_over = False
                 one.worker.plan(one, delay or 0.0)
                 return
-            self._teller.ended(copy.execution_id)
+            self._teller.ended(one.execution_id)
             self._teller.say(summary(status, status.ended_at or status.admitted_at))
-            if not copy.log_is_whole:
-                self._teller.say(f"{copy.execution_id}: its log never became whole; log.txt has what there is of it")
-            self._on_end(copy.execution_id, exit_code_of(status))
-            self.forget(one)
+            if not log_is_whole:
+                self._teller.say(f"{one.execution_id}: its log never became whole; log.txt has what there is of it")
+            self.forget(one)  # before its end is told: who is woken by that looks at what is left
+            self._on_end(one.execution_id, exit_code_of(status))
 
         one.is_handed_over = True
         self._finishing.add(Finished(one.execution_id, line_of(status), done))

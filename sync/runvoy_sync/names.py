@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 
+MAX_REQUEST_BYTES = 256 * 1024
 REQUEST_SUFFIXES = (".yml", ".yaml", ".json")
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+@:=-")
 _MOST_BYTES = 120

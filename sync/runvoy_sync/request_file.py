@@ -28,7 +28,6 @@ FIELDS = (
     *("command", "image", "env", "secrets", "locks", "if_locked", "timeout", "queue_timeout", "cpu", "memory"),
     *("git_repo", "git_ref", "git_path", "labels", "name", "id", "isolation"),
 )
-MAX_BYTES = 256 * 1024
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _NO_TIME = datetime.fromtimestamp(0, UTC)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runvoy_cli import submitting, values
 from runvoy_cli.client import Client
 from runvoy_cli.follow import Follower
-from runvoy_cli.playbook_model import VARIABLE_PREFIX
 from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.session import Session
 from runvoy_protocol import ids, requests
@@ -21,8 +21,10 @@ from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, write_request
 from runvoy_sync.outgoing import Entry, Outgoing
-from runvoy_sync.request_file import Wanted
 from runvoy_sync.tree import Tree
+
+if TYPE_CHECKING:
+    from runvoy_sync.request_file import Wanted
 
 _DECISION_SECONDS = 20.0
 _TOO_LATE = (ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED)
@@ -173,6 +175,8 @@ def _acceptance(status: ExecutionStatus, object_sha256: str) -> Receipt:
 
 def _document(entry: Entry) -> dict[str, object]:
     """The request as its file has it. Values of a playbook's parameters are left out: some may be secret."""
+    from runvoy_cli.playbook_model import VARIABLE_PREFIX  # with all of YAML
+
     request = entry.run_request()
     left_out = ("version", "request_id", "issued_at", "expires_at", "env", "git")
     fields = {name: getattr(request, name) for name in request.__struct_fields__ if name not in left_out}

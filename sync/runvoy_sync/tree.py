@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that somebody put there is not waited for
 _LINKS = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 MAX_FILE_BYTES = 4 * 1024 * 1024
+_MOST_VECTORS = 1_024  # of one writev, everywhere
 
 
 class Identity(NamedTuple):
@@ -121,6 +122,16 @@ class Tree:
             os.mkdir(name, 0o700 if name == STATE[-1] else 0o777, dir_fd=descriptor)
         return os.open(name, _FOLDER, dir_fd=descriptor)
 
+    def make_folder(self, *path: str) -> bool:
+        """Make a folder; whether it was not there."""
+        with self.folder(*path[:-1]) as parent:
+            try:
+                os.mkdir(path[-1], dir_fd=parent)
+            except FileExistsError:
+                os.close(self._open_folder(parent, path[-1], create=False))
+                return False
+        return True
+
     def names(self, *folder: str) -> list[str]:
         """What is in a folder; nothing if there is none."""
         try:
@@ -212,6 +223,19 @@ class Tree:
             os.rename(_temporary(name), name, src_dir_fd=folder, dst_dir_fd=folder)
             if is_name_durable:
                 os.fsync(folder)
+
+    @contextlib.contextmanager
+    def fresh(self, *path: str) -> Iterator[int]:
+        """The descriptor of a new file to write, under its own name; what is there goes. With an error it is left empty."""
+        with self.folder(*path[:-1]) as folder:
+            descriptor = _fresh(folder, path[-1])
+        try:
+            yield descriptor
+        except BaseException:
+            os.ftruncate(descriptor, 0)  # this needs no room: no torn line stays
+            raise
+        finally:
+            os.close(descriptor)
 
     def stage(self, *path: str, content: bytes) -> None:
         """The first half of a write: the temporary file, not synced."""
@@ -378,6 +402,15 @@ def _fresh(folder: int, name: str) -> int:
     except FileExistsError:
         os.unlink(name, dir_fd=folder)
     return os.open(name, flags, 0o666, dir_fd=folder)
+
+
+def write_each(descriptor: int, contents: Sequence[bytes]) -> None:
+    """All of them, one after the other, by as few calls as may be."""
+    for start in range(0, len(contents), _MOST_VECTORS):
+        part = contents[start : start + _MOST_VECTORS]
+        written = os.writev(descriptor, part)
+        if written < sum(map(len, part)):
+            write_all(descriptor, b"".join(part)[written:])
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

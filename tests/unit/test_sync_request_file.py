@@ -6,7 +6,8 @@ import pytest
 
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol.requests import GitSource
-from runvoy_sync.request_file import MAX_BYTES, BadRequest, read
+from runvoy_sync.names import MAX_REQUEST_BYTES
+from runvoy_sync.request_file import BadRequest, read
 
 FULL = """\
 # a comment
@@ -100,7 +101,7 @@ def test_json_that_is_none_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text", [b"[" * 100_000, b"command: " + b"x" * MAX_BYTES, b"a: " * 10_000, b"\0", b"%YAML 9\n"]
+    "text", [b"[" * 100_000, b"command: " + b"x" * MAX_REQUEST_BYTES, b"a: " * 10_000, b"\0", b"%YAML 9\n"]
 )
 def test_hostile_yaml_is_refused_at_once(text):
     with pytest.raises(UsageProblem):
