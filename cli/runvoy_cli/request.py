@@ -89,8 +89,18 @@ _OPTIONS = (
     _Spec("git_ref", "REF", "The branch, tag or full SHA to check out.", _text),
     _Spec("git_path", "FOLDER", "The folder of the repository to run in.", _text),
     _Spec("git_depth", "COMMITS", "How many commits to fetch, 0 for all.  [default: 1]", values.git_depth),
-    _Spec("cpu", "CPU", "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU).", values.cpu_units),
-    _Spec("memory", "SIZE", "Memory, like 512m or 2g, or MiB: 512.", values.memory_mib),
+    _Spec(
+        "cpu",
+        "CPU",
+        "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU). No limit for a process of one machine.",
+        values.cpu_units,
+    ),
+    _Spec(
+        "memory",
+        "SIZE",
+        "Memory, like 512m or 2g, or MiB: 512. No limit for a process of one machine.",
+        values.memory_mib,
+    ),
     _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
     _Spec("name", "TEXT", "A name for people to read.", _text),
     _Spec(
@@ -225,13 +235,20 @@ def _environment(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _git(given: Mapping[str, Any], before: GitSource | None) -> GitSource | None:
-    if "git_repo" in given:
-        return GitSource(given["git_repo"], given.get("git_ref", ""), given.get("git_path", ""))
-    if before is not None:
-        return GitSource(before.repo, given.get("git_ref", before.ref), given.get("git_path", before.path))
+    known = before or GitSource("", "", "")
+    made = GitSource(
+        given.get("git_repo", known.repo), given.get("git_ref", known.ref), given.get("git_path", known.path)
+    )
+    if made.repo or "git_repo" in given:
+        return made
     for field in ("git_ref", "git_path", "git_depth"):
         if field in given:
             raise UsageProblem(
                 f"--{field.replace('_', '-')} needs --git-repo", "Name the repository with --git-repo URL."
             )
+    if before is not None:
+        raise UsageProblem(
+            "the playbook leaves the repository to whoever runs it, and none is given",
+            "Name it with --git-repo URL.",
+        )
     return None
