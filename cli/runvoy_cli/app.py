@@ -181,7 +181,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         if isinstance(error, typer.Abort) and sys.stderr.isatty():
             sys.stderr.write("\n")  # the prompt's line is not ended yet
         return problems.EXIT_INTERRUPTED
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, (BrokenPipeError, problems.ReaderGone)):
         return _stdout_is_gone()
     if settings.debug and not isinstance(error, typer.TyperException):
         _show_traceback(error)

@@ -31,6 +31,10 @@ def called_wrongly() -> Iterator[None]:
         raise UsageProblem(error.message, "" if error.hint == ERRORS[error.code].hint else error.hint) from error
 
 
+class ReaderGone(Exception):
+    """Nobody reads stdout any more. No OSError: what bears with a broken connection must not bear with this. Exit 141."""
+
+
 class GaveUp(Exception):
     """`--timeout` passed while waiting; the execution goes on. Exit 120."""
 
