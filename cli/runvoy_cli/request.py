@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import typer
 from typer.core import TyperCommand, TyperOption
 
 from runvoy_cli import values
@@ -108,6 +107,13 @@ _OPTIONS = (
     ),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
+_OPTION_OF = {
+    "timeout_seconds": "--timeout: ",
+    "queue_timeout_seconds": "--queue-timeout: ",
+    "memory_mib": "--memory: ",
+    "cpu": "--cpu: ",
+    "name": "--name: ",
+}
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
 
@@ -134,7 +140,7 @@ def _storing(spec: _Spec) -> Callable[[Context, Parameter, Any], None]:
         try:
             context.meta.setdefault(_META, {})[spec.field] = spec.convert(value)
         except UsageProblem as problem:
-            raise typer.BadParameter(f"{problem.message}. {problem.hint}", ctx=context, param=parameter) from None
+            raise UsageProblem(f"{parameter.opts[0]}: {problem.message}", problem.hint) from None
 
     return store
 
@@ -220,7 +226,8 @@ def overridden(context: Context, request: RunRequest) -> RunRequest:
         check(changed)
     except RunvoyError as error:
         hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
-        raise UsageProblem(error.message, hint, error.code) from error
+        option = next((one for name, one in _OPTION_OF.items() if error.message.startswith(f"{name} ")), "")
+        raise UsageProblem(f"{option}{error.message}", hint, error.code) from error
     return changed
 
 
