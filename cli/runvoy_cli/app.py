@@ -181,7 +181,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         if isinstance(error, typer.Abort) and sys.stderr.isatty():
             sys.stderr.write("\n")  # the prompt's line is not ended yet
         return problems.EXIT_INTERRUPTED
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, (BrokenPipeError, problems.ReaderGone)):
         return _stdout_is_gone()
     if settings.debug and not isinstance(error, typer.TyperException):
         _show_traceback(error)
@@ -193,7 +193,9 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         show_error(error.error, as_json)
         github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
-    told = _as_runvoy_error(error)
+    told = _as_runvoy_error(error, invoked)
+    if told.hint == problems.SEE_HELP and invoked:
+        told.hint = f"See `{PROGRAM} {invoked} --help`."
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):
@@ -211,24 +213,17 @@ def _show_traceback(error: BaseException) -> None:
     sys.stderr.write("".join(f"{one_line(line)}\n" for line in text.splitlines()))
 
 
-def _as_runvoy_error(error: BaseException) -> RunvoyError:
+def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
     if isinstance(error, RunvoyError):
         return error
     if isinstance(error, typer.TyperException):
-        return _usage(error)
+        from runvoy_cli.usage import as_usage_problem
+
+        return as_usage_problem(error, PROGRAM, invoked)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return RunvoyError(ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}")
     return RunvoyError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-
-
-def _usage(error: typer.TyperException) -> problems.UsageProblem:
-    context: Context | None = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else PROGRAM
-    message = error.format_message().strip()
-    if path.startswith(f"{PROGRAM} secrets") and message.startswith("Got unexpected extra argument"):
-        message = "there are more words than this takes"  # which may be the value: this may be a CI's log
-    return problems.UsageProblem(message or "no command is given", f"See `{path} --help`.")
 
 
 def _asks_for_json(arguments: list[str]) -> bool:

@@ -65,6 +65,8 @@ class Client:
         self._cache = cache_of(target)
         self._limit_seconds = limit_seconds
         self._revive = revive
+        self.may_be_uploaded = False
+        """Whether an upload was sent, answered or not: without that nothing of a request can have arrived."""
         self._may_be_done = False  # a try of the last call got no answer, and may have come through
 
     @property
@@ -295,13 +297,19 @@ class Client:
 
     def _post(self, grant: control.InboxGrant, object_key: str, sealed: bytes) -> Answer:
         form = Form(grant)
-        return self.transport.send(
-            "POST",
-            grant.url,
-            headers={"Content-Type": form.content_type},
-            body=form.body(object_key, sealed),
-            timeout=self._read_seconds(),
-        )
+        try:
+            answer = self.transport.send(
+                "POST",
+                grant.url,
+                headers={"Content-Type": form.content_type},
+                body=form.body(object_key, sealed),
+                timeout=self._read_seconds(),
+            )
+        except NoAnswer as lost:
+            self.may_be_uploaded |= lost.is_sent
+            raise
+        self.may_be_uploaded = True
+        return answer
 
     def _read_seconds(self) -> float:
         return max(1.0, min(READ_SECONDS, self._limit_seconds))

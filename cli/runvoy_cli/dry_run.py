@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -11,7 +11,7 @@ from runvoy_cli import request_view
 from runvoy_cli.render import facts, print_json, print_line, span, whole
 from runvoy_cli.request import LIFETIME
 from runvoy_cli.session import Session
-from runvoy_cli.words import cpu_text, lock_text, memory_text, rate_text
+from runvoy_cli.words import lock_text, rate_text, size_rows
 from runvoy_protocol import requests
 from runvoy_protocol.costs import dollars
 from runvoy_protocol.dry_runs import DryRunAnswer, DryRunRequest
@@ -29,10 +29,12 @@ def try_out(
     as_json: bool,
     head: Mapping[str, str] | None = None,
     hidden: Collection[str] = (),
+    shown: Iterable[str] | None = None,
 ) -> int:
     """Ask what would become of a request, and tell; 0 if it would be accepted, 121 if not.
 
-    `head` are facts to begin with. Variables that are `hidden` keep their values here: they are neither shown nor sent.
+    `head` are facts to begin with. Variables that are `hidden` keep their values here: they are neither shown nor sent. `shown`
+    are lines in place of the request's variables and command, for people.
     """
     blank = {name: "" if name in hidden else value for name, value in request.env.items()}
     sent = msgspec.structs.replace(request, env=blank)
@@ -44,7 +46,9 @@ def try_out(
         document = {**(head or {}), **request_view.as_json(request, hidden)}
         print_json({**document, "exit_code": code, "verdict": whole(answer)})
         return code
-    for line in _lines(request, answer, session.client.now(), head or {}, hidden):
+    for line in facts(_facts(request, answer, session.client.now(), head or {})):
+        print_line(line)
+    for line in request_view.command_lines(request, hidden) if shown is None else shown:
         print_line(line)
     return code
 
@@ -57,16 +61,11 @@ def _ask(session: Session, request: RunRequest) -> DryRunAnswer:
     return session.client.ask(DryRunAnswer, "POST", "/dry-run", msgspec.json.encode(body))
 
 
-def _lines(
-    request: RunRequest, answer: DryRunAnswer, now: datetime, head: Mapping[str, str], hidden: Collection[str]
-) -> Iterator[str]:
+def _facts(request: RunRequest, answer: DryRunAnswer, now: datetime, head: Mapping[str, str]) -> list[tuple[str, str]]:
     pairs = [*_verdict(answer), *((name, text) for name, text in head.items())]
     if answer.resolved is None:
-        pairs += request_view.settings(request)
-    else:
-        pairs += _resolved(request, answer, answer.resolved, now)
-    yield from facts(pairs)
-    yield from request_view.command_lines(request, hidden)
+        return pairs + request_view.settings(request)
+    return pairs + _resolved(request, answer, answer.resolved, now)
 
 
 def _verdict(answer: DryRunAnswer) -> list[tuple[str, str]]:
@@ -96,8 +95,7 @@ def _resolved(request: RunRequest, answer: DryRunAnswer, made: Resolved, now: da
         ("owner", made.owner),
         ("isolation", made.isolation),
         ("image", image),
-        ("cpu", cpu_text(made.cpu)),
-        ("memory", memory_text(made.memory_mib)),
+        *size_rows(made.isolation, made.cpu, made.memory_mib),
         ("platform", made.platform or ""),
         ("task role", made.task_role or ""),
         *(("secret", f"{secret.name} as {secret.env_name}") for secret in answer.secrets),

@@ -43,6 +43,7 @@ PROBE_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
 _LOG_LINES_SHOWN = 15
+_LEAST_FREE_BYTES = 256 * 1024  # a database cannot be opened with less
 
 Say = Callable[[str], None]
 
@@ -248,6 +249,7 @@ class Embedded:
                 process.returncode = 0 if status is None else status  # it outlives us: no warning about a child left
                 return endpoint
             if status is not None:
+                self._refuse_a_full_disk()
                 raise RunvoyError(
                     ErrorCode.UNAVAILABLE,
                     f"the embedded stack ended as it started (exit code {status}):\n{self._log_since(log_size)}",
@@ -258,6 +260,17 @@ class Embedded:
             f"the embedded stack did not answer within {START_SECONDS:.0f} s of its start",
             f"Look at {self.log_path}.",
         )
+
+    def _refuse_a_full_disk(self) -> None:
+        """A stack that cannot write cannot say so in its log either."""
+        import shutil
+
+        if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"the embedded stack ended as it started: there is no room left on the disk of {self.folder}",
+                f"Make room on the disk of {self.folder}, or set RUNVOY_HOME to a folder on another one.",
+            )
 
     def _log_since(self, size: int) -> str:
         with self.log_path.open("rb") as file:

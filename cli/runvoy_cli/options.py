@@ -83,7 +83,7 @@ def _storing(name: str, convert: Callable[[Any], object]) -> Callable[[Context, 
         try:
             setattr(context.obj, name, convert(value))
         except UsageProblem as problem:
-            raise typer.BadParameter(f"{problem.message}. {problem.hint}", ctx=context, param=parameter) from None
+            raise UsageProblem(f"{parameter.opts[0]}: {problem.message}", problem.hint) from None
 
     return store
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from runvoy_cli.playbook_model import Command, Parameter, Playbook
 from runvoy_cli.playbook_placeholders import filled, quoted
+from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import requests
 from runvoy_protocol.members import PlaybookPin
 from runvoy_protocol.requests import RunRequest
@@ -50,7 +51,13 @@ def to_request(playbook: Playbook, values: Mapping[str, str]) -> RunRequest:
 
 
 def pin(playbook: Playbook) -> PlaybookPin:
-    """What limits a key to this playbook as it is now: its parameters stay the caller's choice."""
+    """What limits a key to this playbook as it is now: its parameters stay the caller's choice. UsageProblem if it leaves the
+    repository to the caller: the key could then run whatever code lies in one."""
+    if not playbook.has_whole_request:
+        raise UsageProblem(
+            f"the playbook {playbook.name} leaves the repository to whoever runs it: no key can be limited to that",
+            "Name the repository in the playbook: git_repo: URL.",
+        )
     parameters = tuple(sorted(one.variable for one in playbook.parameters.values()))
     template = to_request(playbook, dict.fromkeys(playbook.parameters, ""))
     digest = requests.playbook_digest(template, parameters)

@@ -67,8 +67,19 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         why = self._objection(text)
         if why:
             shown = "" if self.secret else f", not {text[:80]!r}"
-            raise UsageProblem(f"the parameter {self.name} {why}{shown}", self.description)
+            raise UsageProblem(f"the parameter {self.name} {why}{shown}", self._hint(text))
         return text
+
+    def _hint(self, text: str) -> str:
+        """What would do, for a value that does not; nothing of a secret is shown."""
+        near = "" if self.secret or self.allowed is None else did_you_mean(text, self.allowed)
+        if self.allowed is not None:
+            takes = " or ".join(self.allowed)
+        elif self.type == "int":
+            takes = "a whole number such as 42 or -1"
+        else:
+            takes = f"text that matches {self.pattern} as a whole" if self.pattern is not None else "text"
+        return f"{near}{self.name} takes {takes}" + (f": {self.description}" if self.description else ".")
 
     def rule(self) -> str:
         """What a value must be, in words; empty if it may be anything."""
@@ -118,6 +129,11 @@ class Playbook(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fixed_env(self) -> dict[str, str]:
         return {name: text for name, text in self.env.items() if name not in self.exports}
+
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether all but the parameters is here. Else the repository is left to whoever runs it."""
+        return self.git is None or bool(self.git.repo)
 
     def parameter(self, name: str) -> Parameter:
         """UsageProblem, with the nearest one, if there is none of this name."""

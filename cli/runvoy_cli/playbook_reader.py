@@ -111,8 +111,12 @@ class _Reader(Nodes):
 
     def _check_whole(self, playbook: Playbook, root: yaml.Node) -> None:
         """What the protocol asks of every request, and no field alone could tell."""
+        made = playbook_compile.to_request(playbook, dict.fromkeys(playbook.parameters, ""))
+        if made.git is not None and not made.git.repo:  # the caller's to name: any will do for the rest
+            git = msgspec.structs.replace(made.git, repo="https://git.example.com/repository")
+            made = msgspec.structs.replace(made, git=git)
         try:
-            requests.check(playbook_compile.to_request(playbook, dict.fromkeys(playbook.parameters, "")))
+            requests.check(made)
         except RunvoyError as error:
             self._report(root, error.message)
 
@@ -273,13 +277,9 @@ class _Reader(Nodes):
     # -- simple fields
 
     def _git(self, nodes: Mapping[str, yaml.Node]) -> GitSource | None:
-        repo, ref, path = (self._fixed(nodes, field) for field in ("git_repo", "git_ref", "git_path"))
-        if "git_repo" in nodes:
-            return GitSource(repo or "", ref or "", path or "")
-        for field in ("git_ref", "git_path"):
-            if field in nodes:
-                self._report(nodes[field], f"{field} needs git_repo", "Name the repository with git_repo: URL.")
-        return None
+        """Without git_repo the caller names the repository; its ref or folder may be fixed all the same."""
+        found = [self._fixed(nodes, field) or "" for field in ("git_repo", "git_ref", "git_path")]
+        return GitSource(*found) if any(found) else None
 
     def _names(self, nodes: Mapping[str, yaml.Node], field: str, most: int) -> tuple[str, ...]:
         node = nodes.get(field)

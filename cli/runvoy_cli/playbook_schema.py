@@ -24,7 +24,6 @@ def schema() -> dict[str, object]:
         "additionalProperties": False,
         "required": ["commands"],
         "properties": {field: _PROPERTIES[field] for field in FIELDS},
-        "dependentRequired": {"git_ref": ["git_repo"], "git_path": ["git_repo"]},
         "$defs": {"text": _TEXT, "value": _VALUE, "parameter": _parameter()},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from runvoy_cli import playbook_compile
 from runvoy_cli.playbook_model import Parameter, Playbook
@@ -18,12 +18,33 @@ def lines(playbook: Playbook) -> Iterator[str]:
     made = playbook_compile.to_request(playbook, {name: f"${{{{ {name} }}}}" for name in playbook.parameters})
     head = [("playbook", playbook.name), ("description", playbook.description), ("file", str(playbook.path))]
     yield from facts([*head, *settings(made)])
-    if playbook.env:
-        yield ""
-    yield from (one_line(f"{name}={text}") for name, text in playbook.env.items())
+    yield from _variables(playbook.env)
     if playbook.parameters:
         yield ""
         yield from columns(_HEADER, [_row(one) for one in playbook.parameters.values()])
+    yield from _commands(playbook)
+
+
+def dry_run_lines(playbook: Playbook, values: Mapping[str, str], env: Mapping[str, str]) -> Iterator[str]:
+    """What a dry run shows of it after the verdict: what its parameters are (secret ones without their values), the variables of
+    the request's `env` that they are not in, and the commands as they were written."""
+    if playbook.parameters:
+        yield ""
+        rows = [(name, "(secret)" if one.secret else values[name]) for name, one in playbook.parameters.items()]
+        yield from columns(("PARAMETER", "VALUE"), rows)
+    own = {one.variable for one in playbook.parameters.values()}
+    variables = {**playbook.env, **{name: text for name, text in env.items() if name not in own}}
+    yield from _variables(variables)
+    yield from _commands(playbook)
+
+
+def _variables(texts: Mapping[str, str]) -> Iterator[str]:
+    if texts:
+        yield ""
+    yield from (one_line(f"{name}={text}") for name, text in texts.items())
+
+
+def _commands(playbook: Playbook) -> Iterator[str]:
     yield ""
     for command in playbook.commands:
         yield from indented(command_text(command.source))
@@ -52,7 +73,7 @@ def as_json(playbook: Playbook) -> dict[str, object]:
         "git": git_json(playbook.git),
         "labels": playbook.labels,
         "parameters": [_parameter_json(one) for one in playbook.parameters.values()],
-        "digest": playbook_compile.pin(playbook).digest,
+        "digest": playbook_compile.pin(playbook).digest if playbook.has_whole_request else None,
     }
 
 

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runvoy_cli.sanitize import json_text, one_line
-from runvoy_cli.terminal import Screen, screen_of
+from runvoy_cli.terminal import Screen, cells, clip, screen_of
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 
 if TYPE_CHECKING:
     from runvoy_cli.options import Settings
+
+_GAP = "  "
+_INDENT = "    "
+_LEAST_CELLS = 24  # of a table's last column; with less one cannot tell a row's point
 
 
 class Console:
@@ -163,16 +167,38 @@ def moment(at: datetime | None) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table; the last column is cut to the terminal's width where there is one."""
-    table = [tuple(header), *(tuple(one_line(cell) for cell in row) for row in rows)]
-    widths = [max(len(row[index]) for row in table) for index in range(len(header) - 1)]
-    room = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
-    lines = []
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], room: int | None = None) -> list[str]:
+    """Lines of a table for `room` cells, by default the terminal's; 0, as without a terminal, is no bound.
+
+    Where it is too narrow the last column is cut, the others never. Where hardly anything of it would be left, what does not fit
+    goes on in a line below, for it is mostly what a row is about.
+    """
+    table = [tuple(one_line(cell) for cell in row) for row in rows]
+    widths = [max(cells(row[index]) for row in (header, *table)) for index in range(len(header) - 1)]
+    if room is None:
+        room = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    head = _row_text(header, widths)
+    lines = [clip(head, room) if room else head]
     for row in table:
-        line = "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        lines.append(line if not room or len(line) <= room else line[: max(room - 1, 1)] + "…")
+        lines.extend(_fitted(row, widths, room))
     return lines
+
+
+def _fitted(row: Sequence[str], widths: Sequence[int], room: int) -> list[str]:
+    line = _row_text(row, widths)
+    if not room or cells(line) <= room:
+        return [line]
+    ends = [sum(widths[:count]) + len(_GAP) * (count - 1) for count in range(1, len(widths) + 1)]
+    if not ends or room - ends[-1] - len(_GAP) >= _LEAST_CELLS:
+        return [clip(line, room)]
+    kept = max(1, sum(end <= room for end in ends))
+    rest = _GAP.join(filter(None, row[kept:]))
+    return [_row_text(row[:kept], widths), _INDENT + clip(rest, max(room - len(_INDENT), 1))]
+
+
+def _row_text(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell + " " * (width - cells(cell)) for cell, width in zip(row, widths, strict=False))
+    return _GAP.join([*padded, *row[len(widths) :]]).rstrip()
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> list[str]:

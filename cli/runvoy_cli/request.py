@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import typer
 from typer.core import TyperCommand, TyperOption
 
 from runvoy_cli import values
@@ -89,8 +88,18 @@ _OPTIONS = (
     _Spec("git_ref", "REF", "The branch, tag or full SHA to check out.", _text),
     _Spec("git_path", "FOLDER", "The folder of the repository to run in.", _text),
     _Spec("git_depth", "COMMITS", "How many commits to fetch, 0 for all.  [default: 1]", values.git_depth),
-    _Spec("cpu", "CPU", "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU).", values.cpu_units),
-    _Spec("memory", "SIZE", "Memory, like 512m or 2g, or MiB: 512.", values.memory_mib),
+    _Spec(
+        "cpu",
+        "CPU",
+        "vCPUs, like 0.5 or 2, or units like 512 (1,024 a vCPU). No limit for a process of one machine.",
+        values.cpu_units,
+    ),
+    _Spec(
+        "memory",
+        "SIZE",
+        "Memory, like 512m or 2g, or MiB: 512. No limit for a process of one machine.",
+        values.memory_mib,
+    ),
     _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
     _Spec("name", "TEXT", "A name for people to read.", _text),
     _Spec(
@@ -98,6 +107,13 @@ _OPTIONS = (
     ),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
+_OPTION_OF = {
+    "timeout_seconds": "--timeout: ",
+    "queue_timeout_seconds": "--queue-timeout: ",
+    "memory_mib": "--memory: ",
+    "cpu": "--cpu: ",
+    "name": "--name: ",
+}
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
 
@@ -124,7 +140,7 @@ def _storing(spec: _Spec) -> Callable[[Context, Parameter, Any], None]:
         try:
             context.meta.setdefault(_META, {})[spec.field] = spec.convert(value)
         except UsageProblem as problem:
-            raise typer.BadParameter(f"{problem.message}. {problem.hint}", ctx=context, param=parameter) from None
+            raise UsageProblem(f"{parameter.opts[0]}: {problem.message}", problem.hint) from None
 
     return store
 
@@ -210,7 +226,8 @@ def overridden(context: Context, request: RunRequest) -> RunRequest:
         check(changed)
     except RunvoyError as error:
         hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
-        raise UsageProblem(error.message, hint, error.code) from error
+        option = next((one for name, one in _OPTION_OF.items() if error.message.startswith(f"{name} ")), "")
+        raise UsageProblem(f"{option}{error.message}", hint, error.code) from error
     return changed
 
 
@@ -225,13 +242,20 @@ def _environment(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _git(given: Mapping[str, Any], before: GitSource | None) -> GitSource | None:
-    if "git_repo" in given:
-        return GitSource(given["git_repo"], given.get("git_ref", ""), given.get("git_path", ""))
-    if before is not None:
-        return GitSource(before.repo, given.get("git_ref", before.ref), given.get("git_path", before.path))
+    known = before or GitSource("", "", "")
+    made = GitSource(
+        given.get("git_repo", known.repo), given.get("git_ref", known.ref), given.get("git_path", known.path)
+    )
+    if made.repo or "git_repo" in given:
+        return made
     for field in ("git_ref", "git_path", "git_depth"):
         if field in given:
             raise UsageProblem(
                 f"--{field.replace('_', '-')} needs --git-repo", "Name the repository with --git-repo URL."
             )
+    if before is not None:
+        raise UsageProblem(
+            "the playbook leaves the repository to whoever runs it, and none is given",
+            "Name it with --git-repo URL.",
+        )
     return None

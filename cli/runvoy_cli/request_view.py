@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from runvoy_cli.render import command_text
+from runvoy_cli.render import command_text, span
 from runvoy_cli.sanitize import one_line
+from runvoy_cli.words import cpu_text, memory_text
 from runvoy_protocol.requests import GitSource, RunRequest
 
 
@@ -17,11 +18,11 @@ def settings(request: RunRequest) -> list[tuple[str, str]]:
         ("secrets", ", ".join(request.secrets)),
         ("locks", ", ".join(request.locks)),
         ("if locked", request.if_locked if request.locks else ""),
-        ("timeout", f"{request.timeout_seconds} s"),
-        ("queue timeout", f"{request.queue_timeout_seconds} s" if request.queue_timeout_seconds else ""),
-        ("cpu", f"{request.cpu} units" if request.cpu else ""),
-        ("memory", f"{request.memory_mib} MiB" if request.memory_mib else ""),
-        ("git", " ".join(filter(None, (git.repo, git.ref, git.path))) if git else ""),
+        ("timeout", span(request.timeout_seconds)),
+        ("queue timeout", span(request.queue_timeout_seconds) if request.queue_timeout_seconds else ""),
+        ("cpu", cpu_text(request.cpu)),
+        ("memory", memory_text(request.memory_mib)),
+        ("git", " ".join(filter(None, (git.repo or "(the caller's)", git.ref, git.path))) if git else ""),
         ("labels", ", ".join(f"{name}={value}" for name, value in request.labels.items())),
         ("name", request.name or ""),
         ("isolation", request.isolation),

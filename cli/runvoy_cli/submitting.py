@@ -14,7 +14,7 @@ from runvoy_cli.render import write_stderr
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import is_capable
 from runvoy_protocol import ids
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
 from runvoy_protocol.requests import RunRequest, seal_request
 
 if TYPE_CHECKING:
@@ -70,11 +70,14 @@ def send(session: Session, request: RunRequest) -> Submitted:
     except RunvoyError as error:
         if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
             raise
+        hint = "" if error.hint == ERRORS[error.code].hint else error.hint
+        if not client.may_be_uploaded:
+            raise RunvoyError(error.code, f"{error.message}; nothing was submitted", hint, error.details) from error
         # No answer, or one from a deployment that failed half-way: the object may lie in the inbox and run later.
         raise RunvoyError(
             error.code,
             f"{error.message}; the request may or may not have been submitted",
-            f"`runvoy status {request.request_id}` tells which, before you try again. {error.hint}",
+            f"`runvoy status {request.request_id}` tells which, before you try again. {hint}".rstrip(),
             {**error.details, "execution_id": request.request_id},
         ) from error
     session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")

@@ -104,6 +104,13 @@ def memory_text(mib: int | None) -> str:
     return f"{mib // 1024} GiB" if mib % 1024 == 0 else f"{mib} MiB"
 
 
+def size_rows(isolation: str, cpu: int | None, memory_mib: int | None) -> list[tuple[str, str]]:
+    """The size of a run, and that nothing holds a process to it."""
+    unheld = " (not limited: a process of the machine)" if isolation == "process" else ""
+    sizes = (("cpu", cpu_text(cpu)), ("memory", memory_text(memory_mib)))
+    return [(name, text + unheld if text else "") for name, text in sizes]
+
+
 def image_text(status: ExecutionStatus) -> str:
     """The image of an execution, by the name it is registered as."""
     if status.image is None or status.image_name in (None, status.image):

@@ -158,7 +158,9 @@ def explain(status: ExecutionStatus) -> Explanation | None:
         case State.RUNNING | State.SUCCEEDED:
             return None
         case State.QUEUED if status.reason is Reason.LOCK:
-            return _made(Cause.LOCK, f"it waits for {_locks_text(status.locks)}")
+            words = f"it waits for {_locks_text(status.locks)}"
+            name = next((lock.name for lock in _missing(status.locks)), "NAME")
+            return Explanation(reason=Cause.LOCK, words=words, hint=HINTS[Cause.LOCK].replace("NAME", name))
         case State.QUEUED:
             return Explanation(reason=Cause.TURN, words="it waits for its turn to be started")
         case State.STARTING if status.reason is Reason.CAPACITY:
@@ -253,15 +255,19 @@ def _ending(status: ExecutionStatus) -> str:
 
 
 def _with_message(text: str, status: ExecutionStatus) -> str:
-    return text + (f" ({status.message})" if status.message else "")
+    return text + (f" ({status.message})" if status.message and status.message not in text else "")
 
 
 def _locks_text(locks: tuple[LockStatus, ...]) -> str:
     """The locks that stand between an execution and its start, with who stands before it, as far as that is known."""
-    missing = [lock for lock in locks if lock.position != 0] or list(locks)
+    missing = _missing(locks)
     if not missing:
         return "a lock"
     return f"the lock{'s' if len(missing) > 1 else ''} {'; '.join(_lock_text(lock) for lock in missing)}"
+
+
+def _missing(locks: tuple[LockStatus, ...]) -> list[LockStatus]:
+    return [lock for lock in locks if lock.position != 0] or list(locks)
 
 
 def _lock_text(lock: LockStatus) -> str:

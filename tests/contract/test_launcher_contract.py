@@ -24,6 +24,7 @@ from runvoy_agent.local import processes
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity
 from runvoy_protocol import ids
+from runvoy_protocol.logs import decode_chunk
 
 
 class Machine:
@@ -427,6 +428,19 @@ def test_an_end_that_could_not_be_told_is_told_again(tmp_path: Path) -> None:
     launcher.start(machine.launch("true"))
     assert done.wait(10)
     machine.close()
+
+
+def test_a_size_that_a_process_is_not_held_to_is_told_in_its_log(machine: Machine) -> None:
+    launch = machine.launch("env")._replace(cpu=512, memory_mib=2048)
+    assert isinstance(machine.launcher().start(launch), Launched)
+    machine.await_stopped(launch)
+    chunk = machine.runs / launch.execution_id / "spool/logs/00000001"
+    first, *others = decode_chunk(chunk.read_bytes())
+    assert (first.n, first.s) == (1, "sys")
+    assert first.data.decode() == (
+        "runvoy: not limited to 0.5 vCPU and 2048 MiB of memory: a process of the machine may use all that it has\n"
+    )
+    assert b"RUNVOY_NOTE" not in b"".join(record.data for record in others)
 
 
 def test_the_runner_gets_nothing_of_the_stacks(machine: Machine) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import re
+import select
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e.conftest import RUNVOY
@@ -42,3 +47,62 @@ def test_a_full_stdout_is_told_as_that(machine_of_module: Machine, line: str) ->
 def test_what_a_reader_leaves_unread_is_no_error(machine_of_module: Machine) -> None:
     done = shell(machine_of_module, "runvoy users list | true; runvoy keys list | head -1")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- a reader that goes away while there is nothing to write
+
+
+def run_until_nobody_reads(machine: Machine, *args: str, **options: Any) -> tuple[int, bytes]:
+    """The exit code, and what stderr had, of a command whose reader left after the first line."""
+    process = machine.popen(*args, **options)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    process.stdout.close()
+    code = process.wait(timeout=60)
+    return code, process.stderr.read() if process.stderr is not None else b""
+
+
+def test_who_follows_leaves_with_its_reader_though_nothing_is_printed(machine_of_module: Machine) -> None:
+    line = "echo begun; sleep 600"
+    execution_id = machine_of_module.ok("submit", line).strip()
+    assert run_until_nobody_reads(machine_of_module, "logs", "--follow", execution_id) == (141, b"")
+    assert run_until_nobody_reads(machine_of_module, "logs", "--follow", "--tail", "1", execution_id) == (141, b"")
+    assert run_until_nobody_reads(machine_of_module, "run", "--name", "unread", line) == (141, b"")
+    assert machine_of_module.status(execution_id)["state"] == "RUNNING"  # and what it followed goes on
+    [unread] = [one for one in json.loads(machine_of_module.ok("list", "--json")) if one.get("name") == "unread"]
+    assert unread["state"] == "RUNNING"
+    machine_of_module.ok("kill", execution_id, unread["execution_id"])
+
+
+def test_on_a_terminal_a_run_says_how_to_come_back_when_its_reader_left(machine_of_module: Machine) -> None:
+    terminal, own = pty.openpty()
+    line = "echo begun; sleep 600"
+    code, _ = run_until_nobody_reads(machine_of_module, "run", line, stderr=own, env={"TERM": "xterm"})
+    os.close(own)
+    told = b""
+    while select.select([terminal], [], [], 0)[0]:
+        try:
+            told += os.read(terminal, 65536)
+        except OSError:  # Linux's end of a terminal
+            break
+    os.close(terminal)
+    assert code == 141
+    [execution_id] = re.findall(rb"left; ([0-9a-f]{32}) goes on", told)
+    assert b"runvoy logs --follow " + execution_id in told
+    machine_of_module.ok("kill", execution_id.decode())
+
+
+@pytest.mark.parametrize("many", [(), ("--any",)])
+def test_who_waits_leaves_with_its_reader_if_it_has_something_to_write(
+    machine_of_module: Machine, many: tuple[str, ...]
+) -> None:
+    execution_id = machine_of_module.ok("submit", "until [ -e go ]; do sleep 0.05; done; exit 7").strip()
+    as_json = machine_of_module.popen("wait", *many, "--json", execution_id)
+    assert as_json.stdout is not None
+    as_json.stdout.close()
+    assert as_json.wait(timeout=60) == 141
+    for_its_code = machine_of_module.popen("wait", *many, execution_id)
+    assert for_its_code.stdout is not None
+    for_its_code.stdout.close()
+    (machine_of_module.home / "local" / "runs" / execution_id / "work" / "go").touch()
+    assert for_its_code.wait(timeout=60) == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -28,6 +29,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def fill(filler: Path) -> None:
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 def test_a_full_disk_refuses_with_a_code_and_loses_nothing(small_disk: Path) -> None:
     machine = MachineAt(small_disk / "home")
     try:
@@ -35,12 +42,7 @@ def test_a_full_disk_refuses_with_a_code_and_loses_nothing(small_disk: Path) -> 
         running = machine.ok("submit", f"echo before; while [ ! -e {gate} ]; do sleep 0.05; done; echo after").strip()
         machine.wait_until(lambda: machine.status(running)["state"] == "RUNNING")
         filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
+        fill(filler)
         refused = machine("submit", "--timeout", "5s", "echo never")
         assert refused.returncode == 1
         assert b"UNAVAILABLE" in refused.stderr
@@ -51,6 +53,13 @@ def test_a_full_disk_refuses_with_a_code_and_loses_nothing(small_disk: Path) -> 
         assert machine("wait", running, patience=90).returncode == 0
         assert machine.ok("logs", running) == "before\nafter\n"
         assert machine("run", "echo again").stdout == b"again\n"
+        machine.ok("local", "down")
+        fill(filler)
+        unstarted = machine("run", "echo never")  # its log is on that disk as well
+        assert unstarted.returncode == 125
+        assert f"there is no room left on the disk of {machine.home}".encode() in unstarted.stderr
+        filler.unlink()
+        assert machine("run", "echo anew").stdout == b"anew\n"
     finally:
         machine.end()
 

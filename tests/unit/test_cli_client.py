@@ -126,6 +126,19 @@ def error(code, status=400, **details):
 WHO = {"user": "ann", "role": "admin", "key_id": KEY.key_id, "deployment_id": "d-1", "version": "1"}
 
 
+def test_an_upload_that_was_sent_may_have_arrived_and_none_before_that(server, client_of):
+    client = client_of()
+    server.answers["/api/v1/grants/inbox"] = [(501, "")]
+    with pytest.raises(RunvoyError):
+        client.upload(ID, b"x")
+    assert not client.may_be_uploaded
+    server.answers["/api/v1/grants/inbox"] = [(200, server.grant())]
+    server.answers["/inbox"] = [LOSE]
+    with pytest.raises(RunvoyError):
+        client.upload(ID, b"x")
+    assert client.may_be_uploaded
+
+
 def test_a_call_is_signed_over_what_is_sent(server, client_of):
     server.answers["/api/v1/executions"] = [(200, {"executions": []})]
     client_of().call("GET", "/executions", query={"label": "a=b c", "status": "RUNNING"})

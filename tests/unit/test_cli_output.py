@@ -44,6 +44,32 @@ def test_tables_line_up_and_end_without_blanks():
     assert columns(("ID", "NAME"), [("1", "a"), ("22", "b\n")]) == ["ID  NAME", "1   a", "22  b\\n"]
 
 
+ROWS = [("0" * 32, "SUCCEEDED", "echo hi"), ("1" * 32, "FAILED", "make all the things that there are")]
+
+
+def test_a_table_s_last_column_is_cut_to_the_room_there_is():
+    lines = columns(("ID", "STATE", "COMMAND"), ROWS, room=70)
+    assert lines[1].endswith("SUCCEEDED  echo hi")
+    assert lines[2] == "1" * 32 + "  FAILED     make all the things that…"
+    assert max(map(len, lines)) == 70
+
+
+def test_what_does_not_fit_into_a_narrow_terminal_goes_on_below():
+    lines = columns(("ID", "STATE", "COMMAND"), ROWS, room=56)
+    assert lines == [
+        "ID" + " " * 32 + "STATE      COMMAND",
+        "0" * 32 + "  SUCCEEDED  echo hi",
+        "1" * 32 + "  FAILED",
+        "    make all the things that there are",
+    ]
+    assert columns(("ID", "STATE", "COMMAND"), ROWS, room=35)[3:] == ["1" * 32, "    FAILED  make all the things th…"]
+    assert all(len(line) <= 35 for line in columns(("ID", "STATE", "COMMAND"), ROWS, room=35))
+
+
+def test_wide_characters_take_two_cells_in_a_table():
+    assert columns(("NAME", "WHAT"), [("東京", "a"), ("x", "b")]) == ["NAME  WHAT", "東京  a", "x     b"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.04, "0.0s"), (9.94, "9.9s"), (12, "12s"), (185, "3m05s"), (7800, "2h10m"), (356400, "4d03h")],

@@ -107,7 +107,7 @@ def test_show(runvoy):
         "(required)",
         "string, secret",
         'echo "deploying ${{ stage }}',
-        "1200 s",
+        "20m00s",
     ):
         assert told in out
     shown = json.loads(runvoy("playbook", "show", "deploy", "--json")[1])
@@ -129,14 +129,78 @@ def test_problems_are_shown_one_a_line(runvoy, project):
 
 
 def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, deployment):
-    code, out, _ = runvoy("playbook", "run", "deploy", "--param", "stage=prod", "--param", "token=S3CRET", "--dry-run")
+    given = ("--param", "stage=prod", "--param", "token=S3CRET", "--env", "TOOL=y")
+    code, out, _ = runvoy("playbook", "run", "deploy", *given, "--dry-run")
     assert code == 0
-    for told in ("PARAM_STAGE=prod", "PARAM_WHO=nobody", "PARAM_TOKEN=(secret)", "/bin/sh -ec", "stage=prod", "shop"):
+    facts, parameters, variables, commands = out.split("\n\n")
+    assert [line.split() for line in parameters.splitlines()] == [
+        ["PARAMETER", "VALUE"],
+        ["stage", "prod"],
+        ["who", "nobody"],
+        ["token", "(secret)"],
+    ]
+    assert variables.splitlines() == ["TOOL=y", "NOTE=by ${{ who }}"]
+    assert commands == '  echo "deploying ${{ stage }} for ${{ who }}"\n'
+    for told in ("stage=prod", "shop"):
+        assert told in facts
+    assert "S3CRET" not in out
+    code, out, _ = runvoy("--verbose", "playbook", "run", "deploy", *given, "--dry-run")
+    assert code == 0
+    for told in ("PARAM_STAGE=prod", "PARAM_WHO=nobody", "PARAM_TOKEN=(secret)", "/bin/sh -ec"):
         assert told in out
     assert "S3CRET" not in out
     for told in ("allowed", "deployer as DEPLOYER", "on Fargate it would cost"):
         assert told in out
     assert ok(deployment, "GET", "/executions")["executions"] == []
+
+
+def test_the_repository_may_be_left_to_the_caller(runvoy, project, deployment):
+    path = project / ".runvoy" / "deploy.yml"
+    path.write_text(TEXT.replace("git_repo: https://git.example.com/shop", "git_path: infra\ngit_ref: main"))
+    code, _, err = runvoy("playbook", "run", "deploy", "--param", "stage=test")
+    assert (code, "--git-repo" in err) == (2, True)
+    git = dry_run(runvoy, "--param", "stage=test", "--git-repo", "https://git.example.com/fork")["git"]
+    assert git == {"repo": "https://git.example.com/fork", "ref": "main", "path": "infra"}
+    code, out, _ = runvoy("playbook", "show", "deploy")
+    assert (code, "(the caller's) main infra" in out) == (0, True)
+    assert json.loads(runvoy("playbook", "show", "deploy", "--json")[1])["digest"] is None
+    code, _, err = runvoy("keys", "create", "--only-playbook", "deploy")
+    assert (code, "no key can be limited to that" in err) == (2, True)
+
+
+def test_another_repository_has_the_playbook_s_ref_and_folder(runvoy, project, deployment):
+    path = project / ".runvoy" / "deploy.yml"
+    path.write_text(TEXT + "git_ref: v1\ngit_path: infra\n")
+    fork = ("--param", "stage=test", "--git-repo", "https://git.example.com/fork")
+    assert dry_run(runvoy, *fork)["git"] == {"repo": "https://git.example.com/fork", "ref": "v1", "path": "infra"}
+    assert dry_run(runvoy, *fork, "--git-path", "")["git"]["path"] == ""
+
+
+def test_a_size_is_told_with_what_holds_a_process_to_it(runvoy, project, deployment):
+    (project / ".runvoy" / "sized.yml").write_text("cpu: 0.5\nmemory: 2g\ncommands: [make]\n")
+    code, out, _ = runvoy("playbook", "run", "sized", "--dry-run")
+    assert code == 0
+    assert "cpu        0.5 vCPU (not limited: a process of the machine)" in out.splitlines()
+    assert "memory     2 GiB (not limited: a process of the machine)" in out.splitlines()
+    code, out, _ = runvoy("playbook", "run", "sized", "--dry-run", "--image", "alpine")
+    assert "cpu        0.5 vCPU" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "hint"),
+    [
+        ("{enum: [test, prod], description: Where}", "tset", "Did you mean 'test'? x takes test or prod: Where"),
+        ("{type: int}", "y", "x takes a whole number such as 42 or -1."),
+        ("{type: bool, description: Whether}", "maybe", "x takes true or false: Whether"),
+        ("{pattern: '[a-z]+', description: A word}", "A", "x takes text that matches [a-z]+ as a whole: A word"),
+        ("{enum: [test, prod], secret: true}", "tset", "x takes test or prod."),
+    ],
+)
+def test_a_wrong_value_s_hint_says_what_would_do(runvoy, project, declared, value, hint):
+    (project / ".runvoy" / "one.yml").write_text(f"parameters: {{x: {declared}}}\ncommands: ['echo ${{{{ x }}}}']\n")
+    code, _, err = runvoy("playbook", "run", "one", "--param", f"x={value}")
+    assert code == 2
+    assert err.splitlines()[1:] == [f"hint: {hint}"]
 
 
 def test_a_dry_run_of_a_playbook_that_would_be_refused(runvoy, deployment):
@@ -210,7 +274,7 @@ def test_nothing_of_the_machine_gets_in(runvoy, monkeypatch, tmp_path, deploymen
         (["--param", "stage=prod", "--env", "RUNVOY_X=x"], "reserved"),
         (["--param", "stage=prod", "--timeout", "8d"], "timeout_seconds must be"),
         (["--param-stdin", "nothing"], "no parameter 'nothing'"),
-        (["--param", "stage=prod", "extra"], "unexpected extra argument"),
+        (["--param", "stage=prod", "extra"], "more words than this takes: extra"),
     ],
 )
 @pytest.mark.parametrize("how", [[], ["--dry-run"]])

@@ -107,8 +107,6 @@ def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
         ({"isolation": "container"}, {}, ErrorCode.UNAVAILABLE),
         ({"isolation": "container"}, {"capabilities": CONTAINERS}, ErrorCode.INVALID_REQUEST),
         ({"isolation": "process"}, {"capabilities": CONTAINERS}, ErrorCode.FORBIDDEN),
-        ({"cpu": 256}, {}, ErrorCode.INVALID_REQUEST),
-        ({"memory_mib": 512}, {}, ErrorCode.INVALID_REQUEST),
         ({"secrets": ("token",)}, {}, ErrorCode.SECRET_NOT_FOUND),
         (
             {"git": GitSource("/srv/x.git")},
@@ -255,15 +253,19 @@ def test_a_queue_takes_a_thousand_waiters_and_no_more() -> None:
     assert len(accepted(make_request(locks=("a",)), queues={"a": nearly}).locks["a"].queue) == 1001
 
 
-def test_limits_are_for_containers() -> None:
-    request = make_request(image="alpine", cpu=256, memory_mib=512)
-    execution = accepted(request, capabilities=CONTAINERS._replace(any_image=True)).execution
-    assert (execution.isolation, execution.image, execution.cpu, execution.memory_mib) == (
+def test_a_size_is_kept_whatever_can_be_limited_to_it() -> None:
+    size = {"cpu": 256, "memory_mib": 512}
+    contained = accepted(
+        make_request(image="alpine", **size), capabilities=CONTAINERS._replace(any_image=True)
+    ).execution
+    assert (contained.isolation, contained.image, contained.cpu, contained.memory_mib) == (
         "container",
         ALPINE.reference,
         256,
         512,
     )
+    bare = accepted(make_request(**size)).execution
+    assert (bare.isolation, bare.cpu, bare.memory_mib) == ("process", 256, 512)
 
 
 def test_what_was_admitted_is_what_was_asked_for() -> None:

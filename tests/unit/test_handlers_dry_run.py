@@ -112,7 +112,6 @@ def refused_requests(world: World) -> list[tuple[RunRequest, SigningKey | None]]
         (world.request(image="nothing"), None),
         (world.request(isolation="container"), None),
         (world.request(secrets=("nothing",)), None),
-        (world.request(cpu=256), None),
         (world.request(deployment_id="elsewhere"), None),
         (world.request(request_id=taken.request_id), None),
         (world.request(), None),  # too late, by then
@@ -139,7 +138,6 @@ def test_the_verdict_is_the_one_that_it_gets_in_earnest(world: World) -> None:
         "IMAGE_NOT_FOUND",
         "UNAVAILABLE",
         "SECRET_NOT_FOUND",
-        "INVALID_REQUEST",
         "WRONG_DEPLOYMENT",
         "ID_CONFLICT",
         "REQUEST_EXPIRED",

@@ -131,7 +131,7 @@ WRONG = [
     ("commands: [a]\nenv: {A: [x]}", (2, 10), "the value of A must be text", True),
     ("commands: [a]\nlabels: {'a b': x}", (2, 10), "no label's name", True),
     (f"commands: [a]\nlabels: {{a: {'x' * 257}}}", (2, 13), "over 256 characters", True),
-    ("commands: [a]\ngit_ref: main", (2, 10), "git_ref needs git_repo", True),
+    ("commands: [a]\ngit_path: ../up", (1, 1), "git.path", False),
     ("commands: [a]\ngit_repo: -x", (1, 1), "begins with a dash", False),
     ("commands: [a]\nimage: 'x:${{ a }}'\nparameters: {a: }", (2, 11), "no parameter can stand here", True),
     ("commands: [a]\nlocks: ['x-${{ a }}']\nparameters: {a: }", (2, 12), "no parameter can stand here", True),

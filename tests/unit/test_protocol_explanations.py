@@ -55,7 +55,7 @@ def test_why_it_waits_for_a_lock(lock: LockStatus, words: str) -> None:
     why = explain(status(State.QUEUED, Reason.LOCK, locks=(lock,)))
     assert why is not None
     assert (why.reason, why.words) == (Cause.LOCK, words)
-    assert "runvoy locks show" in why.hint
+    assert f"`runvoy locks show {lock.name}`" in why.hint
 
 
 def test_locks_that_it_is_the_head_of_do_not_stand_in_its_way() -> None:
@@ -109,6 +109,7 @@ def test_locks_that_it_is_the_head_of_do_not_stand_in_its_way() -> None:
         (status(State.TIMED_OUT, Reason.QUEUE, message="not within 5 s"), Cause.QUEUE_TIMEOUT, "never started"),
         (status(State.TIMED_OUT, Reason.START), Cause.START_TIMEOUT, "did not begin in time"),
         (status(State.STOPPED, Reason.KILLED, message="killed by bob"), Cause.KILLED, "killed by bob"),
+        (status(State.STOPPED, Reason.KILLED, message="killed"), Cause.KILLED, "the command was killed"),
         (status(State.STOPPED, Reason.REVOKED, message="the key was revoked"), Cause.REVOKED, "the key was revoked"),
         (status(State.UNKNOWN, Reason.LOST), Cause.LOST, "nobody knows how the command ended"),
     ],

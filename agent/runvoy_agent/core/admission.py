@@ -223,12 +223,6 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image
             "a container needs an image, and none is registered as the default",
             "Name one with --image; see `runvoy images list`.",
         )
-    if wanted == "process" and (request.cpu or request.memory_mib):
-        raise RunvoyError(
-            ErrorCode.INVALID_REQUEST,
-            "cpu and memory cannot be limited for a host process",
-            "Leave out --cpu and --memory, or ask for --isolation container.",
-        )
     if wanted == "container" and request.git is not None and git_sources.is_of_the_machine(request.git.repo):
         # The runner clones outside of the container, by the rights of the machine's user and with its loopback interface.
         raise RunvoyError(

@@ -33,6 +33,7 @@ from runvoy_agent.local import processes
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.watch import Watched, Watcher
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_agent.runner.run import NOTE_VARIABLE
 from runvoy_protocol.ids import is_execution_id
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ _GRACE_SECONDS = 30.0
 _KILL_AGAIN_SECONDS = 0.1
 _EXIT_BAD_PAYLOAD = 64
 _LOG_TAIL_BYTES = 2000
+_CPU_UNITS = 1024  # of one vCPU
 
 
 def default_max_running() -> int:
@@ -98,7 +100,9 @@ class ProcessLauncher:
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:
-            environment = self._environment if launch.isolation == "process" else self._prepare_container(launch)
+            environment = (
+                self._prepare_process(launch) if launch.isolation == "process" else self._prepare_container(launch)
+            )
             return LaunchRefused(environment) if isinstance(environment, str) else self._start(launch, environment)
         finally:
             self._give_room(launch.execution_id)
@@ -173,6 +177,15 @@ class ProcessLauncher:
             self._containers.close()
 
     # --- starting ---
+
+    def _prepare_process(self, launch: Launch) -> dict[str, str]:
+        """The runner's environment. What a process cannot be held to, its log shall say."""
+        asked = [f"{launch.cpu / _CPU_UNITS:g} vCPU"] if launch.cpu is not None else []
+        asked += [f"{launch.memory_mib} MiB of memory"] if launch.memory_mib is not None else []
+        if not asked:
+            return self._environment
+        note = f"not limited to {' and '.join(asked)}: a process of the machine may use all that it has"
+        return {**self._environment, NOTE_VARIABLE: note}
 
     def _prepare_container(self, launch: Launch) -> dict[str, str] | str:
         """The runner's environment, or why there can be no container. Never a host process instead."""

@@ -10,6 +10,10 @@ from runvoy_agent.runner.payload import Payload
 from runvoy_agent.runner.remarks import remark
 from runvoy_agent.runner.signals import Signals
 
+NOTE_VARIABLE = "RUNVOY_NOTE"
+"""The variable of a runner's environment with what the launcher has to say in the log of a process; it does not reach the
+command."""
+
 _KEPT_VARIABLES = (b"PATH", b"HOME", b"USER", b"LANG", b"TZ", b"TMPDIR")
 
 TYPE_CHECKING = False
@@ -39,6 +43,8 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
 
     spool = Spool(run_dir, payload.execution_id)
     output = masked(Output, spool, payload.masked)
+    if note := os.environ.get(NOTE_VARIABLE):
+        output.note(note)
     try:
         if begun is None:
             begins = _clone(run_dir, payload, signals, output, spool, ending) or work_dir

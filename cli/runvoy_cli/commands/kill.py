@@ -11,6 +11,7 @@ from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import execution_ids
@@ -96,7 +97,7 @@ def _wait_for(
 ) -> int:
     progress, live = progress_of(session)
     code = 0
-    with live:
+    with StdoutReader(), live:
         for was_over, status in accepted:
             last = status if status.is_terminal else _end_of(session, status, deadline, progress)
             if not last.is_terminal:

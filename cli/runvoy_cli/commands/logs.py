@@ -19,6 +19,7 @@ from runvoy_cli.options import Settings, new_app
 from runvoy_cli.output import AsJson, Line, Lines, Together
 from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.progress import progress_of
+from runvoy_cli.readers import StdoutReader
 from runvoy_cli.session import open_session
 from runvoy_cli.terminal import Screen, has_colour, is_capable
 from runvoy_cli.values import execution_id, moment
@@ -62,7 +63,7 @@ def logs(
     sink = _sink(_printer(settings.json, raw, session.console.screen), chosen, tail)
     code = 0
     try:
-        with github.output_of_others(), live:
+        with StdoutReader(), github.output_of_others(), live:
             try:
                 follower.await_start(
                     lambda: session.console.say(f"{wanted} has not begun; waiting for it"), sink.record

@@ -156,7 +156,8 @@ def run(
     session = open_session(context.obj, calls_are_limited=False)
     head = {"playbook": chosen.name, "path": str(chosen.path)}
     addressed = _prepared(context, made, session).request
-    return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen))
+    shown = None if context.obj.verbose else list(playbook_view.dry_run_lines(chosen, resolved, addressed.env))
+    return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen), shown)
 
 
 def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) -> None:

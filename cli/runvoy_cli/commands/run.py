@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,11 +16,13 @@ from runvoy_cli.follow import Follower
 from runvoy_cli.interrupts import Interrupted, Interrupts
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.output import AsJson, Split
-from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp
+from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, ReaderGone
 from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import Console, command_text, print_json, ran_for
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
+from runvoy_cli.terminal import is_capable
 from runvoy_cli.words import code_text, explanation_of, result_json
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.explanations import ended_itself
@@ -69,6 +72,10 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
     except (KeyboardInterrupt, _Left):
         submitting.say_where_it_stands(following.sending_id, following.durable_id, following.is_killed)
         return EXIT_INTERRUPTED
+    except (BrokenPipeError, ReaderGone):
+        if following.durable_id and is_capable(sys.stderr):  # a script has what it wanted
+            submitting.say_where_it_stands(following.sending_id, following.durable_id)
+        raise
 
 
 class _Following:
@@ -131,7 +138,7 @@ class _Following:
             if not console.screen.is_rich:
                 self._say_what_it_waits_for(console, status)
 
-        with Interrupts() as interrupts:
+        with StdoutReader(), Interrupts() as interrupts:
             follower = Follower(
                 session.client,
                 submitted.execution_id,

@@ -12,7 +12,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
 from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
-from runvoy_cli.words import cost_text, cpu_text, explanation_of, image_text, lock_text, memory_text, status_json
+from runvoy_cli.words import cost_text, explanation_of, image_text, lock_text, size_rows, status_json
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.explanations import exit_meaning
 from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus, exit_code_of
@@ -71,8 +71,7 @@ def block(found: ExecutionStatus, now: datetime) -> list[tuple[str, str]]:
         ("isolation", found.isolation + (f", image {image_text(found)}" if found.image else "")),
         ("repository", _repository(found.git)),
         ("commit", (found.git.commit or "") if found.git is not None else ""),
-        ("cpu", cpu_text(found.cpu)),
-        ("memory", memory_text(found.memory_mib)),
+        *size_rows(found.isolation, found.cpu, found.memory_mib),
         ("platform", found.platform or ""),
         ("task role", found.task_role or ""),
         *(("lock", _lock(lock, found, now)) for lock in found.locks),

@@ -45,7 +45,12 @@ def trace(
 
     It is made of the audit and of the execution's own record. With --json one step a line; `origin` says of which.
     """
-    lines = _lines(open_session(context.obj).client, execution_id(execution))
+    wanted = execution_id(execution)
+    session = open_session(context.obj)
+    lines = _lines(session.client, wanted)
+    if not any(line.origin == "record" or line.what == "admit" for line in lines):
+        asked = "; these calls asked for it" if lines else ""
+        session.console.say(f"no request with the id {wanted} was ever decided here{asked}")
     if context.obj.json:
         for line in lines:
             print_json({name: value for name, value in line._asdict().items() if name != "rank"})

@@ -15,6 +15,7 @@ from runvoy_cli.follow import Follower
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.problems import GaveUp
 from runvoy_cli.progress import Progress, progress_of
+from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import print_json, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import Live
@@ -58,7 +59,7 @@ def wait(
     progress, live = progress_of(session)
     ended: list[ExecutionStatus] = []
     others: list[github.Row] = []
-    with live, github.output_of_others():
+    with StdoutReader(is_wanted=context.obj.json), live, github.output_of_others():
         for number, one in enumerate(wanted, start=1):
             progress.begin(f"{number} of {len(wanted)}  " if len(wanted) > 1 else "")
             code, status = _wait_for(one, session, deadline, progress, context.obj.json)
@@ -127,6 +128,7 @@ class _Bulk:
     def wait(self, *, is_any: bool, is_fail_fast: bool) -> int:
         screen = self._session.console.screen
         with (
+            StdoutReader(is_wanted=self._settings.json),
             github.output_of_others(),
             Live(screen, BulkProgress(screen, self._waiting, self._session.client.now).rows),
         ):
