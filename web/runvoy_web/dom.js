@@ -86,7 +86,14 @@ export function announce(text, shows = false) {
   announce.timer = setTimeout(() => (toast.hidden = true), 3_000);
 }
 
-export function copyButton(text, what) {
+/** Names and their values, {text or nodes}; those without a value are left out. */
+export function facts(rows) {
+  const shown = rows.filter(([, value]) => value && value.length !== 0);
+  return h("dl", {}, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** A button that copies a text, or what a function gives then. Without `words` it is an icon. */
+export function copyButton(text, what, words) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
@@ -95,7 +102,7 @@ export function copyButton(text, what) {
       announce(`The browser does not let this page copy ${what}`, true);
     }
   };
-  return h("button", { type: "button", class: "quiet small", title: `Copy ${what}`, "aria-label": `Copy ${what}`, on: { click: copy } }, icon("copy"));
+  return h("button", { type: "button", class: "quiet small", title: `Copy ${what}`, "aria-label": words ? null : `Copy ${what}`, on: { click: copy } }, icon("copy"), words);
 }
 
 /** Ask in a dialog; resolves to whether it was confirmed. Escape and the first button are no. */
