@@ -55,8 +55,11 @@ export function fill(element, ...children) {
 export function icon(name, label) {
   const known = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
   const spins = name === "STARTING" || name === "RUNNING" || name === "TERMINATING";
-  return s("svg", { viewBox: "0 0 16 16", class: spins ? "icon spins" : "icon", ...known }, s("path", { d: ICONS[name] }));
+  return drawing(ICONS[name], { class: spins ? "icon spins" : "icon", ...known });
 }
+
+/** A path in a 16 × 16 box. */
+export const drawing = (d, attributes) => s("svg", { viewBox: "0 0 16 16", ...attributes }, s("path", { d }));
 
 /** A label, its field, and what to know of it; the field is found by its `name`. */
 export function field(label, control, help) {

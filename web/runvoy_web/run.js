@@ -50,6 +50,7 @@ class RunPage {
     let lookedAt = Date.now();
     while (!(hasEnded(this.run) && (this.run.chunks !== undefined || !this.run.starting_at))) {
       const began = performance.now();
+      const known = this.run.record_version;
       // Of a lock's queue status.json cannot know: whoever waits asks the deployment itself.
       const asks = this.run.state === "QUEUED" && this.run.locks?.length;
       const answer = await this.outbox.status({ etag, wait: !asks, signal: this.signal });
@@ -59,7 +60,8 @@ class RunPage {
         lookedAt = Date.now();
         await this.#look();
       }
-      if (performance.now() - began < 1_000) await pause(hasEnded(this.run) ? RETRY_MS * 2 : RETRY_MS, this.signal);
+      // S3 does not wait. But after news there may be more at once.
+      if (this.run.record_version === known && performance.now() - began < 1_000) await pause(hasEnded(this.run) ? RETRY_MS * 2 : RETRY_MS, this.signal);
       if (hasEnded(this.run) && this.#isOld()) return;
     }
   }
