@@ -1,11 +1,11 @@
 """The viewer in headless Chromium (Debian's) on a warm embedded stack: what a page weighs, and how soon a run is to be seen.
 
-The reader has been here before: the key is in the browser, and the files in its cache. Needs `uv sync --group browser`.
+What it weighs is what a browser loads that was never here. For the times the reader has been here before: the key is in the
+browser, and the files in its cache. Needs `uv sync --group browser`.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -20,8 +20,8 @@ from typing import Any
 ROUNDS = 7
 LINES = 10_000
 RUNVOY = Path(sys.executable).parent / "runvoy"
-WEB = Path(__file__).parents[1] / "web" / "runvoy_web"
-PARTS = (".js", ".css", ".html", ".svg")
+SIZES = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+  .filter((part) => !part.name.includes("/api/")).map((part) => [part.name, part.encodedBodySize, part.decodedBodySize])"""
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 # When the facts about the run, and rows of its log, are there: looked for at each frame.
 WHEN_SHOWN = """() => new Promise((done, fail) => { const look = () => {
@@ -31,9 +31,8 @@ WHEN_SHOWN = """() => new Promise((done, fail) => { const look = () => {
 
 
 def main() -> None:
-    _weigh()
     if shutil.which("chromium") is None:
-        print("there is no chromium here: nothing else is measured")
+        print("there is no chromium here: nothing is measured")
         return
     with tempfile.TemporaryDirectory() as name:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RUNVOY_", "PYTHONDONTWRITE"))}
@@ -51,13 +50,29 @@ def _runvoy(env: dict[str, str], *args: str) -> str:
     return subprocess.run([RUNVOY, *args], env=env, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _weigh() -> None:
-    files = [path for path in WEB.rglob("*") if path.suffix in PARTS]
-    raw = sum(path.stat().st_size for path in files)
-    sent = sum(len(gzip.compress(path.read_bytes(), mtime=0)) for path in files)
-    log = sum(path.stat().st_size for path in files if path.parent.name == "log")
+def _weigh(browser: Any, origin: str) -> None:
+    """What a first visit loads, all parts: by the browser's own count, and with the headers of the answers."""
+    context = browser.new_context()
+    page = context.new_page()
+    network = context.new_cdp_session(page)
+    network.send("Network.enable")
+    addresses: dict[str, str] = {}
+    on_the_wire: dict[str, int] = {}
+    network.on(
+        "Network.responseReceived", lambda event: addresses.update({event["requestId"]: event["response"]["url"]})
+    )
+    network.on(
+        "Network.loadingFinished", lambda event: on_the_wire.update({event["requestId"]: event["encodedDataLength"]})
+    )
+    page.goto(origin, wait_until="networkidle")
+    sizes = page.evaluate(SIZES)
+    with_headers = sum(on_the_wire.get(one, 0) for one, url in addresses.items() if "/api/" not in url)
+    context.close()
+    sent, written = sum(size[1] for size in sizes), sum(size[2] for size in sizes)
+    log = sum(size[2] for size in sizes if "/log/" in size[0])
     print(
-        f"{len(files)} files: {raw / 1024:.0f} KiB as written ({log / 1024:.0f} of them the log's), {sent / 1024:.0f} KiB as sent"
+        f"{len(sizes)} files: {with_headers / 1024:.0f} KiB transferred with headers, {sent / 1024:.0f} KiB of it files (gzip);"
+        f" {written / 1024:.0f} KiB as written, {log / 1024:.0f} of them the log's"
     )
 
 
@@ -69,6 +84,7 @@ def _measure(env: dict[str, str], folder: Path, execution_id: str) -> None:
     origin = f"http://127.0.0.1:{port}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        _weigh(browser, origin)
         found: dict[str, list[float]] = {
             "first paint": [],
             "the run and its log's last line": [],

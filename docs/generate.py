@@ -125,6 +125,7 @@ def access_page() -> str:
         "operators' and admins') to read, change or delete: that is `FORBIDDEN`.",
         "",
         "**What a caller may not see** is `NOT_FOUND`, not `FORBIDDEN`: an execution, a key, or a secret of somebody else.",
+        "But who may read an execution and not its request, for the values of its variables, is told so: `FORBIDDEN`.",
         "",
         "**An admin is always left**: with a key that neither expires nor is limited. Revoking or demoting the last one, or",
         "revoking the last such key, is `FORBIDDEN`.",

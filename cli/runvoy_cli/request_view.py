@@ -1,4 +1,4 @@
-"""A run request as people read it and as JSON, before it is sent."""
+"""A run request as people read it and as JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from runvoy_cli.render import command_text, span
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.words import cpu_text, memory_text
 from runvoy_protocol.requests import GitSource, RunRequest
+from runvoy_protocol.signed_requests import SignedRequest
 
 
-def settings(request: RunRequest) -> list[tuple[str, str]]:
+def settings(request: RunRequest | SignedRequest) -> list[tuple[str, str]]:
     """What it asks for beside its command and its variables; an empty value is not shown."""
     git = request.git
     return [
@@ -29,12 +30,14 @@ def settings(request: RunRequest) -> list[tuple[str, str]]:
     ]
 
 
-def command_lines(request: RunRequest, hidden: Collection[str]) -> Iterator[str]:
-    """Its variables, those that are `hidden` without their values, and its command."""
+def command_lines(
+    request: RunRequest | SignedRequest, hidden: Collection[str], instead: str = "(secret)"
+) -> Iterator[str]:
+    """Its variables, those that are `hidden` with other words for their values, and its command."""
     if request.env:
         yield ""
     for variable, value in request.env.items():
-        yield one_line(f"{variable}={'(secret)' if variable in hidden else value}")
+        yield one_line(f"{variable}={instead if variable in hidden else value}")
     yield ""
     yield from indented(command_text(request.command))
 

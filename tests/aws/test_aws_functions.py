@@ -260,6 +260,17 @@ def test_the_control_api_by_the_functions_url(deployment: Deployment) -> None:
     assert json.loads(listed["body"])["executions"] == []
 
 
+def test_what_was_signed_by_the_functions_url(deployment: Deployment) -> None:
+    execution_id, message = upload(deployment)
+    target = f"/api/v1/executions/{execution_id}/request"
+    pending = json.loads(deployment.call("GET", target)["body"])
+    assert (pending["state"], pending["request"]["request_id"]) == ("pending", execution_id)
+    assert deployment.invoke("inbox", message) == []
+    admitted = json.loads(deployment.call("GET", target)["body"])
+    assert (admitted["state"], admitted["receipt"]["outcome"]) == ("admitted", "accepted")
+    assert admitted["request"] == pending["request"]
+
+
 @pytest.mark.parametrize("decode", [str, urllib.parse.unquote], ids=["as sent", "decoded"])
 def test_a_name_with_slashes_arrives_whether_its_path_was_decoded_or_not(
     decode: Callable[[str], str], deployment: Deployment

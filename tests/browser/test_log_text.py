@@ -266,7 +266,8 @@ def test_a_colour_goes_on_until_it_is_reset_over_lines_chunks_and_the_other_stre
     page.goto(logs.put("colours", chunked(output, chunk_bytes=30)))
     expect(page.locator(".rv-rows > .rv-row:not(.rv-unread)")).to_have_count(10)
     styles = page.evaluate(
-        "[...document.querySelectorAll('.rv-rows .rv-text')].map((text) => text.querySelector('span')?.className ?? '')"
+        "[...document.querySelectorAll('.rv-rows .rv-text')].map((text) => text.querySelector('span'))"
+        ".map((span) => span ? span.className + span.style.getPropertyValue('--rv-fg') : '')"
     )
-    green, bold = "rv-fg-2", "rv-bold rv-underline"
+    green, bold = "rv-fgvar(--rv-c-2)", "rv-bold rv-underline"
     assert styles == [green, "", green, green, green, bold, green, green, bold, ""]

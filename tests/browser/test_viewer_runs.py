@@ -160,7 +160,7 @@ def test_a_refused_run_says_why_and_can_be_changed(viewer: Any) -> None:
     viewer.get_by_label("Secrets").fill("no-such-secret")
     viewer.get_by_role("button", name="Run", exact=True).click()
     expect(viewer.locator(".run-head")).to_contain_text("SECRET_NOT_FOUND")
-    viewer.get_by_role("link", name="Change it and try again").click()
+    viewer.get_by_role("button", name="Change it and try again").click()
     expect(viewer.get_by_label("Command", exact=True)).to_have_value("echo never")
     viewer.get_by_label("Secrets").fill("")
     viewer.get_by_role("button", name="Run", exact=True).click()

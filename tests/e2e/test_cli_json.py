@@ -54,6 +54,9 @@ def test_runs(machine: Machine) -> None:
     assert check(machine, "wait", execution_id)[0]["decided_by"] == "command"
     assert check(machine, "logs", execution_id)[0]["text"] == "hello"
     assert set(check(machine, "status", execution_id)[0]) >= VERDICT
+    [signed] = check(machine, "status", "--request", execution_id)
+    assert (signed["request"]["locks"], signed["receipt"]["outcome"]) == (["prod"], "accepted")
+    assert set(signed["request"]) == set(documented("status")[-1]["request"])
     check(machine, "list")
     why = machine.status(execution_id)["explanation"]
     assert (why["reason"], why["words"]) == ("exit", "the command exited with code 3")

@@ -35,6 +35,7 @@ from runvoy_protocol import (
     requests,
     run_objects,
     secret_messages,
+    signed_requests,
     status,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -377,6 +378,19 @@ BODIES: dict[str, msgspec.Struct] = {
     "secrets": secret_messages.SecretsAnswer(secrets=(SECRET,)),
     "secret-value": secret_messages.SecretValue(name="prod/db", env_name="DB_PASSWORD", version=2, value=SECRET_BYTES),
     "keys": members.KeysAnswer(keys=(MEMBER_KEY,)),
+    "signed-request-answer": signed_requests.SignedRequestAnswer(
+        execution_id=ID,
+        state="admitted",
+        key_id=KEY.key_id,
+        object_sha256=OBJECT_SHA256,
+        batch_id=OTHER_ID,
+        request=signed_requests.told(FULL),
+        content_digest=requests.content_digest(FULL).hex(),
+        receipt=ACCEPTED,
+    ),
+    "signed-request-answer-missing": signed_requests.SignedRequestAnswer(
+        execution_id=ID, state="refused", key_id=KEY.key_id, missing="it is not kept any more", receipt=REFUSED
+    ),
     "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
     "register-image": images.RegisterImage(
         reference=IMAGE.reference,

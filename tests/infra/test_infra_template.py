@@ -203,6 +203,15 @@ def test_who_reads_a_bucket_may_list_it_so_that_what_is_missing_is_404(role, tem
     assert read <= lists
 
 
+def test_the_control_function_reads_signed_objects_and_writes_none(template):
+    """It tells of requests that were refused or are pending, and evidence, from the inbox's objects."""
+    of_inbox = [one for one in template.statements("ControlRole") if '"Inbox", "Arn"' in json.dumps(one["Resource"])]
+    actions = {action for one in of_inbox for action in listed(one["Action"])}
+    assert actions == {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"}
+    objects = [one for one in of_inbox if "s3:GetObject" in listed(one["Action"])]
+    assert all("/requests/*" in json.dumps(one["Resource"]) for one in objects)
+
+
 def test_roles_are_passed_by_exact_arn_to_ecs_tasks_alone(template):
     passing = [one for one in all_statements(template) if "iam:PassRole" in listed(one["Action"])]
     assert len(passing) == 3

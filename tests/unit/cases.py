@@ -151,6 +151,7 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "GET /audit/records": lambda scene: ("GET", "/audit/records?day=2026-05-04&part=0", None),
     "POST /audit/records": lambda scene: ("POST", "/audit/records", {"event_ids": [scene.execution()]}),
     "GET /audit/evidence/{execution_id}": lambda scene: ("GET", f"/audit/evidence/{scene.execution()}", None),
+    "GET /executions/{execution_id}/request": lambda scene: ("GET", f"/executions/{scene.execution()}/request", None),
     "GET /trace/{execution_id}": lambda scene: ("GET", f"/trace/{scene.execution()}", None),
 }
 

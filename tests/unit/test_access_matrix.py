@@ -68,6 +68,7 @@ GET /audit/records                  no        no         no        yes
 POST /audit/records                 no        no         no        yes
 GET /audit/evidence/{execution_id}  no        no         no        yes
 GET /trace/{execution_id}           yes/yes   yes/hid    yes/yes   yes/yes
+GET /executions/{execution_id}/request yes/no yes/hid   yes/yes   yes/yes
 """
 
 # A limited key. Where things have owners: its own/those of another key of its user/another member's.
@@ -117,6 +118,7 @@ GET /audit/records                  no           no           no           no
 POST /audit/records                 no           no           no           no
 GET /audit/evidence/{execution_id}  no           no           no           no
 GET /trace/{execution_id}           yes/hid/hid  yes/hid/hid  yes/hid/hid  yes/hid/hid
+GET /executions/{execution_id}/request yes/hid/hid yes/hid/hid yes/hid/hid yes/hid/hid
 """
 WHOSE = ("own", "other")
 WHOSE_OF_LIMITED_KEYS = ("own", "sibling", "other")

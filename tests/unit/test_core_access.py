@@ -20,7 +20,8 @@ LIMITED = msgspec.structs.replace(KEY, limits=KeyLimits(locks=("db",)))
 
 DEVELOPER = "know-self own-cost run read-own kill-own read-locks read-images own-secrets own-keys rotate-key"
 OPERATOR = (
-    f"{DEVELOPER} any-cost read-any kill-any release-locks manage-images any-secrets read-users reconcile see-stack"
+    f"{DEVELOPER} any-cost read-any read-requests kill-any release-locks manage-images any-secrets"
+    " read-users reconcile see-stack"
 )
 ACTIONS = {
     Role.VIEWER: "know-self own-cost read-own read-any read-locks own-keys rotate-key",

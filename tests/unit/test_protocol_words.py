@@ -33,7 +33,7 @@ WORDS: dict[type[StrEnum], str] = {
     State: "QUEUED STARTING RUNNING TERMINATING SUCCEEDED FAILED STOPPED TIMED_OUT UNKNOWN",
     Reason: "exit signal exec_failed deadline queue start killed revoked launch_failed setup_failed lost lock capacity",
     Role: "admin operator developer viewer",
-    Action: "know-self run read-own read-any kill-own kill-any read-locks release-locks reconcile see-stack",
+    Action: "know-self run read-own read-any read-requests kill-own kill-any read-locks release-locks reconcile see-stack",
     ErrorCode: (
         "INVALID_REQUEST SIGNATURE_INVALID KEY_UNKNOWN KEY_REVOKED KEY_EXPIRED REQUEST_EXPIRED CLOCK_SKEW "
         "WRONG_DEPLOYMENT FORBIDDEN IMAGE_NOT_FOUND SECRET_NOT_FOUND SECRET_EXISTS LOCK_HELD LOCK_QUEUE_FULL "

@@ -99,6 +99,22 @@ def test_what_the_browser_is_told_to_forbid() -> None:
     assert header(answer, "Referrer-Policy") == "no-referrer"
 
 
+def test_a_policy_comes_with_what_can_be_a_page_and_every_file_with_what_it_may_be_taken_for() -> None:
+    for name, address in {**own_files(), "": "/"}.items():
+        answer = served(address)
+        assert header(answer, "X-Content-Type-Options") == "nosniff", name
+        assert header(answer, "Cross-Origin-Resource-Policy") == "same-origin", name
+        is_page = header(answer, "Content-Type").partition(";")[0] in ("text/html", "image/svg+xml")
+        assert bool(header(answer, "Content-Security-Policy")) == is_page, name
+
+
+def test_a_first_visit_loads_little() -> None:
+    """All parts as they are sent, headers aside."""
+    sizes = [len(served(address, accept_encoding="gzip").body) for address in {"/", *own_files().values()}]
+    assert len(sizes) == len(FILES)
+    assert sum(sizes) < 100 * 1024
+
+
 def test_nothing_in_the_files_is_of_anybody_else() -> None:
     """No address of another host but in comments and namespaces, and no way to make markup of text."""
     for path in FILES:

@@ -1,7 +1,7 @@
 /** The page of who this browser is: first use, claiming a token, settings, forgetting. */
 import { claim, Client, health } from "./api.js";
 import { toBase64 } from "./bytes.js";
-import { confirm, copyButton, field, fill, h, problem } from "./dom.js";
+import { confirm, copyButton, facts, field, fill, h, problem } from "./dom.js";
 import { sealClaim } from "./envelope.js";
 import { moment } from "./format.js";
 import { DamagedText, forgetIdentity, keyOfText, makeKey, parseToken, saveIdentity } from "./identity.js";
@@ -149,7 +149,7 @@ function settings(app, host) {
     host,
     h("h1", {}, "This browser"),
     failure,
-    h("section", { class: "card narrow facts" }, h("dl", {}, rows.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))), field("Colours", theme)),
+    h("section", { class: "card narrow facts" }, facts(rows), field("Colours", theme)),
     h(
       "section",
       { class: "card narrow" },

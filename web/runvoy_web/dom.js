@@ -55,8 +55,11 @@ export function fill(element, ...children) {
 export function icon(name, label) {
   const known = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
   const spins = name === "STARTING" || name === "RUNNING" || name === "TERMINATING";
-  return s("svg", { viewBox: "0 0 16 16", class: spins ? "icon spins" : "icon", ...known }, s("path", { d: ICONS[name] }));
+  return drawing(ICONS[name], { class: spins ? "icon spins" : "icon", ...known });
 }
+
+/** A path in a 16 × 16 box. */
+export const drawing = (d, attributes) => s("svg", { viewBox: "0 0 16 16", ...attributes }, s("path", { d }));
 
 /** A label, its field, and what to know of it; the field is found by its `name`. */
 export function field(label, control, help) {
@@ -86,7 +89,14 @@ export function announce(text, shows = false) {
   announce.timer = setTimeout(() => (toast.hidden = true), 3_000);
 }
 
-export function copyButton(text, what) {
+/** Names and their values, {text or nodes}; those without a value are left out. */
+export function facts(rows) {
+  const shown = rows.filter(([, value]) => value && value.length !== 0);
+  return h("dl", {}, shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** A button that copies a text, or what a function gives then. Without `words` it is an icon. */
+export function copyButton(text, what, words) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
@@ -95,7 +105,7 @@ export function copyButton(text, what) {
       announce(`The browser does not let this page copy ${what}`, true);
     }
   };
-  return h("button", { type: "button", class: "quiet small", title: `Copy ${what}`, "aria-label": `Copy ${what}`, on: { click: copy } }, icon("copy"));
+  return h("button", { type: "button", class: "quiet small", title: `Copy ${what}`, "aria-label": words ? null : `Copy ${what}`, on: { click: copy } }, icon("copy"), words);
 }
 
 /** Ask in a dialog; resolves to whether it was confirmed. Escape and the first button are no. */

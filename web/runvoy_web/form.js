@@ -4,29 +4,72 @@ import { ApiError } from "./api.js";
 import { dollars } from "./cost.js";
 import { field, fill, h, problem } from "./dom.js";
 import { encodeRunRequest, MAX_ENVELOPE_BYTES, RUN_REQUEST, seal } from "./envelope.js";
-import { commandText, duration, lockText, parseDuration } from "./format.js";
+import { commandText, duration, durationText, lockText, parseDuration } from "./format.js";
 
 const LIFETIME_MS = 15 * 60_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$/;
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,254}$/;
 const SHOWN_COMMAND = 4_096; // a longer one is cut in a status
 
-/** What of a run can be submitted again. Its variables, secrets and repository are not told to who reads it. */
-export function draftOf(run) {
-  const isLine = typeof run.command === "string";
+/**
+ * The form's fields for a run that is to be submitted again: all that was signed; or, where `request` is null because of what
+ * `missing` says, what the status `run` tells of it.
+ */
+export function draftOf(run, { request, missing }) {
+  const asked = request ?? statusAsRequest(run);
   return {
     from: run.execution_id,
-    isCut: commandText(run.command).length >= SHOWN_COMMAND,
-    mode: isLine ? "line" : "words",
-    command: isLine ? run.command : run.command.join("\n"),
-    isOneWordALine: isLine || run.command.every((word) => !word.includes("\n")),
-    image: run.image_name ?? run.image ?? "",
-    name: run.name ?? "",
-    locks: (run.locks ?? []).map((lock) => lock.name).join(" "),
-    timeout: String(run.timeout_seconds),
-    labels: Object.entries(run.labels ?? {}).map(([name, value]) => `${name}=${value}`).join("\n"),
-    isolation: run.image ? "" : run.isolation === "process" ? "process" : "",
+    missing: request ? "" : missing || "the deployment does not say why",
+    isCut: !request && commandText(asked.command).length >= SHOWN_COMMAND,
+    playbook: asked.playbook,
+    ...commandFields(asked.command),
+    image: asked.image ?? "",
+    name: asked.name ?? "",
+    locks: asked.locks.join(" "),
+    ifLocked: asked.if_locked,
+    secrets: asked.secrets.join(" "),
+    env: pairsText(asked.env),
+    labels: pairsText(asked.labels),
+    timeout: durationText(asked.timeout_seconds),
+    queueTimeout: durationText(asked.queue_timeout_seconds),
+    cpu: asked.cpu ? String(asked.cpu) : "",
+    memory: asked.memory_mib ? String(asked.memory_mib) : "",
+    gitRepo: asked.git?.repo ?? "",
+    gitRef: asked.git?.ref ?? "",
+    gitPath: asked.git?.path ?? "",
+    isolation: asked.isolation,
   };
+}
+
+/** A status does not tell variables, secrets and how long to wait; its size may be its image's, and is left to that. */
+const statusAsRequest = (run) => ({
+  command: run.command ?? "",
+  image: run.image_name ?? run.image,
+  name: run.name,
+  playbook: run.playbook,
+  locks: (run.locks ?? []).map((lock) => lock.name),
+  if_locked: "wait",
+  secrets: [],
+  env: {},
+  labels: run.labels ?? {},
+  timeout_seconds: run.timeout_seconds,
+  git: run.git,
+  isolation: run.image ? "" : run.isolation === "process" ? "process" : "",
+});
+
+/** A command as the form holds it: what a field of lines would change is JSON. */
+function commandFields(command) {
+  const isPlain = (text) => !text.includes("\r");
+  if (typeof command === "string" && isPlain(command)) return { mode: "line", command };
+  const isWords = Array.isArray(command) && command.every((word) => isPlain(word) && !word.includes("\n")) && command.at(-1) !== "";
+  return isWords ? { mode: "words", command: command.join("\n") } : { mode: "json", command: JSON.stringify(command, null, 1) };
+}
+
+/** NAME=value a line; as JSON where a value has several. */
+function pairsText(pairs) {
+  const entries = Object.entries(pairs);
+  if (entries.some(([, value]) => /[\r\n]/.test(value))) return JSON.stringify(pairs, null, 1);
+  return entries.map(([name, value]) => `${name}=${value}`).join("\n");
 }
 
 export function formView(app, host, _parameters, signal) {
@@ -39,12 +82,16 @@ export function formView(app, host, _parameters, signal) {
 }
 
 function again(draft) {
+  const link = h("a", { href: `?execution_id=${draft.from}` }, h("code", {}, draft.from));
+  const strong = (words) => h("p", {}, h("strong", {}, words));
   return h(
     "div",
     { class: "note" },
-    h("p", {}, "This is what is known of ", h("a", { href: `?execution_id=${draft.from}` }, h("code", {}, draft.from)), ". Its variables, secrets and repository are told to nobody: fill them in again if it had any."),
-    draft.isCut ? h("p", {}, h("strong", {}, "The command is longer than what is shown of it. Complete it before you submit.")) : null,
-    draft.isOneWordALine ? null : h("p", {}, h("strong", {}, "A word of the command has several lines. Here each line is a word: use a shell line for it.")),
+    draft.missing
+      ? h("p", {}, "This is what the status tells of ", link, `. Its request is not to be had: ${draft.missing.replace(/\.$/, "")}. Variables, secrets, whether it waits for locks and for how long, and a size are missing: fill them in if it had any.`)
+      : h("p", {}, "All that was signed for ", link, ". Change what you like; nothing is sent before you say so."),
+    draft.isCut ? strong("The command is longer than what is shown of it. Complete it before you submit.") : null,
+    draft.playbook ? h("p", {}, `It was a call of the playbook ${draft.playbook}. This would be a run of its own, with what the playbook had made of it.`) : null,
   );
 }
 
@@ -52,8 +99,8 @@ function fields(draft, tryOut) {
   const text = (name, options = {}) => h("input", { name, type: "text", autocomplete: "off", spellcheck: "false", value: draft[name] ?? "", ...options });
   const area = (name, rows, options = {}) => h("textarea", { name, rows, autocomplete: "off", spellcheck: "false", ...options }, draft[name] ?? "");
   const choice = (name, options) => h("select", { name }, options.map(([value, words]) => h("option", { value, selected: (draft[name] ?? "") === value }, words)));
-  const mode = choice("mode", [["line", "a line for /bin/sh"], ["words", "an argv, one word a line"]]);
-  const more = ["gitRepo", "cpu", "queueTimeout", "isolation"].some((name) => draft[name]);
+  const mode = choice("mode", [["line", "a line for /bin/sh"], ["words", "an argv, one word a line"], ["json", "an argv, as JSON"]]);
+  const more = ["gitRepo", "cpu", "memory", "queueTimeout", "isolation"].some((name) => draft[name]);
   return [
     field("Command", area("command", 4, { required: true, class: "code" })),
     field("The command is", mode),
@@ -66,7 +113,7 @@ function fields(draft, tryOut) {
       field("If a lock is held", choice("ifLocked", [["wait", "wait for it"], ["fail", "refuse the run"]])),
       field("Timeout", text("timeout", { placeholder: "10m" }), "Such as 30s, 10m, 1h30m."),
       field("Secrets", text("secrets", { list: "secrets", placeholder: "db-password" }), "Names, by spaces. The values never reach this page."),
-      field("Variables", area("env", 3, { placeholder: "NAME=value", class: "code" }), "One a line."),
+      field("Variables", area("env", 3, { placeholder: "NAME=value", class: "code" }), "One a line; or JSON, for values of several lines."),
       field("Labels", area("labels", 3, { placeholder: "team=data", class: "code" }), "One a line."),
     ),
     h("datalist", { id: "images" }),
@@ -178,7 +225,19 @@ export function read(values, app) {
     for (const one of found) if (!NAME.test(one)) wrong(name, `“${one.slice(0, 40)}” is no name (letters, digits and ._/:@+-).`);
     return found;
   };
+  const json = (name) => {
+    try {
+      return JSON.parse(values[name]);
+    } catch {
+      return void wrong(name, "This is no JSON.");
+    }
+  };
   const pairs = (name, isName, what) => {
+    if (values[name].trimStart().startsWith("{")) {
+      const found = json(name);
+      for (const [key, value] of Object.entries(found ?? {})) if (!isName.test(key) || typeof value !== "string") wrong(name, `“${key.slice(0, 40)}” is no ${what} with a text.`);
+      return found ?? {};
+    }
     const found = {};
     for (const line of values[name].split("\n").filter((one) => one.trim())) {
       const at = line.indexOf("=");
@@ -199,7 +258,10 @@ export function read(values, app) {
     if (!/^\d{1,6}$/.test(values[name].trim())) wrong(name, `“${values[name]}” is no number.`);
     return Number(values[name]);
   };
-  const command = values.mode === "words" ? values.command.split("\n").filter((word, at, all) => word || at < all.length - 1) : values.command;
+  const argv = values.mode === "json" ? json("command") : null;
+  const isText = (value) => typeof value === "string";
+  if (argv !== null && argv !== undefined && !isText(argv) && !(Array.isArray(argv) && argv.length && argv.every(isText))) wrong("command", "This is no list of words.");
+  const command = values.mode === "json" ? argv : values.mode === "words" ? values.command.split("\n").filter((word, at, all) => word || at < all.length - 1) : values.command;
   if (!values.command.trim()) wrong("command", "There is no command.");
   if (!isUtf8(values.command) || values.command.includes("\0")) wrong("command", "The command holds a character that cannot be sent.");
   const now = Math.floor(app.client.now());

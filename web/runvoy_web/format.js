@@ -111,6 +111,13 @@ export function lockText(lock, run, now) {
 export const cpuText = (units) => (units ? `${units / 1024} vCPU` : "");
 export const memoryText = (mib) => (!mib ? "" : mib % 1024 ? `${mib} MiB` : `${mib / 1024} GiB`);
 
+/** Seconds as such a text, exactly; empty for none. */
+export function durationText(seconds) {
+  if (!seconds) return "";
+  const [unit, size] = [["h", 3600], ["m", 60], ["s", 1]].find(([, one]) => seconds % one === 0);
+  return `${seconds / size}${unit}`;
+}
+
 /** Seconds of a text like 90, 30s, 10m, 1h30m, 7d; null for any other. */
 export function parseDuration(text) {
   const units = { s: 1, m: 60, h: 3600, d: 86_400 };

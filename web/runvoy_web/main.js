@@ -108,8 +108,9 @@ class App {
   }
 
   /** Whether to offer something. The deployment decides; this only spares people a refusal. */
-  may(what) {
+  may(what, run) {
     const role = this.whoami?.role;
+    if (what === "request" && role) return ["operator", "admin"].includes(role) || run?.owner === this.whoami.user;
     return what === "kill" || what === "run" ? !role || MAY_KILL.includes(role) : true;
   }
 

@@ -1,12 +1,13 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, fill, h, icon, problem } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, problem } from "./dom.js";
 import { every } from "./every.js";
 import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord } from "./format.js";
 import { draftOf } from "./form.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
+import { SignedRequest } from "./request.js";
 
 const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
@@ -21,6 +22,7 @@ class RunPage {
   constructor(app, host, executionId, signal) {
     Object.assign(this, { app, host, executionId, signal, run: null, log: null, over: new AbortController() });
     this.outbox = new Outbox(app.client, executionId);
+    this.signed = new SignedRequest(app, executionId, signal);
     signal.addEventListener("abort", () => this.log?.destroy());
   }
 
@@ -48,6 +50,7 @@ class RunPage {
     let lookedAt = Date.now();
     while (!(hasEnded(this.run) && (this.run.chunks !== undefined || !this.run.starting_at))) {
       const began = performance.now();
+      const known = this.run.record_version;
       // Of a lock's queue status.json cannot know: whoever waits asks the deployment itself.
       const asks = this.run.state === "QUEUED" && this.run.locks?.length;
       const answer = await this.outbox.status({ etag, wait: !asks, signal: this.signal });
@@ -57,7 +60,8 @@ class RunPage {
         lookedAt = Date.now();
         await this.#look();
       }
-      if (performance.now() - began < 1_000) await pause(hasEnded(this.run) ? RETRY_MS * 2 : RETRY_MS, this.signal);
+      // S3 does not wait. But after news there may be more at once.
+      if (this.run.record_version === known && performance.now() - began < 1_000) await pause(hasEnded(this.run) ? RETRY_MS * 2 : RETRY_MS, this.signal);
       if (hasEnded(this.run) && this.#isOld()) return;
     }
   }
@@ -90,9 +94,11 @@ class RunPage {
   #showRefusal(receipt) {
     document.title = "Refused · runvoy";
     const error = new ApiError({ code: receipt.code, message: receipt.message, hint: receipt.hint });
-    const change = this.app.draft?.requestId === this.executionId ? h("a", { class: "button", href: "?view=new" }, "Change it and try again") : null;
-    fill(this.head, this.#title("Refused", "FAILED"), problem(error, change));
-    fill(this.side, h("h2", {}, "Receipt"), json(receipt));
+    const isOwn = this.app.draft?.requestId === this.executionId;
+    const change = h("button", { type: "button", on: { click: () => (isOwn ? this.app.navigate("?view=new") : this.#again()) } }, icon("again"), "Change it and try again");
+    fill(this.head, this.#title("Refused", "FAILED"), problem(error, this.app.may("run") ? change : null));
+    this.head.parentElement.classList.add("refused");
+    fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
     this.logHost.hidden = true;
   }
 
@@ -127,7 +133,7 @@ class RunPage {
     fill(
       this.head,
       h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
-      h("h1", { class: text.trim().includes("\n") ? "run-title tall" : "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(text, "the command")),
+      h("h1", { class: text.trim().includes("\n") || (this.run.name && text.length > 60) ? "run-title tall" : "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(text, "the command")),
       this.why,
     );
   }
@@ -142,8 +148,12 @@ class RunPage {
     );
     fill(this.why, this.#why());
     this.killing.hidden = hasEnded(run) || run.state === "TERMINATING" || !this.app.may("kill");
-    const isOpen = this.side.querySelector("details")?.open;
-    fill(this.side, this.#facts(), json(run, isOpen));
+    this.known ??= h("div");
+    fill(this.known, this.#facts());
+    this.status ??= h("pre", { tabindex: 0 });
+    this.status.textContent = JSON.stringify(run, null, 1);
+    // Made once: what is open stays open, and what was scrolled stays there.
+    if (!this.side.firstChild) fill(this.side, this.known, this.signed.parts(run), h("details", { class: "part" }, h("summary", {}, "Status, as the deployment tells it"), this.status));
     this.#tick();
   }
 
@@ -180,7 +190,7 @@ class RunPage {
       ["Log", run.lines === undefined ? "" : `${run.lines.toLocaleString()} lines`],
       ["Lost output", run.lost_bytes ? `${run.lost_bytes.toLocaleString()} bytes` : ""],
     ];
-    return h("dl", {}, rows.filter(([, value]) => value && value.length !== 0).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    return facts(rows);
   }
 
   #lock(lock, now) {
@@ -211,9 +221,11 @@ class RunPage {
     }
   }
 
-  #again() {
-    this.app.draft = draftOf(this.run);
-    this.app.navigate("?view=new");
+  /** Fill the form; nothing is sent before the reader says so there. */
+  async #again() {
+    const run = this.run ?? { execution_id: this.executionId, owner: this.app.whoami?.user };
+    this.app.draft = draftOf(run, await this.signed.askOrSay(run));
+    if (!this.signal.aborted) this.app.navigate("?view=new");
   }
 }
 
@@ -223,8 +235,4 @@ export function lineOf(hash) {
   if (!match) return undefined;
   const [first, last] = [Number(match[1]), Number(match[2] ?? match[1])];
   return first <= last ? [first, last] : [last, first];
-}
-
-function json(document, open = false) {
-  return h("details", { open }, h("summary", {}, "As the deployment tells it"), h("pre", { tabindex: 0 }, JSON.stringify(document, null, 1)));
 }

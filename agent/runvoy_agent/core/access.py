@@ -19,6 +19,7 @@ class Action(StrEnum):
     RUN = "run"
     READ_OWN = "read-own"
     READ_ANY = "read-any"
+    READ_REQUESTS = "read-requests"
     KILL_OWN = "kill-own"
     KILL_ANY = "kill-any"
     READ_LOCKS = "read-locks"
@@ -45,6 +46,7 @@ _EVERYONE = frozenset(
 _RUNS = _EVERYONE | {Action.RUN, Action.KILL_OWN, Action.READ_IMAGES, Action.OWN_SECRETS}
 _OPERATES = _RUNS | {
     Action.READ_ANY,
+    Action.READ_REQUESTS,
     Action.KILL_ANY,
     Action.RELEASE_LOCKS,
     Action.MANAGE_IMAGES,

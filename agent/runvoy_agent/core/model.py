@@ -279,7 +279,8 @@ class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why one object in the inbox, or one request of a batch, was refused, so that every delivery of it gets the same answer."""
+    """Why one object in the inbox, or one request of a batch, was refused, so that every delivery of it gets the same answer.
+    `batch_id`: of the batch that such a request came in."""
 
     key_id: str
     request_id: str
@@ -288,6 +289,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: ErrorCode
     message: str
     hint: str = ""
+    batch_id: str | None = None
 
 
 class Nonce(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from runvoy_agent.handlers import (
     member_keys,
     run_grants,
     secrets,
+    signed_requests,
     store,
     traces,
     users,
@@ -321,4 +322,5 @@ ROUTES: tuple[Route, ...] = (
     *dry_runs.ROUTES,
     *audit_proof.ROUTES,
     *traces.ROUTES,
+    *signed_requests.ROUTES,
 )

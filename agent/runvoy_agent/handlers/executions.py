@@ -47,7 +47,7 @@ EXECUTIONS = Kind(
 
 def show(call: Call) -> Response:
     """One execution: its status, or that it is pending, or why it was refused."""
-    found, receipt = _look_up(call, call.groups["execution_id"])
+    found, receipt = look_up(call, call.groups["execution_id"])
     if found is not None and found.document is not None:
         status = lifecycle.project(found.document, found.version)
         if status.cost is not None:
@@ -89,7 +89,7 @@ def _known_unadmitted(call: Call, execution_id: str, undecided: frozenset[str]) 
     if execution_id in undecided:
         return KnownExecution(execution_id=execution_id, state="pending")
     try:
-        found, receipt = _look_up(call, execution_id)
+        found, receipt = look_up(call, execution_id)
     except RunvoyError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise
@@ -102,7 +102,7 @@ def _known_unadmitted(call: Call, execution_id: str, undecided: frozenset[str]) 
 
 def find_readable(call: Call, execution_id: str) -> Loaded[Execution] | None:
     """An execution that the caller may read; None while it is undecided, and NOT_FOUND as `show` says it."""
-    found, receipt = _look_up(call, execution_id)
+    found, receipt = look_up(call, execution_id)
     if receipt is not None:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"the request {execution_id} was refused ({receipt.code})")
     return found
@@ -114,7 +114,7 @@ def grant_outbox(call: Call) -> Response:
     call.concerns(execution_id=asked.execution_id)
     if not 1 <= asked.from_chunk <= MAX_CHUNK_NUMBER:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "from_chunk is not the number of a chunk")
-    found, receipt = _look_up(call, asked.execution_id, asked.object_sha256)
+    found, receipt = look_up(call, asked.execution_id, asked.object_sha256)
     expires_at = call.ports.clock.now() + READ_GRANT_LIFETIME
     outbox = call.ports.outbox
     if found is None:
@@ -150,7 +150,7 @@ def _receipt_key(call: Call, asked: OutboxGrantRequest) -> str:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"object_sha256 is malformed: {error}") from error
 
 
-def _look_up(
+def look_up(
     call: Call, execution_id: str, object_sha256: str | None = None
 ) -> tuple[Loaded[Execution] | None, Receipt | None]:
     """The execution, if the caller may see it; else the caller's own refusal; (None, None) while it is pending.

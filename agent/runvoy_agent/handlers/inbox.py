@@ -90,7 +90,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: dateti
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
-    opened = partial(_verified_request, stored.data, place)
+    opened = partial(verified_request, stored.data, place)
     _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source, stored.version))
 
 
@@ -145,7 +145,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     except RunvoyError as error:
         now = ports.clock.now()
         refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
-        return _refuse(ports, refusal, arrived.source, key, [key])
+        return _refuse(ports, refusal, arrived, key, [key])
     judged = judging.judge(
         ports,
         deployment,
@@ -158,7 +158,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     )
     match judged.decision:
         case Refusal() as refusal:
-            return _refuse(ports, refusal, arrived.source, key, [key, judged.user, judged.existing])
+            return _refuse(ports, refusal, arrived, key, [key, judged.user, judged.existing])
         case Known(execution=execution):
             _answer(ports, execution, judged.existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
@@ -169,7 +169,8 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     return None
 
 
-def _verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequest:
+def verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequest:
+    """The request of an inbox object, if the key of its place signed it; the error that it is refused with otherwise."""
     sealed = envelope.parse(raw, PayloadType.RUN_REQUEST)
     if key is None:
         raise RunvoyError(ErrorCode.KEY_UNKNOWN, f"no key {place.key_id} is registered in this deployment")
@@ -179,9 +180,12 @@ def _verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequ
     return request
 
 
-def _refuse(ports: Ports, refusal: Refusal, source: str, key: Loaded[Key], relied_on: Sequence[_Judged]) -> Refusal:
+def _refuse(
+    ports: Ports, refusal: Refusal, arrived: _Arrived, key: Loaded[Key], relied_on: Sequence[_Judged]
+) -> Refusal:
     """The commit of a refusal. It holds only if what was judged still stands: a delivery that was held up while another
     one of the same object was accepted would otherwise refuse what runs."""
+    refusal = msgspec.structs.replace(refusal, batch_id=arrived.batch_id)
     writes: list[Write] = [
         *(document.check for document in relied_on),
         store.put_new(store.refusal_key(refusal.key_id, refusal.request_id, refusal.object_sha256), refusal),
@@ -192,7 +196,7 @@ def _refuse(ports: Ports, refusal: Refusal, source: str, key: Loaded[Key], relie
             refusal.code.value,
             key_id=refusal.key_id,
             execution_id=refusal.request_id,
-            source=source,
+            source=arrived.source,
             message=refusal.message,
         ),
     ]

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from runvoy_cli.announce import say_where_to_watch
+from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
-from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span
+from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span, whole
 from runvoy_cli.session import open_session
 from runvoy_cli.values import execution_id
 from runvoy_cli.words import cost_text, explanation_of, image_text, lock_text, size_rows, status_json
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.explanations import exit_meaning
+from runvoy_protocol.signed_requests import SignedRequestAnswer
 from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus, exit_code_of
 
 app = new_app()
@@ -24,16 +26,25 @@ app = new_app()
 def status(
     context: typer.Context,
     one: Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")],
+    request: Annotated[
+        bool, typer.Option("--request", help="Show the request as it was signed, and its receipt, instead.")
+    ] = False,
 ) -> None:
     """Show what is known of an execution.
 
     Of one that waits for locks: its place in each queue, and who holds the lock since when. With --json: the status as
     the deployment publishes it and, once it has ended, the exit code that `runvoy wait` has for it, whose that is and
     what it means. Of a refused request it is the refusal that is shown, with exit code 1.
+
+    With --request: what was signed, all of it, and the receipt, accepted or refused; with --json the values of a
+    playbook's parameters too, some of which may be secret. It is shown to the owner, operators and admins.
     """
     wanted = execution_id(one)
     session = open_session(context.obj)
     client = session.client
+    if request:
+        _show_request(client, wanted, context.obj.json)
+        return
     answer = client.show(wanted)
     if answer.receipt is not None:
         refusal = answer.receipt.error()
@@ -48,6 +59,17 @@ def status(
     for line in facts(block(answer.status, client.now())):
         print_line(line)
     say_where_to_watch(session, wanted)
+
+
+def _show_request(client: Client, wanted: str, as_json: bool) -> None:
+    from runvoy_cli import signed_view
+
+    found = client.ask(SignedRequestAnswer, "GET", f"/executions/{wanted}/request")
+    if as_json:
+        print_json(whole(found))
+        return
+    for line in signed_view.lines(found):
+        print_line(line)
 
 
 def as_json(wanted: str, answer: ExecutionAnswer) -> dict[str, object]:

@@ -1,6 +1,7 @@
 // The log's toolbar, footer and list of keys: elements and their names, no behaviour.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { drawing, h } from "../dom.js";
+
 const ICONS = {
   search: "M7 12A5 5 0 1 0 7 2a5 5 0 0 0 0 10zm3.6-1.4L14 14",
   up: "M4 10l4-4 4 4",
@@ -38,93 +39,50 @@ export const KEYS = [
 /** Every control by its name; `root` holds them, and the scroller is to be put into `body`. */
 export function createControls() {
   const ui = {};
-  const button = (name, icon, label, words = "") => {
-    const made = make("button", "rv-button", icon ? drawing(icon) : "", words && make("span", "rv-words", words));
-    made.type = "button";
-    made.title = label;
-    made.setAttribute("aria-label", label);
-    return (ui[name] = made);
-  };
-  const toggle = (...parts) => {
-    const made = button(...parts);
-    made.setAttribute("aria-pressed", "false");
-    return made;
-  };
+  const button = (name, icon, label, words, attributes) =>
+    (ui[name] = h("button", { type: "button", class: "rv-button", title: label, "aria-label": label, ...attributes },
+      icon && picture(icon), words && h("span", { class: "rv-words" }, words)));
+  const toggle = (name, icon, label, words) => button(name, icon, label, words, { "aria-pressed": "false" });
+  const part = (name, classes, ...children) => (ui[name] = h("span", { class: classes }, ...children));
+  const group = (...children) => h("div", { class: "rv-group" }, children);
+  const space = () => h("div", { class: "rv-space" });
 
-  ui.field = make("input", "rv-field");
-  Object.assign(ui.field, { type: "search", placeholder: "Search the log", spellcheck: false, autocomplete: "off" });
-  ui.field.setAttribute("aria-label", "Search the log");
-  ui.count = make("span", "rv-count");
-  const search = make("div", "rv-search", drawing("search"), ui.field, ui.count,
-    toggle("matchCase", "", "Match case", "Aa"), button("previous", "up", "Previous match (Shift+Enter)"),
+  ui.field = h("input", { class: "rv-field", type: "search", placeholder: "Search the log", spellcheck: "false", autocomplete: "off", "aria-label": "Search the log" });
+  const search = h("div", { class: "rv-search", role: "search" }, picture("search"), ui.field, part("count", "rv-count"),
+    toggle("matchCase", null, "Match case", "Aa"), button("previous", "up", "Previous match (Shift+Enter)"),
     button("next", "down", "Next match (Enter)"));
-  search.setAttribute("role", "search");
-  const reading = make("div", "rv-group", button("error", "error", "First error (e)", "First error"),
-    button("pause", "pause", "Pause (p)", "Pause"));
-  const looks = make("div", "rv-group", toggle("wrap", "wrap", "Wrap long lines (w)"),
-    toggle("numbers", "numbers", "Line numbers (l)"), toggle("times", "clock", "Times, in UTC (t)"));
-  const taking = make("div", "rv-group", button("copy", "copy", "Copy the marked lines (c)"),
-    button("download", "download", "Download all of the log"), button("clear", "clear", "Clear what is shown"),
-    button("help", "help", "Keys (?)"));
-  const bar = make("div", "rv-bar", search, make("div", "rv-space"), reading, looks, taking);
-  bar.setAttribute("role", "group");
-  bar.setAttribute("aria-label", "What to do with the log");
+  const bar = h("div", { class: "rv-bar", role: "group", "aria-label": "What to do with the log" }, search, space(),
+    group(button("error", "error", "First error (e)", "First error"), button("pause", "pause", "Pause (p)", "Pause")),
+    group(toggle("wrap", "wrap", "Wrap long lines (w)"), toggle("numbers", "numbers", "Line numbers (l)"),
+      toggle("times", "clock", "Times, in UTC (t)")),
+    group(button("copy", "copy", "Copy the marked lines (c)"), button("download", "download", "Download all of the log"),
+      button("clear", "clear", "Clear what is shown"), button("help", "help", "Keys (?)")));
 
-  ui.cleared = make("div", "rv-cleared");
-  ui.cleared.hidden = true;
-  ui.clearedWords = ui.cleared.appendChild(make("span"));
-  ui.restore = ui.cleared.appendChild(make("button", "rv-link", "show them"));
-  ui.restore.type = "button";
-  ui.empty = make("p", "rv-empty");
-  ui.jump = make("button", "rv-jump");
-  ui.jump.type = "button";
-  ui.jump.hidden = true;
-  ui.body = make("div", "rv-body", ui.empty, ui.jump);
-  ui.state = make("span", "rv-state");
-  ui.lines = make("span", "rv-lines");
-  ui.told = make("span", "rv-told");
-  ui.live = make("span", "rv-hearable"); // for screen readers: a summary, not the flood
+  ui.restore = h("button", { type: "button", class: "rv-link" }, "show them");
+  ui.cleared = h("div", { class: "rv-cleared", hidden: true }, part("clearedWords", null), ui.restore);
+  ui.empty = h("p", { class: "rv-empty" });
+  ui.jump = h("button", { type: "button", class: "rv-jump", hidden: true });
+  ui.body = h("div", { class: "rv-body" }, ui.empty, ui.jump);
+  part("live", "rv-hearable"); // for screen readers: a summary, not the flood
   ui.live.setAttribute("role", "status");
-  const foot = make("div", "rv-foot", ui.state, ui.told, make("div", "rv-space"), ui.lines, ui.live);
+  const foot = h("div", { class: "rv-foot" }, part("state", "rv-state"), part("told", "rv-told"), space(), part("lines", "rv-lines"), ui.live);
   ui.keys = keyList();
-  ui.root = make("div", "rv-log", bar, ui.cleared, ui.body, foot, ui.keys);
+  ui.root = h("div", { class: "rv-log" }, bar, ui.cleared, ui.body, foot, ui.keys);
   return ui;
 }
 
 function keyList() {
-  const list = make("dl", "rv-keys");
-  for (const [keys, does] of KEYS) list.append(make("dt", "", keys), make("dd", "", does));
-  const close = make("button", "rv-button", "Close");
-  close.type = "submit";
-  const form = make("form", "", make("h2", "", "Keys"), list, close);
-  form.method = "dialog";
-  const dialog = make("dialog", "rv-dialog", form);
-  dialog.setAttribute("aria-label", "Keys");
-  return dialog;
+  const keys = KEYS.map(([pressed, does]) => [h("dt", {}, pressed), h("dd", {}, does)]);
+  const form = h("form", { method: "dialog" }, h("h2", {}, "Keys"), h("dl", { class: "rv-keys" }, keys), h("button", { class: "rv-button" }, "Close"));
+  return h("dialog", { class: "rv-dialog", "aria-label": "Keys" }, form);
 }
 
 /** Put another icon and other words on a button. */
 export function relabel(button, icon, label, words) {
-  button.firstElementChild.replaceWith(drawing(icon));
+  button.firstElementChild.replaceWith(picture(icon));
   button.querySelector(".rv-words").textContent = words;
   button.title = label;
   button.setAttribute("aria-label", label);
 }
 
-function drawing(icon) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", "rv-icon");
-  svg.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", ICONS[icon]);
-  svg.append(path);
-  return svg;
-}
-
-function make(name, className = "", ...children) {
-  const element = document.createElement(name);
-  if (className) element.className = className;
-  element.append(...children.filter(Boolean));
-  return element;
-}
+const picture = (icon) => drawing(ICONS[icon], { class: "rv-icon", "aria-hidden": "true" });

@@ -178,13 +178,10 @@ function styled(style) {
 /** `value` is a palette index, "#rrggbb", or the default of the other side, as inverse text has it. */
 function colour(span, side, value, isOnDefault) {
   if (value === null) return;
-  if (value === "fg" || value === "bg" || value < 16) {
-    span.classList.add(`rv-${side}-${value}`);
-    return;
-  }
-  span.style.setProperty(`--rv-${side}`, typeof value === "number" ? paletteColour(value) : value);
-  span.classList.add(`rv-${side}-x`);
-  if (isOnDefault) span.classList.add("rv-legible"); // the theme's background is not the one it was chosen for
+  const ofTheme = { fg: "var(--text)", bg: "var(--rv-log-bg)" }[value] ?? (value < 16 ? `var(--rv-c-${value})` : null);
+  span.style.setProperty(`--rv-${side}`, ofTheme ?? (typeof value === "number" ? paletteColour(value) : value));
+  span.classList.add(`rv-${side}`);
+  if (isOnDefault && !ofTheme) span.classList.add("rv-legible"); // the theme's background is not the one it was chosen for
 }
 
 function element(name, className, text) {

@@ -3,11 +3,54 @@
 import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, SYS, decodeChunk } from "./chunk.js";
+import { plural } from "./words.js";
 
 const PREFIX = "runvoy: ";
 
+/** What a reader takes of a log. `guarded` does what may read of it, and shows what goes wrong. */
+export class Taking {
+  #store;
+  #list;
+  #teller;
+  #guarded;
+
+  constructor(store, list, teller, guarded) {
+    this.#store = store;
+    this.#list = list;
+    this.#teller = teller;
+    this.#guarded = guarded;
+  }
+
+  /** Copy a range of lines, or all of them. */
+  async copyLines(range) {
+    const [from, to] = range ?? [1, this.#store.lines];
+    await this.#guarded(async () => {
+      const { text, lines } = await textOfLines(this.#store, from, to);
+      await navigator.clipboard.writeText(text);
+      this.#teller.tell(`Copied ${plural(lines, "line")}.`);
+    }).catch((error) => this.#teller.tell(`The browser refused: ${error.message}`));
+  }
+
+  copySelection(event) {
+    const part = selectedPart(this.#list.querySelector(".rv-rows"));
+    if (!part) return;
+    const text = textOfSelection(this.#store, part);
+    event.preventDefault();
+    if (text !== null) event.clipboardData.setData("text/plain", text);
+    else this.#teller.tell("Some of what is selected is no longer in memory: mark its lines by their numbers to copy them.");
+  }
+
+  async download(name) {
+    await this.#guarded(async () => {
+      const blob = await wholeLog(this.#store, (number, of) => this.#teller.tell(`Reading part ${number} of ${of} …`));
+      save(blob, name);
+      this.#teller.tell(`Downloaded ${plural(blob.size, "byte")}.`);
+    });
+  }
+}
+
 /** The whole log as `runvoy logs ID` prints it: the command's bytes exactly, and runvoy's own words marked as such. */
-export async function wholeLog(store, onProgress) {
+async function wholeLog(store, onProgress) {
   const parts = [];
   for (let number = 1; number <= store.chunks; number++) {
     onProgress(number, store.chunks);
@@ -32,7 +75,7 @@ const marked = (text) =>
     .map((line) => `${line.startsWith(PREFIX) ? "" : PREFIX}${line}\n`).join("");
 
 /** Hand a file to the reader. */
-export function save(blob, name) {
+function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
@@ -41,12 +84,12 @@ export function save(blob, name) {
 }
 
 /** What of a line can be read at first sight: of a progress line its last state. */
-export function shownText(raw) {
+function shownText(raw) {
   return strip(raw).split("\r").findLast(Boolean) ?? "";
 }
 
 /** The text of lines `from` to `to`, by number, and how many of them there are. */
-export async function textOfLines(store, from, to) {
+async function textOfLines(store, from, to) {
   const start = await store.find(from);
   const lines = [];
   if (!start) return { text: "", lines: 0 };
@@ -66,7 +109,7 @@ export async function textOfLines(store, from, to) {
 /**
  * What is selected in the rows of `list`: {start, end} with `key` of a row and `offset` in its text; null if nothing is.
  */
-export function selectedPart(list) {
+function selectedPart(list) {
   const selection = document.getSelection();
   if (!selection || selection.isCollapsed) return null;
   const ends = [
@@ -93,7 +136,7 @@ function placeIn(list, node, offset) {
 }
 
 /** The text of a selection; null if some of it is not in memory. */
-export function textOfSelection(store, { start, end }) {
+function textOfSelection(store, { start, end }) {
   const places = [start, end].map(({ key }) => store.placeOf(key));
   const [first, last] = places.map(({ number, row }) => store.position(number, row));
   const lines = [];

@@ -1,21 +1,21 @@
 // The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
 
-import { PLAIN, rawOffset, strip } from "./ansi.js";
+import { PLAIN } from "./ansi.js";
 import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
 import { Live } from "./live.js";
+import { Marks } from "./marks.js";
 import { DEFAULT_LOOK, createRow, lookAt, nextLook } from "./row.js";
 import { Scroller } from "./scroller.js";
-import { Search, findError, queryOf } from "./search.js";
+import { findError } from "./search.js";
+import { SearchBox } from "./search_box.js";
 import { LogStore } from "./store.js";
+import { Taking } from "./take.js";
+import { Teller } from "./teller.js";
 import { grouped, plural } from "./words.js";
-import { save, selectedPart, textOfLines, textOfSelection, wholeLog } from "./take.js";
 
 const PREFERENCES = "runvoy.log";
 const READS_AT_ONCE = 2;
-const SEARCH_DELAY_MS = 150;
-const NEWS_MS = 5_000;
-const TELL_MS = 4_000;
 const MOVES = /^(?: |Arrow.*|Page.*|Home|End)$/; // keys that move whatever has the focus
 
 export function createLogView(host, source, options = {}) {
@@ -33,16 +33,16 @@ class LogView {
   #live;
   #scroller;
   #search;
+  #marks;
+  #teller;
+  #taking;
   #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...stored() };
   #isFollowing = true;
   #linesLeft = 0; // lines there were when the reader left the end
-  #marked = null; // [from, to], numbers of lines
   #floor = null; // where the log was cleared
   #looks = new Map(); // key of a row → what of it is shown
   #reading = new Set(); // chunks that are being read for the view
   #error = null; // the error that was jumped to last
-  #news = { timer: 0, lines: 0 };
-  #timers = { search: 0, tell: 0 };
 
   constructor(host, source, options) {
     const { signal } = this.#ending;
@@ -50,8 +50,16 @@ class LogView {
     this.#options = options;
     this.#store = new LogStore(source, signal, (number, hasChanged) => this.#chunkCame(number, hasChanged));
     this.#live = new Live(this.#store, source, signal, () => this.#stateChanged());
-    this.#search = new Search(this.#store, signal, () => this.#showSearch());
+    this.#teller = new Teller(this.#ui, this.#store);
     this.#scroller = new Scroller(this.#model(), (isAtEnd, byReader) => this.#viewChanged(isAtEnd, byReader));
+    this.#marks = new Marks(this.#store, this.#scroller, (place, how) => this.#goTo(place, how), options.onLine);
+    this.#taking = new Taking(this.#store, this.#scroller.element, this.#teller, (work) => this.#guarded(work));
+    this.#search = new SearchBox(this.#ui, this.#store, signal, {
+      scroller: this.#scroller,
+      isCaseSensitive: () => this.#preferences.matchCase,
+      guarded: (work) => this.#guarded(work),
+      show: (...match) => this.#showMatch(...match),
+    });
     const list = this.#scroller.element;
     list.tabIndex = 0;
     list.setAttribute("role", "log");
@@ -69,14 +77,15 @@ class LogView {
       await this.#live.open();
       if (this.#options.line) await this.#goToLines(this.#options.line);
       else this.#scroller.toEnd();
-      this.#news.lines = this.#store.lines;
+      this.#teller.begin();
       await this.#live.follow();
     });
   }
 
   destroy() {
     this.#ending.abort();
-    for (const timer of [...Object.values(this.#timers), this.#news.timer]) clearTimeout(timer);
+    this.#teller.destroy();
+    this.#search.destroy();
     this.#scroller.destroy();
     this.#ui.root.remove();
   }
@@ -88,7 +97,7 @@ class LogView {
     } catch (error) {
       if (this.#ending.signal.aborted) return null;
       const words = [error.message, error.hint].filter(Boolean).join(" ");
-      this.#tell(`The log cannot be read on: ${words}`, true);
+      this.#teller.tell(`The log cannot be read on: ${words}`, true);
       if (error.code === undefined) throw error; // a bug is to be seen
       return null;
     }
@@ -122,19 +131,10 @@ class LogView {
     if (!line) return "unread";
     if (!line.n) return line.words ?? `gap ${line.gap.from} ${line.gap.to}`;
     const { query } = this.#search;
-    const hit = query ? `${query.source}/${query.flags}/${this.#currentIn(number, row)}` : "";
+    const hit = query ? `${query.source}/${query.flags}/${this.#search.currentIn(number, row)}` : "";
     const style = this.#store.style(number, line);
     const colours = style === PLAIN ? "" : Object.values(style).join();
-    return `${line.n} ${look.from} ${look.cut} ${look.isWhole} ${this.#isMarked(line.n)} ${this.#store.version(line)} ${colours} ${hit}`;
-  }
-
-  #currentIn(number, row) {
-    const { current } = this.#search;
-    return current && current.number === number && current.row === row ? current.nth : -1;
-  }
-
-  #isMarked(n) {
-    return this.#marked !== null && n >= this.#marked[0] && n <= this.#marked[1];
+    return `${line.n} ${look.from} ${look.cut} ${look.isWhole} ${this.#marks.has(line.n)} ${this.#store.version(line)} ${colours} ${hit}`;
   }
 
   #createRow({ number, row }, look) {
@@ -144,8 +144,8 @@ class LogView {
       style: () => this.#store.style(number, line),
       look,
       query: this.#search.query,
-      current: this.#currentIn(number, row),
-      isMarked: Boolean(line?.n) && this.#isMarked(line.n),
+      current: this.#search.currentIn(number, row),
+      isMarked: Boolean(line?.n) && this.#marks.has(line.n),
     });
   }
 
@@ -155,7 +155,7 @@ class LogView {
     if (this.#isFollowing && this.#live.state !== "opening") this.#scroller.stick();
     this.#search.revisit(number);
     this.#showState();
-    this.#announceLater();
+    if (this.#live.state !== "opening") this.#teller.announceLater();
   }
 
   /** Read the chunks in view, then those a page before and after it. */
@@ -220,9 +220,9 @@ class LogView {
   // Lines
 
   async #goToLines([from, to]) {
-    this.#mark([from, Math.max(from, to ?? from)], false);
+    this.#marks.set([from, Math.max(from, to ?? from)], false);
     const place = await this.#store.find(from);
-    if (!place) return this.#tell(`The log has no line ${grouped(from)}.`);
+    if (!place) return this.#teller.tell(`The log has no line ${grouped(from)}.`);
     return this.#goTo(place);
   }
 
@@ -237,113 +237,14 @@ class LogView {
     this.#showState();
   }
 
-  #mark(range, isNews = true) {
-    this.#marked = range;
-    this.#scroller.invalidate();
-    if (isNews) this.#options.onLine?.(range);
-  }
-
-  #markTo(n, isRange) {
-    if (isRange && this.#marked) {
-      const anchor = this.#marked.anchor ?? this.#marked[0];
-      this.#mark(Object.assign([Math.min(anchor, n), Math.max(anchor, n)], { anchor }));
-    } else if (this.#marked?.[0] === n && this.#marked[1] === n) this.#mark(null);
-    else this.#mark([n, n]);
-  }
-
-  #lineOnTop() {
-    const [first, after] = this.#scroller.range;
-    for (let at = first; at < after; at++) {
-      const { number, row } = this.#store.locate(at);
-      const line = this.#store.row(number, row);
-      if (line?.n) return line.n;
-    }
-    return 0;
-  }
-
-  #markTop() {
-    const n = this.#lineOnTop();
-    if (n) this.#markTo(n, false);
-  }
-
-  async #markMore(step) {
-    if (!this.#marked) return this.#markTop();
-    const [from, to] = this.#marked;
-    const last = Math.min(Math.max(from, to + step), this.#store.lines);
-    this.#mark([from, last]);
-    const place = await this.#store.find(last);
-    return place && this.#goTo(place, { isLazy: true });
-  }
-
-  async #copyMarked() {
-    const [from, to] = this.#marked ?? [1, this.#store.lines];
-    await this.#guarded(async () => {
-      const { text, lines } = await textOfLines(this.#store, from, to);
-      await navigator.clipboard.writeText(text);
-      this.#tell(`Copied ${plural(lines, "line")}.`);
-    }).catch((error) => this.#tell(`The browser refused: ${error.message}`));
-  }
-
-  #copySelection(event) {
-    const list = this.#scroller.element.querySelector(".rv-rows");
-    const part = selectedPart(list);
-    if (!part) return;
-    const text = textOfSelection(this.#store, part);
-    event.preventDefault();
-    if (text !== null) event.clipboardData.setData("text/plain", text);
-    else this.#tell("Some of what is selected is no longer in memory: mark its lines by their numbers to copy them.");
-  }
-
-  async #download() {
-    await this.#guarded(async () => {
-      const blob = await wholeLog(this.#store, (number, of) => this.#tell(`Reading part ${number} of ${of} …`));
-      save(blob, `${this.#source.executionId}.log`);
-      this.#tell(`Downloaded ${plural(blob.size, "byte")}.`);
-    });
-  }
-
   // Searching
 
-  #searchLater() {
-    clearTimeout(this.#timers.search);
-    this.#ui.root.dataset.search = "running";
-    this.#timers.search = setTimeout(() => this.#startSearch(), SEARCH_DELAY_MS);
-  }
-
-  async #startSearch() {
-    clearTimeout(this.#timers.search);
-    const query = queryOf(this.#ui.field.value, this.#preferences.matchCase);
-    if (String(query) === String(this.#search.query)) return this.#showSearch();
-    const near = this.#store.rows ? this.#store.locate(this.#scroller.range[0]).number : 1;
-    await this.#guarded(() => this.#search.start(query, near));
-  }
-
-  async #moveToMatch(step) {
-    await Promise.race([this.#startSearch(), new Promise((resolve) => setTimeout(resolve, SEARCH_DELAY_MS))]);
-    if (!this.#store.rows) return;
-    const [first, after] = this.#scroller.range;
-    const at = step < 0 ? after - 1 : first;
-    const from = this.#store.locate(Math.max(0, Math.min(at, this.#store.rows - 1)));
-    const place = this.#search.move(step, { ...from, row: from.row - step });
-    if (!place) return;
-    await this.#guarded(() => this.#showMatch(place));
-  }
-
   /** Bring a match into view: of a long line the part where it is, of a progress line all states. */
-  async #showMatch(place) {
-    const raw = await this.#store.fullText(place.number, place.row);
-    const offset = rawOffset(raw, [...strip(raw).matchAll(this.#search.query)][place.nth]?.index ?? 0);
-    const at = this.#store.position(place.number, place.row);
-    const key = this.#store.keyOf(at);
-    const look = this.#looks.get(key) ?? DEFAULT_LOOK;
-    const next = lookAt(look, offset);
-    const isOverwritten = raw.slice(offset).replace(/\r+$/, "").includes("\r");
+  #showMatch(place, offset, isOverwritten) {
+    const key = this.#store.keyOf(this.#store.position(place.number, place.row));
+    const next = lookAt(this.#looks.get(key) ?? DEFAULT_LOOK, offset);
     this.#setLook(key, isOverwritten ? { ...next, isWhole: true } : next);
     this.#goTo(place, { isLazy: true });
-    this.#showSearch();
-    this.#scroller.flush();
-    const mark = this.#scroller.element.querySelector(".rv-current");
-    mark?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
   #setLook(key, look) {
@@ -353,26 +254,20 @@ class LogView {
     this.#scroller.invalidate();
   }
 
-  #endSearch() {
-    this.#ui.field.value = "";
-    this.#startSearch();
-    this.#scroller.element.focus();
-  }
-
   async #goToError() {
     await this.#guarded(async () => {
-      this.#tell("Looking for errors …");
+      this.#teller.tell("Looking for errors …");
       const found = await findError(this.#store, this.#error, this.#ending.signal);
       if (!found) {
-        this.#tell(this.#error ? "No further error." : "No error found, and nothing on stderr.");
+        this.#teller.tell(this.#error ? "No further error." : "No error found, and nothing on stderr.");
         this.#error = null;
         return;
       }
       this.#error = found;
       this.#goTo(found);
       const line = this.#store.row(found.number, found.row);
-      if (line?.n) this.#mark([line.n, line.n]);
-      this.#tell(found.isError ? `Line ${grouped(line?.n)} tells of an error.` : "No error found; the first line of stderr.");
+      if (line?.n) this.#marks.set([line.n, line.n]);
+      this.#teller.tell(found.isError ? `Line ${grouped(line?.n)} tells of an error.` : "No error found; the first line of stderr.");
     });
   }
 
@@ -394,7 +289,7 @@ class LogView {
     this.#preferences[name] = !this.#preferences[name];
     const wasAtEnd = this.#isFollowing;
     this.#applyLooks(true);
-    if (name === "matchCase") this.#startSearch();
+    if (name === "matchCase") this.#search.start();
     else if (wasAtEnd) this.#scroller.toEnd();
   }
 
@@ -420,73 +315,29 @@ class LogView {
     this.#ui.jump.textContent = fresh > 0 ? `↓ ${plural(fresh, "new line")}` : "↓ End";
   }
 
-  #showSearch() {
-    const { query, found, isDone, ordinal } = this.#search;
-    const of = `${grouped(found)}${isDone ? "" : " …"}`;
-    this.#ui.count.textContent = query ? (ordinal ? `${grouped(ordinal)} of ${of}` : of) : "";
-    this.#ui.count.classList.toggle("rv-none", Boolean(query) && isDone && !found);
-    this.#ui.root.dataset.search = query ? (isDone ? "done" : "running") : "";
-    for (const name of ["previous", "next"]) this.#ui[name].disabled = !found;
-    if (query && isDone && ordinal === 0) this.#ui.live.textContent = `${plural(found, "match", "matches")}`;
-    this.#scroller.invalidate();
-  }
-
-  /** Say to screen readers now and then how much was printed. */
-  #announceLater() {
-    if (this.#live.state === "opening" || this.#news.timer) return;
-    this.#news.timer = setTimeout(() => {
-      this.#news.timer = 0;
-      const fresh = this.#store.lines - this.#news.lines;
-      this.#news.lines = this.#store.lines;
-      if (fresh > 0) this.#ui.live.textContent = plural(fresh, "new line");
-    }, NEWS_MS);
-  }
-
-  #tell(words, stays = false) {
-    clearTimeout(this.#timers.tell);
-    this.#ui.told.textContent = words;
-    this.#ui.live.textContent = words;
-    if (!stays) this.#timers.tell = setTimeout(() => (this.#ui.told.textContent = ""), TELL_MS);
-  }
-
   // What a reader does
 
   #listen(signal) {
     const ui = this.#ui;
     const on = (target, type, does) => target.addEventListener(type, does, { signal });
     const clicks = {
-      pause: () => this.#pause(), error: () => this.#goToError(), copy: () => this.#copyMarked(),
-      download: () => this.#download(), clear: () => this.#clear(), help: () => ui.keys.showModal(),
-      restore: () => this.#restore(), jump: () => this.#follow(true), next: () => this.#moveToMatch(1),
-      previous: () => this.#moveToMatch(-1),
+      pause: () => this.#pause(), error: () => this.#goToError(), copy: () => this.#taking.copyLines(this.#marks.range),
+      download: () => this.#taking.download(`${this.#source.executionId}.log`), clear: () => this.#clear(), help: () => ui.keys.showModal(),
+      restore: () => this.#restore(), jump: () => this.#follow(true),
     };
     for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
     for (const name of ["wrap", "numbers", "times", "matchCase"]) on(ui[name], "click", () => this.#toggle(name));
-    on(ui.field, "input", () => this.#searchLater());
-    on(ui.field, "keydown", (event) => this.#keyInField(event));
     on(this.#scroller.element, "click", (event) => this.#clicked(event));
-    on(document, "copy", (event) => this.#copySelection(event));
+    on(document, "copy", (event) => this.#taking.copySelection(event));
     const actions = keyActions({
-      scroller: this.#scroller, move: (step) => this.#moveToMatch(step), error: () => this.#goToError(),
+      scroller: this.#scroller, move: (step) => this.#search.move(step), error: () => this.#goToError(),
       follow: () => this.#follow(!this.#isFollowing), pause: () => this.#pause(), toggle: (name) => this.#toggle(name),
-      markTop: () => this.#markTop(), markMore: (step) => this.#markMore(step), copy: () => this.#copyMarked(),
-      help: () => ui.keys.showModal(), search: () => this.#focusSearch(), end: () => this.#follow(true),
-      escape: () => (this.#search.query ? this.#endSearch() : this.#mark(null)),
+      markTop: () => this.#marks.top(), markMore: (step) => this.#marks.more(step), copy: () => this.#taking.copyLines(this.#marks.range),
+      help: () => ui.keys.showModal(), search: () => this.#search.focus(), end: () => this.#follow(true),
+      escape: () => (this.#search.query ? this.#search.end() : this.#marks.set(null)),
     });
     // Before the page's own keys: what the log takes is not theirs as well.
     document.addEventListener("keydown", (event) => this.#keyPressed(event, actions), { signal, capture: true });
-  }
-
-  #focusSearch() {
-    this.#ui.field.focus();
-    this.#ui.field.select();
-  }
-
-  #keyInField(event) {
-    if (event.key === "Enter") this.#moveToMatch(event.shiftKey ? -1 : 1);
-    else if (event.key === "Escape") this.#endSearch();
-    else return;
-    event.preventDefault();
   }
 
   /** Keys count in the log, and where nothing else on the page has the focus. */
@@ -495,7 +346,7 @@ class LogView {
     if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
     if (event.key === "f" && (event.ctrlKey || event.metaKey) && event.target !== this.#ui.field) {
       event.preventDefault();
-      this.#focusSearch();
+      this.#search.focus();
       return;
     }
     if (!isHere || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("button")) return;
@@ -516,7 +367,7 @@ class LogView {
       if (isAtEnd) this.#follow(false);
     } else if (row && event.target.closest(".rv-n") && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
-      if (row.dataset.n) this.#markTo(Number(row.dataset.n), event.shiftKey);
+      if (row.dataset.n) this.#marks.to(Number(row.dataset.n), event.shiftKey);
     }
   }
 }
