@@ -48,7 +48,8 @@ def configure(
     url = config.endpoint(endpoint or _ask("Endpoint", "--endpoint"), "--endpoint")
     key = SigningKey.from_api_key(_api_key(api_key_stdin))
     transport = Transport(console.trace if settings.debug else None)
-    deployment_id = deployment or (_deployment_of(url, transport) if verify else _ask("Deployment id", "--deployment"))
+    found = deployment or (_deployment_of(url, transport) if verify else _ask("Deployment id", "--deployment"))
+    deployment_id = config.deployment_id(found, "--deployment")
     target = Target(url, deployment_id, key)
     who = _whoami(target, transport, settings) if verify else None
     path = config.home() / config.CONFIG_NAME
