@@ -375,3 +375,26 @@ def test_portions_hold_what_a_batch_can(world: World) -> None:
         batch = Batch(1, world.clock.new_id(), tuple(portion))
         assert len(codec.encode(batch)) <= batches.MAX_BYTES
         batches.seal_batch(batch, world.signing_key)
+
+
+@pytest.mark.parametrize("how", ["single", "in a batch", "as a batch"])
+def test_what_is_undecided_under_an_id_shows_nothing_of_another_s_execution_of_that_id(
+    world: World, at: Batches, how: str
+) -> None:
+    """Whoever sends a request under an id that they saw, in a lock's queue, say, is not told of its execution meanwhile."""
+    theirs = world.request(locks=("db",), command=("deploy",))
+    assert world.submit(theirs).outcome == "accepted"
+    bob = world.add_user("bob", Role.DEVELOPER)
+    squatting = world.request(request_id=theirs.request_id)
+    if how == "single":
+        world.upload(squatting, bob)
+    elif how == "in a batch":
+        at.handle(at.upload([batched(squatting)], bob))  # taken apart, and its range not done
+    else:
+        at.run(at.upload([batched(world.request())], bob, batch_id=theirs.request_id))
+    for path in ("/trace/{}", "/executions/{}"):
+        response = call(world, "GET", path.format(theirs.request_id), signing_key=bob)
+        assert b"ada" not in response.body, path
+        assert b"db" not in response.body, path
+    assert call(world, "DELETE", f"/executions/{theirs.request_id}", signing_key=bob).status == 409
+    assert ask(world, [theirs.request_id], bob) == ["pending"]
