@@ -72,13 +72,15 @@ class Keeping:
                 "Give --keep 90d, or tell the stack for good: runvoy local up --keep 90d",
             )
         call.concerns(subject=f"what ended more than {keep_seconds} s ago")
+        call.hold()
         swept = self._sweep(timedelta(seconds=keep_seconds), dry_run=asked.dry_run)
         leftovers = log_bytes = 0
         if not asked.dry_run:
             leftovers = self._inbox.sweep() + self._outbox.sweep() + self._forget_orphaned_claims()
             log_bytes = cut_log(self._home.log, LOG_KEPT_BYTES)
             message = f"{swept.executions} executions, {swept.requests} requests, {swept.bytes} bytes"
-            call.commit(call.audit("gc", message=message))
+            # Done, and so on record, even if the caller was revoked meanwhile.
+            call.ports.records.commit([call.audit("gc", message=message)])
         body = {**swept._asdict(), "leftovers": leftovers, "log_bytes": log_bytes}
         del body["oldest_left"]
         return Response(200, msgspec.json.encode(body), audited=not asked.dry_run)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from runvoy_cli.cache import Cache
-from runvoy_cli.transport import Answer, NoAnswer, Transport
+from runvoy_cli.transport import Answer, NoAnswer, Transport, check_led_to
 from runvoy_cli.uploads import Form, Upload, Uploads
 from runvoy_protocol import claims, control, members, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -266,6 +266,7 @@ class Client:
 
         With `wait_seconds` a gateway answers when there is news, or 304 or 404 after that time; S3 answers at once.
         """
+        check_led_to(url, self.target.endpoint)
         headers = {"If-None-Match": etag} if etag else {}
         if wait_seconds >= 1:
             headers["Prefer"] = f"wait={int(wait_seconds)}"
@@ -292,6 +293,7 @@ class Client:
         grant = self._cache.inbox_grant
         if grant is None:
             grant = self.ask(control.InboxGrant, "POST", "/grants/inbox")
+            check_led_to(grant.url, self.target.endpoint)
             self._cache.inbox_grant = grant
         return grant
 

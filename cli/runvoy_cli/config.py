@@ -90,7 +90,7 @@ def _remote(from_file: Mapping[str, str], from_environment: Mapping[str, str], w
         )
     return Remote(
         endpoint=endpoint(values["endpoint"], _origin("endpoint", from_environment, where)),
-        deployment_id=values["deployment_id"].strip(),
+        deployment_id=deployment_id(values["deployment_id"], _origin("deployment_id", from_environment, where)),
         signing_key=_signing_key(values["api_key"], _origin("api_key", from_environment, where)),
         web_url=values.get("web_url"),
         timeout_seconds=int(values["timeout"]) if "timeout" in values else None,
@@ -103,7 +103,10 @@ def key_is_of_environment(environ: Mapping[str, str] = os.environ) -> bool:
 
 def chosen_profile(profile: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The profile that is used: the one asked for, else the environment's; None for the top level."""
-    return profile or environ.get(PROFILE_VARIABLE)
+    chosen = profile or environ.get(PROFILE_VARIABLE)
+    if chosen is not None:
+        _refuse_key(chosen, "--profile" if profile else PROFILE_VARIABLE, "the name of a profile")
+    return chosen
 
 
 def warn_of_variables(warn: Say, environ: Mapping[str, str] = os.environ) -> None:
@@ -119,9 +122,7 @@ def _origin(name: str, from_environment: Mapping[str, str], where: str) -> str:
 
 def endpoint(text: str, origin: str) -> str:
     """The endpoint without its last slash; UsageProblem, naming `origin`, if it cannot be one."""
-    if PREFIX in text:
-        # Not shown, as what else is no endpoint would be.
-        raise UsageProblem(f"{origin} holds an API key, where an address belongs", "An endpoint is like https://host.")
+    _refuse_key(text, origin, "an address", "An endpoint is like https://host.")
     try:
         parts = check_url(text.strip())
         parts.port  # noqa: B018 - raises ValueError for a port that is no number
@@ -132,6 +133,19 @@ def endpoint(text: str, origin: str) -> str:
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username or parts.password:
         raise UsageProblem(f"{origin}: an endpoint is only https://host or https://host:port")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def deployment_id(text: str, origin: str) -> str:
+    """A deployment's id. It goes into every call, and into the audit of whoever is called by a wrong one: not so an API key."""
+    _refuse_key(text, origin, "the id of a deployment")
+    return text.strip()
+
+
+def _refuse_key(text: str, origin: str, wanted: str, hint: str = "") -> None:
+    """UsageProblem, naming `origin`, for an API key where something else belongs, as when lines were swapped. Neither shown, as
+    what else is wrong would be, nor sent."""
+    if PREFIX in text:
+        raise UsageProblem(f"{origin} holds an API key, where {wanted} belongs", hint)
 
 
 def _signing_key(text: str, origin: str) -> SigningKey:

@@ -39,7 +39,7 @@ class Console:
         self.screen.write("".join(f"runvoy: {line}\n" for line in lines))
 
     def hint(self, text: str) -> None:
-        self.screen.write(f"hint: {one_line(text)}\n")
+        self.screen.write(without_workflow_commands(f"hint: {one_line(text)}") + "\n")
 
     def advise(self, text: str) -> None:
         """A hint, shown where a remark is."""
@@ -65,8 +65,17 @@ class Console:
 
 def without_workflow_commands(line: str) -> str:
     """A line of our own that may hold words of others, such that a runner of GitHub Actions finds no command in it (see
-    github.py; each begins with a word of ours, so the form that begins a line is none)."""
-    return line.replace("##[", "## [") if os.environ.get("GITHUB_ACTIONS") == "true" else line
+    github.py): neither the form that may stand anywhere nor the one that begins a line."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return line
+    shown = line.replace("##[", "## [")
+    return shown.replace("::", ": :", 1) if shown.lstrip().startswith("::") else shown
+
+
+def _json_line(encoded: bytes) -> str:
+    """JSON as one line, which means the same everywhere and is no command to a runner of GitHub Actions."""
+    text = json_text(encoded)
+    return text.replace("##[", "##\\u005b") if os.environ.get("GITHUB_ACTIONS") == "true" else text
 
 
 def write_stderr(text: str) -> None:
@@ -102,7 +111,7 @@ def written_whole() -> Iterator[None]:
 
 def print_json(value: object) -> None:
     """One JSON document on one line of stdout."""
-    print_line(json_text(msgspec.json.encode(value)))
+    print_line(_json_line(msgspec.json.encode(value)))
 
 
 def whole(value: object) -> object:
@@ -123,7 +132,7 @@ def show_error(error: RunvoyError, as_json: bool, screen: Screen | None = None) 
     """Tell of an error on stderr; `screen` if that may have live rows on it."""
     write = screen.write if screen is not None else write_stderr
     if as_json:
-        write(without_workflow_commands(json_text(control.error_body(error))) + "\n")
+        write(_json_line(control.error_body(error)) + "\n")
         return
     first, *rest = error.message.splitlines() or [""]
     lines = [f"runvoy: {one_line(first)} ({error.code.value})", *map(one_line, rest)]
@@ -180,7 +189,7 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], room: int | No
     head = _row_text(header, widths)
     lines = [clip(head, room) if room else head]
     for row in table:
-        lines.extend(_fitted(row, widths, room))
+        lines.extend(without_workflow_commands(line) for line in _fitted(row, widths, room))
     return lines
 
 
@@ -205,7 +214,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Lines of `name  value`, without the empty ones."""
     present = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in present), default=0)
-    return [f"{name.ljust(width)}  {one_line(value)}" for name, value in present]
+    return [without_workflow_commands(f"{name.ljust(width)}  {one_line(value)}") for name, value in present]
 
 
 def age(at: datetime, now: datetime | None = None) -> str:

@@ -60,6 +60,19 @@ def check_url(url: str) -> SplitResult:
     raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{shown!r} is no http(s) URL", "Write it like https://host.")
 
 
+def check_led_to(url: str, endpoint: str) -> None:
+    """A RunvoyError unless a deployment at `endpoint` may lead us to `url`: what only this machine can reach is for a deployment
+    on this machine. Another would have us call programs that trust whoever is here."""
+    if check_url(url).scheme == "https":
+        return
+    if urlsplit(endpoint).hostname not in _LOOPBACK:
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            f"{endpoint} leads to an address of this machine, where it is not itself",
+            "Tell whoever runs the deployment; nothing was sent there.",
+        )
+
+
 class Transport:
     """Sends requests. Not for several threads."""
 

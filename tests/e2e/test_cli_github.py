@@ -6,6 +6,7 @@ anything behind `##[`, unless it was told to stop.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -94,6 +95,26 @@ def test_errors_of_runvoy_s_own_are_annotated_and_outside_of_github_nothing_is(m
     assert b"::" not in machine("wait", "0" * 32).stderr
     done = machine("run", "exit 3", env={"GITHUB_ACTIONS": "false"})
     assert (done.returncode, b"::" in done.stderr) == (3, False)
+
+
+def test_what_others_named_commands_nothing_in_any_listing(machine: Machine) -> None:
+    """Names, labels and command lines are their submitters' choice, and `##[` is obeyed wherever it stands in a line."""
+    label, name = "::set-output name=x::evil", "##[set-output name=x;]evil"
+    named = ("--name", name, "--label", f"a={label}", "--label", f"b={name}")
+    execution_id = machine.ok("submit", *named, "--", "true", name).strip()
+    assert machine("wait", execution_id).returncode == 0
+    env = {"GITHUB_ACTIONS": "true"}
+    for command in (
+        *(("list",), ("status", execution_id), ("trace", execution_id), ("audit",), ("kill", execution_id)),
+        *(("cost", "--by", "label"), ("list", "--status", name), ("secrets", "show", name)),
+    ):
+        for form in ((), ("--json",)):
+            done = machine(*command, *form, env=env)
+            told = Runner().read(done.stdout.decode() + done.stderr.decode())
+            assert {name for name, _ in told.obeyed} <= {"error"}, command  # an annotation of our own
+    assert f"b={name}" in machine.ok("cost", "--by", "label"), "outside of a job it is as it is"
+    (listed,) = json.loads(machine.ok("list", "--json", env=env))
+    assert listed["name"] == name, "JSON means the same"
 
 
 def test_a_summary_that_cannot_be_written_fails_nothing(machine: Machine, tmp_path: Path) -> None:

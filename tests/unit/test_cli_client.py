@@ -347,3 +347,27 @@ def test_what_never_left_is_not_taken_for_done(server, client_of):
         client.call("POST", "/users", b"{}")
     assert caught.value.code is ErrorCode.CONFLICT
     assert "may have done it" not in caught.value.hint
+
+
+REMOTE = "https://remote.example"
+
+
+class Front(Transport):
+    """Reaches a deployment elsewhere by its name, as DNS and TLS would."""
+
+    def __init__(self, place):
+        super().__init__()
+        self._place = place
+
+    def send(self, method, url, **options):
+        return super().send(method, url.replace(REMOTE, self._place), **options)
+
+
+def test_a_deployment_elsewhere_does_not_lead_us_to_this_machine(server, tmp_path):
+    """Programs that listen on this machine alone trust whoever is on it."""
+    server.answers["/api/v1/grants/inbox"] = [(200, server.grant())]  # which leads to 127.0.0.1
+    client = Client(Target(REMOTE, "d-1", KEY), lambda _: Cache(tmp_path, REMOTE, KEY.key_id), Front(server.url), 5)
+    for call in (lambda: client.upload(ID, b"sealed"), lambda: client.read(f"{server.url}/outbox/x")):
+        with pytest.raises(RunvoyError, match="leads to an address of this machine"):
+            call()
+    assert {path for _, path, _, _ in server.seen} == {"/api/v1/grants/inbox"}

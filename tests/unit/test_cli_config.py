@@ -199,3 +199,25 @@ def test_saving_goes_through_a_link(home, tmp_path):
     config_file.save(home / "config.yaml", None, {"endpoint": "https://x.example"})
     assert (home / "config.yaml").is_symlink()
     assert config_file.load(tmp_path / "dotfile.yaml").top == {"endpoint": "https://x.example"}
+
+
+SWAPPED_FILE = f"endpoint: https://a.example\ndeployment_id: {API_KEY}\napi_key: d-1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "environ"),
+    [
+        (None, None, {**WHOLE, "RUNVOY_DEPLOYMENT": API_KEY}),
+        (SWAPPED_FILE, None, {}),
+        (None, None, {**WHOLE, "RUNVOY_PROFILE": API_KEY}),
+        (None, API_KEY, WHOLE),
+    ],
+    ids=["environment", "file", "profile", "option"],
+)
+def test_an_api_key_in_another_s_place_is_neither_shown_nor_sent(home, text, profile, environ):
+    """As when two lines were swapped. A deployment's id goes into every call, and from there into the audit."""
+    if text is not None:
+        write(home, text)
+    with pytest.raises(UsageProblem, match="holds an API key") as told:
+        resolve(home, profile, **environ)
+    assert API_KEY[8:] not in told.value.message + told.value.hint

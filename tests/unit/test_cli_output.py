@@ -3,7 +3,7 @@
 import pytest
 
 from runvoy_cli.output import Lines, prefixed
-from runvoy_cli.render import columns, span
+from runvoy_cli.render import columns, facts, span
 from runvoy_protocol.logs import LogRecord
 
 
@@ -76,3 +76,13 @@ def test_wide_characters_take_two_cells_in_a_table():
 )
 def test_spans(seconds, text):
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["::set-output name=x::evil", "  ::add-mask::x", "a ##[error]b", "##[error]b"])
+def test_a_table_of_others_words_commands_no_ci_job(monkeypatch, name):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for line in (*columns(("NAME", "RUNS"), [(name, "1")]), *facts([("name", name)])):
+        assert not line.lstrip().startswith("::")
+        assert "##[" not in line
+    monkeypatch.setenv("GITHUB_ACTIONS", "false")
+    assert columns(("NAME", "RUNS"), [(name, "1")])[1].startswith(name)

@@ -19,7 +19,7 @@ from runvoy_agent.core.model import Key
 from runvoy_agent.handlers import inbox, messages, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.local.objects import FolderObjects
-from runvoy_agent.ports import Unavailable
+from runvoy_agent.ports import StoredObject, Unavailable
 from runvoy_protocol import batches, codec, ids, keys, object_keys, receipts, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.control import StatusesAnswer
@@ -387,6 +387,24 @@ def test_many_executions_are_read_in_one_call(world: World, at: Batches) -> None
     reads = [one for one in watched.calls if "execution#" in one or one.startswith("get_many")]
     assert reads == ["get_many 21"]
 
+class CountedInbox(FolderObjects):
+    """The inbox's folder, and how often a batch was read from it."""
+
+    batches_read = 0
+
+    def get(self, object_key: str, version: str | None = None) -> StoredObject | None:
+        self.batches_read += object_key.endswith(".batch")
+        return super().get(object_key, version)
+
+
+def test_a_batch_under_way_is_unpacked_once_for_all_that_are_asked_for(world: World, at: Batches) -> None:
+    """And not for each of them: 500 strange ids beside a batch of 8 MiB were half a minute of work for one call."""
+    at.handle(at.upload([batched(world.request())]))
+    counted = CountedInbox(world.folder / "inbox", versioned=True)
+    world.ports = world.ports._replace(inbox=counted)
+    assert ask(world, [world.clock.new_id() for _ in range(20)]) == ["unknown"] * 20
+    assert counted.batches_read == 1
+
 
 def test_too_many_are_refused_and_a_call_is_one_record(world: World) -> None:
     assert call(world, "POST", "/executions/statuses", {"execution_ids": []}).status == 400
@@ -442,3 +460,26 @@ def test_portions_hold_what_a_batch_can(world: World) -> None:
         batch = Batch(1, world.clock.new_id(), tuple(portion))
         assert len(codec.encode(batch)) <= batches.MAX_BYTES
         batches.seal_batch(batch, world.signing_key)
+
+
+@pytest.mark.parametrize("how", ["single", "in a batch", "as a batch"])
+def test_what_is_undecided_under_an_id_shows_nothing_of_another_s_execution_of_that_id(
+    world: World, at: Batches, how: str
+) -> None:
+    """Whoever sends a request under an id that they saw, in a lock's queue, say, is not told of its execution meanwhile."""
+    theirs = world.request(locks=("db",), command=("deploy",))
+    assert world.submit(theirs).outcome == "accepted"
+    bob = world.add_user("bob", Role.DEVELOPER)
+    squatting = world.request(request_id=theirs.request_id)
+    if how == "single":
+        world.upload(squatting, bob)
+    elif how == "in a batch":
+        at.handle(at.upload([batched(squatting)], bob))  # taken apart, and its range not done
+    else:
+        at.run(at.upload([batched(world.request())], bob, batch_id=theirs.request_id))
+    for path in ("/trace/{}", "/executions/{}"):
+        response = call(world, "GET", path.format(theirs.request_id), signing_key=bob)
+        assert b"ada" not in response.body, path
+        assert b"db" not in response.body, path
+    assert call(world, "DELETE", f"/executions/{theirs.request_id}", signing_key=bob).status == 409
+    assert ask(world, [theirs.request_id], bob) == ["pending"]

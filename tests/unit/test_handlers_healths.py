@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.unit.calls import audit_of, call, code_of, ok
 
-from runvoy_agent.local.queue import LocalQueueName, SqliteQueue
+from runvoy_agent.local.queue import LocalQueueCare, LocalQueueName, SqliteQueue
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -65,6 +66,23 @@ def test_dead_letters_are_put_back_and_that_is_on_record(world: World) -> None:
     assert told == [("ada", "ends", "dead letters: 3 of ends"), ("ada", "all queues", "dead letters: 1 of inbox")]
 
 
+def test_what_was_put_back_is_on_record_though_its_caller_is_revoked_meanwhile(world: World) -> None:
+    bury(world, "ends", 1)
+
+    class Care(LocalQueueCare):
+        def redrive(self, queue: str, most: int) -> int:
+            if queue == "ends":
+                world.revoke(world.signing_key)
+            return super().redrive(queue, most)
+
+    world.deployment = world.deployment._replace(queues=Care(world.queue))
+    world.add_user("eve", Role.ADMIN)
+    ok(world, "POST", "/health/redrive", {})
+    told = [(event.actor, event.outcome, event.message) for event in audit_of(world) if event.action == "redrive"]
+    assert told == [("ada", "ok", "dead letters: 1 of ends")]
+    assert code_of(call(world, "POST", "/health/redrive", {})) is ErrorCode.KEY_REVOKED
+
+
 def test_many_dead_letters_take_several_calls(world: World) -> None:
     world.queue.close()
     connection = sqlite3.connect(world.folder / "queue.db")
@@ -75,8 +93,6 @@ def test_many_dead_letters_take_several_calls(world: World) -> None:
         )
     connection.close()
     world.queue = SqliteQueue(world.folder / "queue.db")
-    from runvoy_agent.local.queue import LocalQueueCare
-
     world.deployment = world.deployment._replace(queues=LocalQueueCare(world.queue))
     for redriven, left in ((1000, 200), (200, 0), (0, 0)):
         (found,) = ok(world, "POST", "/health/redrive", {"queue": "ends"})["queues"]

@@ -112,7 +112,8 @@ def list_records(call: Call) -> Response:
     day, part_text, after = query.pop("day", ""), query.pop("part", ""), query.pop("after", None)
     listings.refuse_others(query)
     at = listings.instant_of("day", f"{day}T00:00:00+00:00")
-    if not part_text.isascii() or not part_text.isdigit() or int(part_text[:4]) >= store.SHARDS:
+    is_number = part_text.isascii() and part_text.isdigit() and len(part_text) <= 2
+    if not is_number or int(part_text) >= store.SHARDS:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"part must be from 0 to {store.SHARDS - 1}")
     part = int(part_text)
     if at is None or store.day(at) != day:

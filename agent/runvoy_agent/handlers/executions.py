@@ -89,7 +89,7 @@ def _known_unadmitted(call: Call, execution_id: str, undecided: frozenset[str]) 
     if execution_id in undecided:
         return KnownExecution(execution_id=execution_id, state="pending")
     try:
-        found, receipt = look_up(call, execution_id)
+        found, receipt = look_up(call, execution_id, undecided=undecided)
     except RunvoyError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise
@@ -151,12 +151,13 @@ def _receipt_key(call: Call, asked: OutboxGrantRequest) -> str:
 
 
 def look_up(
-    call: Call, execution_id: str, object_sha256: str | None = None
+    call: Call, execution_id: str, object_sha256: str | None = None, undecided: frozenset[str] | None = None
 ) -> tuple[Loaded[Execution] | None, Receipt | None]:
     """The execution, if the caller may see it; else the caller's own refusal; (None, None) while it is pending.
 
     Whose object is asked for by its digest gets the answer to that object: an id that conflicts with somebody else's
-    execution is refused, not shown. NOT_FOUND when the caller may see nothing of that id.
+    execution is refused, not shown. NOT_FOUND when the caller may see nothing of that id. `undecided`: the ids in the caller's
+    batches under way, where they are known already; to find them every such batch is read, verified and unpacked.
     """
     if not is_execution_id(execution_id):
         raise RunvoyError(ErrorCode.NOT_FOUND, f"{execution_id[:64]!r} is no execution id")
@@ -178,13 +179,15 @@ def look_up(
         receipt = _receipt(call, execution_id, hashlib.sha256(sent.data).hexdigest())
         # An accepted one has a record; seeing none here means that it was read a moment too early.
         return None, receipt if receipt is not None and receipt.outcome == "refused" else None
-    return None, _batched(call, execution_id)
+    return None, _batched(call, execution_id, undecided)
 
 
-def _batched(call: Call, execution_id: str) -> Receipt | None:
+def _batched(call: Call, execution_id: str, undecided: frozenset[str] | None) -> Receipt | None:
     """What became of a request that lies under no name of its own: its refusal; None while a batch of the caller's that has
     it is not done. NOT_FOUND if there is neither."""
-    if execution_id in batches.undecided_ids(call.ports, call.key.key_id):
+    if undecided is None:
+        undecided = batches.undecided_ids(call.ports, call.key.key_id)
+    if execution_id in undecided:
         return None
     receipts_of_id = object_keys.receipts_prefix(call.key.key_id, execution_id)
     stored = [call.ports.outbox.get(info.key) for info in call.ports.outbox.list(receipts_of_id)]

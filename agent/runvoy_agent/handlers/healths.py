@@ -54,10 +54,12 @@ def redrive(call: Call) -> Response:
         raise RunvoyError(
             ErrorCode.NOT_FOUND, f"there is no queue {wanted[:64]!r}", f"The queues are {', '.join(names)}."
         )
+    call.hold()
     moved = {name: queues.redrive(name, MOST_REDRIVEN) for name in names if wanted in (None, name)}
     left = {state.name: state.dead for state in queues.states()}
     told = ", ".join(f"{count} of {name}" for name, count in moved.items() if count)
-    call.commit(call.audit("redrive", message=f"dead letters: {told or 'none'}"))
+    # Done, and so on record, even if the caller was revoked meanwhile.
+    call.ports.records.commit([call.audit("redrive", message=f"dead letters: {told or 'none'}")])
     found = tuple(Redriven(queue=name, redriven=count, left=left[name]) for name, count in moved.items())
     return answer(RedriveAnswer(queues=found), audited=True)
 

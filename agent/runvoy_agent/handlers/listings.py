@@ -22,6 +22,7 @@ MOST_DAYS = 100
 """What one page may look at: one that finds too little within it ends early, with a cursor to go on from."""
 
 CLOCKS_APART = timedelta(minutes=5)
+_MOST_DIGITS = 9
 _FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
 _LOWEST_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15
@@ -105,7 +106,8 @@ def limit_of(text: str | None, default: int = DEFAULT_PAGE, most: int = MAX_PAGE
     """The `limit` of a query."""
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not is_number or not 1 <= int(text) <= most:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"limit must be from 1 to {most}")
     return int(text)
 

@@ -27,9 +27,13 @@ def trace(call: Call) -> Response:
     query = dict(call.request.query)
     after = listings.position_of(query.pop("after", None), EVENTS)
     listings.refuse_others(query)
-    found = None if _is_auditor(call) else executions.find_readable(call, execution_id)
-    if found is None and is_execution_id(execution_id):
-        found = store.load_execution(call.ports.records, execution_id)
+    if _is_auditor(call):
+        found = store.load_execution(call.ports.records, execution_id) if is_execution_id(execution_id) else None
+    else:
+        found = executions.find_readable(call, execution_id)
+        if found is None:
+            # The caller's own request of this id is not decided. Whatever else is known of the id is another's.
+            return answer(TracePage(entries=()))
     page = call.ports.records.query(store.INDEX_AUDIT_EXECUTION, execution_id, after=after, limit=_PAGE)
     events = [msgspec.json.decode(record.body, type=AuditEvent) for record in page.records]
     execution = None if found is None else found.document

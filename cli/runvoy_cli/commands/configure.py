@@ -15,6 +15,7 @@ from runvoy_cli.files import told_about
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import Console, print_json, print_line
+from runvoy_cli.sanitize import one_line
 from runvoy_cli.transport import NoAnswer, Transport
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -47,7 +48,8 @@ def configure(
     url = config.endpoint(endpoint or _ask("Endpoint", "--endpoint"), "--endpoint")
     key = SigningKey.from_api_key(_api_key(api_key_stdin))
     transport = Transport(console.trace if settings.debug else None)
-    deployment_id = deployment or (_deployment_of(url, transport) if verify else _ask("Deployment id", "--deployment"))
+    found = deployment or (_deployment_of(url, transport) if verify else _ask("Deployment id", "--deployment"))
+    deployment_id = config.deployment_id(found, "--deployment")
     target = Target(url, deployment_id, key)
     who = _whoami(target, transport, settings) if verify else None
     path = config.home() / config.CONFIG_NAME
@@ -62,7 +64,7 @@ def configure(
         return
     print_line(f"wrote {path}" + (f", profile {settings.profile}" if settings.profile else ""))
     if who is not None:
-        print_line(f"you are {who.user} ({who.role}) in {who.deployment_id}")
+        print_line(one_line(f"you are {who.user} ({who.role}) in {who.deployment_id}"))
 
 
 def _ask(what: str, option: str) -> str:

@@ -16,6 +16,7 @@ from runvoy_cli.member_words import by_name, limits_text, until
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.problems import UsageProblem, called_wrongly
 from runvoy_cli.render import columns, print_json, print_line, show_error, whole
+from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.tokens import hand_out
 from runvoy_protocol import claims
@@ -200,7 +201,7 @@ def revoke(
         if context.obj.json:
             print_json(whole(answer))
         else:
-            print_line(f"{answer.key_id} of {answer.user} is revoked")
+            print_line(one_line(f"{answer.key_id} of {answer.user} is revoked"))
     return code
 
 

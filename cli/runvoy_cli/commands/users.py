@@ -14,6 +14,7 @@ from runvoy_cli.member_words import by_name, key_state, limits_text
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import age, columns, facts, moment, print_json, print_line, whole
+from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.tokens import hand_out
 from runvoy_cli.values import role
@@ -114,7 +115,8 @@ def change_role(
     if context.obj.json:
         print_json(whole(changed))
         return
-    print_line(f"{changed.name} is {changed.role.value} now" + (", as before" if user.role is changed.role else ""))
+    as_before = ", as before" if user.role is changed.role else ""
+    print_line(one_line(f"{changed.name} is {changed.role.value} now{as_before}"))
 
 
 @app.command(epilog="Example: runvoy users revoke ada@example.com --stop-all")
@@ -143,7 +145,7 @@ def revoke(
         return 0
     count = len(done.killed)
     killed = f"; {count} execution{'' if count == 1 else 's'} killed" if stop_all else ""
-    print_line(f"{done.user.name} is revoked{killed}")
+    print_line(one_line(f"{done.user.name} is revoked{killed}"))
     return 0
 
 
