@@ -194,6 +194,7 @@ def test_stopping_a_task(platform: Platform) -> None:
 
 NO_ROOM = {
     "failure": {"reason": "RESOURCE:FARGATE"},
+    "of vcpus": {"reason": "You've reached the limit on the number of vCPUs you can run concurrently"},
     "failure with detail": {"reason": "Capacity is unavailable at this time. Please try again later"},
 }
 NO_ROOM_ERRORS = [
@@ -201,6 +202,10 @@ NO_ROOM_ERRORS = [
     EcsError("LimitExceededException", "too many"),
     EcsError("ClientException", "You've reached the limit on the number of tasks you can run concurrently"),
     EcsError("ClientException", "Capacity is unavailable at this time."),
+    EcsError(
+        "InvalidParameterException",
+        "Error retrieving security group information for [sg-1]: Request limit exceeded. (ErrorCode: RequestLimitExceeded)",
+    ),
 ]
 
 
@@ -236,6 +241,9 @@ def test_what_will_not_help_is_refused(platform: Platform) -> None:
     outcomes["no right"] = launcher.start(platform.launch())
     platform.ecs.failures = [{"reason": "ATTRIBUTE", "detail": "unknown"}]
     outcomes["a failure"] = launcher.start(platform.launch())
+    # Larger than the account may have at all: no waiting helps.
+    platform.ecs.failures = [{"reason": "The requested CPU configuration is above your limit"}]
+    outcomes["too large"] = launcher.start(platform.launch())
     assert {what: type(outcome) for what, outcome in outcomes.items()} == dict.fromkeys(outcomes, LaunchRefused)
     assert "PassRole" in outcomes["no right"].message
     assert "not found" in outcomes["another image"].message

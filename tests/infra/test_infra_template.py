@@ -175,8 +175,8 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
     ("role", "may_not"),
     [
         ("InboxRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "kms:Encrypt", "s3:Delete")),
-        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:Put", "ssm:Delete", "sts:")),
-        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:")),
+        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
+        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:", "s3:Delete")),
         ("StartsRole", ("ssm:Put", "ssm:Delete", "ecs:Register")),
         ("ControlRole", ("ecs:RunTask", "s3:Delete")),
         ("PresignRole", ("dynamodb:", "sqs:", "iam:", "ecs:", "ssm:", "sts:")),
@@ -340,6 +340,28 @@ def test_the_end_of_this_clusters_tasks_reaches_the_ends_queue(template):
     (sender,) = [one for one in policy["Statement"] if one.get("Principal") == {"Service": "events.amazonaws.com"}]
     assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["TaskStopped", "Arn"]}}}
     assert template.properties("EveryMinute")["ScheduleExpression"] == "rate(1 minute)"
+
+
+@pytest.mark.parametrize(
+    ("cidr", "is_taken"),
+    [
+        ("10.71.0.0/20", True),
+        ("10.0.0.0/16", True),
+        ("10.0.0.0/24", False),  # two subnets of 2,048 addresses are no part of it: Fn::Cidr would fail in the midst
+        ("10.0.0.0/8", False),  # no VPC is that large
+        ("10.71.0.0", False),
+    ],
+)
+def test_a_vpcs_range_holds_its_two_subnets(template, cidr, is_taken):
+    parameter = template.document["Parameters"]["VpcCidr"]
+    assert bool(re.fullmatch(parameter["AllowedPattern"], cidr)) == is_taken
+    for name, one in template.of_type("AWS::EC2::Subnet").items():
+        assert one["Properties"]["CidrBlock"]["Fn::Select"][1] == {"Fn::Cidr": [{"Ref": "VpcCidr"}, 2, "11"]}, name
+
+
+def test_the_cluster_comes_after_a_role_that_takes_a_while(template):
+    """ECS's own role of a new account was made right before, and has to be known by then."""
+    assert listed(template.resources["Cluster"]["DependsOn"]) == [template.named("ExecutionRole", "AWS::IAM::Role")]
 
 
 def test_tasks_go_out_and_nothing_comes_in(template):

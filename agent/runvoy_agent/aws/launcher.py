@@ -52,7 +52,16 @@ _HOPELESS = frozenset(
         "UnsupportedFeatureException",
     }
 )
-_NO_ROOM_WORDS = ("capacity is unavailable", "limit on the number of tasks", "limit on the number of vcpus", "throttl")
+_NO_ROOM_WORDS = (
+    "capacity is unavailable",
+    "limit on the number of tasks",
+    "limit on the number of vcpus",
+    # ECS itself asks EC2 of the subnets and security groups, and calls it a wrong parameter that EC2 was busy.
+    "limit exceeded",
+    "limitexceeded",
+    "rate exceeded",
+    "throttl",
+)
 # What the runner's container exits with before the command's has anything to run (runner/task_main.py).
 _NOTHING_STARTED = {64: "its payload was malformed", 66: "its runner could not fetch its payload"}
 _STOP_REASON = "runvoy was asked to end it"

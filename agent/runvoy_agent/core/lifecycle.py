@@ -25,6 +25,8 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
 _EXPIRED = frozenset({Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
+_SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
+_LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler takes its push for lost
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
 
@@ -49,10 +51,30 @@ def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret,
 
 def begin_launch(execution: Execution, now: datetime) -> Execution | None:
     """One more launch of an attempt that may have been launched before. Counted before it is made: whoever dies of it
-    leaves a count that says so."""
+    leaves a count that says so. Of what waited for room it is the first that may have a task: its clocks begin anew."""
     if execution.state is not State.STARTING:
         return None
-    return _changed(execution, now, launches=execution.launches + 1)
+    starting_at = now if waits_for_room(execution) else execution.starting_at
+    return _changed(execution, now, launches=execution.launches + 1, starting_at=starting_at)
+
+
+def waits_for_room(execution: Execution) -> bool:
+    """Whether each of its launches came to nothing for want of room: no task of it is there, however long it waits."""
+    return execution.state is State.STARTING and execution.reason is Reason.CAPACITY and not execution.launches
+
+
+def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
+    """Whether a push, made when it was last tried at `tried_at`, is one too many: it waits for room, and a later try, which
+    found none either, has a push of its own."""
+    if not waits_for_room(execution) or execution.starting_at is None:
+        return False
+    return tried_at is not None and tried_at < execution.starting_at
+
+
+def capacity_delay(execution: Execution, now: datetime) -> timedelta:
+    """How long to let pass before the platform is asked for room again: the longer it waited, the longer."""
+    waited = now - execution.admitted_at
+    return min(max(waited / 20, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
 
 
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:
@@ -77,10 +99,11 @@ def note_unlaunched(execution: Execution, now: datetime, message: str, *, refuse
 
 
 def call_off_launch(execution: Execution) -> Execution | None:
-    """One of its launches was counted and not made."""
+    """One of its launches was counted and not made: it is not room that it waits for now."""
     if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:
         return None
-    return msgspec.structs.replace(execution, launches=execution.launches - 1)
+    for_room = {"reason": None, "message": ""} if execution.reason is Reason.CAPACITY else {}
+    return msgspec.structs.replace(execution, launches=execution.launches - 1, **for_room)
 
 
 def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:

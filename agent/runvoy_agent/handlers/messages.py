@@ -30,8 +30,11 @@ class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     range: BatchRange | None = None
 
 
-class StartMessage(msgspec.Struct, frozen=True, kw_only=True):
+class StartMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An execution may start. `tried_at`: when its launch had last been tried as this was sent, if it had been."""
+
     execution_id: str
+    tried_at: Instant | None = None
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):

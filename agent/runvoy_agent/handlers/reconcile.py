@@ -234,7 +234,7 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
     begun = execution.starting_at or execution.updated_at
     waited = ports.clock.now() - begun
     window = ports.launcher.relaunch_window
-    if window is not None and waited >= window:
+    if window is not None and waited >= window and not lifecycle.waits_for_room(execution):
         yield from _repair_missing(ports, execution, starting_up)
     elif starting_up or waited > LOOK_AFTER:
         _forget_launches(ports, execution, starting_up)

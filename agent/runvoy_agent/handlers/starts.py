@@ -40,8 +40,6 @@ from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.starts")
 
-CAPACITY_DELAY_SECONDS = 5.0
-
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
@@ -55,7 +53,7 @@ class _Begun(NamedTuple):
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
-    begun = store.with_retries(ports.clock, lambda: _begin(ports, message.execution_id))
+    begun = store.with_retries(ports.clock, lambda: _begin(ports, message))
     if begun is None or begun.current.document is None:
         return
     # Whatever its state: the delivery that committed it may have died before it told anyone.
@@ -66,14 +64,17 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         _launch(ports, deployment, begun.current.document)
 
 
-def _begin(ports: Ports, execution_id: str) -> _Begun | None:
+def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     """Commit QUEUED → STARTING (or the refusal), or one more launch of what is STARTING."""
-    current = store.load_execution(ports.records, execution_id)
+    current = store.load_execution(ports.records, message.execution_id)
     execution = current.document
     if execution is None:
-        log.warning("a push names execution %.64s, which has no record", execution_id)
+        log.warning("a push names execution %.64s, which has no record", message.execution_id)
         return None
     now = ports.clock.now()
+    if lifecycle.is_superseded(execution, message.tried_at):
+        # Each push that finds no room sends one: without this, two of an execution would be two for as long as it waits.
+        return _Begun(current, launch=False)
     if execution.state is State.STARTING:
         return _begin_again(ports, current, execution)
     if execution.state is not State.QUEUED:
@@ -103,7 +104,8 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
     """An earlier delivery committed STARTING: it may have died before its launch, or be at it."""
     now = ports.clock.now()
     window = ports.launcher.relaunch_window
-    if window is not None and execution.starting_at is not None and now > execution.starting_at + window:
+    is_late = window is not None and execution.starting_at is not None and now > execution.starting_at + window
+    if is_late and not lifecycle.waits_for_room(execution):
         # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return _Begun(current, launch=False)
@@ -182,11 +184,14 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
         case Launched():
             return  # and stays counted: from here on no refusal of another launch ends it
         case NoCapacity(message=message):
-            store.with_retries(
+            waits = store.with_retries(
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
             )
+            if waits is None:
+                return
             # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
-            pushes.push(ports.queue, execution, delay_seconds=CAPACITY_DELAY_SECONDS)
+            delay = lifecycle.capacity_delay(waits, ports.clock.now())
+            pushes.push(ports.queue, waits, delay_seconds=delay.total_seconds())
         case LaunchRefused(message=message):
             store.with_retries(
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)
@@ -213,20 +218,22 @@ def _call_off(ports: Ports, execution_id: str) -> None:
         ports.records.commit([store.put(current, changed)])
 
 
-def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: bool) -> None:
-    """The platform says that this launch started nothing."""
+def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: bool) -> Execution | None:
+    """The platform says that this launch started nothing. The execution, if it is still to be started."""
     current = store.load_execution(ports.records, execution_id)
     if current.document is None:
-        return
+        return None
     changed = lifecycle.note_unlaunched(current.document, ports.clock.now(), message, refused=refused)
     if changed is None:
-        return
+        return None
     if not changed.is_terminal:
         ports.records.commit([store.put(current, changed)])
         outbox.publish_status(ports, changed, current.version + 1)
-    elif ports.launcher.describe(execution_id, current.document.attempt).phase == "missing":
+        return changed if changed.state is State.STARTING else None
+    if ports.launcher.describe(execution_id, current.document.attempt).phase == "missing":
         # Looked at as well: a launch that was forgotten as over may have gone through after all.
         releases.announce(ports, _end_unstarted(ports, current, changed))
+    return None
 
 
 def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secrets: Mapping[str, bytes]) -> Launch:

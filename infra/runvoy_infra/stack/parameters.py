@@ -142,7 +142,8 @@ class Parameters:
             0,
             0,
             1000,
-            "Reserved concurrency of each function, taken from the account's. 0: none; new accounts have too little to reserve.",
+            "Reserved concurrency of each function, taken from the account's; not below what its queues may use. 0: none, for new "
+            "accounts have too little.",
         )
         self.reserves_concurrency = CfnCondition(
             self._stack,

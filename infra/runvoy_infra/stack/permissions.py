@@ -127,7 +127,6 @@ def of_ends(world: World) -> list[iam.PolicyStatement]:
         *_read_inbox(world),
         *_outbox(world),
         _send(world, "starts", "bulk", "ends"),
-        _delete_payloads(world),
         _look_at_tasks(world),
         _find_tasks(world),
         *_read_own(world),
@@ -172,7 +171,6 @@ def of_reconcile(world: World) -> list[iam.PolicyStatement]:
             ("sqs:GetQueueAttributes",),
             *(q.dead_letters.queue_arn for q in world.queues.by_name.values()),
         ),
-        _delete_payloads(world),
         _look_at_tasks(world),
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
@@ -225,10 +223,6 @@ def _outbox(world: World) -> list[iam.PolicyStatement]:
         _allow("Outbox", ("s3:GetObject", "s3:PutObject"), f"{outbox}/receipts/*", f"{outbox}/executions/*"),
         _allow("ListOutbox", ("s3:ListBucket",), outbox),
     ]
-
-
-def _delete_payloads(world: World) -> iam.PolicyStatement:
-    return _allow("DeletePayloads", ("s3:DeleteObject",), f"{world.storage.staging.attr_arn}/payloads/*")
 
 
 def _send(world: World, *names: str) -> iam.PolicyStatement:
