@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.servers.git_hosts import TOKEN, HttpHost, Repository
+
+from runvoy_agent.local import processes
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
@@ -66,3 +71,28 @@ def test_a_private_repository_by_a_secret(
     done = runvoy("run", "--secret", "infra-git", "true")
     assert done.returncode == 121
     assert b"which is for cloning, and the request names no repository" in done.stderr
+
+
+def test_a_runner_killed_in_the_middle_of_a_clone(machine_of_module: Machine, repository: Repository) -> None:
+    """Nobody knows what it did, so its run ends UNKNOWN; and not before its git is gone, which goes on without it."""
+    runvoy = machine_of_module
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        host.settimeout(60)
+        repo = f"http://127.0.0.1:{host.getsockname()[1]}/infra.git"
+        execution_id = runvoy.ok("submit", "--git-repo", repo, "echo ran").strip()
+        connection, _ = host.accept()  # git asks, and is not answered
+        claim = processes.read_claim(runvoy.home / "local" / "runs" / execution_id)
+        assert claim is not None
+        os.kill(claim.pid, signal.SIGKILL)
+        runvoy.wait_until(lambda: not processes.is_runner_alive(claim))
+        assert processes.survivors(execution_id), "the clone was over too soon for this test"
+        assert runvoy.status(execution_id)["state"] == "STARTING"
+        connection.close()
+    waited = runvoy("wait", execution_id)
+    assert (waited.returncode, processes.survivors(execution_id)) == (125, [])
+    ended = runvoy.status(execution_id)
+    assert (ended["state"], ended["reason"], "started_at" in ended) == ("UNKNOWN", "lost", False)
+    assert ended["explanation"], ended
+    assert runvoy.ok("logs", execution_id, "--raw") == ""
+    done = runvoy("run", "--git-repo", str(repository.bare), "--git-ref", "v1", "cat say")
+    assert (done.returncode, done.stdout) == (0, b"first\n")

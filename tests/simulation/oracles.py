@@ -151,6 +151,8 @@ class Oracles:
             check(can_follow(before.state, after.state), f"{name}: {before.state} became {after.state}")
             if before.state is State.QUEUED and after.state is State.STARTING:
                 check(after.key_id not in revoked, f"{name} was started after its key's revocation")
+            if before.state is State.STARTING and after.reason is Reason.REVOKED:
+                check(after.key_id in self._revoked, f"{name} was withdrawn, and its key is good")
         check(not (before.granted and not after.granted), f"{name}: its grant was taken back")
         check(before.content_digest == after.content_digest, f"{name}: its content changed")
         check(before.bulk == after.bulk, f"{name}: it came in a batch, or not")
@@ -213,6 +215,11 @@ class Oracles:
                 f"{object_key} accepts what has no record",
             )
 
+    def kept(self, object_key: str, data: bytes) -> None:
+        """What was not written, because another was there: the first answer stands, and it is the only one that is given."""
+        if object_key.startswith("receipts/"):
+            check(self._receipts.get(object_key) == data, f"{object_key} was to be answered in two ways")
+
     # -- the platform
 
     def launched(self, task: Task) -> None:
@@ -246,14 +253,12 @@ class Oracles:
             holders.pop(task.execution_id, None)
 
     def stop_asked(self, task: Task) -> None:
-        """Nobody's command is stopped without a reason: a kill, its deadline, that it never began, or that its key was revoked
-        while it was being launched."""
+        """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began. What was launched while
+        its key was good goes on."""
         execution = self.executions[task.execution_id]
         if task.execution_id in self.kill_asked:
             return
-        if execution.reason is Reason.REVOKED:
-            check(execution.key_id in self._revoked, f"{task.execution_id} was withdrawn, and its key is good")
-            return
+        check(execution.reason is not Reason.REVOKED, f"{task.execution_id} was withdrawn, and it had a task")
         if execution.reason is Reason.START:
             begun = execution.starting_at
             assert begun is not None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from tests.simulation.explorer import Bounds, ExploredRecords, explore
-from tests.simulation.platform import SimPlatform
+from tests.simulation.platform import MINUTE_MS, SimPlatform
 from tests.simulation.ports import SimRecords
 from tests.simulation.simulation import Settings, Simulation
 
@@ -19,7 +19,7 @@ from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
-from runvoy_agent.handlers import batches, ends, inbox, outbox, reconcile, releases, starts, store
+from runvoy_agent.handlers import batches, ends, inbox, kills, outbox, reconcile, releases, starts, store
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Check, Ports, Put, Write
@@ -35,6 +35,7 @@ class Planted(NamedTuple):
     name: str
     patches: Sequence[Patch]
     bounds: Bounds | None = None  # the explorer is to find it, within these
+    world: Settings = Settings(requests=100)  # or the simulator is to find it, in this one
 
 
 class Caught(NamedTuple):
@@ -54,14 +55,14 @@ def planted(bug: Planted) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def hunt(bug: Planted, *, seeds: int = 12, requests: int = 100) -> Caught:
+def hunt(bug: Planted, *, seeds: int = 12) -> Caught:
     """Look for the bug with the explorer, or with one seed after the other."""
     with planted(bug):
         if bug.bounds is not None:
             result = explore(bug.bounds)
             return Caught(bug.name, result.violation and f"explorer, {result.states} states: {result.violation}")
         for seed in range(seeds):
-            violation = Simulation(seed, Settings(requests=requests)).run().violation
+            violation = Simulation(seed, bug.world).run().violation
             if violation is not None:
                 return Caught(bug.name, f"seed {seed}: {violation}")
     return Caught(bug.name, None)
@@ -329,6 +330,22 @@ def _done_when_cut_short() -> list[Patch]:
     return [(taking, "note_reached", note)]
 
 
+def _withdraw_on_a_look() -> list[Patch]:
+    """What a look at the platform misses is withdrawn, whatever launches of it are counted."""
+    original = lifecycle.withdraw
+
+    def withdraw(ports: Ports, execution: Execution, refused: str) -> None:
+        if ports.launcher.describe(execution.execution_id, execution.attempt).phase == "missing":
+            kills.end(
+                ports,
+                execution.execution_id,
+                lambda current: original(msgspec.structs.replace(current, launches=0), ports.clock.now(), refused),
+                lambda changed: starts._audit(ports, changed),
+            )
+
+    return [(starts, "_withdraw", withdraw)]
+
+
 def _withdraw_the_good() -> list[Patch]:
     """A second delivery of a start takes every key for revoked."""
     original = starts._rights
@@ -367,6 +384,9 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a range that was cut short is done": _done_when_cut_short,
     "lost ranges are not looked for": lambda: [(reconcile, "_lost_ranges", lambda _ports, _starting_up: iter(()))],
     "a start is withdrawn although its key is good": _withdraw_the_good,
+    "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
+    "looks at one omission count for two": lambda: [(reconcile, "GONE_LOOKS_APART", timedelta(0))],
+    "looks at two omissions count together": lambda: [(reconcile, "GONE_LOOKS_WITHIN", timedelta(days=1))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
@@ -379,8 +399,29 @@ _BY_EXPLORER = {
     "a refusal ends what another delivery launches": _REFUSED,
     "a launch that is made again is not counted": _REFUSED,
 }
+# Long runs on a platform whose listings leave out many of them, and rounds that nothing holds up.
+_OMITTING = Settings(
+    requests=60,
+    duplicates=0,
+    reorder=0,
+    loss=0,
+    process_crashes=False,
+    window_ms=2 * 60 * MINUTE_MS,
+    long_runs=0.9,
+    omitted=0.4,
+)
+IN_WORLDS = {
+    "looks at one omission count for two": _OMITTING,
+    "looks at two omissions count together": _OMITTING._replace(tick_ms=7 * MINUTE_MS),
+    "a start is withdrawn because one look misses its task": Settings(
+        requests=150, duplicates=0.9, omitted=0.9, locks=100, revoked_within_ms=10_000
+    ),
+}
 
 
 def bugs() -> list[Planted]:
     """Every planted bug."""
-    return [Planted(name, tuple(make()), _BY_EXPLORER.get(name)) for name, make in _MAKERS.items()]
+    return [
+        Planted(name, tuple(make()), _BY_EXPLORER.get(name), IN_WORLDS.get(name, Settings(requests=100)))
+        for name, make in _MAKERS.items()
+    ]

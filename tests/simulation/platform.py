@@ -26,6 +26,10 @@ MINUTE_MS = 60_000
 RELAUNCH_WINDOW = timedelta(minutes=10)
 REMEMBERED_MS = 15 * MINUTE_MS
 GRACE_MS = 30_000
+# What the reconciler believes of a platform (reconcile.GONE_LOOKS_APART and GONE_LOOKS_WITHIN): an omission is shorter than the two
+# minutes between two looks that count, and the next one does not begin within the five in which they must be.
+LONGEST_OMISSION_MS = 90_000
+OMISSIONS_APART_MS = 6 * MINUTE_MS
 _START_MS = int(START.timestamp() * 1000)
 
 
@@ -53,7 +57,7 @@ class Task:
         self.plan = plan
         self.launched_ms = at_ms
         self.began_ms: int | None = None
-        self.blipped_ms = -10 * MINUTE_MS
+        self.omitted_until_ms = -OMISSIONS_APART_MS
         self.stop_asked = False
         self.ended = False  # its runner is gone; the platform may not have noticed
         self.stopped = False
@@ -98,6 +102,7 @@ class SimPlatform:
         self.tasks: dict[tuple[str, int], Task] = {}
         self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
         self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
+        self.omitted = 0.05  # as many looks begin an omission, if none is just over
 
     # -- the port
 
@@ -145,15 +150,16 @@ class SimPlatform:
 
     def _describe(self, execution_id: str, attempt: int) -> TaskState:
         task = self.tasks.get((execution_id, attempt))
-        if task is not None and self._scheduler.rng.random() < 0.05:
-            # Now and then a listing leaves out a task that is there; never twice within two minutes.
-            now = self._scheduler.now_ms
-            if now > task.blipped_ms + 2 * MINUTE_MS:
-                task.blipped_ms = now
-                return TaskState("missing")
-        if task is None or task.vanished or self._scheduler.now_ms < task.launched_ms + task.plan.lag_ms:
+        now = self._scheduler.now_ms
+        if task is None or task.vanished or now < task.launched_ms + task.plan.lag_ms or self._is_omitted(task, now):
             return TaskState("missing")
         return TaskState("stopped") if task.stopped else TaskState("running", supervised=self._is_supervised(task))
+
+    def _is_omitted(self, task: Task, now_ms: int) -> bool:
+        """Now and then a task that is there is left out for a while."""
+        if now_ms > task.omitted_until_ms + OMISSIONS_APART_MS and self._scheduler.rng.random() < self.omitted:
+            task.omitted_until_ms = now_ms + self._scheduler.rng.randrange(LONGEST_OMISSION_MS)
+        return now_ms <= task.omitted_until_ms
 
     @staticmethod
     def _is_supervised(task: Task) -> bool:

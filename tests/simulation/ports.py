@@ -173,7 +173,7 @@ def _shown(writes: Sequence[Write]) -> str:
 
 
 class SimObjects:
-    """One bucket, versioned. `on_put` sees every put that was made."""
+    """One bucket, versioned. `on_put` sees every put that was made, `on_kept` those that another object forbade."""
 
     def __init__(self, scheduler: Scheduler, name: str) -> None:
         self._scheduler = scheduler
@@ -184,6 +184,7 @@ class SimObjects:
         self._keys: list[str] = []
         self._count = 0
         self.on_put: Callable[[str, bytes], None] = lambda _key, _data: None
+        self.on_kept: Callable[[str, bytes], None] = lambda _key, _data: None
 
     def put(
         self, object_key: str, data: bytes, *, content_type: str, if_absent: bool = False, if_match: str | None = None
@@ -220,6 +221,7 @@ class SimObjects:
     def _put(self, object_key: str, data: bytes, if_absent: bool, if_match: str | None) -> str:
         current = self.stored.get(object_key)
         if if_absent and current is not None:
+            self.on_kept(object_key, data)
             raise PreconditionFailed(f"{object_key} exists")
         if if_match is not None and (current is None or current.etag != if_match):
             raise PreconditionFailed(f"{object_key} is another than expected")

@@ -61,6 +61,9 @@ class Settings(NamedTuple):
     tick_ms: int = MINUTE_MS
     secrets: int = 0  # as many that runs may name, and an operator changes
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
+    long_runs: float = 0.05  # as many take up to half an hour
+    omitted: float = 0.05  # as many looks at a task miss it for a while
+    revoked_within_ms: int = 300  # of an upload by the key
 
     @property
     def lock_names(self) -> list[str]:
@@ -112,6 +115,7 @@ class Simulation:
         self.secrecy = Secrecy(self, settings.secrets)
         self.records.on_commit = self._committed
         self.outbox.on_put = self.oracles.put
+        self.outbox.on_kept = self.oracles.kept
         self.deployment = Deployment(
             deployment_id="here",
             version="0",
@@ -122,6 +126,7 @@ class Simulation:
         )
         watching = Watching(self._launched, self.oracles.began, self.oracles.stopped, self.oracles.stop_asked)
         self.platform = SimPlatform(self.scheduler, self.outbox, b"s" * 32, self._tell, watching)
+        self.platform.omitted = settings.omitted
         self.ports = Ports(
             records=self.records,
             inbox=self.inbox,

@@ -40,17 +40,6 @@ def test_a_seed_breaks_nothing(seed: int) -> None:
     assert report.commands > SETTINGS.requests / 3, "the world was too hostile for anything to run"
 
 
-FOUND = {
-    13_007: "a task that is there, and not yet listed, when a second delivery of its start is withdrawn for a revoked key",
-    16_003: "a listing that leaves out a task in two rounds of the reconciler, an hour apart, and nobody looks in between",
-}
-
-
-@pytest.mark.parametrize("seed", FOUND, ids=FOUND.get)
-def test_what_the_proof_found_stays_mended(seed: int) -> None:
-    assert Simulation(seed, Settings(requests=500)).run().violation is None
-
-
 class Hunt:
     """Looks for every place to crash at, run after run."""
 

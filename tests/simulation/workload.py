@@ -98,7 +98,7 @@ class Workload:
         if self._scheduler.now_ms > self._to_revoke.get(signing_key.key_id, 10**15):
             # While its delivery is on the way and under way: that is when it matters who commits first.
             del self._to_revoke[signing_key.key_id]
-            self._scheduler.at(rng.randrange(300), partial(self._revoke, signing_key))
+            self._scheduler.at(rng.randrange(self._settings.revoked_within_ms), partial(self._revoke, signing_key))
         if rng.random() < 0.1:
             killer = signing_key if rng.random() < 0.7 else self._simulation.operator
             self._scheduler.at(rng.randrange(120_000), lambda: self._kill(request.request_id, killer))
@@ -133,7 +133,7 @@ class Workload:
             self._scheduler.at(rng.randrange(90_000), partial(self._upload, rng.choice(made), signing_key))
         if self._scheduler.now_ms > self._to_revoke.get(signing_key.key_id, 10**15):
             del self._to_revoke[signing_key.key_id]
-            self._scheduler.at(rng.randrange(300), partial(self._revoke, signing_key))
+            self._scheduler.at(rng.randrange(self._settings.revoked_within_ms), partial(self._revoke, signing_key))
 
     def _repeat_batch(self, made: list[RunRequest], signing_key: keys.SigningKey) -> None:
         self._upload_batch(made, signing_key)
@@ -259,7 +259,9 @@ class Workload:
         hurt = rng.random() if self._scheduler.faults.enabled else 1.0
         fields: dict[str, Any] = {
             "boot_ms": rng.randrange(50, 5_000) if rng.random() < 0.9 else rng.randrange(120_000),
-            "duration_ms": rng.randrange(100, 20_000) if rng.random() < 0.95 else rng.randrange(30 * MINUTE_MS),
+            "duration_ms": rng.randrange(100, 20_000)
+            if rng.random() >= self._settings.long_runs
+            else rng.randrange(30 * MINUTE_MS),
             "exit_code": rng.choices([0, 1, 137], [7, 2, 1])[0],
             "lag_ms": rng.randrange(30_000) if rng.random() < 0.2 else 0,
             "stop_delay_ms": rng.randrange(10, 30_000) if rng.random() < 0.2 else 50,

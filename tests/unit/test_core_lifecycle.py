@@ -398,13 +398,15 @@ def test_a_launch_that_was_not_made_counts_no_longer(state: State) -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_only_what_is_starting_is_launched_again_or_withdrawn(state: State) -> None:
-    execution = in_state(state)
-    launched, withdrawn = lifecycle.begin_launch(execution, LATER), lifecycle.withdraw(execution, LATER, "gone")
+    execution, waiting = in_state(state), in_state(state, launches=0)
+    launched, withdrawn = lifecycle.begin_launch(execution, LATER), lifecycle.withdraw(waiting, LATER, "gone")
+    assert lifecycle.withdraw(execution, LATER, "gone") is None, "a launch of it may have gone through"
     if state is not State.STARTING:
         assert (launched, withdrawn) == (None, None)
         return
     assert launched == in_state(state, launches=2, updated_at=LATER)
-    assert withdrawn == in_state(State.TERMINATING, reason=Reason.REVOKED, message="gone", updated_at=LATER)
+    wanted = in_state(State.TERMINATING, launches=0, reason=Reason.REVOKED, message="gone", updated_at=LATER)
+    assert withdrawn == wanted
 
 
 def test_what_was_to_be_stopped_ends_unless_a_launch_may_be_under_way() -> None:

@@ -241,7 +241,7 @@ def test_a_task_is_gone_when_two_looks_near_each_other_miss_it(world: World) -> 
     assert world.reconcile() == []
     del world.launcher.tasks[execution_id]
     assert world.reconcile() == [], "a first look again, for it was there"
-    world.clock.move(minutes=31)
+    world.clock.move(minutes=6)
     assert world.reconcile() == [], "and again, for nobody looked since"
     world.clock.move(minutes=2)
     assert [repair.problem for repair in world.reconcile()] == ["the platform knows no task of it"]

@@ -194,7 +194,8 @@ def test_what_runs_goes_on_when_its_key_is_revoked(world: World) -> None:
     world.submit(request, dave)
     world.start(request.request_id)
     world.revoke(dave)
-    world.start(request.request_id)  # the same push, late
+    for world.launcher.gaps in (0, 1, 2):  # the same push, late; and looks that miss its task
+        world.start(request.request_id)
     assert world.execution(request.request_id).state is State.STARTING
     assert world.launcher.stops == []
 

@@ -235,9 +235,9 @@ def refuse_start(execution: Execution, now: datetime, message: str) -> Execution
 
 
 def withdraw(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its key or user lost the right to run after STARTING, and before its task was there: it is not launched any more. One
-    that is being launched at this moment is to be stopped."""
-    if execution.state is not State.STARTING:
+    """Its key or user lost the right to run after STARTING, and no launch of it is under way or went through: it is not launched
+    any more."""
+    if execution.state is not State.STARTING or execution.launches:
         return None
     return _terminate(execution, now, Reason.REVOKED, message)
 

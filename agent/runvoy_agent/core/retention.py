@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from runvoy_agent.core.model import Execution
 from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
@@ -12,6 +12,23 @@ SHORTEST_KEEP = timedelta(days=1)
 
 LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS)
 """Waiting, then running: a batch's object is kept for that much longer than `keep`, for its executions end one by one."""
+
+REFUSALS_KEPT = timedelta(days=2)
+"""Beyond what a request says of its own end, which is an hour after its beginning: for deliveries that come late."""
+
+_LAST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def refusal_forgotten_at(at: datetime, expires_at: datetime | None) -> datetime:
+    """When the record of a refusal may go: that of a request which expires at `expires_at`, if it could be read.
+
+    It is there so that what was refused is not accepted when it is delivered once more and something else is true by then. Who is
+    judged anew after it went is judged by the same rules, and too late: the request has expired, so it is refused again, or its id
+    has an execution of the very same content, which is its answer. That one may have been dated ahead of the clock is why its own
+    end counts, where that is later. The receipt that was given first stays; and another key's request cannot come by this id, for
+    a refusal never held it.
+    """
+    return max(at, min(expires_at or at, _LAST)) + REFUSALS_KEPT
 
 
 def may_be_forgotten(execution: Execution, before: datetime) -> bool:

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-from runvoy_agent.core import access, admission
+from runvoy_agent.core import access, admission, retention
 from runvoy_agent.core import batches as taking
 from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import messages, outbox, store
@@ -120,7 +120,9 @@ def _judge(ports: Ports, arrived: Arrived, range_size: int) -> TakenBatch | Refu
     except RunvoyError as error:
         refusal = admission.refusal(key_id, batch_id, arrived.sha256, now, error)
         audit = _audit(ports, arrived, actor, error.code.value, error.message)
-        ports.records.commit([store.put_new(earlier.key, refusal), taken.check, key.check, user.check, audit])
+        # Each of its requests would still be judged by its own end, should the batch be taken when this is forgotten.
+        refused = store.put_new(earlier.key, refusal, expires_at=retention.refusal_forgotten_at(now, None))
+        ports.records.commit([refused, taken.check, key.check, user.check, audit])
         return refusal
     made = TakenBatch(
         key_id=key_id,

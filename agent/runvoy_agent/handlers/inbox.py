@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import admission
+from runvoy_agent.core import admission, retention
 from runvoy_agent.core.admission import Accepted, Capabilities, Known
 from runvoy_agent.core.batches import RANGE_SIZE
 from runvoy_agent.core.cost import OWN_MACHINE, Pricing
@@ -145,7 +145,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     except RunvoyError as error:
         now = ports.clock.now()
         refusal = admission.refusal(place.key_id, place.request_id, object_sha256, now, error)
-        return _refuse(ports, refusal, arrived, key, [key])
+        return _refuse(ports, refusal, arrived, key, [key], None)
     judged = judging.judge(
         ports,
         deployment,
@@ -156,13 +156,15 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
         object_version=arrived.version,
         batch_id=arrived.batch_id,
     )
+    relied_on: list[_Judged]
     match judged.decision:
         case Refusal() as refusal:
-            return _refuse(ports, refusal, arrived, key, [key, judged.user, judged.existing])
+            relied_on = [key, judged.user, judged.existing]
+            return _refuse(ports, refusal, arrived, key, relied_on, request.expires_at)
         case Known(execution=execution):
             _answer(ports, execution, judged.existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined):
-            relied_on: list[_Judged] = [key, judged.user, earlier, *judged.images.used_by(execution)]
+            relied_on = [key, judged.user, earlier, *judged.images.used_by(execution)]
             _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined)
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
@@ -181,14 +183,23 @@ def verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunReque
 
 
 def _refuse(
-    ports: Ports, refusal: Refusal, arrived: _Arrived, key: Loaded[Key], relied_on: Sequence[_Judged]
+    ports: Ports,
+    refusal: Refusal,
+    arrived: _Arrived,
+    key: Loaded[Key],
+    relied_on: Sequence[_Judged],
+    expires_at: datetime | None,
 ) -> Refusal:
     """The commit of a refusal. It holds only if what was judged still stands: a delivery that was held up while another
     one of the same object was accepted would otherwise refuse what runs."""
     refusal = msgspec.structs.replace(refusal, batch_id=arrived.batch_id)
     writes: list[Write] = [
         *(document.check for document in relied_on),
-        store.put_new(store.refusal_key(refusal.key_id, refusal.request_id, refusal.object_sha256), refusal),
+        store.put_new(
+            store.refusal_key(refusal.key_id, refusal.request_id, refusal.object_sha256),
+            refusal,
+            expires_at=retention.refusal_forgotten_at(refusal.at, expires_at),
+        ),
         store.audit(
             ports.clock,
             key.document.user if key.document else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from runvoy_agent.core import lifecycle
@@ -66,9 +68,11 @@ def batch_receipt(batch: TakenBatch) -> Receipt:
 
 
 def publish_receipt(outbox: Objects, receipt: Receipt) -> None:
-    """Put a receipt where its sender looks. It is made of the record alone, so writing it again changes nothing."""
+    """Put a receipt where its sender looks. It is made of the record alone, so writing it again would change nothing; and when
+    the record is forgotten, and its object delivered once more, the first answer stands."""
     object_key = object_keys.receipt(receipt.key_id, receipt.execution_id, receipt.object_sha256)
-    outbox.put(object_key, receipts.encode(receipt), content_type=JSON)
+    with contextlib.suppress(PreconditionFailed):
+        outbox.put(object_key, receipts.encode(receipt), content_type=JSON, if_absent=True)
 
 
 def publish_status(ports: Ports, execution: Execution, record_version: int) -> None:

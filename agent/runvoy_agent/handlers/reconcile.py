@@ -52,8 +52,10 @@ RANGES_IDLE = timedelta(minutes=2)
 
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
-GONE_LOOKS_APART = timedelta(minutes=2)
-GONE_LOOKS_WITHIN = timedelta(minutes=30)  # before an older look it may have been back, and not seen
+GONE_LOOKS_APART = timedelta(
+    minutes=2
+)  # longer than a listing leaves out a task that is there: no two looks at one omission
+GONE_LOOKS_WITHIN = timedelta(minutes=5)  # since an older look it may have been back unseen: no looks at two omissions
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
 
@@ -253,7 +255,7 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
 
 
 def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
-    """The platform knows no task of it. Two looks, apart, and one more at once before that is believed: listings lag and leave out."""
+    """The platform knows no task of it. Two looks are to say so before that is believed, for it frees locks: see GONE_LOOKS_…"""
     now = ports.clock.now()
     if execution.state is State.TERMINATING and _forget_launches(ports, execution, starting_up):
         current = store.load_execution(ports.records, execution.execution_id).document
@@ -265,12 +267,8 @@ def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> It
     if execution.missing_since is None or now > execution.missing_since + GONE_LOOKS_WITHIN:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
     elif now >= execution.missing_since + GONE_LOOKS_APART:
-        # Where rounds were far apart, each look may have come upon a gap of its own: what is believed frees locks.
-        if ports.launcher.describe(execution.execution_id, execution.attempt).phase == "missing":
-            _send_end(ports, execution, "stopped")
-            yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
-        else:
-            _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
+        _send_end(ports, execution, "stopped")
+        yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
 
 
 def _note(ports: Ports, execution_id: str, change: Callable[[Execution], Execution | None]) -> None:

@@ -147,10 +147,8 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
-    """Have it end: it lost its right to run while it waited for room, or for another delivery of its push. What has a task
-    goes on: it was started while it might."""
-    if ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
-        return
+    """Have it end: it lost its right to run while it waited for room. What has a task goes on, or may have one: it was
+    launched while it might. The record says so, and no look at the platform, which may miss a task."""
     kills.end(
         ports,
         execution.execution_id,
