@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta
+from typing import cast
 
 import msgspec
 import pytest
 from tests.unit.sync_cases import NOW, ended
 
-from runvoy_cli.client import Target
+from runvoy_cli.client import Client, Target
 from runvoy_cli.options import Settings
 from runvoy_cli.render import Console
 from runvoy_cli.transport import Answer
@@ -235,6 +236,7 @@ def test_a_log_whose_read_is_refused_is_asked_for_again_and_copied_the_usual_way
 def test_a_log_is_the_same_whichever_way_it_is_copied(kept, tmp_path_factory, chunks):
     """At once into a new folder, or compared with what is there."""
     status = ended(1, chunks=len(chunks))
+    client = cast("Client", Deployment(status))
     forms = []
     for is_new in (True, False):
         tree = Tree(tmp_path_factory.mktemp("tree"))
@@ -242,9 +244,9 @@ def test_a_log_is_the_same_whichever_way_it_is_copied(kept, tmp_path_factory, ch
         with tree.folder("executions", status.execution_id):
             pass
         if is_new:
-            assert copy_ended(tree, Deployment(status), status, log)
+            assert copy_ended(tree, client, status, log)
         else:
-            assert Copy(tree, Deployment(status), status.execution_id, status, log).step().is_done
+            assert Copy(tree, client, status.execution_id, status, log).step().is_done
         folder = tree.root / "executions" / status.execution_id
         forms.append({path.name: path.read_bytes() for path in folder.iterdir()})
         tree.close()
