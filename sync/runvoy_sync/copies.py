@@ -20,7 +20,7 @@ from runvoy_protocol.control import LogGrant, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.status import ExecutionStatus
-from runvoy_sync.log_text import Forms, LogText
+from runvoy_sync.log_text import LogText
 from runvoy_sync.tree import Tree, write_all
 
 FOLDER = "executions"
@@ -164,7 +164,7 @@ class Copy:
 
     def _finish(self, found: ExecutionStatus) -> None:
         """Write the rest of it. The result, the mark that all of it is there, is only staged: it is put last."""
-        self._add(self._log.rest())
+        self._text.add(self._log.rest())
         self._text.finish()
         self._json.finish()
         self._write_status(found)
@@ -196,9 +196,7 @@ class Copy:
             return False
 
     def _on_record(self, record: LogRecord) -> None:
-        self._add(self._log.feed(record))
-
-    def _add(self, forms: Forms) -> None:
+        forms = self._log.feed(record)
         self._text.add(forms.text)
         self._json.add(forms.json)
 

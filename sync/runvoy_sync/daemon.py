@@ -22,6 +22,7 @@ from runvoy_protocol.status import EXIT_GAVE_UP
 from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
 from runvoy_sync.listing import Listing
+from runvoy_sync.memory import keep_freed
 from runvoy_sync.mirror import Mirror
 from runvoy_sync.outcomes import Outcomes
 from runvoy_sync.settings import SyncSettings
@@ -54,6 +55,7 @@ def run(settings: SyncSettings, session: Session) -> int:
     daemon: _Daemon | None = None
     try:
         codec.work_out_types()
+        keep_freed()
         daemon = _Daemon(settings, session, tree)
         code = daemon.run()
     finally:

@@ -6,7 +6,7 @@ wrong, or cuts this off, leaves a folder without a result, which is copied as an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from runvoy_cli.client import Client
 from runvoy_cli.follow import records_of
@@ -14,10 +14,11 @@ from runvoy_cli.transport import Answer, NoAnswer
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, request_of, stage_result, write_request, write_status
-from runvoy_sync.log_text import Forms, LogText
-from runvoy_sync.tree import Tree, write_each
+from runvoy_sync.log_text import LogText
+from runvoy_sync.tree import Tree, write_all
 
 _OK = 200
+_PIECE_BYTES = 32 * 1024
 _TRIES = 2  # the other end may have closed a kept connection
 
 
@@ -43,18 +44,44 @@ def copy_ended(tree: Tree, client: Client, status: ExecutionStatus, log: LogGran
 
 def _write_log(tree: Tree, execution_id: str, chunks: Iterable[bytes]) -> None:
     made = LogText()
-    with tree.fresh(FOLDER, execution_id, "log.txt") as text, tree.fresh(FOLDER, execution_id, "log.jsonl") as lines:
-
-        def write(forms: Sequence[Forms]) -> None:
-            write_each(text, [form.text for form in forms])
-            write_each(lines, [form.json for form in forms])
-
+    with (
+        tree.fresh(FOLDER, execution_id, "log.txt") as text_descriptor,
+        tree.fresh(FOLDER, execution_id, "log.jsonl") as json_descriptor,
+    ):
+        text, blocks = _Gathered(text_descriptor), _Gathered(json_descriptor)
         for number, raw in enumerate(chunks, 1):
             records = records_of(raw, number)
-            write([made.feed(record) for record in records if record.m or record.b])
+            for record in records:
+                if record.m or record.b:
+                    forms = made.feed(record)
+                    text.add(forms.text)
+                    blocks.add(forms.json)
             if any(record.end for record in records):
                 break
-        write([made.rest()])
+        text.add(made.rest())
+        text.flush()
+        blocks.flush()
+
+
+class _Gathered:
+    """Writes what is added in pieces of about a record's largest size: memory that was used just now is used again, where a log's
+    whole would be new to the processor each time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= _PIECE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        write_all(self._descriptor, b"".join(self._pieces))
+        self._pieces.clear()
+        self._size = 0
 
 
 class _Unread(Exception):

@@ -25,7 +25,6 @@ from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
 WORKERS = 12  # most of their time goes into waiting for answers and for the disk
-_WRITERS = 2  # of them, for those whose logs came with the listing
 MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
 MOST_PENDING = 512  # ended ones that wait to be copied; whoever lists waits with them
 _FIRST_PAUSE_SECONDS = 0.1
@@ -156,7 +155,7 @@ class Mirror:
 
     def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
         # With its log at hand it waits for nobody, and more threads would only get into each other's way.
-        count = _WRITERS if log is not None and log.chunks else len(self._workers)
+        count = 1 if log is not None and log.chunks else len(self._workers)
         return self._workers[int(execution_id[-8:], 16) % count]
 
     # -- for the workers

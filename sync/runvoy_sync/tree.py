@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe that somebody put there is not waited for
 _LINKS = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 MAX_FILE_BYTES = 4 * 1024 * 1024
-_MOST_VECTORS = 1_024  # of one writev, everywhere
 
 
 class Identity(NamedTuple):
@@ -402,15 +401,6 @@ def _fresh(folder: int, name: str) -> int:
     except FileExistsError:
         os.unlink(name, dir_fd=folder)
     return os.open(name, flags, 0o666, dir_fd=folder)
-
-
-def write_each(descriptor: int, contents: Sequence[bytes]) -> None:
-    """All of them, one after the other, by as few calls as may be."""
-    for start in range(0, len(contents), _MOST_VECTORS):
-        part = contents[start : start + _MOST_VECTORS]
-        written = os.writev(descriptor, part)
-        if written < sum(map(len, part)):
-            write_all(descriptor, b"".join(part)[written:])
 
 
 def write_all(descriptor: int, content: bytes | memoryview) -> None:

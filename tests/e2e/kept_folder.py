@@ -66,7 +66,7 @@ class KeptFolder:
 
     def is_idle(self):
         """Whether nothing is on its way: an execution may be copied before its request's file has moved."""
-        return not list((self.path / ".runvoy" / "sync" / "outgoing").iterdir())
+        return not list((self.path / ".runvoy" / "sync").glob("outgoing/*"))
 
     def check_whole(self):
         """Every execution's folder is complete, and is in the index once."""

@@ -2,20 +2,26 @@
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 import time
 from datetime import datetime, timedelta
+from typing import cast
 
+import msgspec
 import pytest
 from tests.unit.sync_cases import NOW, ended
 
-from runvoy_cli.client import Target
+from runvoy_cli.client import Client, Target
 from runvoy_cli.options import Settings
 from runvoy_cli.render import Console
 from runvoy_cli.transport import Answer
 from runvoy_protocol.control import ExecutionAnswer, ExecutionsPage, Health, LogGrant, LogGrantsAnswer, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
+from runvoy_sync.copies import Copy
+from runvoy_sync.ended import copy_ended
 from runvoy_sync.listing import Listing
 from runvoy_sync.mirror import HANDED_OVER, Mirror
 from runvoy_sync.tell import Teller
@@ -36,6 +42,7 @@ class Deployment:
         self.grants_many = True
         self.is_inline = True
         self.away = 0  # so many calls find nobody
+        self.refuses = 0  # so many reads
 
     def sibling(self):
         return self
@@ -81,6 +88,9 @@ class Deployment:
 
     def read(self, url, etag="", wait_seconds=0.0):
         self.asked["read"] += 1
+        self.refuses -= 1
+        if self.refuses >= 0:
+            return Answer(403, {}, b"")
         return Answer(200, {}, CHUNK)
 
 
@@ -204,7 +214,72 @@ def test_a_restart_finishes_what_is_there_and_copies_nothing_twice(kept):
     for status in executions[:5]:
         folder = one.tree.root / "executions" / status.execution_id
         assert json.loads((folder / "request.json").read_text())["execution_id"] == status.execution_id
-        assert json.loads((folder / "log.jsonl").read_text().splitlines()[1])["text"] == "two"
+        assert json.loads((folder / "log.jsonl").read_text()) == {"n": 1, "t": 5, "s": "out", "m": "one\ntwo\n"}
+
+
+def test_a_log_whose_read_is_refused_is_asked_for_again_and_copied_the_usual_way(kept):
+    executions = [ended(number) for number in range(1, 21)]
+    deployment = Deployment(*executions)
+    deployment.is_inline = False
+    deployment.refuses = 7  # the grant has expired, say
+    one = kept(deployment)
+    one.start()
+    one.wait(lambda: len(one.codes) == 20)
+    one.end()
+    one.check(executions)
+    assert deployment.asked["outbox"] == 7
+
+
+@pytest.mark.parametrize(
+    "chunks", [(CHUNK, b"no chunk"), (CHUNK[:-9],), (CHUNK, gzip.compress(b'{"n":3,"t":5,"s":"out","m":"x"}\n'))]
+)
+def test_a_log_is_the_same_whichever_way_it_is_copied(kept, tmp_path_factory, chunks):
+    """At once into a new folder, or compared with what is there."""
+    status = ended(1, chunks=len(chunks))
+    client = cast("Client", Deployment(status))
+    forms = []
+    for is_new in (True, False):
+        tree = Tree(tmp_path_factory.mktemp("tree"))
+        log = LogGrant(execution_id=status.execution_id, chunks=chunks)
+        with tree.folder("executions", status.execution_id):
+            pass
+        if is_new:
+            assert copy_ended(tree, client, status, log)
+        else:
+            assert Copy(tree, client, status.execution_id, status, log).step().is_done
+        folder = tree.root / "executions" / status.execution_id
+        forms.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        tree.close()
+    assert forms[0] == forms[1]
+    assert set(forms[0]) == {"log.txt", "log.jsonl", "status.json", "request.json", ".result.json.tmp"}
+
+
+def test_a_disk_that_becomes_full_leaves_no_torn_line(tmp_path):
+    block = "x" * 99 + "\n"
+    record = msgspec.json.encode({"n": 1, "t": 5, "s": "out", "m": block * 1_000})
+    status = ended(1, chunks=3)
+    log = LogGrant(execution_id=status.execution_id, chunks=(gzip.compress(record + b"\n"),) * 3)
+    script = (
+        "import resource, signal, sys, msgspec\n"
+        "from pathlib import Path\n"
+        "from runvoy_protocol.control import LogGrant\n"
+        "from runvoy_protocol.status import ExecutionStatus\n"
+        "from runvoy_sync.ended import copy_ended\n"
+        "from runvoy_sync.tree import Tree\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, resource.RLIM_INFINITY))\n"
+        "status, log = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[ExecutionStatus, LogGrant])\n"
+        "copy_ended(Tree(Path(sys.argv[1])), None, status, log)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        input=msgspec.json.encode((status, log)),
+        capture_output=True,
+        check=False,
+    )
+    assert b"OSError: [Errno 27]" in ran.stderr
+    folder = tmp_path / "executions" / status.execution_id
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == {"log.txt": 0, "log.jsonl": 0}
 
 
 def test_sweeps_go_by_the_deployments_clock_wherever_it_jumps(kept):
