@@ -182,6 +182,8 @@ def runvoy(*arguments, home, **environ):
 MISTAKES = [
     ([], "Usage: runvoy"),
     (["bogus"], "there is no command 'bogus'"),
+    (["help"], "hint: It is an option: `runvoy --help`."),
+    (["help", "run"], "hint: It is an option: `runvoy run --help`."),
     (["runn", "x"], "did you mean 'run'?"),
     (["run"], "no command is given"),
     (["run", "--bogus", "x"], "there is no option --bogus"),
