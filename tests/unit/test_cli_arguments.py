@@ -221,6 +221,17 @@ def test_mistakes_exit_2_before_anything_starts(tmp_path, monkeypatch, capsys, a
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [["configure", "rvk1_of-somebody"], ["whoami", "rvc1_of-somebody"], ["secrets", "create", "a", "B", "of-somebody"]],
+)
+def test_a_word_too_many_that_may_be_secret_is_not_shown(capsys, arguments):
+    assert app.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "there are more words than this takes (INVALID_REQUEST)" in told
+    assert "of-somebody" not in told
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["run", b"a\xff"], "word 1 of the command is not valid UTF-8"),
