@@ -77,6 +77,9 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
+            if args[0] == "help":
+                asked = f"{PROGRAM} {args[1]}" if args[1:2] and args[1] in COMMANDS else PROGRAM
+                raise problems.UsageProblem("there is no command 'help'", f"It is an option: `{asked} --help`.")
             nearest = get_close_matches(args[0], COMMANDS, n=1)
             raise problems.UsageProblem(
                 f"there is no command {args[0]!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),

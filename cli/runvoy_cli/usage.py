@@ -29,8 +29,9 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
         return _of_a_group(said, path, _names(context), see)
     if said.startswith("Got unexpected extra argument"):
         words = said.partition("(")[2].partition("(")[2].removesuffix(")")
-        # Which may be a secret's value: this may be a CI's log.
-        shown = "" if path.startswith(f"{program} secrets") else f": {words}"
+        # Which may be a secret's value, or a key: this may be a CI's log.
+        is_secret = path.startswith(f"{program} secrets") or re.search("rv[kc]1_", words) is not None
+        shown = "" if is_secret else f": {words}"
         return UsageProblem(f"there are more words than this takes{shown}", see)
     for pattern, told in _SAID:
         if found := re.match(pattern, said):

@@ -34,7 +34,8 @@ def summary(status: ExecutionStatus, now: datetime) -> str:
     """One line: what became of an execution."""
     duration = ran_for(status, now)
     text = f"{status.execution_id} {status.state.value}, exit code {code_text(status)}"
-    return text + (f", {duration}" if duration else "") + (f": {status.message}" if status.message else "")
+    said = f": {status.message}" if status.message and status.message not in text else ""
+    return text + (f", {duration}" if duration else "") + said
 
 
 def result_json(status: ExecutionStatus, exit_code: int | None = None) -> dict[str, object]:

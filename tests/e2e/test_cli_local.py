@@ -164,6 +164,16 @@ def test_logs_choose_lines(runvoy):
     assert {line["s"] for line in lines} == {"out", "err"}
 
 
+def test_a_size_that_nothing_holds_a_process_to_is_told(runvoy):
+    done = runvoy("run", "--cpu", "0.5", "--memory", "64m", "echo hi")
+    assert (done.returncode, done.stdout) == (0, b"hi\n")
+    assert b"runvoy: not limited to 0.5 vCPU and 64 MiB of memory: a process of the machine may" in done.stderr
+    [listed] = json.loads(runvoy("list", "--limit", "1", "--json").stdout)
+    assert (listed["isolation"], listed["cpu"], listed["memory_mib"]) == ("process", 512, 64)
+    shown = runvoy("status", listed["execution_id"]).stdout.decode().splitlines()
+    assert "cpu        0.5 vCPU (not limited: a process of the machine)" in shown
+
+
 def test_run_as_json_is_lines_and_then_the_result(runvoy):
     *lines, result = [json.loads(line) for line in runvoy("run", "--json", "echo a; exit 2").stdout.splitlines()]
     assert [line["text"] for line in lines] == ["a"]

@@ -182,6 +182,8 @@ def runvoy(*arguments, home, **environ):
 MISTAKES = [
     ([], "Usage: runvoy"),
     (["bogus"], "there is no command 'bogus'"),
+    (["help"], "hint: It is an option: `runvoy --help`."),
+    (["help", "run"], "hint: It is an option: `runvoy run --help`."),
     (["runn", "x"], "did you mean 'run'?"),
     (["run"], "no command is given"),
     (["run", "--bogus", "x"], "there is no option --bogus"),
@@ -216,6 +218,17 @@ def test_mistakes_exit_2_before_anything_starts(tmp_path, monkeypatch, capsys, a
     assert told in printed.err
     assert printed.out == ""
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["configure", "rvk1_of-somebody"], ["whoami", "rvc1_of-somebody"], ["secrets", "create", "a", "B", "of-somebody"]],
+)
+def test_a_word_too_many_that_may_be_secret_is_not_shown(capsys, arguments):
+    assert app.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "there are more words than this takes (INVALID_REQUEST)" in told
+    assert "of-somebody" not in told
 
 
 @pytest.mark.parametrize(

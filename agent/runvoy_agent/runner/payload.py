@@ -11,6 +11,7 @@ import json
 
 MAX_BYTES = 64 * 1024 * 1024
 _KEY_BYTES = 32
+_SHELL = [b"/bin/sh", b"-c"]
 
 
 class PayloadError(Exception):
@@ -43,6 +44,11 @@ class Payload:
         credentials = _mapping(fields.get("git_credentials"))
         self.git_credentials = {_name(name): _secret(value) for name, value in credentials.items()}
         self.git_commit: str | None = None  # once it is checked out
+
+    @property
+    def announces(self) -> bool:
+        """Whether the command is a playbook, which says on stderr what it is about to run."""
+        return self.argv[:2] == _SHELL and any(text.startswith(b"# playbook ") for text in self.argv[2:3])
 
     @property
     def masked(self) -> dict[bytes, bytes]:
@@ -92,7 +98,7 @@ def parse(raw: bytes) -> Payload:
 
 def _argv(command: object) -> list[bytes]:
     if isinstance(command, str):
-        return [b"/bin/sh", b"-c", _word(command)]
+        return [*_SHELL, _word(command)]
     if not isinstance(command, list) or not command:
         raise PayloadError("the command is neither text nor a list of words")
     return [_word(word) for word in command]

@@ -58,13 +58,15 @@ class Supervisor:
         self._deadline = clock.started + payload.timeout_seconds
         self._kill_at: float | None = None
         self._signals = signals
-        self._streams = streams
+        # The order in which they are read when there is something on both. An announcement stands before what it announces.
+        first = "err" if payload.announces else "out"
+        self._streams = dict(sorted(streams.items(), key=lambda stream: stream[1] != first))
         self._output = output
         self._shipper = shipper
         self._ending = ending
         self._poll = select.poll()
         self._is_reading = True
-        for fd in (signals.wake_fd, *command.wake_fds, *streams):
+        for fd in (signals.wake_fd, *command.wake_fds, *self._streams):
             self._poll.register(fd, select.POLLIN)
 
     def supervise(self) -> None:

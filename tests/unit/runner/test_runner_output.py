@@ -29,6 +29,15 @@ def test_300_000_lines(new_run: NewRun) -> None:
     assert records[-1].n == 300_001
 
 
+@pytest.mark.parametrize(("head", "first"), [("# playbook x\n", "err"), ("# a playbook\n", "out"), ("", "out")])
+def test_an_announcement_stands_before_what_it_announces(new_run: NewRun, head: str, first: str) -> None:
+    # While the runner is stopped both streams get something: which was first it cannot know.
+    line = "kill -STOP $PPID; echo printed; echo announced >&2; kill -CONT $PPID"
+    run = new_run().start(head + line)
+    assert run.wait()["exit_code"] == 0
+    assert [record.s for record in run.records() if record.data] == [first, "out" if first == "err" else "err"]
+
+
 def test_a_line_of_50_mb(new_run: NewRun) -> None:
     run = new_run().start(python("import os\nfor i in range(800): os.write(1, bytes([97 + i % 26]) * 65536)"))
     assert run.wait()["lines"] == 1
