@@ -11,12 +11,12 @@ from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.requests import RunRequest
 
 
-class AskedRepository(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AskedRepository(msgspec.Struct, frozen=True, kw_only=True):
     """A GitSource by the names of its fields."""
 
     repo: str
-    ref: str = ""
-    path: str = ""
+    ref: str
+    path: str
 
 
 class SignedRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from runvoy_protocol import ids, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.signed_requests import told
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, write_request
 from runvoy_sync.outgoing import Entry, Outgoing
@@ -174,19 +175,17 @@ def _acceptance(status: ExecutionStatus, object_sha256: str) -> Receipt:
 
 
 def _document(entry: Entry) -> dict[str, object]:
-    """The request as its file has it. Values of a playbook's parameters are left out: some may be secret."""
+    """The request as its file has it, by the names that `runvoy status --request` has. Values of a playbook's parameters are left
+    out: some may be secret."""
     from runvoy_cli.playbook_model import VARIABLE_PREFIX  # with all of YAML
 
     request = entry.run_request()
-    left_out = ("version", "request_id", "issued_at", "expires_at", "env", "git")
-    fields = {name: getattr(request, name) for name in request.__struct_fields__ if name not in left_out}
+    fields = msgspec.structs.asdict(told(request))
+    for of_a_sending in ("version", "request_id", "issued_at", "expires_at"):
+        del fields[of_a_sending]
     is_call = request.playbook is not None
-    env = {name: None if is_call and name.startswith(VARIABLE_PREFIX) else value for name, value in request.env.items()}
-    git = None if request.git is None else {"repo": request.git.repo, "ref": request.git.ref, "path": request.git.path}
-    return {
-        "execution_id": request.request_id,
-        "source": entry.file_name.encode(errors="replace").decode(),
-        **fields,
-        "env": env,
-        "git": git,
+    fields["env"] = {
+        name: None if is_call and name.startswith(VARIABLE_PREFIX) else value for name, value in request.env.items()
     }
+    source = entry.file_name.encode(errors="replace").decode()
+    return {"execution_id": request.request_id, "source": source, **fields}

@@ -29,6 +29,10 @@ i=0; while [ $i -lt 200 ]; do i=$((i+1)); printf 'checked %d of 200 tenants\n' $
 @pytest.fixture(scope="module")
 def busy(stack: Any) -> str:
     """A stack as one has it on a working day; the id of a run that goes on."""
+    reading, writing = os.pipe()
+    os.write(writing, b"correct horse battery")
+    os.close(writing)
+    stack.ok("secrets", "create", "prod-db-password", "PGPASSWORD", stdin=reading)
     stack("run", "--name", "unit tests", "--label", "team=ledger", "--label", "branch=main", TEST_SUITE)
     for name, words in {
         "nightly backup": ["--label", "team=core", "tar -cf /dev/null /etc/hostname; sleep 1"],
@@ -40,7 +44,22 @@ def busy(stack: Any) -> str:
     }.items():
         stack("run", "--name", name, *words)
     found: str = stack.ok(
-        "submit", "--name", "migrate production", "--lock", "prod-db", "--label", "env=prod", DEPLOY
+        "submit",
+        "--name",
+        "migrate production",
+        "--lock",
+        "prod-db",
+        "--label",
+        "env=prod",
+        "--env",
+        "RELEASE=2026.11",
+        "--env",
+        "TENANTS=200",
+        "--secret",
+        "prod-db-password",
+        "--timeout",
+        "45m",
+        DEPLOY,
     ).strip()
     stack.ok("submit", "--name", "restore check", "--lock", "prod-db", "--label", "env=prod", "echo restored")
     stack.ok("submit", "--name", "vacuum", "--lock", "prod-db", "echo vacuumed")
@@ -54,10 +73,16 @@ def test_the_pictures(new_context: Callable[..., Any], sign_in: Callable[[Any], 
     page = sign_in(new_context(reduced_motion="reduce").new_page())
     root = page.url.partition("?")[0]
     expect(page.locator("table.runs tbody tr")).to_have_count(10)
+    expect(page.locator("figure.columns")).to_contain_text("cost by day")
     _take(page, "web-runs")
     page.goto(f"{root}?execution_id={busy}")
     expect(page.locator(".log-host")).to_contain_text("checked 12 of 200")
+    expect(page.locator("[data-part=request] dl")).to_be_visible()
     _take(page, "web-run")
+    page.set_viewport_size({"width": 1280, "height": 1700})
+    page.locator("[data-part=receipt] summary").click()
+    expect(page.locator("[data-part=receipt] dl")).to_be_visible()
+    page.locator("aside.facts").screenshot(path=IMAGES / "web-request.png", animations="disabled")
     dark = sign_in(new_context(reduced_motion="reduce", color_scheme="dark").new_page())
     dark.get_by_role("link", name="unit tests").click()
     expect(dark.locator(".log-host")).to_contain_text("183 passed")

@@ -92,13 +92,13 @@ def test_hostile_names_commands_and_labels_are_text(viewer: Any, stack: Any) -> 
 
 
 def test_a_run_is_watched_to_its_end(viewer: Any, stack: Any) -> None:
-    execution_id = stack.ok(
-        "submit", "--name", "watched", "--lock", "w-lock", "echo first; sleep 2; echo last; exit 7"
-    ).strip()
+    command = f"echo first; until [ -e '{stack.home}/go-on' ]; do sleep 0.05; done; echo last; exit 7"
+    execution_id = stack.ok("submit", "--name", "watched", "--lock", "w-lock", command).strip()
     viewer.goto(viewer.url.partition("?")[0] + f"?execution_id={execution_id}")
     expect(viewer.locator(".run-head")).to_contain_text("Running")
     expect(viewer.locator(".log-host")).to_contain_text("first")
     expect(viewer.locator("aside")).to_contain_text("held, fence")
+    (stack.home / "go-on").touch()
     expect(viewer.locator(".run-head")).to_contain_text("exit code 7")
     expect(viewer.locator(".log-host")).to_contain_text("last")
     expect(viewer.get_by_text(re.compile("The command exited"))).to_be_visible()

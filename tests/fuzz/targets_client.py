@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from tests.fuzz.mutators import AT, JSON, TEXT, YAML, as_bytes
-from tests.fuzz.targets import ACCEPTED, ENDED, ID, KEY, RECORDS, REFUSED, SHOWN, Target, coded
+from tests.fuzz.targets import ACCEPTED, ENDED, FULL, ID, KEY, RECORDS, REFUSED, SHOWN, Target, coded
 
 from runvoy_cli import (
     config,
@@ -25,6 +25,7 @@ from runvoy_cli import (
     playbook_view,
     playbooks,
     render,
+    signed_view,
     values,
     yaml_nodes,
 )
@@ -40,6 +41,7 @@ from runvoy_protocol import control, requests, status
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.receipts import Receipt
+from runvoy_protocol.signed_requests import SignedRequestAnswer, told
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync import request_file
 
@@ -273,6 +275,8 @@ def run_parsed(kind: type[M]) -> Any:
             _show(message)
         if isinstance(message, Receipt):
             message.error()
+        if isinstance(message, SignedRequestAnswer):
+            assert not [line for line in signed_view.lines(message) if "\x1b" in line]
         return "decoded"
 
     return coded(run)
@@ -319,6 +323,7 @@ GRANT = control.OutboxGrant(
     status_url="https://o.example/status",
     chunk_urls=("https://o.example/chunk1", "https://o.example/chunk2"),
 )
+SIGNED = SignedRequestAnswer(execution_id=ID, state="admitted", key_id=KEY.key_id, request=told(FULL), receipt=ACCEPTED)
 LOG_GRANTS = control.LogGrantsAnswer(
     expires_at=AT, executions=(control.LogGrant(execution_id=ID, chunk_urls=GRANT.chunk_urls, chunks=(b"x",)),)
 )
@@ -436,6 +441,7 @@ CLIENT_TARGETS = [
     Target("receipt", JSON, (msgspec.json.encode(ACCEPTED), msgspec.json.encode(REFUSED)), run_parsed(Receipt)),
     Target("outbox-grant", JSON, (msgspec.json.encode(GRANT),), run_parsed(control.OutboxGrant)),
     Target("log-grants", JSON, (msgspec.json.encode(LOG_GRANTS),), run_parsed(control.LogGrantsAnswer)),
+    Target("signed-request", JSON, (msgspec.json.encode(SIGNED),), run_parsed(SignedRequestAnswer)),
     Target("follow", JSON, (json.dumps(FOLLOWED).encode(), json.dumps(PENDING).encode()), coded(run_follow)),
     Target("clock-skew", JSON, (SKEW,), run_clock_skew),
     Target("sanitizer", TEXT, TERMINAL, run_sanitizer),

@@ -128,6 +128,9 @@ export function confirm(title, text, action) {
   });
 }
 
+/** Words of the deployment, in which `commands` stand between backticks. */
+export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? h("code", {}, part) : part));
+
 /** An error as people are told of it: what happened, and what to do. */
 export function problem(error, ...actions) {
   const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
@@ -135,7 +138,7 @@ export function problem(error, ...actions) {
     "div",
     { class: "problem", role: "alert" },
     h("p", {}, h("strong", {}, text), error.code ? h("span", { class: "code" }, error.code) : null),
-    error.hint ? h("p", {}, error.hint) : null,
+    error.hint ? h("p", {}, prose(error.hint)) : null,
     actions.length ? h("div", { class: "row" }, ...actions) : null,
   );
 }

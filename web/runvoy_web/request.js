@@ -1,6 +1,6 @@
 /** A run's request as it was signed, and its receipt: asked for once, and shown beside what is known of the run. */
 import { ApiError } from "./api.js";
-import { copyButton, facts, fill, h, icon, problem } from "./dom.js";
+import { copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { commandText, cpuText, duration, memoryText, moment } from "./format.js";
 import { preference, setPreference } from "./prefs.js";
 
@@ -76,7 +76,7 @@ function requestFacts(answer) {
   const whole = JSON.stringify(request, null, 1);
   return [
     facts([
-      ["Command", [h("pre", { tabindex: 0 }, commandText(request.command)), typeof request.command === "string" ? h("span", { class: "muted" }, "a line for /bin/sh") : null]],
+      ["Command", [h("pre", { tabindex: 0 }, commandText(request.command).trim()), typeof request.command === "string" ? h("span", { class: "muted" }, "a line for /bin/sh") : null]],
       ["Image", request.image ?? h("span", { class: "muted" }, "the deployment's default")],
       ["Variables", variables(request)],
       ["Secrets", names(request.secrets)],
@@ -105,9 +105,12 @@ function variables(request) {
   const entries = Object.entries(request.env);
   if (!entries.length) return null;
   return h("ul", { class: "variables" }, entries.map(([name, value]) => {
-    const shown = h("code", {}, `${name}=`, value);
+    const shown = h("code", { tabindex: -1 }, `${name}=`, value);
     if (!request.playbook || !PARAMETER.test(name)) return h("li", {}, shown);
-    const reveal = (event) => event.currentTarget.replaceWith(shown);
+    const reveal = (event) => {
+      event.currentTarget.replaceWith(shown);
+      shown.focus();
+    };
     return h("li", {}, h("button", { type: "button", class: "quiet small", title: "Show the value", "aria-label": `Show the value of ${name}`, on: { click: reveal } }, h("code", {}, `${name}=•••`)));
   }));
 }
@@ -119,7 +122,7 @@ function receiptFacts(receipt) {
   return facts([
     ["Outcome", h("span", { class: `pill ${state}` }, icon(state), isAccepted ? "Accepted" : `Refused: ${receipt.code}`)],
     ["Why", receipt.message],
-    ["What to do", receipt.hint],
+    ["What to do", receipt.hint ? prose(receipt.hint) : null],
     ["Decided", moment(receipt.at)],
     ["For", made?.owner],
     ["Image", made?.image ? [made.image_name ?? made.image, made.image_name && made.image_name !== made.image ? h("span", { class: "muted" }, ` ${made.image}`) : null] : null],

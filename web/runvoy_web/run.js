@@ -1,7 +1,7 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, facts, fill, h, icon, problem } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { every } from "./every.js";
 import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord } from "./format.js";
 import { draftOf } from "./form.js";
@@ -96,7 +96,7 @@ class RunPage {
     const error = new ApiError({ code: receipt.code, message: receipt.message, hint: receipt.hint });
     const isOwn = this.app.draft?.requestId === this.executionId;
     const change = h("button", { type: "button", on: { click: () => (isOwn ? this.app.navigate("?view=new") : this.#again()) } }, icon("again"), "Change it and try again");
-    fill(this.head, this.#title("Refused", "FAILED"), problem(error, this.app.may("run") ? change : null));
+    fill(this.head, this.#title("Refused", "FAILED"), h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), problem(error, this.app.may("run") ? change : null));
     this.head.parentElement.classList.add("refused");
     fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
     this.logHost.hidden = true;
@@ -162,7 +162,7 @@ class RunPage {
     const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
-    return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, ` ${run.explanation.hint}`) : null);
+    return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
   }
 
   #facts() {
