@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from runvoy_cli import config, playbook_compile, playbook_reader, yaml_nodes
-from runvoy_cli.playbook_model import NAME, Playbook
+from runvoy_cli.playbook_model import Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol.members import PlaybookPin
+from runvoy_protocol.playbooks import NAME
 
 PROJECT_FOLDER = ".runvoy"
 USER_FOLDER = "playbooks"

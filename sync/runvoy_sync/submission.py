@@ -11,11 +11,11 @@ import msgspec
 from runvoy_cli import submitting, values
 from runvoy_cli.client import Client
 from runvoy_cli.follow import Follower
-from runvoy_cli.playbook_model import VARIABLE_PREFIX
 from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.session import Session
 from runvoy_protocol import ids, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.status import ExecutionStatus

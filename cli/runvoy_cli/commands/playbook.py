@@ -13,12 +13,13 @@ import typer
 from runvoy_cli import playbook_compile, playbook_view, playbooks, request, values
 from runvoy_cli.commands.run import run_through
 from runvoy_cli.options import new_app
-from runvoy_cli.playbook_model import VARIABLE_PREFIX, Parameter, Playbook
+from runvoy_cli.playbook_model import Parameter, Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, write_stderr
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_protocol import ids
+from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.requests import RunRequest
 
 if TYPE_CHECKING:
