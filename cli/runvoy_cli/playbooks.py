@@ -51,6 +51,11 @@ def find_all() -> list[Found]:
     return [found[name] for name in sorted(found)]
 
 
+def places() -> list[Path]:
+    """The folders that a playbook's name is looked up in here, whether they are there or not."""
+    return [folder for folder, _ in _folders(Path.cwd(), config.home())]
+
+
 def find(name: str) -> Found:
     """UsageProblem, with the nearest one, if there is no such playbook."""
     known = {one.name: one for one in find_all()}
