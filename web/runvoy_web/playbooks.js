@@ -154,8 +154,7 @@ class Control {
     const described = [help ? helpId : null, this.wrong.id].filter(Boolean).join(" ");
     const attributes = { id: this.id, name: `param_${parameter.name}`, autocomplete: "off", "aria-describedby": described, "aria-required": parameter.required && !this.isCheckbox ? "true" : null };
     for (const [name, value] of Object.entries(attributes)) if (value && !this.input.hasAttribute(name)) this.input.setAttribute(name, value);
-    this.input.addEventListener("change", () => this.#check());
-    this.input.addEventListener("input", () => this.wrong.hidden || this.#check());
+    this.#listen();
     const label = h("label", { for: this.id }, parameter.name, parameter.required ? h("span", { class: "muted" }, " required") : null);
     this.element = h("div", { class: this.isCheckbox ? "field tick" : "field" }, this.isCheckbox ? [this.input, label] : [label, this.input], help ? h("p", { class: "help", id: helpId }, help) : null, this.wrong);
   }
@@ -183,6 +182,12 @@ class Control {
     return input;
   }
 
+  /** What was told to be wrong is looked at again as it changes. Nothing is told sooner: a field that is left for a button would
+   * move that button from under the pointer. */
+  #listen() {
+    this.input.addEventListener("input", () => this.wrong.hidden || this.#check());
+  }
+
   #onPaste(event) {
     const text = event.clipboardData?.getData("text/plain").replaceAll("\r\n", "\n") ?? "";
     if (!text.includes("\n")) return;
@@ -190,9 +195,9 @@ class Control {
     const { value, selectionStart, selectionEnd } = this.input;
     const larger = area(value.slice(0, selectionStart) + text + value.slice(selectionEnd));
     for (const { name, value: set } of this.input.attributes) if (!["type", "value"].includes(name)) larger.setAttribute(name, set);
-    larger.addEventListener("change", () => this.#check());
     this.input.replaceWith(larger);
     this.input = larger;
+    this.#listen();
     larger.focus();
   }
 
