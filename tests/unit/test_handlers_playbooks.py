@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.unit.calls import add_key, audit_of, call, code_of, ok, set_user
 
+from runvoy_agent.handlers import store
 from runvoy_protocol import playbooks
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
@@ -154,6 +155,14 @@ def test_how_much_one_may_publish(world: World, entries: list[CompiledPlaybook],
     else:
         assert code_of(response) is code
         assert names(world) == []
+
+
+def test_the_largest_set_is_a_record_of_less_than_300_kib(world: World) -> None:
+    """tests/contract has every store keep one of that size."""
+    publish(world, *many(playbooks.MAX_PUBLISHED, playbooks.MAX_PUBLISHED_BYTES // playbooks.MAX_PUBLISHED - 50))
+    stored = world.records.get(store.playbooks_key("ada"))
+    assert stored is not None
+    assert playbooks.MAX_PUBLISHED_BYTES < len(stored.body) < 300 * 1024
 
 
 @pytest.mark.parametrize("wrong", [{}, {"playbooks": []}, {"playbooks": [{"name": "x"}], "version": 0}, [], "x"])
