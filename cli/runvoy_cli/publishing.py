@@ -23,6 +23,7 @@ from runvoy_protocol.playbooks import (
     PlaybooksAnswer,
     PublishedPlaybook,
     PublishPlaybooks,
+    check,
 )
 
 _TRIES = 3
@@ -138,6 +139,7 @@ def publish(client: Client, decide: Callable[[PlaybooksAnswer], list[CompiledPla
         wanted = decide(before)
         if {one.name: one for one in _compiled(before)} == {one.name: _plain(one) for one in wanted}:
             return _changes(before, before)
+        check(wanted)  # a body that is larger than any call's would be refused without a word of playbooks
         body = msgspec.json.encode(PublishPlaybooks(playbooks=tuple(wanted), version=before.version))
         try:
             return _changes(before, client.ask(PlaybooksAnswer, "PUT", "/playbooks", body))

@@ -197,7 +197,8 @@ def check(playbooks: Sequence[CompiledPlaybook]) -> None:
 
 
 def _too_large(message: str) -> RunvoyError:
-    return RunvoyError(ErrorCode.TOO_LARGE, message, "Publish those alone that are run from a browser.")
+    hint = "Publish by name those alone that are run from a browser: `runvoy playbook publish NAME… --replace`."
+    return RunvoyError(ErrorCode.TOO_LARGE, message, hint)
 
 
 def _problems(playbook: CompiledPlaybook) -> Iterator[str]:

@@ -159,11 +159,11 @@ def test_a_limited_key_is_told_that_it_may_not(runvoy, stand, world, monkeypatch
 def test_too_much_is_refused_by_name(runvoy, stand):
     stand("shop", deploy=GOOD, large=f"commands: ['# {'x' * 60_000}', '# {'y' * 2_000}']\n")
     assert changes(runvoy) == {"deploy": "added", "large": "added"}
-    stand("shop", **{f"large{number}": f"commands: ['# {'x' * 60_000}']\n" for number in range(4)})
+    stand("shop", **{f"large{number}": f"commands: ['# {'x' * 60_000}']\n" for number in range(9)})
     code, _, err = runvoy("playbook", "publish")
     assert code == 1
     assert "(TOO_LARGE)" in err
-    assert "Publish those alone that are run from a browser." in err
+    assert "Publish by name those alone that are run from a browser" in err
 
 
 def test_a_folder_with_a_strange_or_long_name_is_told_as_well_as_can_be(runvoy, stand):

@@ -12,6 +12,7 @@ from tests.unit.calls import add_key, audit_of, call, code_of, ok, set_user
 from runvoy_agent.handlers import store
 from runvoy_protocol import playbooks
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.instants import Instant
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.playbooks import CompiledPlaybook, Parameter
@@ -49,7 +50,7 @@ def test_what_was_published_is_answered_by_name_with_when_and_by_which_key(world
     assert msgspec.convert(restart["playbook"], CompiledPlaybook) == RESTART
     assert restart["digest"] == playbooks.pin(RESTART).digest
     assert restart["key_id"] == world.signing_key.key_id
-    assert msgspec.convert(restart["published_at"], type=playbooks.Instant) == world.clock.now()
+    assert msgspec.convert(restart["published_at"], type=Instant) == world.clock.now()
 
 
 def test_one_that_stays_the_same_keeps_its_time_and_its_key(world: World) -> None:
