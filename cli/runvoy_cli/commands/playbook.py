@@ -1,4 +1,4 @@
-"""`runvoy playbook`: list, show, publish and run the playbooks of the project and of the user."""
+"""`runvoy playbook`: list, show, run and publish the playbooks of the project and of the user."""
 
 from __future__ import annotations
 
@@ -137,52 +137,6 @@ def show(context: typer.Context, which: Annotated[str, _NAME]) -> None:
         print_line(line)
 
 
-@app.command(epilog="Example: runvoy playbook publish")
-def publish(
-    context: typer.Context,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="These alone.", autocompletion=_complete_names)
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Take out all others, those that came from elsewhere too.")
-    ] = False,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Take out those named, or all that are published; add none.")
-    ] = False,
-) -> int:
-    """Publish playbooks to your browsers: the viewer offers them under "New run", and runs exactly what `runvoy playbook run`
-    would. `runvoy web` does the same before it opens the viewer.
-
-    Without names: all that are found here, in place of those that were published from here before. With names: these, in place
-    of those of the same name. What else was published stays, unless --replace is given. Files that are not right are told of
-    and left out, and the exit code is 1.
-    """
-    if replace and remove:
-        raise UsageProblem("--replace and --remove exclude each other", "Give one of them.")
-    not_right: Sequence[publishing.NotRight] = ()
-    if remove:
-        decide = publishing.without(names or ())
-    elif names:
-        chosen = [publishing.compile_one(playbooks.find(name)) for name in names]
-        decide = publishing.alone(chosen) if replace else publishing.besides(chosen)
-    else:
-        here = publishing.compile_here()
-        not_right = here.not_right
-        decide = publishing.alone(here.by_name.values()) if replace else publishing.found_here(here)
-    session = open_session(context.obj)
-    changes = publishing.publish(session.client, decide)
-    for one in not_right:
-        session.console.warn(playbook_view.not_published(one.problem))
-    if context.obj.json:
-        print_json(playbook_view.changes_as_json(changes, not_right))
-    elif changes:
-        for line in columns(_CHANGE_HEADER, map(playbook_view.change_row, changes)):
-            print_line(line)
-    else:
-        session.console.say("no playbooks are published; none were found here")
-    return 1 if not_right else 0
-
-
 @app.command(epilog="Example: runvoy playbook run deploy --param stage=test --dry-run")
 def run(
     context: typer.Context,
@@ -228,6 +182,52 @@ def run(
     head = {"playbook": chosen.name, "path": str(chosen.path)}
     addressed = _prepared(context, made, session).request
     return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen))
+
+
+@app.command(epilog="Example: runvoy playbook publish")
+def publish(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="These alone.", autocompletion=_complete_names)
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take out all others, those that came from elsewhere too.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take out those named, or all that are published; add none.")
+    ] = False,
+) -> int:
+    """Publish playbooks to your browsers: the viewer offers them under "New run", and runs exactly what `runvoy playbook run`
+    would. `runvoy web` does the same before it opens the viewer.
+
+    Without names: all that are found here, in place of those that were published from here before. With names: these, in place
+    of those of the same name. What else was published stays, unless --replace is given. Files that are not right are told of
+    and left out, and the exit code is 1.
+    """
+    if replace and remove:
+        raise UsageProblem("--replace and --remove exclude each other", "Give one of them.")
+    not_right: Sequence[publishing.NotRight] = ()
+    if remove:
+        decide = publishing.without(names or ())
+    elif names:
+        chosen = [publishing.compile_one(playbooks.find(name)) for name in names]
+        decide = publishing.alone(chosen) if replace else publishing.besides(chosen)
+    else:
+        here = publishing.compile_here()
+        not_right = here.not_right
+        decide = publishing.alone(here.by_name.values()) if replace else publishing.found_here(here)
+    session = open_session(context.obj)
+    changes = publishing.publish(session.client, decide)
+    for one in not_right:
+        session.console.warn(playbook_view.not_published(one.problem))
+    if context.obj.json:
+        print_json(playbook_view.changes_as_json(changes, not_right))
+    elif changes:
+        for line in columns(_CHANGE_HEADER, map(playbook_view.change_row, changes)):
+            print_line(line)
+    else:
+        session.console.say("no playbooks are published; none were found here")
+    return 1 if not_right else 0
 
 
 def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) -> None:
