@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -145,8 +146,9 @@ def run(page: str, home: Path) -> list[list[Step]]:
         )
     finally:
         _end(environment)
-    printed = done.stdout.decode(errors="backslashreplace").replace(str(home), "~").split(_SEPARATOR)
-    return _as_steps(session, printed)
+    printed = done.stdout.decode(errors="backslashreplace").replace(str(home), "~")
+    printed = printed.replace(f"{socket.gethostname()}:~", "laptop:~")
+    return _as_steps(session, printed.split(_SEPARATOR))
 
 
 def _environment(home: Path) -> dict[str, str]:

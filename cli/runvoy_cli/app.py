@@ -39,7 +39,7 @@ COMMANDS = {
     "list": "List executions, newest first.",
     "kill": "Have executions end.",
     "sync": "Keep a folder: submit what is dropped into it, copy logs and results there.",
-    "playbook": "List, show and run playbooks.",
+    "playbook": "List, show, run and publish playbooks.",
     "cost": "What executions cost, by user, image, playbook, label or day.",
     "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "users": "Who may use the deployment, and as what.",

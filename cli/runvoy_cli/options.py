@@ -36,11 +36,12 @@ class Settings:
 
 
 def attach(command: Command, timeout_help: str) -> None:
-    """Give a command, and all commands below it, the global options."""
+    """Give a command, and all commands below it, the global options. One whose `--timeout` means another thing than its group's
+    says so by an attribute `timeout_help`."""
     command.params.extend(_global_options(timeout_help))
     if isinstance(command, TyperGroup):
         for child in command.commands.values():
-            attach(child, timeout_help)
+            attach(child, getattr(child, "timeout_help", timeout_help))
 
 
 def _global_options(timeout_help: str) -> list[TyperOption]:

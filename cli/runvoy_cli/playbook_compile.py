@@ -9,59 +9,66 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 
 from runvoy_cli.playbook_model import Command, Parameter, Playbook
-from runvoy_cli.playbook_placeholders import filled, quoted
+from runvoy_cli.playbook_placeholders import pieces, quoted
 from runvoy_cli.problems import UsageProblem
-from runvoy_protocol import requests
 from runvoy_protocol.members import PlaybookPin
+from runvoy_protocol.playbooks import CompiledPlaybook, ParameterValue
+from runvoy_protocol.playbooks import pin as pin_of
+from runvoy_protocol.playbooks import to_request as to_run_request
 from runvoy_protocol.requests import RunRequest
 
 _MAX_TITLE = 160
-_NO_TIME = datetime.fromtimestamp(0, UTC)
-_NO_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15  # a UUIDv7 of 1970
 
 
-def to_request(playbook: Playbook, values: Mapping[str, str]) -> RunRequest:
-    """The request of a playbook with the values of its parameters (Playbook.values_of), but for deployment, id and times.
+def compiled(playbook: Playbook, source: str = "") -> CompiledPlaybook:
+    """A playbook but for the values of its parameters.
 
-    Nothing of the machine goes into it: no default of its configuration, no RUNVOY_USER_ variable.
+    Nothing of the machine goes into what it runs: no default of its configuration, no RUNVOY_USER_ variable.
     """
-    variables = {one.variable: values[one.name] for one in playbook.parameters.values()}
-    return RunRequest(
-        version=1,
-        deployment_id="none",
-        request_id=_NO_ID,
-        issued_at=_NO_TIME,
-        expires_at=_NO_TIME + requests.MAX_LIFETIME,
+    return CompiledPlaybook(
+        name=playbook.name,
         command=shell_text(playbook),
+        source=source,
+        description=playbook.description,
+        parameters=tuple(playbook.parameters.values()),
         image=playbook.image,
-        env={**playbook.fixed_env, **variables},
+        env=playbook.fixed_env,
         secrets=playbook.secrets,
         locks=playbook.locks,
         timeout_seconds=playbook.timeout_seconds,
         cpu=playbook.cpu,
         memory_mib=playbook.memory_mib,
         git=playbook.git,
-        playbook=playbook.name,
-        labels={name: filled(text, values) for name, text in playbook.labels.items()},
-        name=playbook.name,
+        labels={name: _parts(text) for name, text in playbook.labels.items()},
     )
+
+
+def _parts(text: str) -> tuple[str | ParameterValue, ...]:
+    found = [ParameterValue(parameter=one) if is_name else one for is_name, one in pieces(text)]
+    return tuple(found)
+
+
+def to_request(playbook: Playbook, values: Mapping[str, str]) -> RunRequest:
+    """The request of a playbook with the values of its parameters (Playbook.values_of), but for deployment, id and times."""
+    return to_run_request(compiled(playbook), values)
 
 
 def pin(playbook: Playbook) -> PlaybookPin:
     """What limits a key to this playbook as it is now: its parameters stay the caller's choice. UsageProblem if it leaves the
     repository to the caller: the key could then run whatever code lies in one."""
+    check_is_whole(playbook, "no key can be limited to that")
+    return pin_of(compiled(playbook))
+
+
+def check_is_whole(playbook: Playbook, otherwise: str) -> None:
+    """UsageProblem, which says what follows, if the playbook leaves the repository to whoever runs it."""
     if not playbook.has_whole_request:
         raise UsageProblem(
-            f"the playbook {playbook.name} leaves the repository to whoever runs it: no key can be limited to that",
+            f"the playbook {playbook.name} leaves the repository to whoever runs it: {otherwise}",
             "Name the repository in the playbook: git_repo: URL.",
         )
-    parameters = tuple(sorted(one.variable for one in playbook.parameters.values()))
-    template = to_request(playbook, dict.fromkeys(playbook.parameters, ""))
-    digest = requests.playbook_digest(template, parameters)
-    return PlaybookPin(name=playbook.name, digest=digest, parameters=parameters)
 
 
 def shell_text(playbook: Playbook) -> str:

@@ -2,73 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from runvoy_cli import playbook_pattern
 from runvoy_cli.playbook_placeholders import Kind
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.yaml_nodes import did_you_mean
+from runvoy_protocol import playbooks
 from runvoy_protocol.requests import DEFAULT_TIMEOUT_SECONDS, GitSource
 
-VARIABLE_PREFIX = "PARAM_"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-MAX_PARAMETERS = 64
 
-_INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z", re.ASCII)
-_TRUTHS = {"true": "true", "yes": "true", "on": "true", "1": "true"}
-_TRUTHS |= {"false": "false", "no": "false", "off": "false", "0": "false"}
-
-Type = Literal["string", "int", "bool"]
-
-
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller chooses. The value reaches the commands in `variable`; what is not given and has no default is ''."""
-
-    name: str
-    type: Type = "string"
-    description: str = ""
-    enum: tuple[str, ...] | None = None
-    pattern: str | None = None
-    default: str | None = None
-    required: bool = False
-    secret: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The variable, prefixed: a parameter that could be named PATH would be one that chooses programs."""
-        return VARIABLE_PREFIX + self.name.upper()
+class Parameter(playbooks.Parameter, frozen=True, kw_only=True):
+    """A parameter as its caller gives it, and as the commands have it."""
 
     @property
     def kind(self) -> Kind:
         return Kind(self.variable, self.type == "int")
 
-    @property
-    def allowed(self) -> tuple[str, ...] | None:
-        """All values there can be, where they are few."""
-        return ("true", "false") if self.type == "bool" else self.enum
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether it may be left out with nothing in its place: then it is empty, whatever else it must be."""
-        return not self.required and self.default is None
-
     def value_of(self, text: str) -> str:
         """The value as the commands get it; UsageProblem, which does not show a secret, if it is none."""
-        if self.type == "bool" and text.lower() in _TRUTHS:
-            return _TRUTHS[text.lower()]
-        if not text and self.may_be_empty:
-            return text
-        why = self._objection(text)
+        value = self.exact(text)
+        why = self.objection(value)
         if why:
             shown = "" if self.secret else f", not {text[:80]!r}"
             raise UsageProblem(f"the parameter {self.name} {why}{shown}", self._hint(text))
-        return text
+        return value
 
     def _hint(self, text: str) -> str:
         """What would do, for a value that does not; nothing of a secret is shown."""
@@ -80,23 +41,6 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         else:
             takes = f"text that matches {self.pattern} as a whole" if self.pattern is not None else "text"
         return f"{near}{self.name} takes {takes}" + (f": {self.description}" if self.description else ".")
-
-    def rule(self) -> str:
-        """What a value must be, in words; empty if it may be anything."""
-        if self.allowed is not None:
-            return f"must be {' or '.join(self.allowed)}"
-        if self.type == "int":
-            return "must be a whole number such as 42 or -1, of 18 digits at most"
-        return f"must match {self.pattern} as a whole" if self.pattern is not None else ""
-
-    def _objection(self, text: str) -> str:
-        if self.type == "int" and not _INTEGER.match(text):
-            return self.rule()
-        if self.allowed is not None and text not in self.allowed:
-            return self.rule()
-        if self.pattern is not None and not playbook_pattern.matches(self.pattern, text):
-            return self.rule()
-        return "holds a NUL character" if "\0" in text else ""
 
 
 class Command(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from runvoy_cli.yaml_nodes import did_you_mean
@@ -78,9 +78,16 @@ def names_in(text: str) -> list[str]:
     return [match[1] for match in PLACEHOLDER.finditer(text) if match[1]]
 
 
-def filled(text: str, given: Mapping[str, str]) -> str:
-    """The text with values in place of placeholders; for what no shell reads."""
-    return PLACEHOLDER.sub(lambda match: given[match[1]], text)
+def pieces(text: str) -> Iterator[tuple[bool, str]]:
+    """The parts of a text that has no faults, in order: whether each is a parameter's name, and it; for what no shell reads."""
+    end = 0
+    for match in PLACEHOLDER.finditer(text):
+        if match.start() > end:
+            yield False, text[end : match.start()]
+        yield True, match[1]
+        end = match.end()
+    if end < len(text):
+        yield False, text[end:]
 
 
 def fault_of(match: re.Match[str], ordinal: int, kinds: Mapping[str, Kind]) -> Fault | None:

@@ -9,22 +9,16 @@ from typing import Any
 import msgspec
 import yaml
 
-from runvoy_cli import playbook_compile, playbook_pattern, playbook_rules, values, yaml_nodes
-from runvoy_cli.playbook_model import (
-    MAX_PARAMETERS,
-    PARAMETER_NAME,
-    VARIABLE_PREFIX,
-    Command,
-    Parameter,
-    Playbook,
-)
+from runvoy_cli import playbook_compile, playbook_rules, values, yaml_nodes
+from runvoy_cli.playbook_model import Command, Parameter, Playbook
 from runvoy_cli.playbook_nodes import Nodes, Problem
 from runvoy_cli.playbook_placeholders import Fault, compile_value, has_placeholders, names_in
 from runvoy_cli.playbook_shell import compile_line, compile_words
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.yaml_nodes import Place, is_empty
-from runvoy_protocol import requests
+from runvoy_protocol import patterns, requests
 from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.playbooks import MAX_PARAMETERS, PARAMETER_NAME, VARIABLE_PREFIX
 from runvoy_protocol.requests import GitSource
 
 FIELDS = (
@@ -267,8 +261,8 @@ class _Reader(Nodes):
         text = self._text_of(nodes, "pattern")
         if text is None:
             return None
-        pattern = playbook_pattern.without_anchors(text)
-        why = playbook_pattern.problem_of(pattern)
+        pattern = patterns.without_anchors(text)
+        why = patterns.problem_of(pattern)
         if why:
             self._report(nodes["pattern"], f"pattern: {why}")
             return None

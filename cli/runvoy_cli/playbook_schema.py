@@ -5,9 +5,9 @@ It says what can be said of a value without knowing the others; `runvoy playbook
 
 from __future__ import annotations
 
-from runvoy_cli.playbook_model import MAX_PARAMETERS
-from runvoy_cli.playbook_pattern import MAX_LENGTH
 from runvoy_cli.playbook_reader import FIELDS, PARAMETER_FIELDS, TYPES
+from runvoy_protocol.patterns import MAX_LENGTH
+from runvoy_protocol.playbooks import MAX_PARAMETERS
 from runvoy_protocol.requests import MAX_LABELS, MAX_LOCKS, MAX_SECRETS
 
 _NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$"

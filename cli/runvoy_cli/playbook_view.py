@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from runvoy_cli import playbook_compile
 from runvoy_cli.playbook_model import Parameter, Playbook
-from runvoy_cli.render import columns, command_text, facts
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.publishing import Change, NotRight
+from runvoy_cli.render import columns, command_text, facts, moment
 from runvoy_cli.request_view import git_json, indented, settings
 from runvoy_cli.sanitize import one_line
+from runvoy_protocol.playbooks import PublishedPlaybook
 
 _HEADER = ("PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION")
 
@@ -94,3 +97,45 @@ def _parameter_json(parameter: Parameter) -> dict[str, object]:
 def hidden(playbook: Playbook) -> set[str]:
     """The variables of its secret parameters."""
     return {one.variable for one in playbook.parameters.values() if one.secret}
+
+
+def published_row(one: PublishedPlaybook) -> tuple[str, ...]:
+    """A line of `playbook list --published`."""
+    return (one.playbook.name, moment(one.published_at), one.playbook.source, one.playbook.description)
+
+
+def published_as_json(one: PublishedPlaybook) -> dict[str, object]:
+    return {
+        "name": one.playbook.name,
+        "source": one.playbook.source,
+        "description": one.playbook.description,
+        "parameters": [parameter.name for parameter in one.playbook.parameters],
+        "published_at": one.published_at,
+        "key_id": one.key_id,
+        "digest": one.digest,
+    }
+
+
+def change_row(change: Change) -> tuple[str, ...]:
+    """A line of `playbook publish`."""
+    return (change.published.playbook.name, change.becomes, change.published.playbook.source)
+
+
+def changes_as_json(changes: Sequence[Change], not_right: Sequence[NotRight]) -> dict[str, object]:
+    return {
+        "playbooks": [{**published_as_json(one.published), "change": one.becomes} for one in changes],
+        "problems": [
+            {
+                "name": one.found.name,
+                "path": str(one.found.path),
+                "message": one.problem.message,
+                "problems": one.problem.details.get("problems", []),
+            }
+            for one in not_right
+        ],
+    }
+
+
+def not_published(problem: UsageProblem) -> str:
+    """What is told of a file that is no playbook: each problem with its place."""
+    return f"not published: {problem.message}"

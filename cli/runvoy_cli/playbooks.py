@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from runvoy_cli import config, playbook_compile, playbook_reader, yaml_nodes
-from runvoy_cli.playbook_model import NAME, Playbook
+from runvoy_cli.playbook_model import Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol.members import PlaybookPin
+from runvoy_protocol.playbooks import NAME
 
 PROJECT_FOLDER = ".runvoy"
 USER_FOLDER = "playbooks"
@@ -48,6 +49,11 @@ def find_all() -> list[Found]:
         for path in _files(folder):
             found.setdefault(path.stem, Found(path.stem, path, origin))
     return [found[name] for name in sorted(found)]
+
+
+def places() -> list[Path]:
+    """The folders that a playbook's name is looked up in here, whether they are there or not."""
+    return [folder for folder, _ in _folders(Path.cwd(), config.home())]
 
 
 def find(name: str) -> Found:

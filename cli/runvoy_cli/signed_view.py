@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runvoy_cli import request_view
-from runvoy_cli.playbook_model import VARIABLE_PREFIX
 from runvoy_cli.render import facts, moment
 from runvoy_cli.words import cpu_text, memory_text
+from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.signed_requests import SignedRequest, SignedRequestAnswer
 

@@ -16,6 +16,7 @@ from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.session import Session
 from runvoy_protocol import ids, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.signed_requests import told
@@ -177,8 +178,6 @@ def _acceptance(status: ExecutionStatus, object_sha256: str) -> Receipt:
 def _document(entry: Entry) -> dict[str, object]:
     """The request as its file has it, by the names that `runvoy status --request` has. Values of a playbook's parameters are left
     out: some may be secret."""
-    from runvoy_cli.playbook_model import VARIABLE_PREFIX  # with all of YAML
-
     request = entry.run_request()
     fields = msgspec.structs.asdict(told(request))
     for of_a_sending in ("version", "request_id", "issued_at", "expires_at"):

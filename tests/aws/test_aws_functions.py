@@ -21,7 +21,7 @@ from tests.aws.fake_ecs import Idle
 from tests.servers.fixtures import ON_SERVERS
 
 from runvoy_agent.aws.settings import SettingsError, read
-from runvoy_protocol import aws_layout, claims, keys, object_keys, receipts, run_objects, status
+from runvoy_protocol import aws_layout, claims, keys, object_keys, playbooks, receipts, run_objects, status
 from runvoy_protocol.states import Reason, State
 
 pytestmark = ON_SERVERS
@@ -279,6 +279,17 @@ def test_a_name_with_slashes_arrives_whether_its_path_was_decoded_or_not(
     event = deployment.call_event("GET", target)
     answer = deployment.control(event | {"rawPath": decode(target)})
     assert (answer["statusCode"], json.loads(answer["body"]).get("name")) == (200, IMAGE), answer
+
+
+def test_as_many_playbooks_as_a_user_may_publish_are_kept(deployment: Deployment) -> None:
+    least = {"name": "p", "command": ""}
+    room = playbooks.MAX_PUBLISHED_BYTES // playbooks.MAX_PUBLISHED - len(json.dumps(least)) - 10
+    asked = [{"name": f"p{number:02}", "command": "x" * room} for number in range(playbooks.MAX_PUBLISHED)]
+    body = json.dumps({"playbooks": asked, "version": 0}).encode()
+    answer = deployment.call("PUT", "/api/v1/playbooks", body)
+    assert answer["statusCode"] == 200, answer
+    answer = deployment.call("GET", "/api/v1/playbooks")
+    assert [one["playbook"] for one in json.loads(answer["body"])["playbooks"]] == asked
 
 
 def test_a_call_to_another_place_than_was_signed_is_refused(deployment: Deployment) -> None:

@@ -145,6 +145,15 @@ def test_an_image_is_registered_and_is_never_passed_over(admin: Machine) -> None
     assert (unknown.returncode, b"IMAGE_NOT_FOUND" in unknown.stderr) == (121, True), unknown
 
 
+def test_playbooks_are_published_and_taken_out(admin: Machine, tmp_path: Path) -> None:
+    (tmp_path / ".runvoy").mkdir()
+    (tmp_path / ".runvoy" / "deploy.yml").write_text("commands: ['true']\n")
+    assert "added" in admin.ok("playbook", "publish", cwd=tmp_path)
+    [listed] = json.loads(admin.ok("playbook", "list", "--published", "--json"))
+    assert listed["name"] == "deploy"
+    assert "removed" in admin.ok("playbook", "publish", "--remove")
+
+
 def until(gate: Path) -> str:
     """A command that goes on until a file is there: commands run on this machine."""
     return f"until [ -e {gate} ]; do sleep 0.1; done"

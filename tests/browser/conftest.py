@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,12 @@ def viewer(page: Any, sign_in: Callable[[Any], Any]) -> Any:
     return sign_in(page)
 
 
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core's source. It is run as a debugger runs code: the page's policy would not let it in."""
+    return (resources.files("axe_playwright_python") / "axe.min.js").read_text()
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     extensions_map = {
         **http.server.SimpleHTTPRequestHandler.extensions_map,
@@ -205,3 +212,14 @@ def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str,
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def module_page(browser: Any, static_site: tuple[str, Path]) -> Iterator[Any]:
+    """A page of the static site, which can import the viewer's modules."""
+    address, folder = static_site
+    (folder / "modules.html").write_text("<!doctype html><title>modules</title><link rel=icon href=data:,>")
+    page = browser.new_page()
+    page.goto(f"{address}/modules.html")
+    yield page
+    page.close()

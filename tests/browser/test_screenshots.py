@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,12 @@ def busy(stack: Any) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_the_pictures(new_context: Callable[..., Any], sign_in: Callable[[Any], Any], busy: str) -> None:
+def test_the_pictures(
+    new_context: Callable[..., Any], sign_in: Callable[[Any], Any], busy: str, stack: Any, tmp_path: Path
+) -> None:
     IMAGES.mkdir(exist_ok=True)
+    shop = tmp_path / "shop"
+    shutil.copytree(IMAGES.parent / "playbooks", shop / ".runvoy")
     page = sign_in(new_context(reduced_motion="reduce").new_page())
     root = page.url.partition("?")[0]
     expect(page.locator("table.runs tbody tr")).to_have_count(10)
@@ -87,6 +92,11 @@ def test_the_pictures(new_context: Callable[..., Any], sign_in: Callable[[Any], 
     dark.get_by_role("link", name="unit tests").click()
     expect(dark.locator(".log-host")).to_contain_text("183 passed")
     _take(dark, "web-run-dark")
+    stack.ok("playbook", "publish", cwd=shop, env={"HOME": str(tmp_path)})
+    page.goto(f"{root}?view=new&playbook=rolling-restart")
+    page.get_by_label("namespace").select_option("shop")
+    page.get_by_label("deployment").fill("cart-api")
+    _take(page, "web-playbook")
     phone = sign_in(new_context(viewport={"width": 390, "height": 760}, reduced_motion="reduce").new_page())
     expect(phone.locator("table.runs tbody tr")).to_have_count(10)
     _take(phone, "web-phone")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,6 @@ FULL = """{
 MINIMAL = """{
   deploymentId: "dep-golden", requestId: "019ab1c2d3e47f0089abcdef01234567", issuedAt: Date.parse("2026-02-03T04:05:06Z"),
   expiresAt: Date.parse("2026-02-03T04:05:07Z"), command: "echo hello" }"""
-
-
-@pytest.fixture(scope="module")
-def module_page(browser: Any, static_site: tuple[str, Path]) -> Iterator[Any]:
-    """A page of the static site, which can import the viewer's modules."""
-    address, folder = static_site
-    (folder / "modules.html").write_text("<!doctype html><title>modules</title><link rel=icon href=data:,>")
-    page = browser.new_page()
-    page.goto(f"{address}/modules.html")
-    yield page
-    page.close()
 
 
 def made(page: Any, body: str) -> bytes:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 SERIOUS = ("serious", "critical")
-
-
-@pytest.fixture(scope="session")
-def axe() -> str:
-    """axe-core's source. It is run as a debugger runs code: the page's policy would not let it in."""
-    return (resources.files("axe_playwright_python") / "axe.min.js").read_text()
 
 
 def findings(page: Any, axe: str) -> list[str]:

@@ -58,6 +58,13 @@ def test_versions_begin_at_one_and_rise_by_one(records: Records) -> None:
         assert records.get("a") == Versioned("a", body, version + 1)
 
 
+def test_a_record_of_300_kib_is_kept(records: Records) -> None:
+    """The largest that the handlers make: a user's published playbooks. DynamoDB takes 400 KB."""
+    body = bytes(range(256)) * 1200
+    records.commit([Put("a", Item(body), 0), Put("b", Item(b"beside it"), 0)])
+    assert records.get("a") == Versioned("a", body, 1)
+
+
 def test_put_of_an_existing_record_as_new_conflicts(records: Records) -> None:
     records.commit([Put("a", Item(b"first"), 0)])
     with pytest.raises(Conflict):

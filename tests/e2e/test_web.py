@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.test_cli_json import documented
+
 from runvoy_protocol import claims
 
 
@@ -86,3 +88,44 @@ def test_origins_are_named_while_the_stack_is_down(machine: Any) -> None:
         "keep_seconds": None,
         "web_origins": [],
     }
+
+
+def test_opening_the_viewer_publishes_the_playbooks_of_the_place(machine_of_module: Any, tmp_path: Path) -> None:
+    folder = tmp_path / ".runvoy"
+    folder.mkdir()
+    (folder / "good.yml").write_text("commands: ['true']\n")
+    (folder / "bad.yml").write_text("commands: ['true']\nlocks: prod\n")
+    published = ("playbook", "list", "--published", "--json")
+    machine_of_module.ok("web", "--no-open", "--no-playbooks", cwd=tmp_path)
+    assert json.loads(machine_of_module.ok(*published)) == []
+    done = machine_of_module("web", "--no-open", cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"#claim=rvc1_" in done.stdout
+    assert f"{folder / 'bad.yml'}, line 2, column 8: locks must be a list of names" in done.stderr.decode()
+    assert b"runvoy: playbooks published: good" in done.stderr
+    assert [one["name"] for one in json.loads(machine_of_module.ok(*published))] == ["good"]
+    assert b"published: good" not in machine_of_module("web", "--no-open", cwd=tmp_path).stderr
+    (folder / "good.yml").unlink()
+    assert b"playbooks no longer published: good" in machine_of_module("web", "--no-open", cwd=tmp_path).stderr
+
+
+def test_what_cannot_be_published_is_told_and_the_viewer_opens(machine_of_module: Any, tmp_path: Path) -> None:
+    (tmp_path / ".runvoy").mkdir()
+    for number in range(5):
+        (tmp_path / ".runvoy" / f"large{number}.yml").write_text(f"commands: ['# {'x' * 60_000}']\n")
+    done = machine_of_module("web", "--no-open", cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"playbooks are not published: all playbooks together have" in done.stderr
+    assert b"#claim=rvc1_" in done.stdout
+
+
+def test_publish_prints_what_its_page_says(machine_of_module: Any, tmp_path: Path) -> None:
+    (tmp_path / ".runvoy").mkdir()
+    (tmp_path / ".runvoy" / "deploy.yml").write_text("commands: ['true']\n")
+    done = machine_of_module("playbook", "publish", "--json", cwd=tmp_path)
+    [shape] = documented("playbook publish")
+    told = json.loads(done.stdout)
+    assert (set(told), set(told["playbooks"][0])) == (set(shape), set(shape["playbooks"][0]))
+    [listed] = json.loads(machine_of_module.ok("playbook", "list", "--published", "--json"))
+    assert set(listed) == set(documented("playbook list")[1][0])
+    machine_of_module.ok("playbook", "publish", "--remove")

@@ -37,6 +37,7 @@ from runvoy_protocol import (
     keys,
     logs,
     object_keys,
+    playbooks,
     receipts,
     requests,
     run_objects,
@@ -117,6 +118,28 @@ FULL = requests.RunRequest(
     name="nightly",
     isolation="container",
 )
+COMPILED = playbooks.CompiledPlaybook(
+    name="book",
+    command="true",
+    source="host:~/x",
+    description="d",
+    parameters=(
+        playbooks.Parameter(name="stage", enum=("a", "b"), required=True),
+        playbooks.Parameter(name="count", type="int", default="2"),
+        playbooks.Parameter(name="tag", pattern="[a-z0-9.]{1,3}", description="d"),
+        playbooks.Parameter(name="dry", type="bool", default="true"),
+        playbooks.Parameter(name="token", secret=True),
+    ),
+    image="img:1",
+    env={"A": "1"},
+    secrets=("db",),
+    locks=("prod",),
+    timeout_seconds=90,
+    cpu=256,
+    memory_mib=512,
+    git=FULL.git,
+    labels={"stage": ("on ", playbooks.ParameterValue(parameter="stage"))},
+)
 BATCH = gzip.compress(
     batches.encode(
         Batch(
@@ -185,6 +208,23 @@ def _base64url(raw: bytes) -> str:
     import base64
 
     return base64.urlsafe_b64encode(raw).decode()
+
+
+def run_playbook(raw: bytes) -> str:
+    """What a client says that it compiled: what is taken makes requests that every deployment takes, of one digest."""
+    try:
+        found = msgspec.json.decode(raw, type=playbooks.CompiledPlaybook)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "none"
+    playbooks.check([found])
+    same(msgspec.json.decode(msgspec.json.encode(found), type=playbooks.CompiledPlaybook), found)
+    pin = playbooks.pin(found)
+    requests.check(playbooks.to_request(found, {one.name: "" for one in found.parameters}))
+    made = playbooks.to_request(found, {one.name: one.default or "x" for one in found.parameters})
+    same(requests.playbook_digest(made, pin.parameters), pin.digest)
+    for one in found.parameters:
+        one.objection_but_pattern(one.exact("yes"))
+    return "decoded"
 
 
 def run_image(raw: bytes) -> str:
@@ -461,6 +501,7 @@ PROTOCOL_TARGETS = [
     Target("run-request", MSGPACK, SEEDS["request"], coded(run_request)),
     Target("batch", GZIP_MSGPACK, SEEDS["batch"], coded(run_batch)),
     Target("authorization", TEXT, SEEDS["authorization"], coded(run_authorization)),
+    Target("compiled-playbook", JSON, (msgspec.json.encode(COMPILED),), coded(run_playbook)),
     Target("register-image", JSON, SEEDS["image"], coded(run_image)),
     Target("control-call", MSGPACK, SEEDS["call"], coded(run_call)),
     Target("claim-token", TEXT, SEEDS["claim token"], coded(run_claim_token)),

@@ -15,8 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.fuzz.mutators import AT, JSON, MSGPACK, TEXT, as_bytes, as_fields, as_text, form_to_bytes
-from tests.fuzz.targets import BATCH, CAPABILITIES, FULL, ID, KEY, MINIMAL, Target, coded
+from tests.fuzz.targets import BATCH, CAPABILITIES, COMPILED, FULL, ID, KEY, MINIMAL, Target, coded
 
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control as control_handler
@@ -187,6 +188,12 @@ CALLS: list[dict[str, Any]] = [
         "target": "/api/v1/secrets",
         "body": {"name": "db", "env_name": "DB", "value": "YSBsb25nIG9uZQ==", "description": "", "shared_with": ["*"]},
     },
+    {
+        "method": "PUT",
+        "target": "/api/v1/playbooks",
+        "body": {"playbooks": [msgspec.to_builtins(COMPILED)], "version": 0},
+    },
+    {"method": "GET", "target": "/api/v1/playbooks"},
     {"method": "GET", "target": "/api/v1/secrets/db"},
     {
         "method": "PUT",

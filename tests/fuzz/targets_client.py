@@ -38,7 +38,8 @@ from runvoy_cli.problems import UsageProblem
 from runvoy_cli.sanitize import Sanitizer, one_line
 from runvoy_cli.transport import Answer, Transport
 from runvoy_protocol import control, requests, status
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol import playbooks as compiled
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.signed_requests import SignedRequestAnswer, told
@@ -108,6 +109,10 @@ def run_playbook(raw: bytes) -> str:
     template = playbook_compile.to_request(found, dict.fromkeys(found.parameters, "$(x)"))
     assert requests.playbook_digest(template, pin.parameters) == pin.digest, "the digest depends on values"
     assert "${{" not in template.command or "printf" in template.command
+    try:  # what the client compiles, the deployment takes
+        compiled.check([playbook_compile.compiled(found, "host:~/x")])
+    except RunvoyError as error:
+        assert error.code is ErrorCode.TOO_LARGE, error
     return "decoded"
 
 

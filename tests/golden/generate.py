@@ -31,6 +31,7 @@ from runvoy_protocol import (
     images,
     logs,
     members,
+    playbooks,
     receipts,
     requests,
     run_objects,
@@ -322,7 +323,40 @@ IMAGE = images.ImageAnswer(
     task_role="deploy",
     description="what deploys run in",
 )
+COMPILED = playbooks.CompiledPlaybook(
+    name="deploy",
+    command="# playbook deploy\nmake deploy",
+    source="laptop:~/shop",
+    description="Deploy the shop",
+    parameters=(
+        playbooks.Parameter(name="stage", description="Where", enum=("test", "prod"), required=True),
+        playbooks.Parameter(name="copies", type="int", default="2"),
+        playbooks.Parameter(name="tag", pattern="[a-z0-9.]+", required=True),
+        playbooks.Parameter(name="dry", type="bool"),
+        playbooks.Parameter(name="token", secret=True),
+    ),
+    image="tools:1.2",
+    env={"TOOL": "make"},
+    secrets=("prod/db",),
+    locks=("prod/db",),
+    timeout_seconds=90,
+    cpu=1024,
+    memory_mib=2048,
+    git=FULL.git,
+    labels={"stage": ("on ", playbooks.ParameterValue(parameter="stage"))},
+)
 BODIES: dict[str, msgspec.Struct] = {
+    "publish-playbooks": playbooks.PublishPlaybooks(
+        playbooks=(COMPILED, playbooks.CompiledPlaybook(name="least", command="true")), version=3
+    ),
+    "playbooks": playbooks.PlaybooksAnswer(
+        playbooks=(
+            playbooks.PublishedPlaybook(
+                playbook=COMPILED, digest=playbooks.pin(COMPILED).digest, key_id=KEY.key_id, published_at=at(8)
+            ),
+        ),
+        version=4,
+    ),
     "health": control.Health(
         status="ok", version="0.1.0", deployment_id=DEPLOYMENT, time=at(8), instance="019ab1c2d3e47f0089abcdef00000001"
     ),

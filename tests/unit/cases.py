@@ -137,6 +137,8 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
     "POST /images": lambda scene: ("POST", "/images", {"reference": f"image-{scene.name}"}),
     "GET /images/{name}": lambda scene: ("GET", f"/images/{scene.image()}", None),
     "DELETE /images/{name}": lambda scene: ("DELETE", f"/images/{scene.image()}", None),
+    "GET /playbooks": lambda scene: ("GET", "/playbooks", None),
+    "PUT /playbooks": lambda scene: ("PUT", "/playbooks", {"version": 0, "playbooks": []}),
     "GET /secrets": lambda scene: ("GET", "/secrets", None),
     "POST /secrets": lambda scene: ("POST", "/secrets", _secret(f"new-{scene.name}")),
     "GET /secrets/{name}": lambda scene: ("GET", f"/secrets/{scene.secret()}", None),

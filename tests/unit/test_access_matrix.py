@@ -53,6 +53,8 @@ GET /images                         no        yes        yes       yes
 POST /images                        no        no         yes       yes
 GET /images/{name}                  no        yes        yes       yes
 DELETE /images/{name}               no        no         yes       yes
+GET /playbooks                      no        yes        yes       yes
+PUT /playbooks                      no        yes        yes       yes
 GET /secrets                        no/no     yes/yes    yes/yes   yes/yes
 POST /secrets                       no        yes        yes       yes
 GET /secrets/{name}                 no/no     yes/hid    yes/yes   yes/yes
@@ -103,6 +105,8 @@ GET /images                         no           no           no           no
 POST /images                        no           no           no           no
 GET /images/{name}                  no           no           no           no
 DELETE /images/{name}               no           no           no           no
+GET /playbooks                      no           yes          yes          yes
+PUT /playbooks                      no           no           no           no
 GET /secrets                        no/no/no     no/no/no     no/no/no     no/no/no
 POST /secrets                       no           no           no           no
 GET /secrets/{name}                 no/no/no     no/no/no     no/no/no     no/no/no

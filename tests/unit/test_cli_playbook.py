@@ -307,7 +307,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["playbook", ""], ["list", "show", "run"]),
+        (["playbook", ""], ["list", "show", "run", "publish"]),
         (["playbook", "run", ""], ["deploy"]),
         (["playbook", "show", "de"], ["deploy"]),
         (["playbook", "run", "deploy", "--param", ""], ["stage=", "who=", "token="]),

@@ -18,7 +18,10 @@ USER = User(name="ada", role=Role.DEVELOPER, created_at=NOW)
 KEY = Key(key_id="k1", public_key=bytes(32), user="ada", created_at=NOW)
 LIMITED = msgspec.structs.replace(KEY, limits=KeyLimits(locks=("db",)))
 
-DEVELOPER = "know-self own-cost run read-own kill-own read-locks read-images own-secrets own-keys rotate-key"
+DEVELOPER = (
+    "know-self own-cost run read-own kill-own read-locks read-images own-secrets own-keys rotate-key "
+    "read-playbooks publish-playbooks"
+)
 OPERATOR = (
     f"{DEVELOPER} any-cost read-any read-requests kill-any release-locks manage-images any-secrets"
     " read-users reconcile see-stack"
@@ -29,7 +32,7 @@ ACTIONS = {
     Role.OPERATOR: OPERATOR,
     Role.ADMIN: f"{OPERATOR} manage-users read-audit forget",
 }
-OF_LIMITED_KEYS = {"know-self", "run", "read-own", "kill-own", "rotate-key"}
+OF_LIMITED_KEYS = {"know-self", "run", "read-own", "kill-own", "rotate-key", "read-playbooks"}
 
 
 def member(role: Role, key: Key = KEY) -> Member:

@@ -387,6 +387,7 @@ def test_many_executions_are_read_in_one_call(world: World, at: Batches) -> None
     reads = [one for one in watched.calls if "execution#" in one or one.startswith("get_many")]
     assert reads == ["get_many 21"]
 
+
 class CountedInbox(FolderObjects):
     """The inbox's folder, and how often a batch was read from it."""
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runvoy_cli import playbook_pattern
+from runvoy_protocol import patterns
 
 PIECES = [
     "a",
@@ -70,10 +70,10 @@ def grep(pattern, value):
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join), st.lists(VALUES, min_size=1, max_size=3))
 def test_what_is_a_pattern_means_the_same_to_grep(pattern, values):
-    if playbook_pattern.problem_of(pattern):
+    if patterns.problem_of(pattern):
         return
     for value in values:
-        matches = playbook_pattern.matches(pattern, value)
+        matches = patterns.matches(pattern, value)
         if "\n" in value:
             assert not matches  # grep would look at each line; the shell text refuses such a value before
         else:
@@ -92,8 +92,8 @@ def test_what_is_a_pattern_means_the_same_to_grep(pattern, values):
     ],
 )
 def test_patterns(pattern, yes, no):
-    assert playbook_pattern.problem_of(pattern) == ""
-    assert [value for value in yes + no if playbook_pattern.matches(pattern, value)] == yes
+    assert patterns.problem_of(pattern) == ""
+    assert [value for value in yes + no if patterns.matches(pattern, value)] == yes
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_patterns(pattern, yes, no):
     ],
 )
 def test_what_is_no_pattern(pattern, told):
-    assert told in playbook_pattern.problem_of(pattern)
+    assert told in patterns.problem_of(pattern)
 
 
 def test_anchors_around_a_pattern_are_taken_off():
-    assert playbook_pattern.without_anchors("^a|b$") == "a|b"
-    assert playbook_pattern.without_anchors("a\\$") == "a\\$"
+    assert patterns.without_anchors("^a|b$") == "a|b"
+    assert patterns.without_anchors("a\\$") == "a\\$"

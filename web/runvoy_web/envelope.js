@@ -6,6 +6,7 @@ export const CONTROL = "application/vnd.runvoy.control.v1+msgpack";
 export const RUN_REQUEST = "application/vnd.runvoy.run-request.v1+msgpack";
 export const CLAIM = "application/vnd.runvoy.claim.v1+msgpack";
 export const MAX_ENVELOPE_BYTES = 256 * 1024;
+export const LIFETIME_MS = 15 * 60_000; // of a run request, until it is admitted
 
 /** DSSE's pre-authentication encoding: the bytes that are signed. */
 export function pae(payloadType, payload) {

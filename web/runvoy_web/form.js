@@ -1,12 +1,12 @@
 /** The page that submits a run: the command line's options as a form. */
-import { isUtf8, toBase64, uuid7 } from "./bytes.js";
+import { isUtf8, uuid7 } from "./bytes.js";
 import { ApiError } from "./api.js";
-import { dollars } from "./cost.js";
 import { field, fill, h, problem } from "./dom.js";
-import { encodeRunRequest, MAX_ENVELOPE_BYTES, RUN_REQUEST, seal } from "./envelope.js";
-import { commandText, duration, durationText, lockText, parseDuration } from "./format.js";
+import { LIFETIME_MS } from "./envelope.js";
+import { commandText, durationText, parseDuration } from "./format.js";
+import { kinds, playbookView } from "./playbooks.js";
+import { send, tryOut } from "./submission.js";
 
-const LIFETIME_MS = 15 * 60_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$/;
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,254}$/;
 const SHOWN_COMMAND = 4_096; // a longer one is cut in a status
@@ -72,11 +72,12 @@ function pairsText(pairs) {
   return entries.map(([name, value]) => `${name}=${value}`).join("\n");
 }
 
-export function formView(app, host, _parameters, signal) {
+export function formView(app, host, parameters, signal) {
+  if (parameters.has("playbook")) return void playbookView(app, host, parameters.get("playbook"), signal);
   const draft = app.draft ?? {};
   const failure = h("div");
   const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft, () => submit(app, form, failure, true)));
-  fill(host, h("h1", {}, "New run"), draft.from ? again(draft) : null, failure, form);
+  fill(host, h("h1", {}, "New run"), kinds("command"), draft.from ? again(draft) : null, failure, form);
   suggest(app, form, signal);
   form.elements.command.focus();
 }
@@ -174,16 +175,8 @@ async function submit(app, form, failure, isDryRun = false) {
   const buttons = [...form.querySelectorAll("button")];
   buttons.forEach((button) => (button.disabled = true));
   try {
-    const encoded = encodeRunRequest(request);
-    if (isDryRun) {
-      const answer = await app.client.call("POST", "/dry-run", { body: { request: toBase64(encoded) } });
-      return void fill(failure, verdict(app, answer));
-    }
-    const sealed = await seal(RUN_REQUEST, encoded, app.client.identity);
-    if (sealed.length > MAX_ENVELOPE_BYTES) {
-      throw new ApiError({ code: "TOO_LARGE", message: `The request has ${sealed.length.toLocaleString()} bytes; at most 262,144 are allowed.` });
-    }
-    await app.client.upload(`requests/${app.client.identity.keyId}/${request.requestId}`, sealed);
+    if (isDryRun) return void fill(failure, await tryOut(app, request));
+    await send(app, request);
     app.navigate(app.runAddress(request.requestId));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -192,26 +185,6 @@ async function submit(app, form, failure, isDryRun = false) {
   } finally {
     buttons.forEach((button) => (button.disabled = false));
   }
-}
-
-/** What would become of the request, as the deployment judged it; nothing was submitted. */
-function verdict(app, answer) {
-  if (answer.refused) return problem(answer.refused);
-  const found = answer.resolved ?? {};
-  const facts = [
-    found.image ? `image ${found.image_name ?? found.image}` : null,
-    found.isolation === "process" ? "a process of the machine" : null,
-    found.timeout_seconds ? `at most ${duration(found.timeout_seconds)}` : null,
-    answer.most_nanodollars ? `at most ${dollars(answer.most_nanodollars)}` : null,
-    ...(answer.secrets ?? []).map((secret) => `${secret.env_name} from ${secret.name}`),
-  ];
-  const now = app.client.now();
-  return h(
-    "div",
-    { class: "note", role: "status" },
-    h("p", {}, h("strong", {}, answer.waits ? "It would be accepted, and wait." : "It would be accepted, and start."), ` ${facts.filter(Boolean).join(", ")}`),
-    (answer.locks ?? []).filter((lock) => lock.position).map((lock) => h("p", {}, `${lock.name}: ${lockText(lock, { state: "QUEUED" }, now)}`)),
-  );
 }
 
 /** The request that the form describes, and [field, words] for each thing that no deployment would take. */

@@ -26,6 +26,8 @@ class Action(StrEnum):
     RELEASE_LOCKS = "release-locks"
     READ_IMAGES = "read-images"
     MANAGE_IMAGES = "manage-images"
+    READ_PLAYBOOKS = "read-playbooks"
+    PUBLISH_PLAYBOOKS = "publish-playbooks"
     OWN_SECRETS = "own-secrets"
     ANY_SECRETS = "any-secrets"
     ROTATE_KEY = "rotate-key"
@@ -43,7 +45,14 @@ class Action(StrEnum):
 _EVERYONE = frozenset(
     {Action.KNOW_SELF, Action.READ_OWN, Action.READ_LOCKS, Action.OWN_KEYS, Action.ROTATE_KEY, Action.OWN_COST}
 )
-_RUNS = _EVERYONE | {Action.RUN, Action.KILL_OWN, Action.READ_IMAGES, Action.OWN_SECRETS}
+_RUNS = _EVERYONE | {
+    Action.RUN,
+    Action.KILL_OWN,
+    Action.READ_IMAGES,
+    Action.OWN_SECRETS,
+    Action.READ_PLAYBOOKS,
+    Action.PUBLISH_PLAYBOOKS,
+}
 _OPERATES = _RUNS | {
     Action.READ_ANY,
     Action.READ_REQUESTS,
@@ -64,7 +73,9 @@ ALLOWED: Mapping[Role, frozenset[Action]] = {
     Role.ADMIN: frozenset(Action),
 }
 
-ALLOWED_TO_LIMITED_KEYS = frozenset({Action.KNOW_SELF, Action.RUN, Action.READ_OWN, Action.KILL_OWN, Action.ROTATE_KEY})
+ALLOWED_TO_LIMITED_KEYS = frozenset(
+    {Action.KNOW_SELF, Action.RUN, Action.READ_OWN, Action.KILL_OWN, Action.ROTATE_KEY, Action.READ_PLAYBOOKS}
+)
 """What a key with limits may do at most, whatever its user's role: it lies in a CI system, not in a person's hands."""
 
 

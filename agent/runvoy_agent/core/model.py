@@ -10,6 +10,7 @@ import msgspec
 from runvoy_protocol.costs import Rate
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import KeyLimits, Role
+from runvoy_protocol.playbooks import PublishedPlaybook
 from runvoy_protocol.states import TERMINAL, Reason, State
 from runvoy_protocol.status import GitStatus
 
@@ -105,6 +106,13 @@ class DefaultImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The name of the image of runs that name none. The one record that says so: there cannot be two defaults."""
 
     name: str | None = None
+
+
+class PlaybookSet(msgspec.Struct, frozen=True, kw_only=True):
+    """All playbooks that a user has published, by name."""
+
+    user: str
+    playbooks: tuple[PublishedPlaybook, ...]
 
 
 class MinuteNote(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from runvoy_agent.core.model import (
     LockRecord,
     MinuteNote,
     Nonce,
+    PlaybookSet,
     Reconciled,
     Refusal,
     Retained,
@@ -131,6 +132,10 @@ def minute_key(what: str, minute: str) -> str:
 
 def image_key(name: str) -> str:
     return f"image#{name}"
+
+
+def playbooks_key(user: str) -> str:
+    return f"playbooks#{user}"
 
 
 def keys_partition(user: str) -> str:
@@ -320,7 +325,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
         case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | Seal():
             return {}
-        case Retained() | StoredRequest():
+        case PlaybookSet() | Retained() | StoredRequest():
             return {}
     raise TypeError(f"{type(document).__name__} is no record")
 

@@ -1,36 +1,42 @@
-"""`runvoy playbook`: list, show and run the playbooks of the project and of the user."""
+"""`runvoy playbook`: list, show, run and publish the playbooks of the project and of the user."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from runvoy_cli import playbook_compile, playbook_view, playbooks, request, values
+from runvoy_cli import playbook_compile, playbook_view, playbooks, publishing, request, values
 from runvoy_cli.commands.run import run_through
-from runvoy_cli.options import new_app
-from runvoy_cli.playbook_model import VARIABLE_PREFIX, Parameter, Playbook
+from runvoy_cli.options import CALL_TIMEOUT_HELP, new_app
+from runvoy_cli.playbook_model import Parameter, Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, write_stderr
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_protocol import ids
+from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.requests import RunRequest
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: the playbook's, else 10m]"
+_PUBLISHED_HEADER = ("PLAYBOOK", "PUBLISHED", "FROM", "DESCRIPTION")
+_CHANGE_HEADER = ("PLAYBOOK", "CHANGE", "FROM")
 _LIST_HEADER = ("PLAYBOOK", "FROM", "PARAMETERS", "DESCRIPTION")
 app = new_app()
 
 
 def prepare(command: Command) -> None:
-    request.prepare(command.commands["run"])  # type: ignore[attr-defined]
+    children: dict[str, Command] = command.commands  # type: ignore[attr-defined]
+    request.prepare(children["run"])
+    for name in ("list", "publish"):
+        children[name].timeout_help = CALL_TIMEOUT_HELP  # type: ignore[attr-defined]
 
 
 @app.callback(epilog="Example: runvoy playbook run deploy --param stage=test")
@@ -40,8 +46,16 @@ def playbook() -> None:
 
 
 @app.command(name="list", epilog="Example: runvoy playbook list --json")
-def list_playbooks(context: typer.Context) -> None:
+def list_playbooks(
+    context: typer.Context,
+    is_published: Annotated[
+        bool, typer.Option("--published", help="List those that your browsers offer, wherever they came from.")
+    ] = False,
+) -> None:
     """List the playbooks there are here, and say which of them have problems."""
+    if is_published:
+        _list_published(context)
+        return
     rows: list[tuple[str, ...]] = []
     documents: list[dict[str, object]] = []
     for found in playbooks.find_all():
@@ -70,6 +84,17 @@ def list_playbooks(context: typer.Context) -> None:
             print_line(line)
     else:
         write_stderr("runvoy: there are no playbooks here; `.runvoy/NAME.yml` makes one\n")
+
+
+def _list_published(context: typer.Context) -> None:
+    found = publishing.published(open_session(context.obj).client).playbooks
+    if context.obj.json:
+        print_json([playbook_view.published_as_json(one) for one in found])
+    elif found:
+        for line in columns(_PUBLISHED_HEADER, map(playbook_view.published_row, found)):
+            print_line(line)
+    else:
+        write_stderr("runvoy: no playbooks are published; `runvoy web` and `runvoy playbook publish` do it\n")
 
 
 def _complete_names(incomplete: str) -> list[str]:
@@ -158,6 +183,52 @@ def run(
     addressed = _prepared(context, made, session).request
     shown = None if context.obj.verbose else list(playbook_view.dry_run_lines(chosen, resolved, addressed.env))
     return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen), shown)
+
+
+@app.command(epilog="Example: runvoy playbook publish")
+def publish(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="These alone.", autocompletion=_complete_names)
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take out all others, those that came from elsewhere too.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take out those named, or all that are published; add none.")
+    ] = False,
+) -> int:
+    """Publish playbooks to your browsers: the viewer offers them under "New run", and runs exactly what `runvoy playbook run`
+    would. `runvoy web` does the same before it opens the viewer.
+
+    Without names: all that are found here, in place of those that were published from here before. With names: these, in place
+    of those of the same name. What else was published stays, unless --replace is given. Files that are not right are told of
+    and left out, and the exit code is 1.
+    """
+    if replace and remove:
+        raise UsageProblem("--replace and --remove exclude each other", "Give one of them.")
+    not_right: Sequence[publishing.NotRight] = ()
+    if remove:
+        decide = publishing.without(names or ())
+    elif names:
+        chosen = [publishing.compile_one(playbooks.find(name)) for name in names]
+        decide = publishing.alone(chosen) if replace else publishing.besides(chosen)
+    else:
+        here = publishing.compile_here()
+        not_right = here.not_right
+        decide = publishing.alone(here.by_name.values()) if replace else publishing.found_here(here)
+    session = open_session(context.obj)
+    changes = publishing.publish(session.client, decide)
+    for one in not_right:
+        session.console.warn(playbook_view.not_published(one.problem))
+    if context.obj.json:
+        print_json(playbook_view.changes_as_json(changes, not_right))
+    elif changes:
+        for line in columns(_CHANGE_HEADER, map(playbook_view.change_row, changes)):
+            print_line(line)
+    else:
+        session.console.say("no playbooks are published; none were found here")
+    return 1 if not_right else 0
 
 
 def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) -> None:

@@ -23,7 +23,14 @@ from runvoy_cli.values import execution_id
 from runvoy_protocol.claims import Token
 from runvoy_protocol.control import Whoami
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import MAX_KEY_NAME_LENGTH, MIN_KEY_LIFETIME_SECONDS, ClaimTicket, CreateClaim, KeyTerms
+from runvoy_protocol.members import (
+    MAX_KEY_NAME_LENGTH,
+    MIN_KEY_LIFETIME_SECONDS,
+    ClaimTicket,
+    CreateClaim,
+    KeyTerms,
+    Role,
+)
 
 BROWSER_KEY_SECONDS = 30 * 24 * 3600
 _NOT_HANDED_OVER = frozenset({ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND})
@@ -45,16 +52,25 @@ def web(
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Print the link, and open nothing: for a browser elsewhere.")
     ] = False,
+    no_playbooks: Annotated[
+        bool, typer.Option("--no-playbooks", help="Leave the published playbooks as they are.")
+    ] = False,
 ) -> None:
     """Open the viewer in this machine's browser, which then needs no API key: the link holds a token that is good once, for
     two minutes, and makes a key of yours in the browser that lives for 30 days at most.
 
     The token stands in no command line: the browser is given a private file that leads to the page. With --no-open, or
     where there is no browser to open, the link is printed with the token in it.
+
+    Before that, the playbooks that are found here are published to your browsers, as by `runvoy playbook publish`. What goes
+    wrong there is told, and the viewer is opened all the same.
     """
     wanted = None if one is None else execution_id(one)
     session = open_session(context.obj)
-    link = _link(session, wanted)
+    me = session.client.ask(Whoami, "GET", "/whoami")
+    if not no_playbooks and me.limits is None and me.role != Role.VIEWER.value:  # who else cannot publish, nor run any
+        _publish_playbooks(session)
+    link = _link(session, wanted, me)
     is_open = not no_open and _open(link)
     shown = link.url if is_open else link.opening
     if context.obj.json:
@@ -68,11 +84,30 @@ def web(
         session.console.say(f"whoever opens it first, before {moment(link.expires_at)}, acts as you")
 
 
-def _link(session: Session, wanted: str | None) -> _Link:
+def _publish_playbooks(session: Session) -> None:
+    from runvoy_cli import playbook_view, publishing
+
+    try:
+        here = publishing.compile_here()
+        for one in here.not_right:
+            session.console.warn(playbook_view.not_published(one.problem))
+        changes = publishing.publish(session.client, publishing.found_here(here))
+    except RunvoyError as error:
+        session.console.warn(f"playbooks are not published: {error.message}")
+        if error.hint:
+            session.console.hint(error.hint)
+        return
+    for becomes, words in (("added", "published"), ("changed", "published anew"), ("removed", "no longer published")):
+        names = [one.published.playbook.name for one in changes if one.becomes == becomes]
+        if names:
+            session.console.say(f"playbooks {words}: {', '.join(names)}")
+
+
+def _link(session: Session, wanted: str | None, me: Whoami) -> _Link:
     base = session.web_url or f"{session.client.target.endpoint}/"
     url = base if wanted is None else web_link(base, wanted)
     try:
-        ticket = _ticket(session)
+        ticket = _ticket(session, me)
     except RunvoyError as error:
         if error.code not in _NOT_HANDED_OVER:
             raise
@@ -84,9 +119,8 @@ def _link(session: Session, wanted: str | None) -> _Link:
     return _Link(url, f"{url.partition('#')[0]}#claim={token}", ticket.expires_at)
 
 
-def _ticket(session: Session) -> ClaimTicket:
+def _ticket(session: Session, me: Whoami) -> ClaimTicket:
     """A token for a key of the caller's own, which lives no longer than the calling one."""
-    me = session.client.ask(Whoami, "GET", "/whoami")
     lifetime = BROWSER_KEY_SECONDS
     if me.key_expires_at is not None:
         left = int((me.key_expires_at - session.client.now()).total_seconds())
