@@ -127,6 +127,14 @@ def test_what_is_not_right_is_told_with_its_place_and_the_others_go_on(runvoy, s
     assert runvoy("playbook", "publish", "bad")[0] == 2  # a named one that is not right is no playbook to publish
 
 
+def test_one_that_leaves_the_repository_to_its_caller_is_none_for_a_page(runvoy, stand):
+    stand("shop", good=GOOD, anywhere=GOOD + "git_path: tools\n")
+    code, out, err = runvoy("playbook", "publish")
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (1, ["PLAYBOOK", "good"])
+    assert "not published: the playbook anywhere leaves the repository to whoever runs it: a page could not run it" in err
+    assert runvoy("playbook", "publish", "anywhere")[0] == 2
+
+
 def test_one_that_is_not_right_any_more_is_taken_out(runvoy, stand):
     """The page must not offer what `playbook run` refuses."""
     stand("shop", deploy=GOOD, restart=GOOD)
