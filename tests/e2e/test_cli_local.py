@@ -230,7 +230,7 @@ def test_the_life_of_a_stack(own):
     assert own.json("version")["server"]["instance"] == up["instance"]
     assert own.json("whoami")["role"] == "admin"
     assert b"listening" in own("local", "logs").stdout
-    execution_id = own("submit", "sleep 30").stdout.decode().strip()
+    execution_id = own("submit", "sleep 120").stdout.decode().strip()
     while own.json("status", execution_id)["state"] != "RUNNING":
         time.sleep(0.05)
     refused = own("local", "reset", "--yes")
