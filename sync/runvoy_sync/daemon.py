@@ -21,8 +21,8 @@ from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.status import EXIT_GAVE_UP
 from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
+from runvoy_sync.libc import keep_freed
 from runvoy_sync.listing import Listing
-from runvoy_sync.memory import keep_freed
 from runvoy_sync.mirror import Mirror
 from runvoy_sync.outcomes import Outcomes
 from runvoy_sync.settings import SyncSettings

@@ -78,7 +78,8 @@ class Mirror:
         self._stopping = False
         self._finishing = Finishing(tree, self._index, self.pending)
         self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
-        self.threads: list[threading.Thread] = [*self._workers, self._finishing]
+        self._writer = _Worker(self, client.sibling())
+        self.threads: list[threading.Thread] = [*self._workers, self._writer, self._finishing]
 
     def start(self) -> None:
         self._index.recover()
@@ -90,7 +91,7 @@ class Mirror:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for worker in self._workers:
+        for worker in (*self._workers, self._writer):
             worker.wake()
         self._finishing.stop()
 
@@ -154,9 +155,11 @@ class Mirror:
             self._changed.wait_for(lambda: self._stopping or self._pending_count < MOST_PENDING)
 
     def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
-        # With its log at hand it waits for nobody, and more threads would only get into each other's way.
-        count = 1 if log is not None and log.chunks else len(self._workers)
-        return self._workers[int(execution_id[-8:], 16) % count]
+        if log is not None and log.chunks:
+            # With its log at hand it waits for nobody, more threads would only get into each other's way, and a history does not
+            # hold up those that run.
+            return self._writer
+        return self._workers[int(execution_id[-8:], 16) % WORKERS]
 
     # -- for the workers
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
-import re
 import stat
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_sync import libc
 
 STATE = (".runvoy", "sync")  # beside a project's playbooks, which lie in `.runvoy` too
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -265,7 +263,7 @@ class Tree:
     def sync_file_system(self, *path: str) -> bool:
         """Make all durable that the file system of a folder holds, names too; False where the system cannot, or does not tell
         of what could not be written (Linux before 5.8)."""
-        syncfs = _syncfs()
+        syncfs = libc.syncfs()
         if syncfs is None:
             return False
         with self.folder(*path) as folder:
@@ -371,26 +369,6 @@ def _opened(folder: int, name: str) -> Iterator[int | None]:
         yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     finally:
         os.close(descriptor)
-
-
-@functools.cache
-def _syncfs() -> Callable[[int], None] | None:
-    """Linux's syncfs, which the standard library does not have."""
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if sys.platform != "linux" or release is None or (int(release[1]), int(release[2])) < (5, 8):
-        return None
-    import ctypes
-
-    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if function is None:
-        return None
-
-    def syncfs(descriptor: int) -> None:
-        if function(ctypes.c_int(descriptor)) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    return syncfs
 
 
 def _fresh(folder: int, name: str) -> int:

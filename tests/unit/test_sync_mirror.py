@@ -101,11 +101,16 @@ class Kept:
         self.tree = Tree(folder)
         self.deployment = deployment
         self.codes = []
+        self.left = []  # how many were still to be copied when each end was told
         self.has_ended = False
         self.swept = threading.Event()
         teller = Teller(Console(Settings()), deployment.now)
-        self.mirror = Mirror(self.tree, deployment, teller, lambda one, code: self.codes.append((one, code)))
+        self.mirror = Mirror(self.tree, deployment, teller, self.told)
         self.listing = Listing(self.tree, deployment, self.mirror, teller, {}, self.swept.set)
+
+    def told(self, one, code):
+        self.codes.append((one, code))
+        self.left.append(self.mirror.pending())
 
     def start(self):
         self.mirror.start()
@@ -280,6 +285,14 @@ def test_a_disk_that_becomes_full_leaves_no_torn_line(tmp_path):
     assert b"OSError: [Errno 27]" in ran.stderr
     folder = tmp_path / "executions" / status.execution_id
     assert {path.name: path.stat().st_size for path in folder.iterdir()} == {"log.txt": 0, "log.jsonl": 0}
+
+
+def test_who_is_told_of_the_last_end_finds_nothing_left(kept):
+    """A `--once` looks when it is told, and would sleep on if there were something."""
+    one = kept(Deployment(*(ended(number) for number in range(1, 4))))
+    one.start()
+    one.wait(lambda: len(one.left) == 3)
+    assert one.left[-1] == 0
 
 
 def test_sweeps_go_by_the_deployments_clock_wherever_it_jumps(kept):
