@@ -1,0 +1,49 @@
+"""Runs that the platform has no room for: they wait in STARTING, and each try that finds none sends the next push."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runvoy_agent.handlers import starts
+from runvoy_agent.ports import Launched, NoCapacity
+from runvoy_protocol.states import State
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import World
+
+
+def test_what_waits_for_room_waits_however_long_the_queue_is(world: World) -> None:
+    """Nothing was started for certain: the time in which a launch may be repeated is for those that may have a task."""
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.clock.move(minutes=40)
+    world.reconcile()
+    assert world.status(request.request_id).state is State.STARTING
+    world.launcher.outcome = Launched("task")
+    launched = len(world.launcher.launches)
+    world.start(request.request_id)
+    assert len(world.launcher.launches) == launched + 1
+    # And it has the whole of its start clock from here on.
+    world.clock.move(minutes=5)
+    world.reconcile()
+    assert world.status(request.request_id).state is State.STARTING
+
+
+def test_pushes_of_one_that_waits_for_room_do_not_add_up(world: World) -> None:
+    """The reconciler pushes again what it takes for lost in a long queue, and each push that finds no room sends one."""
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    for _ in range(5):
+        world.clock.move(minutes=2)
+        world.reconcile()
+    pushes = world.messages("starts")
+    assert len(pushes) == 1 + 5, "its submission's, and the reconciler's"
+    for push in pushes:
+        starts.handle(world.ports, world.deployment, push.body)
+        world.clock.move(seconds=1)
+    assert len(world.launcher.launches) == 2
+    assert world.queue.counts()["starts"].delayed == 2, "of the two tries; that of the first is one too many, too"
