@@ -60,7 +60,7 @@ class Workload:
             self._scheduler.at(rng.randrange(window), self._fill)
         for _ in range(max(2, self._settings.requests // 20)):
             self._scheduler.at(rng.randrange(window), self._kill_active)
-        for signing_key in simulation.members[: len(simulation.members) // 3]:
+        for signing_key in simulation.members[: round(len(simulation.members) * self._settings.revoked)]:
             self._to_revoke[signing_key.key_id] = rng.randrange(window)
         simulation.secrecy.plan(window)
         if self._settings.process_crashes:
@@ -258,7 +258,9 @@ class Workload:
         rng = self._rng
         hurt = rng.random() if self._scheduler.faults.enabled else 1.0
         fields: dict[str, Any] = {
-            "boot_ms": rng.randrange(50, 5_000) if rng.random() < 0.9 else rng.randrange(120_000),
+            "boot_ms": rng.randrange(50, 5_000)
+            if rng.random() >= self._settings.slow_boots
+            else rng.randrange(120_000),
             "duration_ms": rng.randrange(100, 20_000)
             if rng.random() >= self._settings.long_runs
             else rng.randrange(30 * MINUTE_MS),
