@@ -131,7 +131,9 @@ def test_one_that_leaves_the_repository_to_its_caller_is_none_for_a_page(runvoy,
     stand("shop", good=GOOD, anywhere=GOOD + "git_path: tools\n")
     code, out, err = runvoy("playbook", "publish")
     assert (code, [line.split()[0] for line in out.splitlines()]) == (1, ["PLAYBOOK", "good"])
-    assert "not published: the playbook anywhere leaves the repository to whoever runs it: a page could not run it" in err
+    assert (
+        "not published: the playbook anywhere leaves the repository to whoever runs it: a page could not run it" in err
+    )
     assert runvoy("playbook", "publish", "anywhere")[0] == 2
 
 

@@ -42,7 +42,7 @@ def test_all_that_was_signed_and_what_was_made_of_it() -> None:
         queue_timeout_seconds=9,
     )
     text = shown(request=told(signed), content_digest="cd", receipt=receipt(resolved=made), batch_id="b1")
-    for part in ("signed by      k", "batch          b1", "db", "prod", "https://example.com/x main sub", "9 s", "cd"):
+    for part in ("signed by      k", "batch          b1", "db", "prod", "https://example.com/x main sub", "9.0s", "cd"):
         assert part in text, part
     assert "for ann, isolation container, image alpine (r/alpine:3)" in text
     assert "  make\n  make check" in text
