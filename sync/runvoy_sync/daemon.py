@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # loaded when they are needed: that takes a tenth of what a `
 
 RESCAN_SECONDS = 5.0
 _SHORTEST_SCAN_SECONDS = 0.2
-_SHORTEST_WAIT_SECONDS = 0.02  # of `--once`, with nothing left to submit
 _SETTLING_SECONDS = 0.25  # while something in the inbox waits to stand still
 _STOP_SECONDS = 5.0
 _PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached, for `--once`
@@ -190,11 +189,9 @@ class _Daemon:
             self._teller.fine("looking at the inbox")
         except OSError as error:
             self._teller.trouble("looking at the inbox", error)
-        # A fifth of the time at most is spent on looking, however much lies there.
+        # A fifth of the time at most is spent on looking, however much lies there. Who only waits for ends is woken by each.
         is_only_waiting = self._settings.once and not is_left
-        pause = max(
-            _SHORTEST_WAIT_SECONDS if is_only_waiting else _SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began)
-        )
+        pause = max(0.0 if is_only_waiting else _SHORTEST_SCAN_SECONDS, 4 * (time.monotonic() - began))
         self._sleep(pause, is_wakeable=False)
         rest = _SETTLING_SECONDS if is_left or self._settings.once else RESCAN_SECONDS
         self._sleep(max(0.0, rest - pause), is_wakeable=True)
