@@ -124,15 +124,14 @@ def test_a_playbook_s_parameters_are_shown_when_one_asks(viewer: Any, stack: Any
 
 
 def test_a_refused_run_has_both_and_can_be_changed_after_a_reload(viewer: Any, stack: Any) -> None:
-    execution_id = stack.ok("submit", "--cpu", "512", "--memory", "1024", "--env", "A=b", "--", "echo", "x").strip()
+    execution_id = stack.ok("submit", "--secret", "nowhere", "--env", "A=b", "--", "echo", "x").strip()
     open_run(viewer, execution_id)
-    expect(viewer.locator(".run-head")).to_contain_text("INVALID_REQUEST")
+    expect(viewer.locator(".run-head")).to_contain_text("SECRET_NOT_FOUND")
     expect(fact(viewer, "request", "Variables")).to_have_text("A=b")
-    expect(fact(viewer, "receipt", "Outcome")).to_have_text("Refused: INVALID_REQUEST")
+    expect(fact(viewer, "receipt", "Outcome")).to_have_text("Refused: SECRET_NOT_FOUND")
     viewer.get_by_role("button", name="Change it and try again").click()
-    expect(viewer.get_by_label("CPU")).to_have_value("512")
-    viewer.get_by_label("CPU").fill("")
-    viewer.get_by_label("Memory, MiB").fill("")
+    expect(viewer.get_by_label("Secrets")).to_have_value("nowhere")
+    viewer.get_by_label("Secrets").fill("")
     viewer.get_by_role("button", name="Run", exact=True).click()
     expect(viewer.locator(".run-head")).to_contain_text("Succeeded")
     assert signed(stack, shown_id(viewer))["request"]["env"] == {"A": "b"}
