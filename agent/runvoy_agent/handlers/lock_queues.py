@@ -28,7 +28,11 @@ def list_locks(call: Call) -> Response:
 def show_lock(call: Call) -> Response:
     lock = _lock(call).document
     if lock is None:
-        raise RunvoyError(ErrorCode.NOT_FOUND, f"nobody ever asked for the lock {call.groups['name']!r}")
+        raise RunvoyError(
+            ErrorCode.NOT_FOUND,
+            f"nobody ever asked for the lock {call.groups['name']!r}",
+            "See `runvoy locks list`; a lock is there once a run names it.",
+        )
     return answer(_shown(call.ports.records, lock, SHOWN_WAITERS))
 
 

@@ -91,7 +91,11 @@ def revoke_key(call: Call) -> Response:
 
 
 def _no_such_key(call: Call, key_id: str) -> RunvoyError:
-    return RunvoyError(ErrorCode.NOT_FOUND, f"there is no key {key_id[:64]!r} that {call.user.name} may see")
+    return RunvoyError(
+        ErrorCode.NOT_FOUND,
+        f"there is no key {key_id[:64]!r} that {call.user.name} may see",
+        "See `runvoy keys list`; it takes a whole id.",
+    )
 
 
 def _shown(records: Records, key: Key, user: User) -> KeyAnswer:
