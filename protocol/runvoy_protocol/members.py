@@ -146,7 +146,8 @@ class ClaimTicket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A key as the deployment knows it. `last_used_at` is exact to the minute."""
+    """A key as the deployment knows it. `last_used_at` is exact to the minute. `made_by`: the key that made it, or the token it
+    was registered with; empty where none did."""
 
     key_id: str
     user: str
@@ -156,6 +157,7 @@ class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: Instant | None = None
     revoked_at: Instant | None = None
     last_used_at: Instant | None = None
+    made_by: str = ""
 
 
 class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True):

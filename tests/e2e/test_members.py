@@ -116,6 +116,43 @@ def test_a_rotated_key_replaces_the_old_one(team: Team) -> None:
     assert eve.ok("run", "echo still here") == "still here\n"
 
 
+def test_what_a_stolen_key_made_is_told_of_and_can_go_with_it(team: Team) -> None:
+    liz = team.member("liz@example.com")
+    stolen = json.loads(liz.ok("whoami", "--json"))["key_id"]
+    endpoint = team.admin.endpoint()
+
+    def make(with_key: Machine) -> tuple[str, Machine]:
+        made = json.loads(with_key.ok("keys", "create", "--json"))
+        holder = team.home(made["key"]["key_id"])
+        holder.env |= {
+            "RUNVOY_ENDPOINT": f"http://127.0.0.1:{endpoint['port']}",
+            "RUNVOY_DEPLOYMENT": endpoint["deployment_id"],
+            "RUNVOY_API_KEY": made["api_key"],
+        }
+        return made["key"]["key_id"], holder
+
+    loot_id, loot = make(liz)
+    further_id, further = make(loot)
+    told = team.admin("keys", "revoke", stolen)
+    assert told.returncode == 0
+    assert f"{stolen} made keys that stay good: {loot_id};".encode() in told.stderr
+    assert json.loads(loot.ok("whoami", "--json"))["key_id"] == loot_id
+    ended = team.admin.ok("keys", "revoke", "--and-made", stolen)
+    assert [line.split()[0] for line in ended.splitlines()] == [stolen, loot_id, further_id]
+    assert code_of(further("whoami")) == "KEY_REVOKED"
+    assert team.admin("keys", "revoke", "--and-made", stolen).stderr == b""
+
+
+def test_the_key_in_use_is_not_revoked_with_what_made_it(team: Team) -> None:
+    zoe = team.member("zoe@example.com")
+    old = json.loads(zoe.ok("whoami", "--json"))["key_id"]
+    new = zoe.ok("keys", "rotate").strip()
+    done = zoe("keys", "revoke", "--and-made", old)
+    assert (done.returncode, done.stdout.split()[0].decode()) == (0, old)
+    assert f"{new}, the key in use, was made by it as well, and stays".encode() in done.stderr
+    assert zoe.ok("run", "echo still here") == "still here\n"
+
+
 def test_the_stack_s_own_key_can_be_rotated_too(team: Team) -> None:
     new = team.admin.ok("keys", "rotate").strip()
     team.admin.ok("local", "down")

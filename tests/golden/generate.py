@@ -293,6 +293,7 @@ MEMBER_KEY = members.KeyAnswer(
     expires_at=at(59),
     revoked_at=at(58),
     last_used_at=at(7),
+    made_by=KEY.key_id,
 )
 SECRET = secret_messages.SecretAnswer(
     name="prod/db",

@@ -33,7 +33,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The public half of a member's key. `limits` make it narrower than its user; they never change. `life` is the user's
-    when it was made. `replaces`: the key in whose place it came, which it may revoke."""
+    when it was made. `replaces`: the key in whose place it came, which it may revoke. `made_by`: the key whose call made it, or
+    the token that it was registered with; empty where no call did."""
 
     key_id: str
     public_key: bytes
@@ -45,6 +46,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     replaces: str | None = None
+    made_by: str = ""
 
     @property
     def lifetime_seconds(self) -> int | None:

@@ -116,7 +116,7 @@ def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: clai
     if known is not None:
         raise _registered_before()
     terms = KeyTerms(name=claim.key_name, lifetime_seconds=claim.key_lifetime_seconds, limits=claim.limits)
-    key = new_key(opened.public_key, user.document, terms, now)
+    key = new_key(opened.public_key, user.document, terms, now, made_by=claim.created_by_key)
     audit = store.audit(
         ports.clock, claim.user, CLAIM_ACTION, "ok", key_id=key_id, subject=key_id, source=request.source
     )
@@ -166,7 +166,9 @@ def register(call: Call, key: Key, action: str) -> Response:
     return _answer(call.user, known or key, call.deployment, audited=known is None)
 
 
-def new_key(public_key: bytes, user: User, terms: KeyTerms, now: datetime, replaces: str | None = None) -> Key:
+def new_key(
+    public_key: bytes, user: User, terms: KeyTerms, now: datetime, *, made_by: str, replaces: str | None = None
+) -> Key:
     """The record of a key under its terms, which count from `now`."""
     lifetime = terms.lifetime_seconds
     expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
@@ -180,6 +182,7 @@ def new_key(public_key: bytes, user: User, terms: KeyTerms, now: datetime, repla
         limits=terms.limits,
         expires_at=expires_at,
         replaces=replaces,
+        made_by=made_by,
     )
 
 
@@ -194,6 +197,7 @@ def shown_key(key: Key, user: User, last_used_at: datetime | None = None) -> Key
         expires_at=key.expires_at,
         revoked_at=access.revoked_at(key, user),
         last_used_at=last_used_at,
+        made_by=key.made_by,
     )
 
 

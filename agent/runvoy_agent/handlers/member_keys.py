@@ -32,7 +32,7 @@ def create_key(call: Call) -> Response:
     check_terms(asked.terms)
     _check_lifetime(call.key.lifetime_seconds, asked.terms.lifetime_seconds)
     opened = claims.open_own(call, asked.claim)
-    key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now())
+    key = claims.new_key(opened.public_key, call.user, asked.terms, call.ports.clock.now(), made_by=call.key.key_id)
     return claims.register(call, key, "create-key")
 
 
@@ -62,7 +62,9 @@ def rotate_key(call: Call) -> Response:
     opened = claims.open_own(call, call.body(RotateKey).claim)
     old = call.key
     terms = KeyTerms(name=old.name, lifetime_seconds=old.lifetime_seconds, limits=old.limits)
-    key = claims.new_key(opened.public_key, call.user, terms, call.ports.clock.now(), replaces=old.key_id)
+    key = claims.new_key(
+        opened.public_key, call.user, terms, call.ports.clock.now(), made_by=old.key_id, replaces=old.key_id
+    )
     return claims.register(call, key, "rotate-key")
 
 

@@ -12,6 +12,7 @@ import typer
 from runvoy_cli import config, new_keys, values
 from runvoy_cli.commands.users import key_row
 from runvoy_cli.files import told_about
+from runvoy_cli.made_keys import MadeKeys
 from runvoy_cli.member_words import by_name, limits_text, until
 from runvoy_cli.options import Settings, new_app
 from runvoy_cli.problems import UsageProblem, called_wrongly
@@ -181,14 +182,20 @@ def revoke(
     key_ids: Annotated[
         list[str], typer.Argument(metavar="KEY…", help="Ids of keys, as `runvoy keys list` shows them.")
     ],
+    and_made: Annotated[
+        bool, typer.Option("--and-made", help="And all keys of the same user that they made, by rotation or otherwise.")
+    ] = False,
 ) -> int:
     """Revoke keys: from now on nothing signed by them is accepted, and nothing of theirs that waits is started.
 
+    Keys that were made by a revoked one stay good, and are told of: where it was stolen, revoke them as well.
     Exit code 1 if one of them could not be revoked; the others are revoked all the same.
     """
     session = open_session(context.obj)
+    made = MadeKeys(session.client)
     code = 0
-    for key_id in key_ids:
+    wanted = list(key_ids)
+    for key_id in wanted:  # which grows
         try:
             answer = session.client.ask(KeyAnswer, "DELETE", f"/keys/{quote(key_id, safe='')}")
         except RunvoyError as error:
@@ -202,6 +209,18 @@ def revoke(
             print_json(whole(answer))
         else:
             print_line(one_line(f"{answer.key_id} of {answer.user} is revoked"))
+        left = [one for one in made.by(answer) if one not in wanted]
+        own_id = session.client.key_id
+        if and_made:
+            wanted += [one for one in left if one != own_id]
+            if own_id in left:
+                session.console.say(
+                    f"{own_id}, the key in use, was made by it as well, and stays; name it to revoke it"
+                )
+        elif left:
+            session.console.say(
+                f"{answer.key_id} made keys that stay good: {' '.join(left)}; `runvoy keys revoke --and-made` ends them too"
+            )
     return code
 
 

@@ -1,0 +1,39 @@
+"""Which keys a key made: they outlive its revocation."""
+
+from __future__ import annotations
+
+from runvoy_cli.client import Client
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.members import KeyAnswer, KeysAnswer
+
+
+class MadeKeys:
+    """The caller's own keys are read at once: whoever revokes the key in use can ask nothing more afterwards."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._by_user: dict[str, tuple[KeyAnswer, ...]] = {}
+        own = self._ask(None)
+        if own:
+            self._by_user[own[0].user] = own
+
+    def by(self, key: KeyAnswer) -> list[str]:
+        """The ids of its user's keys that are good and that it made, oldest first; what those made is not in it."""
+        keys = self._by_user.get(key.user)
+        if keys is None:
+            keys = self._by_user[key.user] = self._ask(key.user)
+        now = self._client.now()
+        return [
+            one.key_id
+            for one in keys
+            if one.made_by == key.key_id and one.revoked_at is None and (one.expires_at is None or one.expires_at > now)
+        ]
+
+    def _ask(self, user: str | None) -> tuple[KeyAnswer, ...]:
+        try:
+            answer = self._client.ask(KeysAnswer, "GET", "/keys", query=None if user is None else {"user": user})
+        except RunvoyError as error:
+            if error.code is not ErrorCode.FORBIDDEN:  # a limited key knows of none but itself
+                raise
+            return ()
+        return answer.keys
