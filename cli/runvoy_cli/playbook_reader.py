@@ -239,7 +239,8 @@ class _Reader(Nodes):
             self._report(nodes["required"], "a parameter with a default is never missing", "Leave one of the two away.")
         elif text is not None:
             try:
-                text = parameter.value_of(text)
+                # As one with this default: the empty text of one without is what it has where nothing is given.
+                text = msgspec.structs.replace(parameter, default=text).value_of(text)
             except UsageProblem as problem:
                 self._report(node, f"default is no value of it: {problem.message}")
         return msgspec.structs.replace(parameter, default=text)

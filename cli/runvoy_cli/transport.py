@@ -44,7 +44,10 @@ class NoAnswer(Exception):
 
 def check_url(url: str) -> SplitResult:
     """The URL's parts; a RunvoyError for anything but https, or http to this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that are no address, characters that are others once normalized
+        parts = SplitResult("", "", "", "", "")
     if parts.scheme == "https" and parts.hostname:
         return parts
     if parts.scheme == "http" and parts.hostname in _LOOPBACK:

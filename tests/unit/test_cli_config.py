@@ -152,6 +152,8 @@ def test_a_syntax_error_does_not_show_the_line_it_is_in(home):
         ("https://a.example/path", "only https://host"),
         ("https://u:p@a.example", "only https://host"),
         ("https://a.example:port", "no valid port"),
+        ("https://[a", "no http"),
+        ("https://\u2100.example", "no http"),
     ],
 )
 def test_endpoints_that_are_refused(home, endpoint, told):

@@ -148,6 +148,8 @@ WRONG = [
     ("commands: [a]\nparameters: {x: {enum: [a], pattern: a}}", (2, 38), "says nothing more", True),
     ("commands: [a]\nparameters: {x: {pattern: '\\d'}}", (2, 27), "write [0-9]", False),
     ("commands: [a]\nparameters: {x: {enum: [a], default: b}}", (2, 38), "must be a, not 'b'", False),
+    ("commands: [a]\nparameters: {x: {enum: [a], default: ''}}", (2, 38), "must be a, not ''", False),
+    ("commands: [a]\nparameters: {x: {pattern: a+, default: ''}}", (2, 40), "must match a+", False),
     ("commands: [a]\nparameters: {x: {type: int, default: 1x}}", (2, 38), "whole number", False),
     ("commands: [a]\nparameters: {x: {type: bool, default: 2}}", (2, 39), "must be true or false", False),
     ("commands: [a]\nparameters: {x: {secret: true, default: b}}", (2, 41), "a secret parameter has no default", True),
