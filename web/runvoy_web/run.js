@@ -7,6 +7,7 @@ import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, loc
 import { draftOf } from "./form.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
+import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
 
 const DECIDING_MS = 700;
@@ -224,8 +225,15 @@ class RunPage {
   /** Fill the form; nothing is sent before the reader says so there. */
   async #again() {
     const run = this.run ?? { execution_id: this.executionId, owner: this.app.whoami?.user };
-    this.app.draft = draftOf(run, await this.signed.askOrSay(run));
-    if (!this.signal.aborted) this.app.navigate("?view=new");
+    const signed = await this.signed.askOrSay(run);
+    const call = await publishedCall(this.app, signed.request, this.signal);
+    if (this.signal.aborted) return;
+    if (call) {
+      this.app.call = call;
+      return void this.app.navigate(`?${new URLSearchParams({ view: "new", playbook: signed.request.playbook })}`);
+    }
+    this.app.draft = draftOf(run, signed);
+    this.app.navigate("?view=new");
   }
 }
 
