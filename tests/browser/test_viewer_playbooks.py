@@ -94,6 +94,7 @@ def test_choose_fill_try_out_and_run(viewer: Any, stack: Any, project: Path) -> 
     expect(form.get_by_text("It would be accepted, and start.")).to_be_visible()
     made = sent_by(viewer, form.get_by_role("button", name="Run", exact=True).click)
     expect(viewer.locator(".pill.big")).to_contain_text("Succeeded")
+    expect(viewer.locator(".run-title")).to_have_text("playbook greet")
     expect(viewer.get_by_text("the world", exact=True)).to_be_visible()
     expect(viewer.get_by_text("prod 2 true true []", exact=True)).to_be_visible()
     params = [f"--param={text}" for text in ("who=the world", "stage=prod", "loud=true", "sure=true")]
@@ -144,6 +145,8 @@ def test_run_again_of_a_call_says_what_the_playbook_s_form_has_not(viewer: Any, 
     again(viewer, stack, project, "--label", "a=b", "--name", "mine", who="a", stage="test", sure="true")
     expect(viewer.locator(".note")).to_contain_text("It had labels, a name of its own")
     expect(viewer.locator(".note")).not_to_contain_text("typed again")
+    viewer.get_by_role("link", name="Runs").click()
+    expect(viewer.locator(".command").first).to_have_text("mineplaybook greet")
 
 
 @pytest.mark.parametrize("options", [("--timeout", "9m"), ("--env", "MORE=1")])
