@@ -117,10 +117,15 @@ def again(viewer: Any, stack: Any, project: Path, *options: str, **params: str) 
     viewer.get_by_role("button", name="Run again").click()
 
 
-def test_run_again_of_a_call_is_the_playbook_s_form_without_its_secrets(
-    viewer: Any, stack: Any, project: Path
-) -> None:
-    params = {"who": "one\ntwo", "stage": "prod", "copies": "3", "loud": "true", "sure": "false", "token": "s3cret-again"}
+def test_run_again_of_a_call_is_the_playbook_s_form_without_its_secrets(viewer: Any, stack: Any, project: Path) -> None:
+    params = {
+        "who": "one\ntwo",
+        "stage": "prod",
+        "copies": "3",
+        "loud": "true",
+        "sure": "false",
+        "token": "s3cret-again",
+    }
     again(viewer, stack, project, "--if-locked", "fail", **params)
     form = viewer.get_by_role("form", name="Playbook greet")
     expect(form.get_by_label("who")).to_have_value(params["who"])

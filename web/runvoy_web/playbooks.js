@@ -1,7 +1,7 @@
 /** The page that runs a playbook: which there are, the parameters of one, and what it fixes. None of what is typed is kept. */
 import { ApiError } from "./api.js";
 import { uuid7 } from "./bytes.js";
-import { announce, copyButton, fill, h, problem } from "./dom.js";
+import { announce, copyButton, facts, fill, h, problem } from "./dom.js";
 import { ago, cpuText, duration, memoryText, moment } from "./format.js";
 import { allowed, callIn, isTruth, objection, exact, requestOf, valuesOf } from "./playbook_values.js";
 import { send, tryOut } from "./submission.js";
@@ -276,7 +276,7 @@ function fixed({ playbook, digest }) {
   const [repo, ref, path] = playbook.git ?? [];
   const code = (texts) => texts.map((text) => h("div", {}, h("code", {}, text)));
   const labels = Object.entries(playbook.labels ?? {}).map(([name, parts]) => `${name}=${parts.map((part) => (typeof part === "string" ? part : `\${{ ${part.parameter} }}`)).join("")}`);
-  const facts = [
+  const rows = [
     ["Image", playbook.image ?? "the deployment's default"],
     ["Locks", playbook.locks?.join(", ")],
     ["Secrets", playbook.secrets?.join(", ")],
@@ -288,7 +288,7 @@ function fixed({ playbook, digest }) {
     ["Digest", [h("code", { title: digest }, digest.slice(0, 16)), "… ", copyButton(digest, "the digest"), h("div", { class: "muted" }, "What a key is limited to by --only-playbook.")]],
   ];
   return [
-    h("section", { class: "facts", "aria-label": "What it fixes" }, h("h3", {}, "What it fixes"), h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))),
+    h("section", { class: "facts", "aria-label": "What it fixes" }, h("h3", {}, "What it fixes"), facts(rows)),
     script(playbook.command),
   ];
 }
