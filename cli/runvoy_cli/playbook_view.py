@@ -10,7 +10,6 @@ from runvoy_cli.problems import UsageProblem
 from runvoy_cli.publishing import Change, NotRight
 from runvoy_cli.render import columns, command_text, facts, moment
 from runvoy_cli.request_view import git_json, indented, settings, variable_lines
-from runvoy_cli.sanitize import one_line
 from runvoy_protocol.playbooks import PublishedPlaybook
 
 _HEADER = ("PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION")
