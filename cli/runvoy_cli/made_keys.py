@@ -29,6 +29,11 @@ class MadeKeys:
             if one.made_by == key.key_id and one.revoked_at is None and (one.expires_at is None or one.expires_at > now)
         ]
 
+    def by_own(self, key_id: str) -> list[str]:
+        """The same for a key of the caller's own, before it is revoked."""
+        keys = (one for of_user in self._by_user.values() for one in of_user)
+        return [made for one in keys if one.key_id == key_id for made in self.by(one)]
+
     def _ask(self, user: str | None) -> tuple[KeyAnswer, ...]:
         try:
             answer = self._client.ask(KeysAnswer, "GET", "/keys", query=None if user is None else {"user": user})

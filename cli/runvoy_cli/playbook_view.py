@@ -9,8 +9,7 @@ from runvoy_cli.playbook_model import Parameter, Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.publishing import Change, NotRight
 from runvoy_cli.render import columns, command_text, facts, moment
-from runvoy_cli.request_view import git_json, indented, settings
-from runvoy_cli.sanitize import one_line
+from runvoy_cli.request_view import git_json, indented, settings, variable_lines
 from runvoy_protocol.playbooks import PublishedPlaybook
 
 _HEADER = ("PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION")
@@ -21,7 +20,7 @@ def lines(playbook: Playbook) -> Iterator[str]:
     made = playbook_compile.to_request(playbook, {name: f"${{{{ {name} }}}}" for name in playbook.parameters})
     head = [("playbook", playbook.name), ("description", playbook.description), ("file", str(playbook.path))]
     yield from facts([*head, *settings(made)])
-    yield from _variables(playbook.env)
+    yield from variable_lines(playbook.env)
     if playbook.parameters:
         yield ""
         yield from columns(_HEADER, [_row(one) for one in playbook.parameters.values()])
@@ -37,14 +36,8 @@ def dry_run_lines(playbook: Playbook, values: Mapping[str, str], env: Mapping[st
         yield from columns(("PARAMETER", "VALUE"), rows)
     own = {one.variable for one in playbook.parameters.values()}
     variables = {**playbook.env, **{name: text for name, text in env.items() if name not in own}}
-    yield from _variables(variables)
+    yield from variable_lines(variables)
     yield from _commands(playbook)
-
-
-def _variables(texts: Mapping[str, str]) -> Iterator[str]:
-    if texts:
-        yield ""
-    yield from (one_line(f"{name}={text}") for name, text in texts.items())
 
 
 def _commands(playbook: Playbook) -> Iterator[str]:

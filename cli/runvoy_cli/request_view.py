@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from runvoy_cli.render import command_text, span
+from runvoy_cli.render import command_text, span, without_workflow_commands
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.words import cpu_text, memory_text
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -34,12 +34,15 @@ def command_lines(
     request: RunRequest | SignedRequest, hidden: Collection[str], instead: str = "(secret)"
 ) -> Iterator[str]:
     """Its variables, those that are `hidden` with other words for their values, and its command."""
-    if request.env:
-        yield ""
-    for variable, value in request.env.items():
-        yield one_line(f"{variable}={instead if variable in hidden else value}")
+    yield from variable_lines({name: instead if name in hidden else value for name, value in request.env.items()})
     yield ""
     yield from indented(command_text(request.command))
+
+
+def variable_lines(texts: Mapping[str, str]) -> Iterator[str]:
+    if texts:
+        yield ""
+    yield from (without_workflow_commands(one_line(f"{name}={text}")) for name, text in texts.items())
 
 
 def as_json(request: RunRequest, hidden: Collection[str]) -> dict[str, object]:
@@ -68,4 +71,4 @@ def git_json(git: GitSource | None) -> dict[str, str] | None:
 
 def indented(text: str) -> Iterator[str]:
     for line in text.rstrip("\n").split("\n"):
-        yield f"  {one_line(line)}"
+        yield without_workflow_commands(f"  {one_line(line)}")

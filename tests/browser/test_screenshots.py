@@ -88,6 +88,7 @@ def test_the_pictures(
     page.locator("[data-part=receipt] summary").click()
     expect(page.locator("[data-part=receipt] dl")).to_be_visible()
     page.locator("aside.facts").screenshot(path=IMAGES / "web-request.png", animations="disabled")
+    page.set_viewport_size({"width": 1280, "height": 800})
     dark = sign_in(new_context(reduced_motion="reduce", color_scheme="dark").new_page())
     dark.get_by_role("link", name="unit tests").click()
     expect(dark.locator(".log-host")).to_contain_text("183 passed")

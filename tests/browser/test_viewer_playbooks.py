@@ -94,6 +94,7 @@ def test_choose_fill_try_out_and_run(viewer: Any, stack: Any, project: Path) -> 
     expect(form.get_by_text("It would be accepted, and start.")).to_be_visible()
     made = sent_by(viewer, form.get_by_role("button", name="Run", exact=True).click)
     expect(viewer.locator(".pill.big")).to_contain_text("Succeeded")
+    expect(viewer.locator(".run-title")).to_have_text("playbook greet")
     expect(viewer.get_by_text("the world", exact=True)).to_be_visible()
     expect(viewer.get_by_text("prod 2 true true []", exact=True)).to_be_visible()
     params = [f"--param={text}" for text in ("who=the world", "stage=prod", "loud=true", "sure=true")]
@@ -105,6 +106,61 @@ def test_choose_fill_try_out_and_run(viewer: Any, stack: Any, project: Path) -> 
     shown = json.loads(stack.ok("playbook", "show", "greet", "--json", cwd=project))
     variables = [one["variable"] for one in shown["parameters"]]
     assert requests.playbook_digest(made, variables) == shown["digest"]
+
+
+def again(viewer: Any, stack: Any, project: Path, *options: str, **params: str) -> None:
+    """Press Run again on the page of a call from the command line."""
+    given = [f"--param={name}={value}" for name, value in params.items()]
+    stack.ok("playbook", "run", "greet", *given, *options, cwd=project)
+    found = json.loads(stack.ok("list", "--limit", "1", "--json"))[0]["execution_id"]
+    viewer.goto(f"{viewer.url.partition('?')[0]}?execution_id={found}")
+    viewer.get_by_role("button", name="Run again").click()
+
+
+def test_run_again_of_a_call_is_the_playbook_s_form_without_its_secrets(viewer: Any, stack: Any, project: Path) -> None:
+    params = {
+        "who": "one\ntwo",
+        "stage": "prod",
+        "copies": "3",
+        "loud": "true",
+        "sure": "false",
+        "token": "s3cret-again",
+    }
+    again(viewer, stack, project, "--if-locked", "fail", **params)
+    form = viewer.get_by_role("form", name="Playbook greet")
+    expect(form.get_by_label("who")).to_have_value(params["who"])
+    expect(form.get_by_label("stage")).to_have_value("prod")
+    expect(form.get_by_label("copies")).to_have_value("3")
+    expect(form.get_by_label("loud")).to_be_checked()
+    expect(form.get_by_label("sure")).to_have_value("false")
+    expect(form.get_by_label("token")).to_have_value("")
+    expect(form.get_by_label("If a lock is held")).to_have_value("fail")
+    expect(viewer.locator(".note")).to_contain_text("to be typed again: token.")
+    expect(viewer.locator(".note")).not_to_contain_text("of its own")
+    assert "s3cret" not in viewer.content()
+    form.get_by_label("token").fill("another")
+    made = sent_by(viewer, form.get_by_role("button", name="Run", exact=True).click)
+    assert {name: made.env[f"PARAM_{name.upper()}"] for name in params} == {**params, "token": "another"}
+    expect(viewer.locator(".pill.big")).to_contain_text("Succeeded")
+    viewer.goto(f"{viewer.url.partition('?')[0]}?view=new&playbook=greet")
+    expect(form.get_by_label("who")).to_have_value("")
+
+
+def test_run_again_of_a_call_says_what_the_playbook_s_form_has_not(viewer: Any, stack: Any, project: Path) -> None:
+    again(viewer, stack, project, "--label", "a=b", "--name", "mine", who="a", stage="test", sure="true")
+    expect(viewer.locator(".note")).to_contain_text("It had labels, a name of its own")
+    expect(viewer.locator(".note")).not_to_contain_text("typed again")
+    viewer.get_by_role("link", name="Runs").click()
+    expect(viewer.locator(".command").first).to_have_text("mineplaybook greet")
+
+
+@pytest.mark.parametrize("options", [("--timeout", "9m"), ("--env", "MORE=1")])
+def test_run_again_of_a_call_that_runs_something_else_is_a_run_of_its_own(
+    viewer: Any, stack: Any, project: Path, options: tuple[str, ...]
+) -> None:
+    again(viewer, stack, project, *options, who="a", stage="test", sure="true")
+    expect(viewer.locator(".note")).to_contain_text("It was a call of the playbook greet.")
+    assert "PARAM_WHO=a" in viewer.get_by_label("Variables").input_value()
 
 
 def test_bad_values_are_told_at_their_fields(viewer: Any, project: Path, page_of: Any) -> None:

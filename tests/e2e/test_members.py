@@ -143,6 +143,27 @@ def test_what_a_stolen_key_made_is_told_of_and_can_go_with_it(team: Team) -> Non
     assert team.admin("keys", "revoke", "--and-made", stolen).stderr == b""
 
 
+def test_the_key_in_use_is_revoked_last_with_what_it_made(team: Team) -> None:
+    amy = team.member("amy@example.com")
+    own = json.loads(amy.ok("whoami", "--json"))["key_id"]
+    made, further, other = (json.loads(amy.ok("keys", "create", "--json")) for _ in range(3))
+    endpoint = team.admin.endpoint()
+    holder = team.home("loot")
+    holder.env |= {
+        "RUNVOY_ENDPOINT": f"http://127.0.0.1:{endpoint['port']}",
+        "RUNVOY_DEPLOYMENT": endpoint["deployment_id"],
+        "RUNVOY_API_KEY": made["api_key"],
+    }
+    made_by_made = json.loads(holder.ok("keys", "create", "--json"))["key"]["key_id"]
+    ids = [one["key"]["key_id"] for one in (other, made, further)]
+    ended = [line.split()[0] for line in amy.ok("keys", "revoke", "--and-made", own, ids[0]).splitlines()]
+    assert ended[0] == ids[0]
+    assert ended[-1] == own
+    assert sorted(ended) == sorted([own, *ids, made_by_made])
+    keys = json.loads(team.admin.ok("keys", "list", "--user", "amy@example.com", "--json"))
+    assert all(key["revoked_at"] for key in keys)
+
+
 def test_the_key_in_use_is_not_revoked_with_what_made_it(team: Team) -> None:
     zoe = team.member("zoe@example.com")
     old = json.loads(zoe.ok("whoami", "--json"))["key_id"]

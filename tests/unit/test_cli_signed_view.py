@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from runvoy_cli import signed_view
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.receipts import Receipt, Resolved
@@ -64,3 +66,12 @@ def test_what_there_is_none_of_is_said() -> None:
     for part in ("cannot be shown: the object is gone", "refused", "LOCK_HELD", "it is held", "Wait."):
         assert part in text, part
     assert "not decided yet" in shown(state="pending", request=told(request()))
+
+
+def test_no_line_of_a_command_or_a_variable_commands_a_ci_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    signed = request(command="true\n::add-path::/tmp/theirs\n  ##[set-output]x", env={"NOTE": "##[add-mask]e"})
+    lines = shown(request=told(signed), receipt=receipt()).splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line]
+    assert "  : :add-path::/tmp/theirs" in lines
+    assert "NOTE=## [add-mask]e" in lines

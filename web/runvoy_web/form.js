@@ -96,7 +96,7 @@ function again(draft) {
   );
 }
 
-function fields(draft, tryOut) {
+function fields(draft, onDryRun) {
   const text = (name, options = {}) => h("input", { name, type: "text", autocomplete: "off", spellcheck: "false", value: draft[name] ?? "", ...options });
   const area = (name, rows, options = {}) => h("textarea", { name, rows, autocomplete: "off", spellcheck: "false", ...options }, draft[name] ?? "");
   const choice = (name, options) => h("select", { name }, options.map(([value, words]) => h("option", { value, selected: (draft[name] ?? "") === value }, words)));
@@ -139,7 +139,7 @@ function fields(draft, tryOut) {
       "div",
       { class: "row" },
       h("button", { type: "submit", class: "primary" }, "Run"),
-      h("button", { type: "button", name: "dry", on: { click: tryOut } }, "Dry run"),
+      h("button", { type: "button", name: "dry", on: { click: onDryRun } }, "Dry run"),
     ),
   ];
 }

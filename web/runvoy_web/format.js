@@ -40,6 +40,12 @@ export function commandText(command) {
   return command.map((word) => (PLAIN.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 
+/** What a run is known by: {name, text}, as `runvoy list` has it. What a playbook was made into is long, and nobody wrote it. */
+export function whatRan(run) {
+  const text = run.playbook ? `playbook ${run.playbook}` : commandText(run.command);
+  return { name: run.name === run.playbook ? undefined : run.name, text };
+}
+
 /** Seconds as 0.4s, 12s, 3m 07s, 2h 05m, 3d 4h. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "";

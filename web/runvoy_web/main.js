@@ -19,7 +19,8 @@ class App {
   whoami = null;
   token = null;
   afterToken = null;
-  draft = null;
+  draft = null; // of a command
+  call = null; // of a playbook, for the form that is shown next
   #view = null; // the AbortController of the page that is shown
 
   constructor() {

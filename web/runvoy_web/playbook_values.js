@@ -2,8 +2,8 @@
  * Compiled playbooks (docs/protocol.md): the values of their parameters, and the request they make. Both are what
  * `runvoy playbook run` has: the same values are right, in the same words, and the request has the same digest.
  */
-import { isUtf8, utf8 } from "./bytes.js";
-import { LIFETIME_MS } from "./envelope.js";
+import { isUtf8, sha256, toHex, utf8 } from "./bytes.js";
+import { encodeRunRequest, LIFETIME_MS } from "./envelope.js";
 
 const INTEGER = /^(0|-?[1-9][0-9]{0,17})$/;
 const TRUTHS = new Map(Object.entries({ true: ["true", "yes", "on", "1"], false: ["false", "no", "off", "0"] }).flatMap(([value, texts]) => texts.map((text) => [text, value])));
@@ -11,6 +11,8 @@ const TRUTHS = new Map(Object.entries({ true: ["true", "yes", "on", "1"], false:
 export const isTruth = (parameter) => parameter.type === "bool";
 export const allowed = (parameter) => (isTruth(parameter) ? ["true", "false"] : parameter.enum);
 const mayBeEmpty = (parameter) => !parameter.required && parameter.default === undefined;
+
+const variableOf = ({ name }) => `PARAM_${name.toUpperCase()}`;
 
 /** What a value must be, in words; empty if it may be anything. */
 export function rule(parameter) {
@@ -67,7 +69,7 @@ export function valuesOf(playbook, given, withoutSecrets = false) {
 /** The request of a playbook with the value of each parameter, as envelope.js encodes it. */
 export function requestOf(playbook, values, { deploymentId, requestId, now, ifLocked = "wait" }) {
   const [repo, ref, path] = playbook.git ?? [];
-  const variables = (playbook.parameters ?? []).map(({ name }) => [`PARAM_${name.toUpperCase()}`, values[name]]);
+  const variables = (playbook.parameters ?? []).map((parameter) => [variableOf(parameter), values[parameter.name]]);
   const label = (parts) => parts.map((part) => (typeof part === "string" ? part : values[part.parameter])).join("");
   return {
     deploymentId,
@@ -90,4 +92,38 @@ export function requestOf(playbook, values, { deploymentId, requestId, now, ifLo
     name: playbook.name,
     isolation: "",
   };
+}
+
+/**
+ * The playbook's call that a signed request (docs/protocol.md) is: {given, hidden, others}, or null if it is none of this
+ * published playbook, or one that its form cannot hold. `given` maps names to values, but for those that are `hidden`: names of
+ * secret parameters that had one. `others` names what the call had otherwise than the form makes it.
+ */
+export async function callIn(request, { playbook, digest }) {
+  const parameters = playbook.parameters ?? [];
+  if (request.playbook !== playbook.name || (await digestOf(request, parameters)) !== digest) return null;
+  const found = new Map(parameters.map((parameter) => [parameter.name, request.env[variableOf(parameter)]]));
+  const { values, problems } = valuesOf(playbook, found);
+  // A field changes a carriage return.
+  if (problems.length || [...found.values()].some((value) => value.includes("\r"))) return null;
+  const made = requestOf(playbook, values, {});
+  const isSame = (one, other) => JSON.stringify(Object.entries(one).sort()) === JSON.stringify(Object.entries(other).sort());
+  const others = [isSame(request.labels, made.labels) ? "" : "labels", request.name === made.name ? "" : "a name", request.queue_timeout_seconds ? "a queue timeout" : ""];
+  const secret = parameters.filter((parameter) => parameter.secret).map(({ name }) => name);
+  const hidden = secret.filter((name) => found.get(name));
+  for (const name of secret) found.delete(name);
+  return { given: found, hidden, others: others.filter(Boolean) };
+}
+
+/** requests.playbook_digest of a signed request; empty if it lacks one of the parameters. */
+async function digestOf(request, parameters) {
+  const env = { ...request.env };
+  for (const parameter of parameters) {
+    if (typeof env[variableOf(parameter)] !== "string") return "";
+    delete env[variableOf(parameter)];
+  }
+  const template = { deploymentId: "", requestId: "", issuedAt: 0, expiresAt: 0, env, labels: {}, name: null };
+  const { command, image, secrets, locks, git, playbook, isolation, cpu } = request;
+  const fixed = { command, image, secrets, locks, git, playbook, isolation, cpu, timeoutSeconds: request.timeout_seconds, memoryMib: request.memory_mib };
+  return toHex(await sha256(encodeRunRequest({ ...fixed, ...template })));
 }

@@ -1,9 +1,9 @@
 /** The page that runs a playbook: which there are, the parameters of one, and what it fixes. None of what is typed is kept. */
 import { ApiError } from "./api.js";
 import { uuid7 } from "./bytes.js";
-import { announce, copyButton, fill, h, problem } from "./dom.js";
+import { announce, copyButton, facts, fill, h, problem } from "./dom.js";
 import { ago, cpuText, duration, memoryText, moment } from "./format.js";
-import { allowed, isTruth, objection, exact, requestOf, valuesOf } from "./playbook_values.js";
+import { allowed, callIn, isTruth, objection, exact, requestOf, valuesOf } from "./playbook_values.js";
 import { send, tryOut } from "./submission.js";
 
 const MANY = 7; // so many are found without a search
@@ -14,17 +14,37 @@ export function kinds(current) {
   return h("nav", { class: "kinds", "aria-label": "What to run" }, link("command", "?view=new", "A command"), link("playbook", "?view=new&playbook=", "A playbook"));
 }
 
+/** The call of a published playbook that a signed request is, for the form that shows it; null if it is none. */
+export async function publishedCall(app, request, signal) {
+  if (!request?.playbook) return null;
+  try {
+    const { playbooks } = await app.client.call("GET", "/playbooks", { signal });
+    const one = playbooks.find(({ playbook }) => playbook.name === request.playbook);
+    const call = one && (await callIn(request, one));
+    return call ? { ...call, from: request.request_id, ifLocked: request.if_locked, digest: one.digest } : null;
+  } catch (error) {
+    if (!(error instanceof ApiError) && !signal.aborted) throw error;
+    return null;
+  }
+}
+
 /** `wanted` is the name of the one to begin with; empty for none. */
-export async function playbookView(app, host, wanted, signal) {
+export function playbookView(app, host, wanted, signal) {
+  const { call } = app;
+  app.call = null; // it may hold what is nobody else's to see, and is shown once
+  return load(app, host, wanted, call, signal);
+}
+
+async function load(app, host, wanted, call, signal) {
   const place = h("div", {}, h("p", { class: "muted", role: "status" }, "Loading…"));
   fill(host, h("h1", {}, "New run"), kinds("playbook"), place);
   try {
     const { playbooks } = await app.client.call("GET", "/playbooks", { signal });
-    fill(place, playbooks.length ? chooser(app, playbooks, wanted) : none(app));
+    fill(place, playbooks.length ? chooser(app, playbooks, wanted, call) : none(app));
   } catch (error) {
     if (signal.aborted) return;
     if (!(error instanceof ApiError)) throw error;
-    const again = () => playbookView(app, host, wanted, signal);
+    const again = () => load(app, host, wanted, call, signal);
     fill(place, problem(error, h("button", { type: "button", on: { click: again } }, "Try again")));
   }
 }
@@ -40,7 +60,7 @@ function none(app) {
   return h("div", { class: "card narrow" }, h("h2", {}, "No playbooks are published to your browsers"), how);
 }
 
-function chooser(app, playbooks, wanted) {
+function chooser(app, playbooks, wanted, call) {
   const chosen = h("div", { class: "playbook", tabindex: "-1" });
   const list = h("ul", { "aria-label": "Playbooks" });
   const show = (one, isByHand) => {
@@ -48,7 +68,7 @@ function chooser(app, playbooks, wanted) {
       if (link.dataset.name === one.playbook.name) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
-    fill(chosen, playbookForm(app, one));
+    fill(chosen, playbookForm(app, one, !isByHand && call?.digest === one.digest ? call : null));
     if (!isByHand) return;
     app.replaceParameters({ playbook: one.playbook.name });
     chosen.querySelector("input, select, button[type=submit]")?.focus({ preventScroll: true });
@@ -85,10 +105,10 @@ function search(list) {
   return h("input", { type: "search", "aria-label": "Search playbooks", placeholder: "Search", autocomplete: "off", on: { input: narrow } });
 }
 
-function playbookForm(app, one) {
+function playbookForm(app, one, call) {
   const { playbook } = one;
-  const controls = new Map((playbook.parameters ?? []).map((parameter) => [parameter.name, new Control(parameter)]));
-  const ifLocked = playbook.locks?.length ? h("select", { id: "f-if-locked" }, h("option", { value: "wait" }, "wait for it"), h("option", { value: "fail" }, "refuse the run")) : null;
+  const controls = new Map((playbook.parameters ?? []).map((parameter) => [parameter.name, new Control(parameter, call?.given.get(parameter.name))]));
+  const ifLocked = playbook.locks?.length ? h("select", { id: "f-if-locked" }, h("option", { value: "wait" }, "wait for it"), h("option", { value: "fail", selected: call?.ifLocked === "fail" }, "refuse the run")) : null;
   const outcome = h("div");
   const act = async (isDryRun) => {
     const request = read(app, playbook, controls, ifLocked?.value, isDryRun);
@@ -120,9 +140,21 @@ function playbookForm(app, one) {
     h("h2", {}, playbook.name),
     playbook.description ? h("p", { class: "described" }, playbook.description) : null,
     h("p", { class: "muted" }, "Published ", h("time", { datetime: one.published_at, title: moment(one.published_at) }, ago(one.published_at, app.client.now())), playbook.source ? [" from ", h("code", {}, playbook.source)] : null, "."),
+    call ? again(call) : null,
     form,
     fixed(one),
   ];
+}
+
+function again({ from, hidden, others }) {
+  const link = h("a", { href: `?execution_id=${from}` }, h("code", {}, from));
+  return h(
+    "div",
+    { class: "note" },
+    h("p", {}, "Filled in as for ", link, ". Change what you like; nothing is sent before you say so."),
+    hidden.length ? h("p", {}, `Secret, and to be typed again: ${hidden.join(", ")}.`) : null,
+    others.length ? h("p", {}, `It had ${others.join(", ")} of its own, which a playbook's form has not: here they are the playbook's.`) : null,
+  );
 }
 
 /** The request that the fields stand for; null if they are not right, which is told at each. */
@@ -143,11 +175,12 @@ function read(app, playbook, controls, ifLocked, isDryRun) {
 
 /** The field of one parameter. */
 class Control {
-  constructor(parameter) {
+  /** `given` is the value to begin with, in place of the default. */
+  constructor(parameter, given) {
     this.parameter = parameter;
     // Prefixed: a name such as `elements` would hide the form's own.
     this.id = `f-param-${parameter.name}`;
-    this.input = this.#made();
+    this.input = this.#made(given ?? parameter.default ?? "");
     this.wrong = h("p", { class: "wrong", id: `${this.id}-wrong`, hidden: true });
     const help = this.#help();
     const helpId = `${this.id}-help`;
@@ -163,9 +196,8 @@ class Control {
     return isTruth(this.parameter) && this.parameter.default !== undefined;
   }
 
-  #made() {
+  #made(value) {
     const { parameter } = this;
-    const value = parameter.default ?? "";
     if (this.isCheckbox) return h("input", { type: "checkbox", checked: value === "true" });
     const few = allowed(parameter);
     // One that must be chosen begins with no choice: the first of a list is nobody's decision.
@@ -244,7 +276,7 @@ function fixed({ playbook, digest }) {
   const [repo, ref, path] = playbook.git ?? [];
   const code = (texts) => texts.map((text) => h("div", {}, h("code", {}, text)));
   const labels = Object.entries(playbook.labels ?? {}).map(([name, parts]) => `${name}=${parts.map((part) => (typeof part === "string" ? part : `\${{ ${part.parameter} }}`)).join("")}`);
-  const facts = [
+  const rows = [
     ["Image", playbook.image ?? "the deployment's default"],
     ["Locks", playbook.locks?.join(", ")],
     ["Secrets", playbook.secrets?.join(", ")],
@@ -256,7 +288,7 @@ function fixed({ playbook, digest }) {
     ["Digest", [h("code", { title: digest }, digest.slice(0, 16)), "… ", copyButton(digest, "the digest"), h("div", { class: "muted" }, "What a key is limited to by --only-playbook.")]],
   ];
   return [
-    h("section", { class: "facts", "aria-label": "What it fixes" }, h("h3", {}, "What it fixes"), h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))),
+    h("section", { class: "facts", "aria-label": "What it fixes" }, h("h3", {}, "What it fixes"), facts(rows)),
     script(playbook.command),
   ];
 }

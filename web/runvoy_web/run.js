@@ -3,10 +3,11 @@ import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
 import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { every } from "./every.js";
-import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord } from "./format.js";
+import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
 import { draftOf } from "./form.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
+import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
 
 const DECIDING_MS = 700;
@@ -110,7 +111,8 @@ class RunPage {
     this.run = run;
     if (known?.state !== run.state) {
       if (known) announce(`${stateWord(run.state)}${run.exit_code !== undefined ? `, exit code ${exitText(run)}` : ""}`);
-      document.title = `${stateWord(run.state)} · ${(run.name ?? commandText(run.command)).slice(0, 60)} · runvoy`;
+      const { name, text } = whatRan(run);
+      document.title = `${stateWord(run.state)} · ${(name ?? text).slice(0, 60)} · runvoy`;
     }
     this.#draw();
     if (hasEnded(run)) this.over.abort();
@@ -124,7 +126,7 @@ class RunPage {
   #frame() {
     const button = (action, name, words, act) =>
       h("button", { type: "button", class: action === "kill" ? "danger" : null, dataset: { action }, on: { click: act } }, icon(name), words);
-    const text = commandText(this.run.command);
+    const { name, text } = whatRan(this.run);
     this.pill = h("span", { class: "row" });
     this.ran = h("span", { class: "muted" });
     this.why = h("div");
@@ -133,7 +135,7 @@ class RunPage {
     fill(
       this.head,
       h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
-      h("h1", { class: text.trim().includes("\n") || (this.run.name && text.length > 60) ? "run-title tall" : "run-title" }, this.run.name ? h("b", {}, this.run.name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(text, "the command")),
+      h("h1", { class: text.trim().includes("\n") || (name && text.length > 60) ? "run-title tall" : "run-title" }, name ? h("b", {}, name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(commandText(this.run.command), "the command")),
       this.why,
     );
   }
@@ -206,8 +208,8 @@ class RunPage {
   }
 
   async #kill() {
-    const what = this.run.name ?? commandText(this.run.command).slice(0, 80);
-    const text = `${what}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
+    const { name, text: command } = whatRan(this.run);
+    const text = `${name ?? command.slice(0, 80)}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
     for (let tries = 1; ; tries += 1) {
       try {
@@ -224,8 +226,15 @@ class RunPage {
   /** Fill the form; nothing is sent before the reader says so there. */
   async #again() {
     const run = this.run ?? { execution_id: this.executionId, owner: this.app.whoami?.user };
-    this.app.draft = draftOf(run, await this.signed.askOrSay(run));
-    if (!this.signal.aborted) this.app.navigate("?view=new");
+    const signed = await this.signed.askOrSay(run);
+    const call = await publishedCall(this.app, signed.request, this.signal);
+    if (this.signal.aborted) return;
+    if (call) {
+      this.app.call = call;
+      return void this.app.navigate(`?${new URLSearchParams({ view: "new", playbook: signed.request.playbook })}`);
+    }
+    this.app.draft = draftOf(run, signed);
+    this.app.navigate("?view=new");
   }
 }
 

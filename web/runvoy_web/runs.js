@@ -1,7 +1,7 @@
 /** The page of all runs: a table that updates itself, with filters, and the day above it. */
 import { announce, fill, h, icon, problem } from "./dom.js";
 import { costByDay, costText } from "./cost.js";
-import { ago, commandText, duration, exitText, hasEnded, imageText, moment, ranSeconds, shortId, STATES, stateWord } from "./format.js";
+import { ago, commandText, duration, exitText, hasEnded, imageText, moment, ranSeconds, shortId, STATES, stateWord, whatRan } from "./format.js";
 import { every } from "./every.js";
 import { RunStore } from "./run_store.js";
 import { DAY_MS, HOUR_MS, spanOf, timeline } from "./timeline.js";
@@ -226,12 +226,13 @@ class RunsPage {
     const exit = run.state === "FAILED" && run.exit_code !== undefined ? ` ${exitText(run)}` : "";
     const labels = Object.entries(run.labels ?? {}).map(([name, value]) => h("span", { class: "label" }, `${name}=${value}`));
     const locks = (run.locks ?? []).map((lock) => h("span", { class: "label lock" }, icon("lock", "lock"), lock.name));
+    const what = whatRan(run);
     return [
       h("td", { class: "state" }, h("span", { class: `pill ${run.state}` }, icon(run.state), stateWord(run.state) + exit)),
       h(
         "td",
         { class: "what" },
-        h("a", { class: "command", href: this.app.runAddress(run.execution_id) }, run.name ? h("b", {}, run.name) : null, h("code", {}, commandText(run.command).slice(0, 300))),
+        h("a", { class: "command", href: this.app.runAddress(run.execution_id) }, what.name ? h("b", {}, what.name) : null, h("code", {}, what.text.slice(0, 300))),
         labels.length || locks.length ? h("span", { class: "labels" }, locks, labels) : null,
       ),
       h("td", { class: "who" }, run.owner),
@@ -284,7 +285,7 @@ function setText(node, text) {
 }
 
 function holds(run, text) {
-  const parts = [run.execution_id, run.name, run.owner, commandText(run.command), imageText(run), run.playbook];
+  const parts = [run.execution_id, run.name, run.owner, whatRan(run).text, commandText(run.command), imageText(run)];
   const labels = Object.entries(run.labels ?? {}).map(([name, value]) => `${name}=${value}`);
   const locks = (run.locks ?? []).map((lock) => lock.name);
   return [...parts, ...labels, ...locks].some((part) => part?.toLowerCase().includes(text));

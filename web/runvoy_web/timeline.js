@@ -1,6 +1,6 @@
 /** A day of runs as bars side by side, and amounts by day as columns. */
 import { h, s } from "./dom.js";
-import { clock, commandText, duration, stateWord } from "./format.js";
+import { clock, duration, stateWord, whatRan } from "./format.js";
 
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 24 * HOUR_MS;
@@ -42,7 +42,8 @@ export function timeline(runs, to, span, now, addressOf) {
       continue;
     }
     free[lane] = x + width + 1;
-    const title = `${run.name ?? commandText(run.command).slice(0, 120)}: ${stateWord(run.state)}, ${clock(begin)}, ${duration((end - begin) / 1000)}`;
+    const { name, text } = whatRan(run);
+    const title = `${name ?? text.slice(0, 120)}: ${stateWord(run.state)}, ${clock(begin)}, ${duration((end - begin) / 1000)}`;
     drawn.push(
       s(
         "a",

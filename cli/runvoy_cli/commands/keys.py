@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 from urllib.parse import quote
 
@@ -195,7 +195,10 @@ def revoke(
     made = MadeKeys(session.client)
     code = 0
     wanted = list(key_ids)
-    for key_id in wanted:  # which grows
+    own_id = session.client.key_id
+    if and_made and own_id in wanted:
+        wanted += [one for one in made.by_own(own_id) if one not in wanted]
+    for key_id in _own_last(wanted, own_id):  # while it grows
         try:
             answer = session.client.ask(KeyAnswer, "DELETE", f"/keys/{quote(key_id, safe='')}")
         except RunvoyError as error:
@@ -210,7 +213,6 @@ def revoke(
         else:
             print_line(one_line(f"{answer.key_id} of {answer.user} is revoked"))
         left = [one for one in made.by(answer) if one not in wanted]
-        own_id = session.client.key_id
         if and_made:
             wanted += [one for one in left if one != own_id]
             if own_id in left:
@@ -219,9 +221,22 @@ def revoke(
                 )
         elif left:
             session.console.say(
-                f"{answer.key_id} made keys that stay good: {' '.join(left)}; `runvoy keys revoke --and-made` ends them too"
+                f"{answer.key_id} made keys that stay good: {' '.join(left)};"
+                f" `runvoy keys revoke --and-made {answer.key_id}` ends them too"
             )
     return code
+
+
+def _own_last(wanted: Iterable[str], own_id: str) -> Iterator[str]:
+    """The key in use comes last, for what it signs afterwards is not accepted."""
+    is_named = False
+    for key_id in wanted:
+        if key_id == own_id:
+            is_named = True
+        else:
+            yield key_id
+    if is_named:
+        yield own_id
 
 
 def _with_registered_images(session: Session, terms: KeyTerms) -> KeyTerms:
