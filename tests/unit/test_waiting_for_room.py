@@ -47,3 +47,16 @@ def test_pushes_of_one_that_waits_for_room_do_not_add_up(world: World) -> None:
         world.clock.move(seconds=1)
     assert len(world.launcher.launches) == 2
     assert world.queue.counts()["starts"].delayed == 2, "of the two tries; that of the first is one too many, too"
+
+
+def test_the_platform_is_asked_for_no_task_of_what_waits_for_room(world: World) -> None:
+    """Its record says that there is none. A batch has thousands that wait, and ECS answers some twenty such calls a second: a round
+    of the reconciler that asked for each would be out of time before it came to the locks, the audit and the inbox."""
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.clock.move(minutes=2)
+    repairs = world.reconcile()
+    assert world.launcher.looks == []
+    assert [repair.action for repair in repairs if repair.subject == request.request_id] == ["pushed it again"]
