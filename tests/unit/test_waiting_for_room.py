@@ -60,3 +60,20 @@ def test_the_platform_is_asked_for_no_task_of_what_waits_for_room(world: World) 
     repairs = world.reconcile()
     assert world.launcher.looks == []
     assert [repair.action for repair in repairs if repair.subject == request.request_id] == ["pushed it again"]
+
+
+def test_pushes_from_when_it_was_queued_are_no_tries_once_it_waits_for_room(world: World) -> None:
+    """Of a long batch the reconciler pushes each minute what stands in the queue still."""
+    request = world.request()
+    world.submit(request)
+    for _ in range(3):
+        world.clock.move(minutes=1)
+        world.reconcile()
+    pushes = world.messages("starts")
+    assert len(pushes) == 1 + 3
+    world.launcher.outcome = NoCapacity("full")
+    for push in pushes:
+        starts.handle(world.ports, world.deployment, push.body)
+        world.clock.move(seconds=1)
+    assert len(world.launcher.launches) == 1
+    assert world.queue.counts()["starts"].delayed == 1

@@ -64,7 +64,7 @@ def waits_for_room(execution: Execution) -> bool:
 
 
 def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
-    """Whether a push, made when it was last tried at `tried_at`, is one too many: it waits for room, and a later try, which
+    """Whether a push, made when it was last tried, or admitted, at `tried_at`, is one too many: it waits for room, and a later try, which
     found none either, has a push of its own."""
     if not waits_for_room(execution) or execution.starting_at is None:
         return False
