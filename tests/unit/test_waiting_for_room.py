@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runvoy_agent.handlers import starts
+from runvoy_agent.handlers import starts, store
 from runvoy_agent.ports import Launched, NoCapacity
-from runvoy_protocol.states import State
+from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -77,3 +77,37 @@ def test_pushes_from_when_it_was_queued_are_no_tries_once_it_waits_for_room(worl
         world.clock.move(seconds=1)
     assert len(world.launcher.launches) == 1
     assert world.queue.counts()["starts"].delayed == 1
+
+
+def test_a_queue_timeout_bounds_the_wait_for_room_too(world: World) -> None:
+    """It is how long to wait for locks and room. What waits for room holds its locks."""
+    request = world.request(locks=("db",), queue_timeout_seconds=600)
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.clock.move(minutes=9)
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.STARTING
+    world.clock.move(minutes=2)
+    launched = len(world.launcher.launches)
+    world.start(request.request_id)
+    assert len(world.launcher.launches) == launched
+    status = world.status(request.request_id)
+    assert (status.state, status.reason) == (State.TIMED_OUT, Reason.QUEUE)
+    assert status.explanation is not None
+    assert status.explanation.words == "the command was never started: it was not started within 600 s"
+    lock = store.load_lock(world.records, "db").document
+    assert lock is not None
+    assert lock.queue == ()
+
+
+def test_a_queue_timeout_ends_nothing_that_may_have_a_task(world: World) -> None:
+    request = world.request(queue_timeout_seconds=60)
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.launcher.outcome = Launched("task")
+    world.start(request.request_id)
+    world.clock.move(minutes=2)
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.STARTING

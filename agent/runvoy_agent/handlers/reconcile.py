@@ -241,7 +241,7 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
         yield from _repair_missing(ports, execution, starting_up)
     elif starting_up or waited > LOOK_AFTER:
         _forget_launches(ports, execution, starting_up)
-        _push(ports, execution)
+        _push(ports, execution)  # whoever handles it has it end if it waited for room for longer than it may
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
 

@@ -10,7 +10,8 @@ in the record before they are made, and a refusal ends the execution only if no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -43,11 +44,11 @@ log = logging.getLogger("runvoy.starts")
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `refused`: why what was to be launched may not be any more."""
+    `end`: what has it end, where it may not be launched any more."""
 
     current: Loaded[Execution]
     launch: bool
-    refused: str | None = None
+    end: Callable[[Execution], Execution | None] | None = None
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -58,8 +59,10 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         return
     # Whatever its state: the delivery that committed it may have died before it told anyone.
     outbox.publish_status(ports, begun.current.document, begun.current.version)
-    if begun.refused is not None:
-        _withdraw(ports, begun.current.document, begun.refused)
+    if begun.end is not None:
+        # What has a task goes on, or may have one: it was launched while it might. The record says so, and no look at the
+        # platform, which may miss a task.
+        kills.end(ports, message.execution_id, begun.end, lambda changed: _audit(ports, changed))
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
 
@@ -109,9 +112,12 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
         # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return _Begun(current, launch=False)
+    if lifecycle.expire_for_room(execution, now) is not None:
+        return _Begun(current, launch=False, end=partial(lifecycle.expire_for_room, now=now))
     rights = _rights(ports, execution)
     if rights.refused is not None:
-        return _Begun(current, launch=False, refused=rights.refused)
+        # It lost its right to run while it waited for room.
+        return _Begun(current, launch=False, end=partial(lifecycle.withdraw, now=now, message=rights.refused))
     counted = lifecycle.begin_launch(execution, now)
     if counted is None:
         return _Begun(current, launch=False)
@@ -144,17 +150,6 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
     except RunvoyError as error:
         return _Rights(error.message)
     return _Rights(None, (key.check, user.check, *secret_checks), secrets)
-
-
-def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
-    """Have it end: it lost its right to run while it waited for room. What has a task goes on, or may have one: it was
-    launched while it might. The record says so, and no look at the platform, which may miss a task."""
-    kills.end(
-        ports,
-        execution.execution_id,
-        lambda current: lifecycle.withdraw(current, ports.clock.now(), refused),
-        lambda changed: _audit(ports, changed),
-    )
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
