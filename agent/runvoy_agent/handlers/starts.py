@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -44,11 +43,12 @@ log = logging.getLogger("runvoy.starts")
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `end`: what has it end, where it may not be launched any more."""
+    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may."""
 
     current: Loaded[Execution]
     launch: bool
-    end: Callable[[Execution], Execution | None] | None = None
+    refused: str | None = None
+    overdue: bool = False
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -59,10 +59,10 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         return
     # Whatever its state: the delivery that committed it may have died before it told anyone.
     outbox.publish_status(ports, begun.current.document, begun.current.version)
-    if begun.end is not None:
-        # What has a task goes on, or may have one: it was launched while it might. The record says so, and no look at the
-        # platform, which may miss a task.
-        kills.end(ports, message.execution_id, begun.end, lambda changed: _audit(ports, changed))
+    if begun.refused is not None:
+        _withdraw(ports, begun.current.document, begun.refused)
+    elif begun.overdue:
+        _end(ports, begun.current.document, lambda current: lifecycle.expire_for_room(current, ports.clock.now()))
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
 
@@ -113,11 +113,10 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return _Begun(current, launch=False)
     if lifecycle.expire_for_room(execution, now) is not None:
-        return _Begun(current, launch=False, end=partial(lifecycle.expire_for_room, now=now))
+        return _Begun(current, launch=False, overdue=True)
     rights = _rights(ports, execution)
     if rights.refused is not None:
-        # It lost its right to run while it waited for room.
-        return _Begun(current, launch=False, end=partial(lifecycle.withdraw, now=now, message=rights.refused))
+        return _Begun(current, launch=False, refused=rights.refused)
     counted = lifecycle.begin_launch(execution, now)
     if counted is None:
         return _Begun(current, launch=False)
@@ -150,6 +149,16 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
     except RunvoyError as error:
         return _Rights(error.message)
     return _Rights(None, (key.check, user.check, *secret_checks), secrets)
+
+
+def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
+    """Have it end: it lost its right to run while it waited for room. What has a task goes on, or may have one: it was
+    launched while it might. The record says so, and no look at the platform, which may miss a task."""
+    _end(ports, execution, lambda current: lifecycle.withdraw(current, ports.clock.now(), refused))
+
+
+def _end(ports: Ports, execution: Execution, change: Callable[[Execution], Execution | None]) -> None:
+    kills.end(ports, execution.execution_id, change, lambda changed: _audit(ports, changed))
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
