@@ -49,8 +49,8 @@ class Local(Clients):
         super().__init__(region=region, credentials=Credentials("id", "secret"))
         self.sts = sts
 
-    def get(self, service: str) -> Any:
-        return self.sts if service == "sts" else super().get(service)
+    def get(self, service: str, **options: Any) -> Any:
+        return self.sts if service == "sts" else super().get(service, **options)
 
 
 def soon(**duration: float) -> datetime:

@@ -156,6 +156,35 @@ def test_an_answer_that_was_lost_starts_nothing_twice(platform: Platform, lost: 
     assert platform.task(outcome).started_by == f"{launch.execution_id}-1"
 
 
+class StartsAndIsBusy(Idle):
+    """ECS, once it has started a task."""
+
+    def __init__(self, platform: Platform, error: EcsError) -> None:
+        super().__init__()
+        self._platform, self._error = platform, error
+
+    def start(self, task: Task, *arguments: Any) -> None:
+        super().start(task, *arguments)
+        self._platform.ecs.errors = [self._error] * 3
+
+
+@pytest.mark.parametrize(
+    "error", [EcsError("ThrottlingException", "Rate exceeded"), EcsError("ClientException", "Capacity is unavailable.")]
+)
+def test_no_room_after_an_answer_that_was_lost_is_no_answer(platform: Platform, error: EcsError) -> None:
+    """It would say that there is no task for certain: who has none is launched however late, and ended without a look."""
+    launcher, launch = platform.launcher(), platform.launch()
+    platform.ecs.program = StartsAndIsBusy(platform, error)
+    platform.ecs.lost_answers = 1
+    with pytest.raises(Unavailable):
+        launcher.start(launch)
+    assert len(platform.ecs.tasks) == 1
+    assert platform.staged(launch) != [], "the task has yet to read its payload"
+    platform.ecs.errors = []
+    assert isinstance(launcher.start(launch), Launched)
+    assert len(platform.ecs.tasks) == 1
+
+
 def test_a_conflict_that_names_no_task_is_looked_up(platform: Platform) -> None:
     launcher, launch = platform.launcher(), platform.launch()
     first = launcher.start(launch)

@@ -90,8 +90,8 @@ class UserAsRole:
 
 
 class WithoutSts(Clients):
-    def get(self, service: str) -> Any:
-        return UserAsRole() if service == "sts" else super().get(service)
+    def get(self, service: str, **options: Any) -> Any:
+        return UserAsRole() if service == "sts" else super().get(service, **options)
 
 
 class GatewayJudge:

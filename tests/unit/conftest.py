@@ -69,6 +69,7 @@ class ScriptedLauncher:
         self.tasks: dict[str, TaskState] = {}
         self.gaps = 0  # so many of the next looks leave out what is there
         self.stops: list[str] = []
+        self.looks: list[str] = []
         self.relaunch_window: timedelta | None = timedelta(minutes=10)
 
     def start(self, launch: Launch) -> LaunchOutcome:
@@ -81,6 +82,7 @@ class ScriptedLauncher:
         self.stops.append(execution_id)
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
+        self.looks.append(execution_id)
         if self.gaps:
             self.gaps -= 1
             return TaskState("missing")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runvoy_agent.handlers import starts
+from runvoy_agent.handlers import starts, store
 from runvoy_agent.ports import Launched, NoCapacity
-from runvoy_protocol.states import State
+from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -47,3 +47,67 @@ def test_pushes_of_one_that_waits_for_room_do_not_add_up(world: World) -> None:
         world.clock.move(seconds=1)
     assert len(world.launcher.launches) == 2
     assert world.queue.counts()["starts"].delayed == 2, "of the two tries; that of the first is one too many, too"
+
+
+def test_the_platform_is_asked_for_no_task_of_what_waits_for_room(world: World) -> None:
+    """Its record says that there is none. A batch has thousands that wait, and ECS answers some twenty such calls a second: a round
+    of the reconciler that asked for each would be out of time before it came to the locks, the audit and the inbox."""
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.clock.move(minutes=2)
+    repairs = world.reconcile()
+    assert world.launcher.looks == []
+    assert [repair.action for repair in repairs if repair.subject == request.request_id] == ["pushed it again"]
+
+
+def test_pushes_from_when_it_was_queued_are_no_tries_once_it_waits_for_room(world: World) -> None:
+    """Of a long batch the reconciler pushes each minute what stands in the queue still."""
+    request = world.request()
+    world.submit(request)
+    for _ in range(3):
+        world.clock.move(minutes=1)
+        world.reconcile()
+    pushes = world.messages("starts")
+    assert len(pushes) == 1 + 3
+    world.launcher.outcome = NoCapacity("full")
+    for push in pushes:
+        starts.handle(world.ports, world.deployment, push.body)
+        world.clock.move(seconds=1)
+    assert len(world.launcher.launches) == 1
+    assert world.queue.counts()["starts"].delayed == 1
+
+
+def test_a_queue_timeout_bounds_the_wait_for_room_too(world: World) -> None:
+    """It is how long to wait for locks and room. What waits for room holds its locks."""
+    request = world.request(locks=("db",), queue_timeout_seconds=600)
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.clock.move(minutes=9)
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.STARTING
+    world.clock.move(minutes=2)
+    launched = len(world.launcher.launches)
+    world.start(request.request_id)
+    assert len(world.launcher.launches) == launched
+    status = world.status(request.request_id)
+    assert (status.state, status.reason) == (State.TIMED_OUT, Reason.QUEUE)
+    assert status.explanation is not None
+    assert status.explanation.words == "the command was never started: it was not started within 600 s"
+    lock = store.load_lock(world.records, "db").document
+    assert lock is not None
+    assert lock.queue == ()
+
+
+def test_a_queue_timeout_ends_nothing_that_may_have_a_task(world: World) -> None:
+    request = world.request(queue_timeout_seconds=60)
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    world.launcher.outcome = Launched("task")
+    world.start(request.request_id)
+    world.clock.move(minutes=2)
+    world.start(request.request_id)
+    assert world.status(request.request_id).state is State.STARTING

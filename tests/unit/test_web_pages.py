@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -159,3 +162,17 @@ def test_origins(text: str) -> None:
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(ValueError, match="is no origin"):
         origins.parse([text])
+
+
+def test_what_nobody_had_killed_is_not_told_as_killed_by_somebody() -> None:
+    """A stop of the platform's own has a user's wish as its reason, and `interrupted` as its explanation."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node")
+    message = "it was told to end, and runvoy was not asked for that"
+    run = {"state": "STOPPED", "reason": "killed", "message": message, "explanation": {"reason": "interrupted"}}
+    module = (WEB / "format.js").as_uri()
+    script = f"import {{ reasonText }} from {json.dumps(module)}; console.log(reasonText({json.dumps(run)}));"
+    command = [node, "--input-type=module", "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "It was told to end, and runvoy was not asked for that"

@@ -98,6 +98,8 @@ export function reasonText(run) {
   const parts = [];
   if (run.reason === "exit") {
     if (run.state !== "SUCCEEDED") parts.push(`The command exited with code ${run.exit_code}.`);
+  } else if (run.explanation?.reason === "interrupted") {
+    // Nobody's wish, though its reason is that of one: the message tells.
   } else if (run.reason) parts.push(REASONS[run.reason] ?? `${run.reason}.`);
   if (run.message && !/^killed$/.test(run.message)) parts.push(run.message.replace(/^./, (first) => first.toUpperCase()));
   return parts.join(" ");

@@ -39,15 +39,16 @@ class Clients:
         self._endpoints = endpoints or {}
         self._lock = threading.Lock()
         self._session: Any = None
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, int], Any] = {}
 
-    def get(self, service: str) -> Any:
-        """The client of a service."""
-        made = self._made.get(service)
+    def get(self, service: str, *, tries: int = _ATTEMPTS) -> Any:
+        """The client of a service, which makes each call so many times at most."""
+        wanted = service, tries
+        made = self._made.get(wanted)
         if made is None:
             with self._lock:  # making clients is not safe in several threads
-                made = self._made.get(service) or self._make(service)
-                self._made[service] = made
+                made = self._made.get(wanted) or self._make(service, tries)
+                self._made[wanted] = made
         return made
 
     @property
@@ -55,7 +56,7 @@ class Clients:
         """The region of the clients."""
         return str(self.get("sts").meta.region_name)
 
-    def _make(self, service: str) -> Any:
+    def _make(self, service: str, tries: int) -> Any:
         import botocore.config
         import botocore.session
 
@@ -70,7 +71,7 @@ class Clients:
         config = botocore.config.Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": tries},
             max_pool_connections=_POOL,
             tcp_keepalive=True,
             # What is given is not made anew for each call: that is a twentieth of its CPU. And CloudTrail shows who called.

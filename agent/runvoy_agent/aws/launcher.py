@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from runvoy_agent.aws.clients import Clients
-from runvoy_agent.aws.faults import calling, code_of, message_of
+from runvoy_agent.aws.faults import calling, code_of, message_of, status_of
 from runvoy_agent.ports import (
     Clock,
     Launch,
@@ -66,6 +66,9 @@ _NO_ROOM_WORDS = (
 _NOTHING_STARTED = {64: "its payload was malformed", 66: "its runner could not fetch its payload"}
 _STOP_REASON = "runvoy was asked to end it"
 _LISTED = 100
+_TRIES = 4
+_FAILED = 500  # and above: the service's own failure, after it did what was asked or not
+_FIRST_PAUSE_SECONDS = 0.25
 
 
 class Network(NamedTuple):
@@ -176,7 +179,7 @@ class EcsLauncher:
         request = self._request(name, launch, self._tasks.definition_of(image, launch.platform), url)
         with calling("starting a task"):
             try:
-                answer = self._ecs.run_task(**request)
+                answer = self._run_task(request)
             except ClientError as error:
                 if code_of(error) == "ConflictException":
                     return self._adopt(name, error), False
@@ -193,6 +196,29 @@ class EcsLauncher:
         if _is_no_room(reasons):
             return NoCapacity(f"Fargate has no room: {reasons}"), False
         return LaunchRefused(f"ECS started nothing: {reasons or 'it gave no reason'}"), False
+
+    def _run_task(self, request: dict[str, Any]) -> dict[str, Any]:
+        """RunTask, tried again here: the client would tell of its last try alone. One before it may have started the task, and
+        its answer was lost. Who is throttled then knows nothing: Unavailable, and not that there was no room."""
+        ecs = self._clients.get("ecs", tries=1)
+        is_unclear = False
+        for tried in range(1, _TRIES + 1):
+            try:
+                return dict(ecs.run_task(**request))
+            except BotoCoreError:
+                is_unclear = True
+                if tried == _TRIES:
+                    raise
+            except ClientError as error:
+                has_failed = status_of(error) >= _FAILED
+                is_unclear = is_unclear or has_failed
+                if tried == _TRIES or not (has_failed or code_of(error) in _THROTTLED):
+                    if is_unclear and isinstance(_refusal(error), NoCapacity):
+                        raise Unavailable(f"whether a task was started is not known: {message_of(error)}") from error
+                    raise
+            pause = _FIRST_PAUSE_SECONDS * 2 ** (tried - 1)
+            self._clock.sleep(pause * (0.5 + self._clock.random(1)[0] / 512))
+        raise AssertionError("the last try returns or raises")
 
     def _adopt(self, name: str, error: ClientError) -> LaunchOutcome:
         """The token is taken, so the task exists: by what the conflict names, or by what ECS lists."""

@@ -22,7 +22,7 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
     "timed_out": (State.TIMED_OUT, Reason.DEADLINE),
     "killed": (State.STOPPED, Reason.KILLED),
 }
-_EXPIRED = frozenset({Reason.START, Reason.DEADLINE})
+_EXPIRED = frozenset({Reason.QUEUE, Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
 _SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
@@ -64,7 +64,7 @@ def waits_for_room(execution: Execution) -> bool:
 
 
 def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
-    """Whether a push, made when it was last tried at `tried_at`, is one too many: it waits for room, and a later try, which
+    """Whether a push, made when it was last tried, or admitted, at `tried_at`, is one too many: it waits for room, and a later try, which
     found none either, has a push of its own."""
     if not waits_for_room(execution) or execution.starting_at is None:
         return False
@@ -244,13 +244,25 @@ def withdraw(execution: Execution, now: datetime, message: str) -> Execution | N
 
 def expire_in_queue(execution: Execution, now: datetime) -> Execution | None:
     """Its queue timeout passed before it was started."""
-    if execution.queue_timeout_seconds is None:
+    if not _is_overdue(execution, now):
         return None
-    waited = timedelta(seconds=execution.queue_timeout_seconds)
-    if now < execution.admitted_at + waited:
+    return _never_started(execution, now, State.TIMED_OUT, Reason.QUEUE, _overdue(execution))
+
+
+def expire_for_room(execution: Execution, now: datetime) -> Execution | None:
+    """Its queue timeout passed while it waited for room, with its locks: it is not launched any more."""
+    if not waits_for_room(execution) or not _is_overdue(execution, now):
         return None
-    message = f"it was not started within {execution.queue_timeout_seconds} s"
-    return _never_started(execution, now, State.TIMED_OUT, Reason.QUEUE, message)
+    return _terminate(execution, now, Reason.QUEUE, _overdue(execution))
+
+
+def _is_overdue(execution: Execution, now: datetime) -> bool:
+    seconds = execution.queue_timeout_seconds
+    return seconds is not None and now >= execution.admitted_at + timedelta(seconds=seconds)
+
+
+def _overdue(execution: Execution) -> str:
+    return f"it was not started within {execution.queue_timeout_seconds} s"
 
 
 def kill(execution: Execution, now: datetime, who: str) -> Execution | None:

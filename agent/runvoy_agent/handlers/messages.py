@@ -31,7 +31,8 @@ class InboxDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class StartMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An execution may start. `tried_at`: when its launch had last been tried as this was sent, if it had been."""
+    """An execution may start. `tried_at`: when its launch had last been tried as this was sent, or else when it was
+    admitted."""
 
     execution_id: str
     tried_at: Instant | None = None

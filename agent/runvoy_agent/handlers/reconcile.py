@@ -52,9 +52,7 @@ RANGES_IDLE = timedelta(minutes=2)
 
 LOOK_AFTER = timedelta(minutes=1)
 GONE_AFTER = timedelta(minutes=10)
-GONE_LOOKS_APART = timedelta(
-    minutes=2
-)  # longer than a listing leaves out a task that is there: no two looks at one omission
+GONE_LOOKS_APART = timedelta(minutes=2)  # longer than a listing leaves out a task that is there: no two at one omission
 GONE_LOOKS_WITHIN = timedelta(minutes=5)  # since an older look it may have been back unseen: no looks at two omissions
 DEADLINE_GRACE = timedelta(seconds=150)
 """After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
@@ -211,7 +209,10 @@ def _repair(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[R
     patience = PUSH_AGAIN_AFTER if execution.state is State.TERMINATING else LOOK_AFTER
     if not starting_up and idle < patience:
         return
-    task = ports.launcher.describe(execution.execution_id, execution.attempt)
+    # Of what waits for room the record knows the answer. Thousands may wait, and ECS answers some twenty calls a second: a round
+    # that looked at each would end there, before it came to the locks, the audit and the inbox.
+    has_none = lifecycle.waits_for_room(execution) and ports.launcher.relaunch_window is not None
+    task = TaskState("missing") if has_none else ports.launcher.describe(execution.execution_id, execution.attempt)
     if task.phase != "missing" and execution.missing_since is not None:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=False))
     if task.phase == "stopped":
@@ -240,7 +241,7 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
         yield from _repair_missing(ports, execution, starting_up)
     elif starting_up or waited > LOOK_AFTER:
         _forget_launches(ports, execution, starting_up)
-        _push(ports, execution)
+        _push(ports, execution)  # whoever handles it has it end if it waited for room for longer than it may
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
 

@@ -10,7 +10,7 @@ in the record before they are made, and a refusal ends the execution only if no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -43,11 +43,12 @@ log = logging.getLogger("runvoy.starts")
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `refused`: why what was to be launched may not be any more."""
+    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may."""
 
     current: Loaded[Execution]
     launch: bool
     refused: str | None = None
+    overdue: bool = False
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -60,6 +61,8 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     outbox.publish_status(ports, begun.current.document, begun.current.version)
     if begun.refused is not None:
         _withdraw(ports, begun.current.document, begun.refused)
+    elif begun.overdue:
+        _end(ports, begun.current.document, lambda current: lifecycle.expire_for_room(current, ports.clock.now()))
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
 
@@ -109,6 +112,8 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
         # Too late to launch and be sure: from here the reconciler looks at the task, and never runs it.
         log.warning("execution %s was not launched in time; it is left to the reconciler", execution.execution_id)
         return _Begun(current, launch=False)
+    if lifecycle.expire_for_room(execution, now) is not None:
+        return _Begun(current, launch=False, overdue=True)
     rights = _rights(ports, execution)
     if rights.refused is not None:
         return _Begun(current, launch=False, refused=rights.refused)
@@ -149,12 +154,11 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
     """Have it end: it lost its right to run while it waited for room. What has a task goes on, or may have one: it was
     launched while it might. The record says so, and no look at the platform, which may miss a task."""
-    kills.end(
-        ports,
-        execution.execution_id,
-        lambda current: lifecycle.withdraw(current, ports.clock.now(), refused),
-        lambda changed: _audit(ports, changed),
-    )
+    _end(ports, execution, lambda current: lifecycle.withdraw(current, ports.clock.now(), refused))
+
+
+def _end(ports: Ports, execution: Execution, change: Callable[[Execution], Execution | None]) -> None:
+    kills.end(ports, execution.execution_id, change, lambda changed: _audit(ports, changed))
 
 
 def _end_unstarted(ports: Ports, current: Loaded[Execution], changed: Execution) -> releases.Freed:
