@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runvoy_agent.handlers import starts, store
+from runvoy_agent.handlers import messages, starts, store
+from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.ports import Launched, NoCapacity
 from runvoy_protocol.states import Reason, State
 
@@ -47,6 +48,21 @@ def test_pushes_of_one_that_waits_for_room_do_not_add_up(world: World) -> None:
         world.clock.move(seconds=1)
     assert len(world.launcher.launches) == 2
     assert world.queue.counts()["starts"].delayed == 2, "of the two tries; that of the first is one too many, too"
+
+
+def test_the_push_that_the_last_try_sent_is_the_next_try(world: World) -> None:
+    """Or nothing but the reconciler would ever try again."""
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    for tries in range(2, 5):
+        world.clock.move(minutes=1)
+        waiting = store.load_execution(world.ports.records, request.request_id).document
+        assert waiting is not None
+        push = StartMessage(execution_id=request.request_id, tried_at=waiting.starting_at)
+        starts.handle(world.ports, world.deployment, messages.encode(push))
+        assert len(world.launcher.launches) == tries
 
 
 def test_the_platform_is_asked_for_no_task_of_what_waits_for_room(world: World) -> None:
