@@ -8,12 +8,13 @@ from runvoy_protocol.members import KeyAnswer, KeysAnswer
 
 
 class MadeKeys:
-    """The caller's own keys are read at once: whoever revokes the key in use can ask nothing more afterwards."""
+    """Read when they are asked for, so that no revocation waits for it; but `of_own_first` reads the caller's own at once, for
+    whoever revokes the key in use can ask nothing more afterwards."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, of_own_first: bool) -> None:
         self._client = client
         self._by_user: dict[str, tuple[KeyAnswer, ...]] = {}
-        own = self._ask(None)
+        own = self._ask(None) if of_own_first else ()
         if own:
             self._by_user[own[0].user] = own
 
@@ -38,7 +39,8 @@ class MadeKeys:
         try:
             answer = self._client.ask(KeysAnswer, "GET", "/keys", query=None if user is None else {"user": user})
         except RunvoyError as error:
-            if error.code is not ErrorCode.FORBIDDEN:  # a limited key knows of none but itself
+            # A limited key knows of none but itself, and one that has just revoked itself of nothing more.
+            if error.code not in (ErrorCode.FORBIDDEN, ErrorCode.KEY_REVOKED):
                 raise
             return ()
         return answer.keys

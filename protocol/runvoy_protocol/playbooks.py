@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -28,8 +27,6 @@ PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z", re.ASCII)
 _TRUTHS = {"true": "true", "yes": "true", "on": "true", "1": "true"}
 _TRUTHS |= {"false": "false", "no": "false", "off": "false", "0": "false"}
-_NO_TIME = datetime.fromtimestamp(0, UTC)
-_NO_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15  # a UUIDv7 of 1970
 
 Type = Literal["string", "int", "bool"]
 
@@ -146,9 +143,9 @@ def to_request(playbook: CompiledPlaybook, values: Mapping[str, str]) -> RunRequ
     return RunRequest(
         version=1,
         deployment_id="none",
-        request_id=_NO_ID,
-        issued_at=_NO_TIME,
-        expires_at=_NO_TIME + requests.MAX_LIFETIME,
+        request_id=requests.NO_ID,
+        issued_at=requests.NO_TIME,
+        expires_at=requests.NO_TIME + requests.MAX_LIFETIME,
         command=playbook.command,
         image=playbook.image,
         env={**playbook.env, **variables},

@@ -28,7 +28,10 @@ RESERVED_ENV_PREFIXES = ("RUNVOY_", "ECS_", "AWS_CONTAINER_")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}\Z")
-_EPOCH = datetime.fromtimestamp(0, UTC)
+NO_TIME = datetime.fromtimestamp(0, UTC)
+"""In the place of the times that a request gets when it is sent, and of those that its content digest leaves out."""
+NO_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15
+"""In the place of the id that a request gets when it is sent: a UUIDv7 of 1970."""
 
 
 class GitSource(msgspec.Struct, frozen=True, array_like=True):
@@ -105,7 +108,7 @@ def seal_request(request: RunRequest, signing_key: keys.SigningKey) -> bytes:
 
 def content_digest(request: RunRequest) -> bytes:
     """SHA-256 of the canonical request with its times zeroed: what makes two tries the same request."""
-    return hashlib.sha256(encode(msgspec.structs.replace(request, issued_at=_EPOCH, expires_at=_EPOCH))).digest()
+    return hashlib.sha256(encode(msgspec.structs.replace(request, issued_at=NO_TIME, expires_at=NO_TIME))).digest()
 
 
 def playbook_digest(request: RunRequest, parameters: Collection[str]) -> str:
@@ -116,8 +119,8 @@ def playbook_digest(request: RunRequest, parameters: Collection[str]) -> str:
         request,
         deployment_id="",
         request_id="",
-        issued_at=_EPOCH,
-        expires_at=_EPOCH,
+        issued_at=NO_TIME,
+        expires_at=NO_TIME,
         env=fixed,
         if_locked="wait",
         queue_timeout_seconds=None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +29,6 @@ FIELDS = (
 )
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
-_NO_TIME = datetime.fromtimestamp(0, UTC)
-_NO_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15  # a UUIDv7 of 1970; the real one is given when it is sent
 
 
 class Wanted(NamedTuple):
@@ -125,9 +122,9 @@ class _Reader(Nodes):
         return RunRequest(
             version=1,
             deployment_id="",
-            request_id=_NO_ID,
-            issued_at=_NO_TIME,
-            expires_at=_NO_TIME + requests.MAX_LIFETIME,
+            request_id=requests.NO_ID,
+            issued_at=requests.NO_TIME,
+            expires_at=requests.NO_TIME + requests.MAX_LIFETIME,
             command=self._command(nodes["command"]),
             image=self._text_of(nodes, "image"),
             env=self._pairs(nodes, "env"),

@@ -219,6 +219,9 @@ def test_a_key_for_ci_does_what_it_is_limited_to(team: Team) -> None:
     for forbidden in (("users", "list"), ("keys", "list"), ("keys", "create"), ("locks", "list")):
         assert code_of(ci(*forbidden)) == "FORBIDDEN", forbidden
     assert ci("keys", "rotate").returncode == 2
+    own_id = made["key"]["key_id"]
+    assert ci.ok("keys", "revoke", own_id) == f"{own_id} of dan@example.com is revoked\n"
+    assert code_of(ci("whoami")) == "KEY_REVOKED"
 
 
 def test_a_key_limited_to_images_is_limited_to_registered_ones(team: Team) -> None:

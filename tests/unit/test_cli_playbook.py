@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.unit.calls import ok
@@ -285,11 +285,15 @@ def test_mistakes_exit_2_before_anything_starts(runvoy, project, arguments, told
     assert not (project.parent / "home" / "local").exists()
 
 
-def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline(runvoy, monkeypatch, deployment):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\n\n".encode())))
-    assert dry_run(runvoy, "--param", "stage=test", "--param-stdin", "who")["env"]["PARAM_WHO"] == "é\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    assert runvoy("playbook", "run", "deploy", "--param", "stage=test", "--param-stdin", "who")[0] == 2
+@pytest.mark.usefixtures("deployment")
+def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline():
+    program = [str(Path(sys.executable).with_name("runvoy")), "playbook", "run", "deploy", "--dry-run", "--json"]
+    command = [*program, "--param", "stage=test", "--param-stdin", "who"]
+    done = subprocess.run(command, input="é\n\n".encode(), capture_output=True, check=False)
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["env"]["PARAM_WHO"] == "é\n"
+    wrong = subprocess.run(command, input=b"\xff", capture_output=True, check=False)
+    assert wrong.returncode == 2, wrong
 
 
 # --- completion ---------------------------------------------------------------------------------------------------------

@@ -192,10 +192,10 @@ def revoke(
     Exit code 1 if one of them could not be revoked; the others are revoked all the same.
     """
     session = open_session(context.obj)
-    made = MadeKeys(session.client)
     code = 0
     wanted = list(key_ids)
     own_id = session.client.key_id
+    made = MadeKeys(session.client, of_own_first=own_id in wanted)
     if and_made and own_id in wanted:
         wanted += [one for one in made.by_own(own_id) if one not in wanted]
     for key_id in _own_last(wanted, own_id):  # while it grows
