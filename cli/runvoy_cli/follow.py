@@ -17,7 +17,7 @@ from runvoy_cli.transport import Answer, NoAnswer
 from runvoy_protocol import logs
 from runvoy_protocol.control import OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.logs import LogRecord
+from runvoy_protocol.logs import Chunk, LogRecord
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
@@ -33,17 +33,30 @@ _TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after i
 
 OnStatus = Callable[[ExecutionStatus], None]
 OnRecord = Callable[[LogRecord], None]
+OnChunk = Callable[[Chunk], None]
 
 
-def records_of(raw: bytes, number: int) -> list[LogRecord]:
-    """The records of a log's chunk, the first of which is number 1.
+def chunk_of(raw: bytes, number: int) -> Chunk:
+    """A log's chunk, the first of which is number 1.
 
     Its writer may be the command itself: in the place of what cannot be read a record of runvoy's own tells about it.
     """
     try:
-        return logs.decode_chunk(raw)
+        return logs.read_chunk(raw)
     except RunvoyError as error:
-        return [LogRecord(n=0, t=0, s="sys", m=f"chunk {number} of the log cannot be read: {error.message}\n")]
+        told = f"chunk {number} of the log cannot be read: {error.message}\n"
+        return Chunk([LogRecord(n=0, t=0, s="sys", m=told)], None)
+
+
+def _each(on_record: OnRecord) -> OnChunk:
+    """For who takes records one by one: those that hold something."""
+
+    def take(chunk: Chunk) -> None:
+        for record in chunk.records:
+            if record.data:
+                on_record(record)
+
+    return take
 
 
 class Follower:
@@ -114,16 +127,17 @@ class Follower:
 
     def follow(self, on_record: OnRecord) -> ExecutionStatus:
         """Hand out the log as it grows, all of it, and wait for the execution's end."""
+        on_chunk = _each(on_record)
         self.receipt()
         self._read_status()
         while self.status is None or not self.status.is_terminal:
             self._check_deadline()
-            self._await_news(on_record)
-        self._drain(on_record)
+            self._await_news(on_chunk)
+        self._drain(on_chunk)
         tail_deadline = self._clock() + _TAIL_SECONDS
         while not self.log_is_whole and self._clock() < tail_deadline:
             self._rest()
-            self._drain(on_record)
+            self._drain(on_chunk)
         return self.status
 
     def read_now(self, on_record: OnRecord) -> ExecutionStatus | None:
@@ -134,15 +148,15 @@ class Follower:
                 self._accepted(grant.receipt)
             return None
         self._read_status()
-        self._drain(on_record)
+        self._drain(_each(on_record))
         return self.status
 
-    def look(self, on_record: OnRecord) -> ExecutionStatus | None:
-        """Like `read_now`, of an execution that is admitted, by the reads of the grant in hand: for who looks again and
-        again. A status that was set from a list is not read again once it is terminal."""
+    def look(self, on_chunk: OnChunk) -> ExecutionStatus | None:
+        """Like `read_now`, in chunks, of an execution that is admitted, by the reads of the grant in hand: for who looks again
+        and again. A status that was set from a list is not read again once it is terminal."""
         if self.status is None or not self.status.is_terminal:
             self._read_status()
-        self._drain(on_record)
+        self._drain(on_chunk)
         return self.status
 
     def await_start(self, on_wait: Callable[[], None], on_record: OnRecord) -> None:
@@ -162,8 +176,9 @@ class Follower:
             began = self._clock()
             if not self._read_status(wait=True):
                 self._rest_if_early(began)
+        on_chunk = _each(on_record)
         first_deadline = self._clock() + _FIRST_OUTPUT_SECONDS
-        while not self._take_chunk(on_record) and not self.status.is_terminal and self._clock() < first_deadline:
+        while not self._take_chunk(on_chunk) and not self.status.is_terminal and self._clock() < first_deadline:
             self._check_deadline()
             self._rest()
             self._read_status()
@@ -185,7 +200,7 @@ class Follower:
             return False
         return self._next_chunk > self.status.chunks
 
-    def _await_news(self, on_record: OnRecord) -> None:
+    def _await_news(self, on_chunk: OnChunk) -> None:
         """One blocking read of what changes next, then a look at the other.
 
         Before the run that is the status; during it the next chunk, for the last chunk comes before the end's status.
@@ -194,17 +209,17 @@ class Follower:
         began = self._clock()
         is_running = self.status is not None and self.status.state in (State.RUNNING, State.TERMINATING)
         if is_running and not self._log_is_complete:
-            is_news = self._take_chunk(on_record, wait=True) or self._read_status()
+            is_news = self._take_chunk(on_chunk, wait=True) or self._read_status()
         else:
-            is_news = self._read_status(wait=True) or self._take_chunk(on_record)
+            is_news = self._read_status(wait=True) or self._take_chunk(on_chunk)
         if not is_news:
             self._rest_if_early(began)
 
-    def _drain(self, on_record: OnRecord) -> None:
-        while self._take_chunk(on_record):
+    def _drain(self, on_chunk: OnChunk) -> None:
+        while self._take_chunk(on_chunk):
             pass
 
-    def _take_chunk(self, on_record: OnRecord, wait: bool = False) -> bool:
+    def _take_chunk(self, on_chunk: OnChunk, wait: bool = False) -> bool:
         """Read the next chunk and hand it out; whether there was one."""
         if self._log_is_complete or self._has_all_chunks:
             return False
@@ -215,13 +230,11 @@ class Follower:
             if answer is None or answer.status != _OK:
                 return False
             raw = answer.body
-        records = records_of(raw, self._next_chunk)
+        chunk = chunk_of(raw, self._next_chunk)
         self._next_chunk += 1
         self._pause = _FIRST_PAUSE_SECONDS
-        for record in records:
-            self._log_is_complete = self._log_is_complete or record.end
-            if record.data:
-                on_record(record)
+        self._log_is_complete = any(record.end for record in chunk.records)
+        on_chunk(chunk)
         return True
 
     def _read_status(self, wait: bool = False) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,30 +48,66 @@ class LogRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.data.decode(errors="replace") if self.b else self.m
 
 
+class _ExactRecord(LogRecord, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A record whose line holds what the schema knows, and nothing else."""
+
+
+class Chunk(NamedTuple):
+    """A chunk's records. `lines` is its text, whole lines that are JSON each; None if a line holds more than a record, and what
+    is in a field that no schema knows need not even be JSON."""
+
+    records: Sequence[LogRecord]
+    lines: bytes | None
+
+
+_Record = TypeVar("_Record", bound=LogRecord)
+
 _decoder = msgspec.json.Decoder(LogRecord)
+_exact_decoder = msgspec.json.Decoder(_ExactRecord)
 
 
 def decode_chunk(raw: bytes) -> list[LogRecord]:
     """Decode one chunk; INVALID_REQUEST or TOO_LARGE if it is none, for its writer may be the command itself."""
+    with _told():
+        return list(_records(_inflated(raw), _decoder))
+
+
+def read_chunk(raw: bytes) -> Chunk:
+    """Decode one chunk for who keeps its text, too. Raises as `decode_chunk` does."""
+    with _told():
+        text = _inflated(raw)
+        try:
+            records = list(_records(text, _exact_decoder))
+        except msgspec.ValidationError:
+            return Chunk(list(_records(text, _decoder)), None)
+        return Chunk(records, text if text.endswith(b"\n") or not text else text + b"\n")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
     try:
-        inflate = zlib.decompressobj(wbits=_GZIP)
-        # One byte more than allowed tells a chunk of exactly the limit from a longer one.
-        text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
-        if len(text) > MAX_CHUNK_BYTES:
-            raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
-        if not inflate.eof:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk is cut off")
-        if inflate.unused_data:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk goes on after its end")
-        return list(_records(text))
+        yield
     # RecursionError: a field no schema knows may nest as deep as it likes.
     except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"a log chunk is malformed: {error}") from error
 
 
-def _records(text: bytes) -> Iterator[LogRecord]:
+def _inflated(raw: bytes) -> bytes:
+    inflate = zlib.decompressobj(wbits=_GZIP)
+    # One byte more than allowed tells a chunk of exactly the limit from a longer one.
+    text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
+    if len(text) > MAX_CHUNK_BYTES:
+        raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
+    if not inflate.eof:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk is cut off")
+    if inflate.unused_data:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk goes on after its end")
+    return text
+
+
+def _records(text: bytes, decoder: msgspec.json.Decoder[_Record]) -> Iterator[_Record]:
     for line in io.BytesIO(text):  # no list of all lines: 32 MiB of newlines would take ten times as much
-        record = _decoder.decode(line)
+        record = decoder.decode(line)
         if record.b:
             if record.m:
                 raise ValueError("a record holds both text and bytes")

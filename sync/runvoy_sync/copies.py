@@ -18,7 +18,7 @@ from runvoy_cli.follow import Follower
 from runvoy_cli.words import result_json
 from runvoy_protocol.control import LogGrant, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.logs import LogRecord
+from runvoy_protocol.logs import Chunk
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.log_text import LogText
 from runvoy_sync.tree import Tree, write_all
@@ -146,7 +146,7 @@ class Copy:
         if self._follower.status is None:
             self._follower.status = self._shown()
         before = self._text.position
-        found = self._follower.look(self._on_record)
+        found = self._follower.look(self._on_chunk)
         if found is None:
             return Step(is_done=False, is_news=False)
         if found.is_terminal:
@@ -195,9 +195,10 @@ class Copy:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
 
-    def _on_record(self, record: LogRecord) -> None:
-        forms = self._log.feed(record)
-        self._text.add(forms.text)
+    def _on_chunk(self, chunk: Chunk) -> None:
+        forms = self._log.feed(chunk)
+        for piece in forms.text:
+            self._text.add(piece)
         self._json.add(forms.json)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from runvoy_cli.client import Client
-from runvoy_cli.follow import records_of
+from runvoy_cli.follow import chunk_of
 from runvoy_cli.transport import Answer, NoAnswer
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.status import ExecutionStatus
@@ -18,7 +18,7 @@ from runvoy_sync.log_text import LogText
 from runvoy_sync.tree import Tree, write_all
 
 _OK = 200
-_PIECE_BYTES = 32 * 1024
+_PIECE_BYTES = 128 * 1024
 _TRIES = 2  # the other end may have closed a kept connection
 
 
@@ -48,24 +48,23 @@ def _write_log(tree: Tree, execution_id: str, chunks: Iterable[bytes]) -> None:
         tree.fresh(FOLDER, execution_id, "log.txt") as text_descriptor,
         tree.fresh(FOLDER, execution_id, "log.jsonl") as json_descriptor,
     ):
-        text, blocks = _Gathered(text_descriptor), _Gathered(json_descriptor)
+        text = _Gathered(text_descriptor)
         for number, raw in enumerate(chunks, 1):
-            records = records_of(raw, number)
-            for record in records:
-                if record.m or record.b:
-                    forms = made.feed(record)
-                    text.add(forms.text)
-                    blocks.add(forms.json)
-            if any(record.end for record in records):
+            chunk = chunk_of(raw, number)
+            forms = made.feed(chunk)
+            for piece in forms.text:
+                text.add(piece)
+            for start in range(0, len(forms.json), _PIECE_BYTES):
+                write_all(json_descriptor, memoryview(forms.json)[start : start + _PIECE_BYTES])
+            if any(record.end for record in chunk.records):
                 break
         text.add(made.rest())
         text.flush()
-        blocks.flush()
 
 
 class _Gathered:
-    """Writes what is added in pieces of about a record's largest size: memory that was used just now is used again, where a log's
-    whole would be new to the processor each time."""
+    """Writes what is added in pieces of a few records: memory that was used just now is used again, where a log's whole would be
+    new to the processor each time."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -25,6 +25,7 @@ from runvoy_sync.tree import STATE, Tree
 
 _OVERLAP = timedelta(minutes=2)  # listings may lag, and clocks of a deployment's parts differ
 _PAGE = 200
+_FIRST_GRANTS = 10
 _NEWEST_SECONDS = 0.5
 _RARELY = 10  # a sweep may take a tenth of the time
 _SAVE_SECONDS = 30.0
@@ -170,12 +171,19 @@ class Listing(threading.Thread):
         """Have them mirrored; how many were not known before."""
         with self._tree.holding(FOLDER):
             incomplete = [status for status in statuses if not self._mirror.is_complete(status.execution_id)]
-        ended = [one.execution_id for one in incomplete if one.is_terminal]
-        if ended:
+        if any(one.is_terminal for one in incomplete):
             self._mirror.await_room()
-        grants = self._grants([one for one in ended if not self._mirror.is_watched(one)])
-        with self._tree.holding(FOLDER):
-            return sum(self._found(status, grants.get(status.execution_id)) for status in incomplete)
+        new = 0
+        while incomplete and not self._is_stopping.is_set():
+            # Whoever copies is idle until the first grants are here: so these are few.
+            most = _FIRST_GRANTS if self._mirror.pending() == 0 else len(incomplete)
+            part, incomplete = incomplete[:most], incomplete[most:]
+            grants = self._grants(
+                [one.execution_id for one in part if one.is_terminal and not self._mirror.is_watched(one.execution_id)]
+            )
+            with self._tree.holding(FOLDER):
+                new += sum(self._found(status, grants.get(status.execution_id)) for status in part)
+        return new
 
     def _found(self, status: ExecutionStatus, log: LogGrant | None) -> bool:
         """Have it mirrored; whether it was not known before."""

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from runvoy_cli.output import Line, Lines, prefixed
-from runvoy_protocol.logs import LogRecord
+from runvoy_protocol.logs import Chunk, LogRecord
 
 _SHOWN_CHARACTERS = 200
 _encode = msgspec.json.Encoder().encode
 
 
 class Forms(NamedTuple):
-    text: bytes
+    """`text` comes in pieces, to be written before the next is asked for; one is about as large as a record."""
+
+    text: Iterator[bytes]
     json: bytes
 
 
 class LogText:
-    """Makes both forms of records as they come. `last_line` is the beginning of the last whole line."""
+    """Makes both forms of chunks as they come. `last_line` is the beginning of the last whole line."""
 
     def __init__(self) -> None:
         self._lines = Lines()
         self.last_line = ""
 
-    def feed(self, record: LogRecord) -> Forms:
-        """The record, and the lines that it finishes. It is encoded anew, for what its chunk holds may be more than a record."""
-        if record.b or record.p or not record.m or self._lines.has_begun(record.s):
-            text = self._of_lines(self._lines.feed(record))
-        else:
-            text = self._of_block(record)
-        return Forms(text, _encode(record) + b"\n")
+    def feed(self, chunk: Chunk) -> Forms:
+        """The chunk's records, and the lines that they finish. Records are encoded anew where their lines hold more."""
+        json = chunk.lines
+        if json is None:
+            json = b"".join(_encode(record) + b"\n" for record in chunk.records)
+        return Forms(self._text_of(chunk), json)
+
+    def _text_of(self, chunk: Chunk) -> Iterator[bytes]:
+        for record in chunk.records:
+            if record.b or record.p or not record.m or self._lines.has_begun(record.s):
+                yield self._of_lines(self._lines.feed(record))
+            else:
+                yield self._of_block(record)
 
     def rest(self) -> bytes:
         """Lines whose end never came, as text."""

@@ -25,6 +25,7 @@ from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
 WORKERS = 12  # most of their time goes into waiting for answers and for the disk
+WRITERS = 2  # of logs that are at hand
 MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
 MOST_PENDING = 512  # ended ones that wait to be copied; whoever lists waits with them
 _FIRST_PAUSE_SECONDS = 0.1
@@ -78,8 +79,8 @@ class Mirror:
         self._stopping = False
         self._finishing = Finishing(tree, self._index, self.pending)
         self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
-        self._writer = _Worker(self, client.sibling())
-        self.threads: list[threading.Thread] = [*self._workers, self._writer, self._finishing]
+        self._writers = [_Worker(self, client.sibling()) for _ in range(WRITERS)]
+        self.threads: list[threading.Thread] = [*self._workers, *self._writers, self._finishing]
 
     def start(self) -> None:
         self._index.recover()
@@ -91,7 +92,7 @@ class Mirror:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for worker in (*self._workers, self._writer):
+        for worker in (*self._workers, *self._writers):
             worker.wake()
         self._finishing.stop()
 
@@ -155,11 +156,12 @@ class Mirror:
             self._changed.wait_for(lambda: self._stopping or self._pending_count < MOST_PENDING)
 
     def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
+        number = int(execution_id[-8:], 16)
         if log is not None and log.chunks:
             # With its log at hand it waits for nobody, more threads would only get into each other's way, and a history does not
             # hold up those that run.
-            return self._writer
-        return self._workers[int(execution_id[-8:], 16) % WORKERS]
+            return self._writers[number % WRITERS]
+        return self._workers[number % WORKERS]
 
     # -- for the workers
 
