@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -88,14 +87,19 @@ def _told() -> Iterator[None]:
     try:
         yield
     # RecursionError: a field no schema knows may nest as deep as it likes.
-    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"a log chunk is malformed: {error}") from error
 
 
 def _inflated(raw: bytes) -> bytes:
-    inflate = zlib.decompressobj(wbits=_GZIP)
-    # One byte more than allowed tells a chunk of exactly the limit from a longer one.
-    text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
+    from zlib_ng import zlib_ng  # loaded where logs are read: what runs commands never does
+
+    inflate = zlib_ng.decompressobj(wbits=_GZIP)
+    try:
+        # One byte more than allowed tells a chunk of exactly the limit from a longer one.
+        text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
+    except zlib_ng.error as error:
+        raise ValueError(error) from error
     if len(text) > MAX_CHUNK_BYTES:
         raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
     if not inflate.eof:

@@ -15,10 +15,11 @@ from runvoy_protocol.control import LogGrant
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, request_of, stage_result, write_request, write_status
 from runvoy_sync.log_text import LogText
-from runvoy_sync.tree import Tree, write_all
+from runvoy_sync.tree import Tree, begin_writing, write_all
 
 _OK = 200
-_PIECE_BYTES = 128 * 1024
+_PIECE_BYTES = 256 * 1024
+_LARGE_BYTES = 256 * 1024  # what is worth being sent to the disk on its own
 _TRIES = 2  # the other end may have closed a kept connection
 
 
@@ -48,37 +49,51 @@ def _write_log(tree: Tree, execution_id: str, chunks: Iterable[bytes]) -> None:
         tree.fresh(FOLDER, execution_id, "log.txt") as text_descriptor,
         tree.fresh(FOLDER, execution_id, "log.jsonl") as json_descriptor,
     ):
-        text = _Gathered(text_descriptor)
+        text, lines = _Gathered(text_descriptor), _Gathered(json_descriptor)
         for number, raw in enumerate(chunks, 1):
             chunk = chunk_of(raw, number)
             forms = made.feed(chunk)
             for piece in forms.text:
                 text.add(piece)
-            for start in range(0, len(forms.json), _PIECE_BYTES):
-                write_all(json_descriptor, memoryview(forms.json)[start : start + _PIECE_BYTES])
+            lines.add(forms.json)
             if any(record.end for record in chunk.records):
                 break
         text.add(made.rest())
-        text.flush()
+        text.finish()
+        lines.finish()
 
 
 class _Gathered:
-    """Writes what is added in pieces of a few records: memory that was used just now is used again, where a log's whole would be
-    new to the processor each time."""
+    """Writes what is added in pieces of a few records. A larger piece would need as much memory of the system's in a row, which it
+    looks for long where there is little; smaller ones would be more calls."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._pieces: list[bytes] = []
+        self._pieces: list[memoryview] = []
         self._size = 0
+        self._written = 0
 
     def add(self, data: bytes) -> None:
+        view = memoryview(data)
+        while self._size + len(view) >= _PIECE_BYTES:
+            fitting = _PIECE_BYTES - self._size
+            self._append(view[:fitting])
+            self._flush()
+            view = view[fitting:]
+        self._append(view)
+
+    def finish(self) -> None:
+        self._flush()
+        if self._written >= _LARGE_BYTES:
+            begin_writing(self._descriptor)
+
+    def _append(self, data: memoryview) -> None:
         self._pieces.append(data)
         self._size += len(data)
-        if self._size >= _PIECE_BYTES:
-            self.flush()
 
-    def flush(self) -> None:
-        write_all(self._descriptor, b"".join(self._pieces))
+    def _flush(self) -> None:
+        write_all(self._descriptor, self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+        self._written += self._size
         self._pieces.clear()
         self._size = 0
 

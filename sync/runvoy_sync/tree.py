@@ -386,3 +386,10 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def begin_writing(descriptor: int) -> None:
+    """Have the system send a file's pages to the disk from now on and not when somebody syncs it, where it can be asked to."""
+    if hasattr(os, "posix_fadvise"):
+        # Linux drops from memory what is on the disk already, which is nothing yet, and begins to write the rest.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
