@@ -56,7 +56,7 @@ _VISIBILITY_SECONDS = 300.0
 _RANGE_LASTS = timedelta(seconds=60)
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
-INLINE_LOG_BYTES = 16 * 1024
+INLINE_LOG_BYTES = 256 * 1024
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:

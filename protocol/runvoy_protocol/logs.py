@@ -52,8 +52,8 @@ class _ExactRecord(LogRecord, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class Chunk(NamedTuple):
-    """A chunk's records. `lines` is its text, whole lines that are JSON each; None if a line holds more than a record, and what
-    is in a field that no schema knows need not even be JSON."""
+    """A chunk's records. `lines` is the text of those that hold something, whole lines that are JSON each; None if a line holds
+    more than a record, for what is in a field that no schema knows need not even be JSON."""
 
     records: Sequence[LogRecord]
     lines: bytes | None
@@ -79,7 +79,22 @@ def read_chunk(raw: bytes) -> Chunk:
             records = list(_records(text, _exact_decoder))
         except msgspec.ValidationError:
             return Chunk(list(_records(text, _decoder)), None)
-        return Chunk(records, text if text.endswith(b"\n") or not text else text + b"\n")
+        return Chunk(records, _lines_of(records, text))
+
+
+def _lines_of(records: Sequence[LogRecord], text: bytes) -> bytes | None:
+    """The text of exact records without those that hold nothing, as a log's last one does."""
+    holding = [record.m != "" or record.b != "" for record in records]
+    if not all(holding[:-1]):
+        return None
+    if holding and not holding[-1]:
+        return text[: text.rfind(b"\n", 0, -1) + 1]
+    return text if text.endswith(b"\n") or not text else text + b"\n"
+
+
+def claimed_size(raw: bytes) -> int:
+    """How many bytes a chunk has uncompressed, by its last four (RFC 1952, ISIZE). Nobody has looked: it is a hint."""
+    return int.from_bytes(raw[-4:], "little")
 
 
 @contextmanager
@@ -98,7 +113,7 @@ def _inflated(raw: bytes) -> bytes:
     try:
         # One byte more than allowed tells a chunk of exactly the limit from a longer one.
         text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
-    except zlib_ng.error as error:
+    except zlib_ng.error as error:  # type: ignore[misc]  # their stub has an instance for the class
         raise ValueError(error) from error
     if len(text) > MAX_CHUNK_BYTES:
         raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")

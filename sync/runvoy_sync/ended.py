@@ -19,7 +19,7 @@ from runvoy_sync.tree import Tree, begin_writing, write_all
 
 _OK = 200
 _PIECE_BYTES = 256 * 1024
-_LARGE_BYTES = 256 * 1024  # what is worth being sent to the disk on its own
+LARGE_BYTES = 128 * 1024  # of a log that is worth a thread of its own, and being sent to the disk on its own
 _TRIES = 2  # the other end may have closed a kept connection
 
 
@@ -84,7 +84,7 @@ class _Gathered:
 
     def finish(self) -> None:
         self._flush()
-        if self._written >= _LARGE_BYTES:
+        if self._written >= LARGE_BYTES:
             begin_writing(self._descriptor)
 
     def _append(self, data: memoryview) -> None:

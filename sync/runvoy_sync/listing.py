@@ -6,6 +6,7 @@ sweep takes long, for there is much to look through, it is made more rarely.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -171,16 +172,14 @@ class Listing(threading.Thread):
         """Have them mirrored; how many were not known before."""
         with self._tree.holding(FOLDER):
             incomplete = [status for status in statuses if not self._mirror.is_complete(status.execution_id)]
-        if any(one.is_terminal for one in incomplete):
-            self._mirror.await_room()
         new = 0
         while incomplete and not self._is_stopping.is_set():
+            if any(one.is_terminal for one in incomplete):
+                self._mirror.await_room()
             # Whoever copies is idle until the first grants are here: so these are few.
             most = _FIRST_GRANTS if self._mirror.pending() == 0 else len(incomplete)
-            part, incomplete = incomplete[:most], incomplete[most:]
-            grants = self._grants(
-                [one.execution_id for one in part if one.is_terminal and not self._mirror.is_watched(one.execution_id)]
-            )
+            part, grants = self._granted(incomplete[:most])
+            incomplete = incomplete[len(part) :]
             with self._tree.holding(FOLDER):
                 new += sum(self._found(status, grants.get(status.execution_id)) for status in part)
         return new
@@ -193,24 +192,24 @@ class Listing(threading.Thread):
             return self._note(status)
         return self._mirror.watch(status.execution_id, status, log)
 
-    def _grants(self, ended: Sequence[str]) -> dict[str, LogGrant]:
-        """Reads of the logs of several at once: a call for each would take longer than reading them. One has a call of its
-        own anyway."""
-        found: dict[str, LogGrant] = {}
-        left = list(ended) if self._grants_many and len(ended) > 1 else []
-        while left and not self._is_stopping.is_set():
-            try:
-                answer = self._client.log_grants(left[:MAX_LOG_GRANTS])
-            except RunvoyError as error:
-                if error.code is not ErrorCode.NOT_FOUND:
-                    raise
-                self._grants_many = False  # an older deployment has no such call
-                break
-            for one in answer.executions:
-                if one.chunk_urls or one.chunks:
-                    found[one.execution_id] = one
-            left = left[len(answer.executions) :]
-        return found
+    def _granted(
+        self, statuses: Sequence[ExecutionStatus]
+    ) -> tuple[Sequence[ExecutionStatus], dict[str, LogGrant]]:
+        """The first of them, with reads of the logs of those that have ended: as many as one call grants, for a call for each
+        would take longer than reading them."""
+        ended = [one.execution_id for one in statuses if one.is_terminal and not self._mirror.is_watched(one.execution_id)]
+        if not ended or not self._grants_many:
+            return statuses, {}
+        try:
+            answer = self._client.log_grants(ended[:MAX_LOG_GRANTS]).executions
+        except RunvoyError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            self._grants_many = False  # an older deployment has no such call
+            return statuses, {}
+        left = set(ended[len(answer) :])
+        part = list(itertools.takewhile(lambda one: one.execution_id not in left, statuses))
+        return part, {one.execution_id: one for one in answer if one.chunk_urls or one.chunks}
 
     def _note(self, status: ExecutionStatus) -> bool:
         """Of one too many to be watched: its status alone."""

@@ -32,7 +32,7 @@ class LogText:
         """The chunk's records, and the lines that they finish. Records are encoded anew where their lines hold more."""
         json = chunk.lines
         if json is None:
-            json = b"".join(_encode(record) + b"\n" for record in chunk.records)
+            json = b"".join(_encode(record) + b"\n" for record in chunk.records if record.m or record.b)
         return Forms(self._text_of(chunk), json)
 
     def _text_of(self, chunk: Chunk) -> Iterator[bytes]:

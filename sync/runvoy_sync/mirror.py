@@ -15,19 +15,21 @@ from runvoy_cli.words import summary
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
+from runvoy_protocol.logs import claimed_size
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
-from runvoy_sync.ended import copy_ended, is_all
+from runvoy_sync.ended import LARGE_BYTES, copy_ended, is_all
 from runvoy_sync.finishing import Finished, Finishing
 from runvoy_sync.index import Index, line_of
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
 WORKERS = 12  # most of their time goes into waiting for answers and for the disk
-WRITERS = 2  # of logs that are at hand
+WRITERS = 2  # of logs that are at hand: a second one writes while the first decodes
 MOST_WATCHED = 1_000  # more that have not ended are seen by the listing alone, until they end
 MOST_PENDING = 512  # ended ones that wait to be copied; whoever lists waits with them
+MOST_BYTES_AT_HAND = 8 * 1024 * 1024  # of such logs, as they came
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 0.7  # of one that runs: a line is to be there 1.5 s after it was printed
 _WAITING_PAUSE_SECONDS = 1.0  # of one that has not begun
@@ -76,6 +78,7 @@ class Mirror:
         self._changed = threading.Condition()
         self._watched: dict[str, _Watched] = {}
         self._pending_count = 0
+        self._bytes_at_hand = 0
         self._stopping = False
         self._finishing = Finishing(tree, self._index, self.pending)
         self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
@@ -127,6 +130,7 @@ class Mirror:
                 return False
             self._watched[execution_id] = entry
             self._pending_count += entry.is_pending
+            self._bytes_at_hand += _size_of(log)
         entry.worker.plan(entry, 0.0)
         return True
 
@@ -151,17 +155,21 @@ class Mirror:
             return self._pending_count
 
     def await_room(self) -> None:
-        """Wait until few ended ones wait to be copied."""
+        """Wait until few ended ones wait to be copied, with little of their logs at hand."""
+
+        def has_room() -> bool:
+            return self._pending_count < MOST_PENDING and self._bytes_at_hand < MOST_BYTES_AT_HAND
+
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._pending_count < MOST_PENDING)
+            self._changed.wait_for(lambda: self._stopping or has_room())
 
     def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
         number = int(execution_id[-8:], 16)
-        if log is not None and log.chunks:
-            # With its log at hand it waits for nobody, more threads would only get into each other's way, and a history does not
-            # hold up those that run.
-            return self._writers[number % WRITERS]
-        return self._workers[number % WORKERS]
+        if log is None or not log.chunks:
+            return self._workers[number % WORKERS]
+        # With its log at hand it waits for nobody, and a history does not hold up those that run. Of small logs one thread writes more
+        # than two that wait for each other.
+        return self._writers[number % WRITERS if sum(map(claimed_size, log.chunks)) >= LARGE_BYTES else 0]
 
     # -- for the workers
 
@@ -200,8 +208,7 @@ class Mirror:
         if self._was_copied_at_once(client, one):
             return True
         if one.copy is None:
-            one.copy = Copy(self._tree, client, one.execution_id, one.status, one.log)
-            one.log = None
+            one.copy = Copy(self._tree, client, one.execution_id, one.status, self._log_of(one))
         step = one.copy.step()
         status = one.copy.status
         if status is None:
@@ -224,12 +231,20 @@ class Mirror:
         is_new, one.is_new = one.is_new, False
         if not is_new or one.status is None or one.log is None or not is_all(one.status, one.log):
             return False
-        log, one.log = one.log, None
-        if not copy_ended(self._tree, client, one.status, log):
+        log = self._log_of(one)
+        if log is None or not copy_ended(self._tree, client, one.status, log):
             return False
         self._index.link(one.status)
         self._complete(one, one.status, log_is_whole=True)
         return True
+
+    def _log_of(self, one: _Watched) -> LogGrant | None:
+        """What is at hand of its log; for who uses it now, and once."""
+        log, one.log = one.log, None
+        with self._changed:
+            self._bytes_at_hand -= _size_of(log)
+            self._changed.notify_all()
+        return log
 
     def _note(self, one: _Watched, status: ExecutionStatus) -> None:
         with self._changed:
@@ -267,6 +282,10 @@ class Mirror:
         self._teller.trouble("copying", error)
         one.failures += 1
         return min(float(_FIRST_RETRY_SECONDS * 2 ** min(one.failures - 1, 8)), _LONGEST_RETRY_SECONDS)
+
+
+def _size_of(log: LogGrant | None) -> int:
+    return 0 if log is None else sum(map(len, log.chunks))
 
 
 class _Worker(threading.Thread):

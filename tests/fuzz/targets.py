@@ -300,6 +300,11 @@ def run_chunk(raw: bytes) -> None:
     import gzip
 
     same(logs.decode_chunk(gzip.compress(lines, 1)), records)
+    found = logs.read_chunk(raw)
+    same([record.data for record in found.records], [record.data for record in records])
+    if found.lines is not None:
+        kept = [json.loads(line) for line in found.lines.split(b"\n")[:-1]]
+        same([(one["n"], one.get("m", "")) for one in kept], [(one.n, one.m) for one in records if one.m or one.b])
 
 
 def run_error_body(raw: bytes) -> str:

@@ -39,6 +39,51 @@ def test_text_comes_back_exactly(blocks):
     assert [read.data for read in decoded] == [block.encode() for _, block in blocks]
 
 
+blocks = st.lists(st.fixed_dictionaries({"m": text}) | st.fixed_dictionaries({"b": st.just("//4K")}))
+
+
+@given(blocks, st.booleans(), st.booleans(), st.sampled_from([0, 1, 2]))
+def test_a_chunks_text_is_its_records_and_nothing_else(fields, is_last, ends, space):
+    raw = [record(m="") | one for one in fields]
+    if is_last:
+        raw.append({"n": 9, "t": 1, "s": "sys", "end": True})
+    lines = b"\n".join(json.dumps(one, separators=(",", ":" + " " * space)).encode() for one in raw)
+    found = logs.read_chunk(gzip.compress(lines + (b"\n" if ends else b"")) if raw else gzip.compress(b""))
+    assert [one.data for one in found.records] == [one.data for one in logs.decode_chunk(gzip.compress(lines))]
+    held = [one for one in raw if one.get("m") or one.get("b")]
+    if found.lines is None:
+        assert held != fields, "only what holds nothing is left out"
+    else:
+        assert [json.loads(line) for line in found.lines.split(b"\n")[:-1]] == held
+        assert not found.lines or found.lines.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE.replace(b"}", b',"x":1}'),
+        LINE.replace(b"{", b'{"x":"\xff",'),
+        LINE.replace(b"{", b'{"\\u006d2":[],'),
+        b'{"n":1,"t":1,"s":"out"}\n' + LINE,
+    ],
+)
+def test_a_chunk_that_holds_more_or_less_has_no_text(line):
+    found = logs.read_chunk(gzip.compress(LINE + line + LINE))
+    assert found.lines is None
+    assert [one.m for one in found.records if one.data] == ["x\n"] * 3
+
+
+def test_a_chunks_text_may_be_malformed_as_well():
+    with pytest.raises(RunvoyError) as caught:
+        logs.read_chunk(gzip.compress(LINE + b'{"n":0,"t":1,"s":"out","x":1}\n'))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_the_size_that_a_chunk_claims():
+    assert logs.claimed_size(gzip.compress(LINE * 1000)) == 1000 * len(LINE)
+    assert logs.claimed_size(b"") == 0
+
+
 def test_bytes_that_are_not_utf_8_come_back_exactly():
     (read,) = logs.decode_chunk(chunk({"n": 1, "t": 1, "s": "out", "b": "//4K"}))
     assert read.data == b"\xff\xfe\n"

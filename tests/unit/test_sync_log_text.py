@@ -1,5 +1,6 @@
 """log.txt is what the lines are, however records cut them; log.jsonl holds the records, and with them the bytes."""
 
+import gzip
 import json
 from typing import cast
 
@@ -10,15 +11,23 @@ from hypothesis import strategies as st
 
 from runvoy_agent.runner.framing import Framer
 from runvoy_cli.output import Lines, prefixed
-from runvoy_protocol.logs import LogRecord
+from runvoy_protocol.logs import Chunk, LogRecord, read_chunk
 from runvoy_sync.log_text import LogText
 
 
-def forms_of(records):
+def forms_of(*chunks):
     made = LogText()
-    forms = [made.feed(record) for record in records]
-    text = b"".join(one.text for one in forms) + made.rest()
-    return text, b"".join(one.json for one in forms), made.last_line
+    text, lines = b"", b""
+    for chunk in chunks:
+        forms = made.feed(chunk)
+        text += b"".join(forms.text)
+        lines += forms.json
+    return text + made.rest(), lines, made.last_line
+
+
+def of_records(records):
+    """Chunks as a runner makes them, one for each record."""
+    return [read_chunk(gzip.compress(msgspec.json.encode(record) + b"\n")) for record in records]
 
 
 def line_by_line(records):
@@ -49,7 +58,8 @@ def test_text_is_what_lines_are_and_records_are_what_was_printed(output):
     framer.end(1_000)
     records = [msgspec.json.decode(one, type=LogRecord) for one in raw]
     records = [one for one in records if one.data]
-    text, jsonl, last = forms_of(records)
+    text, jsonl, last = forms_of(*of_records(records))
+    assert forms_of(Chunk(records, None)) == (text, jsonl, last)
     assert (text, last) == line_by_line(records)
     found = [msgspec.json.decode(line, type=LogRecord) for line in jsonl.split(b"\n")[:-1]]
     assert found == records
@@ -64,16 +74,22 @@ def test_text_is_what_lines_are_and_records_are_what_was_printed(output):
 @pytest.mark.parametrize("stream", ["out", "sys"])
 def test_every_text_in_one_record(text, stream):
     record = LogRecord(n=7, t=5, s=stream, m=text)
-    made, jsonl, last = forms_of([record])
+    made, jsonl, last = forms_of(*of_records([record]))
     assert (made, last) == line_by_line([record])
     assert json.loads(jsonl) == {"n": 7, "t": 5, "s": stream, "m": text}
     assert jsonl.count(b"\n") == 1
 
 
-def test_what_a_chunk_holds_beside_its_records_is_not_kept():
+@pytest.mark.parametrize("end", [b"\r\n", b"\n", b""])
+def test_what_a_chunk_holds_beside_its_records_is_not_kept(end):
     """Its writer may be the command: bytes that are no UTF-8, in a field that no schema knows, would spoil the file."""
-    record = msgspec.json.decode(b'{"n":1, "t":1,"s":"out","m":"x\\n","more":"\xff"}\r', type=LogRecord)
-    assert forms_of([record])[1] == b'{"n":1,"t":1,"s":"out","m":"x\\n"}\n'
+    chunk = read_chunk(gzip.compress(b'{"n":1, "t":1,"s":"out","m":"x\\n","more":"\xff"}' + end))
+    assert forms_of(chunk)[1] == b'{"n":1,"t":1,"s":"out","m":"x\\n"}\n'
+
+
+def test_chunks_whose_last_line_has_no_end_stay_apart():
+    chunk = read_chunk(gzip.compress(b'{"n":1,"t":1,"s":"out","m":"x\\n"}'))
+    assert forms_of(chunk, chunk)[1] == b'{"n":1,"t":1,"s":"out","m":"x\\n"}\n' * 2
 
 
 class Counting(bytes):

@@ -186,7 +186,9 @@ def test_a_history_takes_a_few_calls(kept, is_inline):
     one.start()
     one.wait(lambda: len(one.codes) == 450)
     one.check(executions)
-    assert deployment.asked == {"logs": 5, "outbox": 0, "read": 0 if is_inline else 450}
+    asked = deployment.asked
+    assert (asked["outbox"], asked["read"]) == (0, 0 if is_inline else 450)
+    assert 6 <= asked["logs"] <= 8, "150 at once at most, and a few first when nothing is at hand"
 
 
 def test_a_deployment_that_grants_one_at_a_time_is_asked_so(kept):

@@ -22,7 +22,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 
 _MOST_URLS = 1_024  # of one answer: S3's have under 2 KB each, and Lambda answers with 6 MB at most
-_MOST_INLINE_BYTES = 2 * 1024 * 1024
+_MOST_INLINE_BYTES = 4 * 1024 * 1024  # of one answer
 _MOST_INLINE_CHUNKS = 4
 _MOST_ID_CHARACTERS = 64
 
@@ -42,11 +42,12 @@ def grant_logs(call: Call) -> Response:
     loaded = store.load_executions(call.ports.records, filter(is_execution_id, asked))
     for execution_id in asked:
         known = loaded.get(execution_id)
-        log = _log_of(call, execution_id, None if known is None else known.document, bytes_left)
-        if logs and len(log.unread) > urls_left:
+        log = _log_of(call, execution_id, None if known is None else known.document)
+        inline_bytes = sum(map(len, log.chunks))
+        if logs and (len(log.unread) > urls_left or inline_bytes > bytes_left):
             break
         urls_left -= len(log.unread)
-        bytes_left -= sum(map(len, log.chunks))
+        bytes_left -= inline_bytes
         logs.append(log)
     expires_at = call.ports.clock.now() + READ_GRANT_LIFETIME
     unread = [object_key for log in logs for object_key in log.unread]
@@ -71,14 +72,14 @@ class _Log(NamedTuple):
     chunks: tuple[bytes, ...] = ()
 
 
-def _log_of(call: Call, execution_id: str, found: Execution | None, bytes_left: int) -> _Log:
+def _log_of(call: Call, execution_id: str, found: Execution | None) -> _Log:
     """An ended execution's log, as far as one grant reaches; nothing of it if the caller may not read it."""
     if found is None or not found.is_terminal or not executions.may_read(call, found):
         return _Log(execution_id)
     last = min(found.chunks or 0, CHUNKS_PER_GRANT)
     chunk_keys = [object_keys.log_chunk(execution_id, number) for number in range(1, last + 1)]
     if last == found.chunks and last <= _MOST_INLINE_CHUNKS:
-        chunks = _inline(call, chunk_keys, min(call.deployment.inline_log_bytes, bytes_left))
+        chunks = _inline(call, chunk_keys, call.deployment.inline_log_bytes)
         if chunks is not None:
             return _Log(execution_id, chunks=chunks)
     return _Log(execution_id, unread=chunk_keys)
