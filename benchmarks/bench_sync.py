@@ -2,7 +2,8 @@
 same content from moto's S3 on loopback; and how long a printed line takes to be in log.txt.
 
 All peers start as processes, on an empty folder in each round. What they copied is compared with what was printed. Logs of a MiB
-are copied twice: such as compress to nothing, which the stack hands out within a grant, and such as do not. The executions are
+come in three kinds: such as compress to nothing, such as compress to a fifth, as text of a log does, and such as hardly compress.
+The stack hands the first two out within a grant; of the last each is read on its own. The executions are
 put into a home of their own for each kind (`seeding`), and a stack is started on it. `RUNVOY_BENCH_SMALL` says how many small
 ones; `RUNVOY_BENCH_ROUNDS` how many rounds; `RUNVOY_BENCH_PEER` is an environment in which the peers are already.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -28,6 +30,26 @@ ROUNDS = int(os.environ.get("RUNVOY_BENCH_ROUNDS", "5"))
 BIG, BIG_BYTES = 100, 1024 * 1024
 SMALL, SMALL_BYTES = int(os.environ.get("RUNVOY_BENCH_SMALL", "10000")), 2 * 1024
 LINES = 200
+WORDS = [
+    "INFO",
+    "WARN",
+    "starting",
+    "request",
+    "done",
+    "in",
+    "GET",
+    "/api/v1/users",
+    "status=200",
+    "worker",
+    "retry",
+    "queue",
+    "lock",
+    "held",
+    "by",
+    "connection",
+    "closed",
+    "id=",
+]
 
 
 def main() -> None:
@@ -73,8 +95,21 @@ def _many_lines(size: int) -> bytes:
     return b"".join(_line() for _ in range(size // len(_line()) + 1))
 
 
+def _text(size: int) -> bytes:
+    """Lines as a service logs them: a time, some words of few, a number."""
+    lines, length, milliseconds = [], 0, 0
+    while length < size:
+        milliseconds += secrets.randbelow(50)
+        words = " ".join(secrets.choice(WORDS) for _ in range(8))
+        line = f"2026-01-02T03:{milliseconds // 60_000 % 60:02}:{milliseconds / 1000 % 60:06.3f}Z {words} {secrets.randbelow(10**6)}\n"
+        lines.append(line.encode())
+        length += len(line)
+    return b"".join(lines)
+
+
 KINDS: tuple[tuple[str, int, int, Callable[[int], bytes]], ...] = (
     ("big", BIG, BIG_BYTES, _one_line),
+    ("text", BIG, BIG_BYTES, _text),
     ("random", BIG, BIG_BYTES, _many_lines),
     ("small", SMALL, SMALL_BYTES, _one_line),
 )

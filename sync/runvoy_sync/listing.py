@@ -192,12 +192,12 @@ class Listing(threading.Thread):
             return self._note(status)
         return self._mirror.watch(status.execution_id, status, log)
 
-    def _granted(
-        self, statuses: Sequence[ExecutionStatus]
-    ) -> tuple[Sequence[ExecutionStatus], dict[str, LogGrant]]:
+    def _granted(self, statuses: Sequence[ExecutionStatus]) -> tuple[Sequence[ExecutionStatus], dict[str, LogGrant]]:
         """The first of them, with reads of the logs of those that have ended: as many as one call grants, for a call for each
         would take longer than reading them."""
-        ended = [one.execution_id for one in statuses if one.is_terminal and not self._mirror.is_watched(one.execution_id)]
+        ended = [
+            one.execution_id for one in statuses if one.is_terminal and not self._mirror.is_watched(one.execution_id)
+        ]
         if not ended or not self._grants_many:
             return statuses, {}
         try:

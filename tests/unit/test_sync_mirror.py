@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from runvoy_protocol.keys import SigningKey
 from runvoy_sync.copies import Copy
 from runvoy_sync.ended import copy_ended
 from runvoy_sync.listing import Listing
-from runvoy_sync.mirror import HANDED_OVER, Mirror
+from runvoy_sync.mirror import HANDED_OVER, MOST_BYTES_AT_HAND, Mirror
 from runvoy_sync.tell import Teller
 from runvoy_sync.tree import Tree
 
@@ -175,6 +176,51 @@ def test_who_is_looked_at_again_before_the_last_step_is_not_finished_twice(kept)
     one.wait(lambda: one.mirror.count() == 0)
     one.check(executions)
     assert one.codes == [(status.execution_id, 0)]
+
+
+def printed(number):
+    """A log of many chunks' sizes: some are a few bytes, some are written in several pieces, and none ends where a piece does."""
+    line = f"{number} {'x' * (number % 90)} é\n"
+    return [line * (1 + 7 * number), line * (number % 5 * 8_000), line]
+
+
+def test_logs_of_all_sizes_at_hand_are_copied_byte_for_byte(kept):
+    executions = [ended(number, chunks=3) for number in range(1, 41)]
+    one = kept(Deployment())
+    texts = {}
+    for number, status in enumerate(executions):
+        blocks = printed(number)
+        records = [{"n": 1, "t": 5, "s": "out", "m": block} for block in blocks]
+        chunks = tuple(gzip.compress(msgspec.json.encode(record) + b"\n", 1) for record in records)
+        texts[status.execution_id] = (blocks, records)
+        one.mirror.watch(status.execution_id, status, LogGrant(execution_id=status.execution_id, chunks=chunks))
+    one.mirror.start()
+    one.wait(lambda: one.mirror.count() == 0)
+    for status in executions:
+        folder = one.tree.root / "executions" / status.execution_id
+        blocks, records = texts[status.execution_id]
+        assert (folder / "log.txt").read_text() == "".join(blocks)
+        found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert found == [record for record in records if record["m"]]
+
+
+def test_who_lists_waits_while_much_of_logs_is_at_hand(kept):
+    one = kept(Deployment())
+    noise = random.Random(1).randbytes(1024 * 1024).hex()
+    chunk = gzip.compress(msgspec.json.encode({"n": 1, "t": 5, "s": "out", "m": noise}) + b"\n", 1)
+    executions = [ended(number) for number in range(1, 2 + MOST_BYTES_AT_HAND // len(chunk))]
+    waits = threading.Thread(target=one.mirror.await_room)
+    for status in executions:
+        one.mirror.await_room()  # as long as there is little it goes on
+        one.mirror.watch(status.execution_id, status, LogGrant(execution_id=status.execution_id, chunks=(chunk,)))
+    waits.start()
+    waits.join(0.2)
+    assert waits.is_alive()
+    one.mirror.start()
+    waits.join(60)
+    assert not waits.is_alive()
+    one.wait(lambda: one.mirror.count() == 0)
+    assert len(one.codes) == len(executions)
 
 
 @pytest.mark.parametrize("is_inline", [True, False])
