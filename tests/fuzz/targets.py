@@ -291,6 +291,9 @@ def run_object_key(raw: bytes) -> str:
     return "decoded"
 
 
+_LARGE_TEXT = 1024 * 1024
+
+
 def run_chunk(raw: bytes) -> None:
     records = logs.decode_chunk(raw)
     for record in records:
@@ -300,11 +303,18 @@ def run_chunk(raw: bytes) -> None:
     import gzip
 
     same(logs.decode_chunk(gzip.compress(lines, 1)), records)
+
+
+def run_chunk_text(raw: bytes) -> str:
+    """A chunk's own text, where it is kept, is JSON and holds the records that were decoded."""
     found = logs.read_chunk(raw)
-    same([record.data for record in found.records], [record.data for record in records])
-    if found.lines is not None:
+    if found.lines is None:
+        return "none"
+    if len(found.lines) < _LARGE_TEXT:
         kept = [json.loads(line) for line in found.lines.split(b"\n")[:-1]]
-        same([(one["n"], one.get("m", "")) for one in kept], [(one.n, one.m) for one in records if one.m or one.b])
+        holding = [record for record in found.records if record.m or record.b]
+        same([(one["n"], one.get("m", "")) for one in kept], [(one.n, one.m) for one in holding])
+    return "decoded"
 
 
 def run_error_body(raw: bytes) -> str:
@@ -515,6 +525,7 @@ PROTOCOL_TARGETS = [
     Target("api-key", TEXT, SEEDS["api key"], coded(run_api_key)),
     Target("object-key", TEXT, SEEDS["object key"], coded(run_object_key)),
     Target("log-chunk", GZIP_LINES, SEEDS["chunk"], coded(run_chunk)),
+    Target("log-chunk-text", GZIP_LINES, SEEDS["chunk"], coded(run_chunk_text)),
     Target("error-body", JSON, SEEDS["error body"], coded(run_error_body)),
     Target("started", JSON, SEEDS["started"], coded(run_started)),
     Target("result", JSON, SEEDS["result"], coded(run_result)),
