@@ -137,7 +137,10 @@ class Watch:
             ),
         )
         dashboard.add_widgets(
-            _graph("Repaired by the reconciler", [self._own(aws_layout.METRIC_REPAIRS)]),
+            _graph(
+                "Repaired by the reconciler, and left for its next round",
+                [self._own(aws_layout.METRIC_REPAIRS), self._own(aws_layout.METRIC_LEFT)],
+            ),
             _graph("Failed deliveries", [self._own(aws_layout.METRIC_FAILED_DELIVERIES)]),
         )
         dashboard.add_widgets(
