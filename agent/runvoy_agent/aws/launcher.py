@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runvoy_agent.aws.clients import Clients
-from runvoy_agent.aws.faults import calling, code_of, message_of, status_of
+from runvoy_agent.aws.faults import THROTTLED, calling, code_of, message_of, status_of
 from runvoy_agent.aws.task_looks import TaskLooks
 from runvoy_agent.ports import (
     Attempt,
@@ -40,7 +40,6 @@ RELAUNCH_WINDOW = timedelta(minutes=10)
 PAYLOAD_LIFETIME = timedelta(minutes=55)
 """Longer than a task may take to boot; the credentials that sign live for an hour."""
 
-_THROTTLED = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 # Nothing was started, and the same request will not do better.
 _HOPELESS = frozenset(
     {
@@ -211,7 +210,7 @@ class EcsLauncher:
             except ClientError as error:
                 has_failed = status_of(error) >= _FAILED
                 is_unclear = is_unclear or has_failed
-                if tried == _TRIES or not (has_failed or code_of(error) in _THROTTLED):
+                if tried == _TRIES or not (has_failed or code_of(error) in THROTTLED):
                     if is_unclear and isinstance(_refusal(error), NoCapacity):
                         raise Unavailable(f"whether a task was started is not known: {message_of(error)}") from error
                     raise
@@ -254,7 +253,7 @@ class EcsLauncher:
 def _refusal(error: ClientError) -> LaunchOutcome | None:
     """What an error says for certain; None where the task may have been started."""
     code, message = code_of(error), message_of(error)
-    if code in _THROTTLED or code == "LimitExceededException":
+    if code in THROTTLED or code == "LimitExceededException":
         return NoCapacity(f"ECS takes no more launches now: {message}")
     if code not in _HOPELESS:
         return None
