@@ -8,8 +8,9 @@ import pytest
 from tests.unit.test_handlers_ends import call, kill, running, started
 
 from runvoy_agent.handlers import careful_launcher, reconcile
-from runvoy_agent.ports import TaskState
-from runvoy_protocol.states import State
+from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -149,3 +150,53 @@ def test_who_asks_for_a_round_is_told_what_is_left(world: World) -> None:
     world.launcher.busy = 1
     answer = call(world, "POST", "/health/reconcile")
     assert (len(answer["repairs"]), answer["left"]) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["killed", "queue timeout"])
+def test_what_waited_for_room_and_could_not_be_looked_at_ends_in_the_next_round(world: World, how: str) -> None:
+    """Its record says that no launch of it can have gone through: nothing has to be waited for."""
+    request = world.request(locks=("db",), queue_timeout_seconds=300)
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    waiting = world.request(locks=("db",))
+    world.submit(waiting)
+    world.messages("starts")
+    world.launcher.busy = 1
+    if how == "killed":
+        assert kill(world, request.request_id) is ErrorCode.UNAVAILABLE
+    else:
+        world.clock.move(minutes=6)
+        with pytest.raises(Unavailable):
+            world.start(request.request_id)
+    assert world.execution(request.request_id).state is State.TERMINATING
+    world.clock.move(seconds=40)
+    assert [repair.action for repair in world.reconcile()] == ["ended it"]
+    ended = world.status(request.request_id)
+    assert ended.state is (State.STOPPED if how == "killed" else State.TIMED_OUT)
+    assert world.pushed() == [waiting.request_id], "its lock is free"
+
+
+def test_what_has_a_launch_counted_is_not_ended_by_that(world: World) -> None:
+    """It may be under way, and a listing may leave it out."""
+    execution_id = started(world)
+    world.launcher.unlisted.add(execution_id)
+    world.launcher.gaps = 100
+    kill(world, execution_id)
+    for _ in range(9):
+        world.clock.move(minutes=1)
+        assert world.reconcile() == []
+    assert world.status(execution_id).state is State.TERMINATING
+
+
+def test_a_refusal_that_could_not_be_looked_at_is_one_when_it_comes_again(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = LaunchRefused("no such image")
+    world.launcher.busy = 1
+    with pytest.raises(Unavailable):
+        world.start(request.request_id)
+    assert world.execution(request.request_id).launches == 0
+    world.start(request.request_id)
+    ended = world.status(request.request_id)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.LAUNCH_FAILED)

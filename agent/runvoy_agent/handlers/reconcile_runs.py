@@ -155,7 +155,10 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
 def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
     """The platform knows no task of it. Two looks are to say so before that is believed, for it frees locks: see GONE_LOOKS_…"""
     now = ports.clock.now()
-    if execution.state is State.TERMINATING and _forget_launches(ports, execution, starting_up):
+    # Of what has no launch counted there is no task, and never was, so there is no second look to wait for: whoever was to have it
+    # stopped could not look, or died of it.
+    is_wished = execution.state is State.TERMINATING
+    if is_wished and (not execution.launches or _forget_launches(ports, execution, starting_up)):
         current = store.load_execution(ports.records, execution.execution_id).document
         if current is not None and kills.end_unlaunched(ports, current, partial(_expiry, ports)):
             yield Repair(execution.execution_id, "it was to be stopped and was never launched", "ended it")
