@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from runvoy_agent.core import batches as taking
 from runvoy_agent.core.model import InboxGrantee
 from runvoy_agent.handlers import batches, messages, store
 from runvoy_agent.handlers.messages import InboxDelivery
@@ -21,19 +22,18 @@ LISTED_BACK = timedelta(minutes=70)
 LISTED_AHEAD = timedelta(minutes=10)
 """How far a client's clock may be ahead: ids made later than this were made of something else than the time."""
 
-RANGES_IDLE = timedelta(minutes=2)
-"""Longer than a range takes: a batch of which none was done for so long has lost some."""
-
 
 def lost_ranges(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     """Batches that were taken apart and do not get on: some of their ranges were lost."""
     now = ports.clock.now()
-    for batch in batches.under_way(ports.records):
-        if starting_up or now - batch.updated_at > RANGES_IDLE:
+    under_way = list(batches.under_way(ports.records))
+    for batch in under_way:
+        if starting_up or taking.has_lost_some(batch, under_way, now):
             object_key = object_keys.batch(batch.key_id, batch.batch_id)
             # The batch again, not its ranges: whoever handles it sends those that are missing.
             delivery = InboxDelivery(object_key=object_key, version=batch.object_version)
             ports.queue.send("inbox", messages.encode(delivery))
+            batches.note_sent_again(ports, batch)
             yield Repair(object_key, "some of its requests were not answered", "delivered it again")
 
 
