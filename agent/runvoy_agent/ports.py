@@ -30,10 +30,8 @@ class IndexEntry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten.
-
-    A record past `expires_at` may be deleted at any time after, and be seen until then.
-    """
+    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten. A record past
+    `expires_at` may be deleted at any time after, and be seen until then."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
@@ -201,10 +199,8 @@ class Message(NamedTuple):
 
 
 class Queue(Protocol):
-    """Sending to the four queues. Deliveries may repeat, come late and out of order.
-
-    Receiving, acknowledging and dead letters belong to the runtime (the embedded worker, or Lambda's event source).
-    """
+    """Sending to the four queues. Deliveries may repeat, come late and out of order. Receiving, acknowledging and dead letters
+    belong to the runtime (the embedded worker, or Lambda's event source)."""
 
     def send(self, queue: QueueName, body: bytes, *, delay_seconds: float = 0) -> None:
         """Durable when this returns; delivered at least once, not before the delay."""
@@ -258,6 +254,10 @@ class Launch(NamedTuple):
         return f"Launch({self.execution_id}, attempt {self.attempt}, {self.isolation}, {self.image})"
 
 
+Attempt = tuple[str, int]
+"""An execution's id, and the number of one of its launches."""
+
+
 class Launched(NamedTuple):
     """The attempt's task exists; `task_ref` names it to stop and describe. It may have existed before (adopted)."""
 
@@ -282,9 +282,10 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no
-    process of it lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the command's where the platform reports it. `never_began`: it stopped, and for certain the
-    command was not started. `pull_started_at` and `stopped_at` bound the time that the platform charges for, if it tells.
+    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it
+    lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the
+    command's where the platform reports it. `never_began`: it stopped, and for certain the command was not started.
+    `pull_started_at` and `stopped_at` bound the time that the platform charges for, if it tells. `stopping`: it was told to end.
     """
 
     phase: Literal["running", "stopped", "missing"]
@@ -294,14 +295,12 @@ class TaskState(NamedTuple):
     never_began: bool = False
     pull_started_at: datetime | None = None
     stopped_at: datetime | None = None
+    stopping: bool = False
 
 
 class Launcher(Protocol):
-    """Starts tasks, at most one per (execution, attempt).
-
-    `relaunch_window` is how long after its first try a launch may be sent again and still start one task at most; None
-    where that holds for ever.
-    """
+    """Starts tasks, at most one per (execution, attempt). `relaunch_window` is how long after its first try a launch may be
+    sent again and still start one task at most; None where that holds for ever."""
 
     @property
     def relaunch_window(self) -> timedelta | None: ...
@@ -318,12 +317,15 @@ class Launcher(Protocol):
         """What became of the task. Never starts anything."""
         ...
 
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        """What `describe` says of many, in as few calls as can be. One that is not in the answer, for a call failed or the
+        platform did not list it, may be there all the same: `describe` tells."""
+        ...
+
 
 class TaskDefinitions(Protocol):
-    """What a platform has to know of an image before it can start tasks of it. `platform` None is the deployment's own.
-
-    All may be repeated.
-    """
+    """What a platform has to know of an image before it can start tasks of it. `platform` None is the deployment's own. All
+    may be repeated."""
 
     def register(self, reference: str, platform: str | None) -> None:
         """Have the platform know the image, as this version of runvoy starts tasks; INVALID_REQUEST if it will not."""

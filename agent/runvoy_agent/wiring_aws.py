@@ -179,10 +179,11 @@ class AwsServices:
 
         def serve(_: Event) -> Any:
             self._count_dead_letters()
-            repairs = reconcile.handle(self._ports)
+            done = reconcile.handle(self._ports)
+            self._runtime.meter.add(aws_layout.METRIC_REPAIRS, len(done.repairs))
+            self._runtime.meter.add(aws_layout.METRIC_LEFT, done.left)
             self._keep_up()
-            self._runtime.meter.add(aws_layout.METRIC_REPAIRS, len(repairs))
-            return {"repairs": [repair._asdict() for repair in repairs]}
+            return {"repairs": [repair._asdict() for repair in done.repairs], "left": done.left}
 
         return self._runtime.invoke(event, context, serve)
 

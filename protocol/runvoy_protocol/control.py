@@ -283,9 +283,11 @@ class RepairAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReconcileAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """POST health/reconcile."""
+    """POST health/reconcile. `left`: so many executions are left for the next round, for the platform did not say what became of
+    their tasks."""
 
     repairs: tuple[RepairAnswer, ...]
+    left: int = 0
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

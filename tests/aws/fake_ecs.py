@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +23,7 @@ _ACCOUNT = "000000000000"
 _REGION = "eu-west-1"
 MAX_OVERRIDES_CHARACTERS = 8192
 _STARTED_BY = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+_PAGE = 100  # the most that ListTasks answers with
 _TOKEN = re.compile(r"[!-~]{1,64}\Z")
 
 Ended = Callable[[int | None, str], None]
@@ -110,7 +111,8 @@ class EcsError(Exception):
 @dataclass
 class FakeEcs:
     """One cluster. `failures` are answered by the next RunTasks instead of a start, `errors` raised; `lost_answers` of the
-    next RunTasks are never sent, though the task was started."""
+    next RunTasks are never sent, though the task was started. `busy` says which calls are throttled, as
+    the first of their name or the second…; `forgotten` are tasks that lists still show."""
 
     program: Program
     cluster: str = "runvoy"
@@ -120,6 +122,8 @@ class FakeEcs:
     lost_answers: int = 0
     hides_new_tasks: bool = False
     begins_with_an_empty_page: bool = False
+    busy: dict[str, Collection[int]] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
     on_stopped: Callable[[dict[str, Any]], None] = lambda _: None
     tasks: dict[str, Task] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -200,8 +204,9 @@ class FakeEcs:
         if not 1 <= len(request["tasks"]) <= 100:
             raise EcsError("InvalidParameterException", "Tasks must have between 1 and 100 items")
         with self._lock:
-            found = [self.tasks[arn].describe(self.cluster_arn) for arn in request["tasks"] if arn in self.tasks]
-            missing = [{"arn": arn, "reason": "MISSING"} for arn in request["tasks"] if arn not in self.tasks]
+            known = self.tasks.keys() - self.forgotten
+            found = [self.tasks[arn].describe(self.cluster_arn) for arn in request["tasks"] if arn in known]
+            missing = [{"arn": arn, "reason": "MISSING"} for arn in request["tasks"] if arn not in known]
         return {"tasks": found, "failures": missing}
 
     def list_tasks(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -210,13 +215,15 @@ class FakeEcs:
             return {"taskArns": [], "nextToken": "more"}
         status, started_by = request.get("desiredStatus", "RUNNING"), request.get("startedBy")
         with self._lock:
-            return {
-                "taskArns": [
-                    task.arn
-                    for task in self.tasks.values()
-                    if task.desired_status == status and started_by in (None, task.started_by) and task.seen_by_lists
-                ]
-            }
+            arns = [
+                task.arn
+                for task in self.tasks.values()
+                if task.desired_status == status and started_by in (None, task.started_by) and task.seen_by_lists
+            ]
+        token = request.get("nextToken", "0")
+        begin = 0 if token == "more" else int(token)
+        more = {"nextToken": str(begin + _PAGE)} if len(arns) > begin + _PAGE else {}
+        return {"taskArns": arns[begin : begin + _PAGE], **more}
 
     def stop_task(self, request: dict[str, Any]) -> dict[str, Any]:
         self._check_cluster(request)
@@ -296,6 +303,9 @@ class FakeEcs:
         """One call, by its API name."""
         with self._lock:
             self.calls.append((operation, request))
+            number = sum(1 for called, _ in self.calls if called == operation)
+        if number in self.busy.get(operation, ()):
+            raise EcsError("ThrottlingException", "Rate exceeded")
         operations = {
             "RunTask": self.run_task,
             "DescribeTasks": self.describe_tasks,

@@ -12,7 +12,7 @@ import pytest
 
 from runvoy_agent.aws import events, queue
 from runvoy_agent.aws.events import Arrival, RunReport, TaskStopped
-from runvoy_agent.aws.launcher import stopped_state
+from runvoy_agent.aws.task_looks import stopped_state
 from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import RunvoyError
 

@@ -240,6 +240,7 @@ def test_the_reconciler_repairs_and_counts(deployment: Deployment, capsys: pytes
     assert counted["DeadLetters", "starts"] == [2]
     assert counted["DeadLetters", "inbox"] == [0]
     assert counted["Repairs",] == [0]
+    assert counted["LeftForTheNextRound",] == [0]
 
 
 def test_the_deployment_has_one_secret_whoever_makes_it(deployment: Deployment) -> None:

@@ -171,6 +171,19 @@ def test_stopping_a_task_before_its_start(machine: Machine) -> None:
     assert not (machine.folder / "ran").exists()
 
 
+def test_several_looked_at_together_are_what_each_is_alone(machine: Machine) -> None:
+    launcher = machine.launcher()
+    runs, ends, never = machine.launch("sleep 1000"), machine.launch("true"), machine.launch("true")
+    for launch in (runs, ends):
+        launcher.start(launch)
+    machine.await_stopped(ends)
+    attempts = [(launch.execution_id, 1) for launch in (never, ends, runs)]
+    seen = launcher.survey(attempts)
+    assert [seen[attempt].phase for attempt in attempts] == ["missing", "stopped", "running"]
+    assert all(seen[attempt] == launcher.describe(*attempt) for attempt in attempts)
+    assert launcher.survey([]) == {}
+
+
 def test_no_room(machine: Machine) -> None:
     launcher = machine.launcher(max_running=2)
     running = [machine.launch("sleep 1000") for _ in range(2)]

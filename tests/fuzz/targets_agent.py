@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.queue import SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
-from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Ports, TaskState
+from runvoy_agent.ports import Attempt, Launch, Launched, LaunchOutcome, Ports, TaskState
 from runvoy_protocol import batches, claims, codec, control, ids, object_keys, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -72,6 +73,9 @@ class NoLauncher:
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         return TaskState("missing")
+
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        return {}
 
 
 class Stack:

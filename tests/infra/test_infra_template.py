@@ -335,11 +335,44 @@ def test_the_end_of_this_clusters_tasks_reaches_the_ends_queue(template):
         "lastStatus": ["STOPPED"],
     }
     queue = template.named("EndsQueue", "AWS::SQS::Queue")
-    assert rule["Targets"] == [{"Arn": {"Fn::GetAtt": [queue, "Arn"]}, "Id": "ends"}]
+    assert [(target["Id"], target["Arn"]) for target in rule["Targets"]] == [("ends", {"Fn::GetAtt": [queue, "Arn"]})]
     policy = template.properties(template.named("EndsQueuePolicy", "AWS::SQS::QueuePolicy"))["PolicyDocument"]
     (sender,) = [one for one in policy["Statement"] if one.get("Principal") == {"Service": "events.amazonaws.com"}]
     assert sender["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["TaskStopped", "Arn"]}}}
     assert template.properties("EveryMinute")["ScheduleExpression"] == "rate(1 minute)"
+
+
+def test_an_event_that_cannot_be_delivered_is_a_dead_letter_of_the_ends(template):
+    dead = template.named("EndsDeadLetters", "AWS::SQS::Queue")
+    [target] = template.properties("TaskStopped")["Targets"]
+    assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": [dead, "Arn"]}}
+    policy = template.properties(template.named("EndsDeadLettersPolicy", "AWS::SQS::QueuePolicy"))
+    assert policy["Queues"] == [{"Ref": dead}]
+    allowed = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+    assert allowed == [
+        {
+            "Sid": "EndsOfTasks",
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": {"Fn::GetAtt": [dead, "Arn"]},
+            "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["TaskStopped", "Arn"]}}},
+        }
+    ]
+
+
+def test_a_missed_minute_is_not_made_up_for_hours_later(template):
+    [target] = template.properties("EveryMinute")["Targets"]
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 60
+
+
+def test_only_the_reconcilers_silence_rings_where_data_are_missing(template):
+    breaching = [
+        name
+        for name, alarm in template.of_type("AWS::CloudWatch::Alarm").items()
+        if alarm["Properties"]["TreatMissingData"] == "breaching"
+    ]
+    assert breaching == ["ReconcileSilentAlarm"]
 
 
 @pytest.mark.parametrize(

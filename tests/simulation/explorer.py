@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
@@ -29,6 +29,7 @@ from runvoy_agent.handlers import ends, inbox, messages, reconcile, starts, stor
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.ports import (
+    Attempt,
     Conflict,
     Delete,
     Launch,
@@ -317,6 +318,9 @@ class _Launcher:
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         return self._run.read(lambda: self._describe(execution_id))
+
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        return self._run.read(lambda: {one: self._describe(one[0]) for one in attempts})
 
     def _describe(self, execution_id: str) -> TaskState:
         state = self._run.world.tasks.get(execution_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -19,10 +19,23 @@ from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
-from runvoy_agent.handlers import batches, ends, inbox, kills, outbox, reconcile, releases, starts, store
+from runvoy_agent.handlers import (
+    batches,
+    ends,
+    inbox,
+    kills,
+    outbox,
+    reconcile,
+    reconcile_inbox,
+    reconcile_runs,
+    releases,
+    starts,
+    store,
+)
+from runvoy_agent.handlers.careful_launcher import CarefulLauncher
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Check, Ports, Put, Write
+from runvoy_agent.ports import Attempt, Check, Ports, Put, TaskState, Write
 from runvoy_protocol import object_keys, status
 from runvoy_protocol.states import State
 
@@ -148,13 +161,13 @@ def _blind_restart() -> list[Patch]:
     """A task that is missing is launched again, however long ago it was launched first."""
 
     def repair_missing(ports: Ports, execution: Execution, idle: timedelta) -> Iterator[Any]:
-        if idle > reconcile.GONE_AFTER:
+        if idle > reconcile_runs.GONE_AFTER:
             deployment = SimpleNamespace(secret=b"s" * 32)
             ports.launcher.start(starts._launch_of(ports, deployment, execution, {}))  # type: ignore[arg-type]
         yield from ()
 
     return [
-        (reconcile, "_repair_missing", repair_missing),
+        (reconcile_runs, "_repair_missing", repair_missing),
         (SimPlatform, "relaunch_window", property(lambda _self: None)),
     ]
 
@@ -254,16 +267,26 @@ def _hasty_reconciler() -> list[Patch]:
     """What a listing does not show is taken for gone at once."""
 
     def repair(ports: Ports, execution: Execution, *_rest: Any) -> Iterator[Any]:
-        reconcile._send_end(ports, execution, "stopped")
+        reconcile_runs._send_end(ports, execution, "stopped")
         yield from ()
 
     names = ("_repair_unlaunched", "_repair_missing")
-    return [*((reconcile, name, repair) for name in names), (reconcile, "LOOK_AFTER", timedelta(0))]
+    return [*((reconcile_runs, name, repair) for name in names), (reconcile_runs, "LOOK_AFTER", timedelta(0))]
+
+
+def _left_out_is_missing() -> list[Patch]:
+    """What a look at many tasks does not find is taken for missing."""
+    original = CarefulLauncher.survey
+
+    def survey(launcher: CarefulLauncher, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        return dict.fromkeys(attempts, TaskState("missing")) | dict(original(launcher, attempts))
+
+    return [(CarefulLauncher, "survey", survey)]
 
 
 def _announce_nobody() -> list[Patch]:
     """The reconciler does not push again what is granted and was not pushed."""
-    return [(reconcile, "_push", lambda _ports, _execution: None)]
+    return [(reconcile_runs, "_push", lambda _ports, _execution: None)]
 
 
 def _one_lock_is_enough() -> list[Patch]:
@@ -374,6 +397,7 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "fences restart": _restart_fences,
     "a kill forgets the task": _kill_forgets_the_task,
     "one look is enough for a missing task": _hasty_reconciler,
+    "what a look at many tasks leaves out is missing": _left_out_is_missing,
     "what was not pushed stays so": _announce_nobody,
     "the head of one queue is granted": _one_lock_is_enough,
     "the platform's word goes before the runner's": _never_look_again,
@@ -382,11 +406,11 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
     "a range is done before its requests": _done_before_it_is,
     "a range that was cut short is done": _done_when_cut_short,
-    "lost ranges are not looked for": lambda: [(reconcile, "_lost_ranges", lambda _ports, _starting_up: iter(()))],
+    "lost ranges are not looked for": lambda: [(reconcile_inbox, "lost_ranges", lambda _ports, _starting_up: iter(()))],
     "a start is withdrawn although its key is good": _withdraw_the_good,
     "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
-    "looks at one omission count for two": lambda: [(reconcile, "GONE_LOOKS_APART", timedelta(0))],
-    "looks at two omissions count together": lambda: [(reconcile, "GONE_LOOKS_WITHIN", timedelta(days=1))],
+    "looks at one omission count for two": lambda: [(reconcile_runs, "GONE_LOOKS_APART", timedelta(0))],
+    "looks at two omissions count together": lambda: [(reconcile_runs, "GONE_LOOKS_WITHIN", timedelta(days=1))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
@@ -423,6 +447,7 @@ _REVOKING = Settings(
 )
 IN_WORLDS = {
     "looks at one omission count for two": _OMITTING,
+    "what a look at many tasks leaves out is missing": _OMITTING,
     "looks at two omissions count together": _OMITTING._replace(tick_ms=7 * MINUTE_MS),
     "a start is withdrawn because one look misses its task": _REVOKING,
     "a start is withdrawn although its key is good": _REVOKING,

@@ -8,7 +8,7 @@ what was to be stopped before it was there, it forgets at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from tests.simulation.scheduler import Scheduler
 
 from runvoy_agent.handlers import messages
 from runvoy_agent.handlers.messages import EndEvent, EndMessage
-from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
+from runvoy_agent.ports import Attempt, Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol import object_keys, run_objects
 from runvoy_protocol.run_objects import RunnerPayload
 
@@ -26,7 +26,7 @@ MINUTE_MS = 60_000
 RELAUNCH_WINDOW = timedelta(minutes=10)
 REMEMBERED_MS = 15 * MINUTE_MS
 GRACE_MS = 30_000
-# What the reconciler believes of a platform (reconcile.GONE_LOOKS_APART and GONE_LOOKS_WITHIN): an omission is shorter than the two
+# What the reconciler believes of a platform (reconcile_runs.GONE_LOOKS_APART and GONE_LOOKS_WITHIN): an omission is shorter than the two
 # minutes between two looks that count, and the next one does not begin within the five in which they must be.
 LONGEST_OMISSION_MS = 90_000
 OMISSIONS_APART_MS = 6 * MINUTE_MS
@@ -103,6 +103,7 @@ class SimPlatform:
         self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
         self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
         self.omitted = 0.05  # as many looks begin an omission, if none is just over
+        self.left_out = 0.3  # as many of those looked at together are not come to
 
     # -- the port
 
@@ -121,6 +122,14 @@ class SimPlatform:
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         return self._scheduler.call("launcher.describe", execution_id, lambda: self._describe(execution_id, attempt))
+
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        return self._scheduler.call("launcher.survey", str(len(attempts)), lambda: self._survey(attempts))
+
+    def _survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        """Those that listings show, but for some: calls failed, or it was too long a way to them."""
+        seen = {one: self._describe(*one) for one in attempts if self._scheduler.rng.random() >= self.left_out}
+        return {one: state for one, state in seen.items() if state.phase != "missing"}
 
     def _start(self, launch: Launch) -> LaunchOutcome:
         now = self._scheduler.now_ms

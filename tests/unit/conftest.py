@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,13 +18,24 @@ from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers.repairs import Repair
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.queue import LocalQueueCare, SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
-from runvoy_agent.ports import Launch, Launched, LaunchOutcome, Message, Ports, QueueName, TaskState
+from runvoy_agent.ports import (
+    Attempt,
+    Launch,
+    Launched,
+    LaunchOutcome,
+    Message,
+    Ports,
+    QueueName,
+    TaskState,
+    Unavailable,
+)
 from runvoy_protocol import ids, keys, object_keys, receipts, requests, run_objects, status
 from runvoy_protocol.members import Role
 from runvoy_protocol.receipts import Receipt
@@ -69,7 +80,9 @@ class ScriptedLauncher:
         self.tasks: dict[str, TaskState] = {}
         self.gaps = 0  # so many of the next looks leave out what is there
         self.stops: list[str] = []
-        self.looks: list[str] = []
+        self.looks: list[str] = []  # those at a task alone
+        self.unlisted: set[str] = set()  # what a look at many leaves out
+        self.busy = 0  # so many of the next looks and stops are not answered
         self.relaunch_window: timedelta | None = timedelta(minutes=10)
 
     def start(self, launch: Launch) -> LaunchOutcome:
@@ -79,9 +92,21 @@ class ScriptedLauncher:
         return self.outcome
 
     def stop(self, execution_id: str, attempt: int) -> None:
+        self._answer()
         self.stops.append(execution_id)
 
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        """Those that are there and listed, as a platform that forgets does."""
+        listed = {} if self.gaps else {key: task for key, task in self.tasks.items() if key not in self.unlisted}
+        return {(key, attempt): listed[key] for key, attempt in attempts if key in listed}
+
+    def _answer(self) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise Unavailable("the platform is busy")
+
     def describe(self, execution_id: str, attempt: int) -> TaskState:
+        self._answer()
         self.looks.append(execution_id)
         if self.gaps:
             self.gaps -= 1
@@ -216,8 +241,8 @@ class World:
         signed = {"body": body, "mac": run_objects.mac_of(key, kind, body)}
         self.outbox.put(object_key, json.dumps(signed).encode(), content_type="")
 
-    def reconcile(self, *, starting_up: bool = False) -> list[reconcile.Repair]:
-        return reconcile.handle(self.ports, starting_up=starting_up)
+    def reconcile(self, *, starting_up: bool = False) -> list[Repair]:
+        return reconcile.handle(self.ports, starting_up=starting_up).repairs
 
     # -- looking
 

@@ -337,6 +337,49 @@ def test_the_reconciler_finds_lost_batches_and_lost_ranges(world: World, at: Bat
     assert not [repair for repair in world.reconcile() if "batch" in repair.subject]
 
 
+def sent_again(world: World) -> list[str]:
+    return [one.subject for one in world.reconcile() if one.problem == "some of its requests were not answered"]
+
+
+def test_a_batch_that_waits_behind_another_has_lost_nothing(world: World, at: Batches) -> None:
+    first, second = make(world, 3 * RANGE_SIZE), make(world, 2)
+    waits = at.upload([batched(one) for one in second])
+    at.handle(at.upload([batched(one) for one in first]))
+    *ranges, _lost = at.sent()
+    world.clock.move(seconds=1)
+    at.handle(waits)
+    [_lost] = at.sent()
+    for part in ranges:
+        world.clock.move(minutes=3)
+        at.handle(part)
+        assert sent_again(world) == [], "it stands behind one that gets on"
+    world.clock.move(minutes=3)
+    assert len(sent_again(world)) == 2, "nothing gets on: each has lost some"
+
+
+def test_what_was_sent_again_is_not_sent_again_each_minute(world: World, at: Batches) -> None:
+    """A queue that nobody reads keeps what is in it."""
+    delivery = at.upload([batched(one) for one in make(world, RANGE_SIZE + 5)])
+    at.handle(delivery)
+    first, second = at.sent()
+    at_minutes = []
+    for minute in range(1, 65):
+        world.clock.move(minutes=1)
+        if sent_again(world):
+            at_minutes.append(minute)
+    assert at_minutes == [3, 7, 15, 31, 63]
+    for _ in range(2):
+        world.clock.move(minutes=61)
+        assert len(sent_again(world)) == 1, "in an hour at most"
+    world.messages("inbox")
+    at.handle(first)  # somebody reads it, and dies
+    world.clock.move(minutes=3)
+    assert len(sent_again(world)) == 1, "what gets on and stops has lost some as ever"
+    at.handle(second)
+    world.clock.move(hours=3)
+    assert sent_again(world) == []
+
+
 def test_a_bulk_waiter_is_granted_on_the_bulk_queue(world: World, at: Batches) -> None:
     holder = world.request(locks=("prod",))
     world.submit(holder)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote_plus
 
-from runvoy_agent.aws.launcher import stopped_state
+from runvoy_agent.aws.task_looks import stopped_state
 from runvoy_protocol import aws_layout, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 

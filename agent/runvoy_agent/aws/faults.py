@@ -22,6 +22,9 @@ _BUGS = frozenset(
     }
 )
 
+THROTTLED = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+"""The call was not made, and may be made later."""
+
 
 def code_of(error: ClientError) -> str:
     """The error's code, without what some services put before it or after."""
@@ -31,6 +34,11 @@ def code_of(error: ClientError) -> str:
 
 def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def tries_of(error: ClientError) -> int:
+    """How often the client made the call that this is the answer to."""
+    return 1 + int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 def message_of(error: ClientError) -> str:

@@ -6,8 +6,9 @@ when that is too long, in numbered parts of it:
     {path}/{hash of the name}                        =…base64…, or  @{generation}:{parts}
     {path}/{hash of the name}/{generation}/{number}  …base64…
 
-The first parameter is written last, in one call: readers see the old value or the new one, whole. Parts of what it no
-longer names are deleted after. The name itself may be anything; it is told in the first parameter's description.
+The first parameter is written last, in one call: readers see the old value or the new one, whole, and so does whoever reads after
+the writer died of it. Parts of what it no longer names are deleted after; those of a value that never came into effect, with the
+secret. The name itself may be anything; it is told in the first parameter's description.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from runvoy_agent.aws.clients import Clients
-from runvoy_agent.aws.faults import calling, code_of
+from runvoy_agent.aws.faults import THROTTLED, calling, code_of, tries_of
 from runvoy_agent.ports import PreconditionFailed, Unavailable
 
 _PART_CHARACTERS = 4096
@@ -32,6 +33,9 @@ _BATCH = 10  # names in one call
 _READ_TRIES = 5
 _READ_PAUSE_SECONDS = 0.2
 _DESCRIPTION_CHARACTERS = 512
+_THROTTLED_SECONDS = 15
+"""For so long a put goes on beyond the client's own tries of each write: SSM takes a few a second, 64 KiB are 23 of them, and whoever
+called begins anew with all of them. A function that is called has 30 s."""
 _MANIFEST = re.compile(r"@([0-9a-f]{32}):([1-9][0-9]{0,3})\Z")
 _INLINE_MARK = "="
 
@@ -46,8 +50,11 @@ class _Manifest(NamedTuple):
 class SsmSecrets:
     """Secrets under `path` (no slash at the end). Values of any bytes; 64 KiB make 22 parameters."""
 
-    def __init__(self, clients: Clients, path: str, key_id: str) -> None:
+    def __init__(
+        self, clients: Clients, path: str, key_id: str, *, throttled_seconds: float = _THROTTLED_SECONDS
+    ) -> None:
         self._clients = clients
+        self._throttled_seconds = throttled_seconds
         self._path = path
         self._key_id = key_id
 
@@ -55,6 +62,7 @@ class SsmSecrets:
         """As the port says. When it raises, the value in effect is the old one or the new one, and putting it again is
         right."""
         parameter = self._parameter(name)
+        until = time.monotonic() + self._throttled_seconds
         encoded = base64.b64encode(value).decode()
         before = None if if_absent else _manifest(self._read(parameter))
         if len(encoded) < _PART_CHARACTERS:
@@ -63,10 +71,11 @@ class SsmSecrets:
             parts = [encoded[at : at + _PART_CHARACTERS] for at in range(0, len(encoded), _PART_CHARACTERS)]
             written = _Manifest(secrets.token_hex(16), len(parts))
             for part_name, part in zip(_names(parameter, written), parts, strict=True):
-                self._write(part_name, part, "part of a secret of runvoy", overwrite=False)
+                # Nobody else writes there: its name is new. And an answer that was lost is no other's parameter.
+                self._write(part_name, part, "part of a secret of runvoy", overwrite=True, until=until)
             content = f"@{written.generation}:{written.parts}"
         try:
-            self._write(parameter, content, _description(name), overwrite=not if_absent)
+            self._write(parameter, content, _description(name), overwrite=not if_absent, until=until)
         except PreconditionFailed as error:
             if written is not None:
                 self._remove(list(_names(parameter, written)))
@@ -110,22 +119,31 @@ class SsmSecrets:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self._path}/{digest}"
 
-    def _write(self, parameter: str, content: str, description: str, *, overwrite: bool) -> None:
+    def _write(self, parameter: str, content: str, description: str, *, overwrite: bool, until: float) -> None:
+        request = {
+            "Name": parameter,
+            "Value": content,
+            "Description": description,
+            "Type": "SecureString",
+            "KeyId": self._key_id,
+            "Tier": "Standard",
+            "Overwrite": overwrite,
+        }
+        was_tried = False
         with calling("writing a secret"):
-            try:
-                self._ssm.put_parameter(
-                    Name=parameter,
-                    Value=content,
-                    Description=description,
-                    Type="SecureString",
-                    KeyId=self._key_id,
-                    Tier="Standard",
-                    Overwrite=overwrite,
-                )
-            except ClientError as error:
-                if code_of(error) == "ParameterAlreadyExists":
-                    raise PreconditionFailed(parameter) from error
-                raise
+            while True:
+                try:
+                    self._ssm.put_parameter(**request)
+                    return
+                except ClientError as error:
+                    was_tried = was_tried or tries_of(error) > 1
+                    if code_of(error) == "ParameterAlreadyExists":
+                        if was_tried and self._read(parameter) == content:
+                            return  # by the try before, whose answer was lost
+                        raise PreconditionFailed(parameter) from error
+                    if code_of(error) not in THROTTLED or time.monotonic() >= until:
+                        raise
+                    was_tried = True  # the client paused between its own tries
 
     def _read(self, parameter: str) -> str | None:
         with calling("reading a secret"):

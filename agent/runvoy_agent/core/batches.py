@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -10,6 +11,11 @@ from runvoy_agent.core.model import TakenBatch
 
 RANGE_SIZE = 250
 """As many requests as one delivery admits, if it has the time: one that has not leaves the rest to another delivery."""
+
+IDLE = timedelta(minutes=2)
+"""Longer than a range takes: a batch of which none was done for so long has lost some, or waits behind others."""
+
+_LONGEST_PAUSE = timedelta(hours=1)
 
 
 def missing(batch: TakenBatch) -> list[tuple[int, int]]:
@@ -44,3 +50,15 @@ def note_reached(batch: TakenBatch, start: int, position: int, now: datetime) ->
         done = tuple(sorted((*batch.done, start)))
         return msgspec.structs.replace(batch, done=done, reached=reached, updated_at=now)
     return msgspec.structs.replace(batch, reached={**reached, start: position}, updated_at=now)
+
+
+def has_lost_some(batch: TakenBatch, under_way: Iterable[TakenBatch], now: datetime) -> bool:
+    """Whether its missing ranges are to be sent again. Not while a batch that was taken before it gets on: its ranges stand behind
+    that one's, which come to an end. And where sending them again changed nothing, after twice as long as before: queues that
+    nobody reads keep what is in them, and would hold each range a hundred times when somebody does."""
+    if any(other.taken_at < batch.taken_at and now - other.updated_at <= IDLE for other in under_way):
+        return False
+    again = batch.sent_again_at
+    if again is None or again <= batch.updated_at:
+        return now - batch.updated_at > IDLE
+    return now - again > min(max(again - batch.updated_at, IDLE), _LONGEST_PAUSE)

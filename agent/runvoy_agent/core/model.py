@@ -274,7 +274,8 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
 class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A batch that was verified and taken apart. `count`: how many requests it holds; `range_size`: how many of them a range
     has, the last one aside. `done`: the first request of each range whose requests were all answered. `reached`, of a range by
-    its first request: where the next delivery of it goes on, if one had no time for all of it."""
+    its first request: where the next delivery of it goes on, if one had no time for all of it. `sent_again_at`: when ranges that
+    were taken for lost were last sent again."""
 
     key_id: str
     batch_id: str
@@ -286,6 +287,7 @@ class TakenBatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated_at: datetime
     done: tuple[int, ...] = ()
     reached: dict[int, int] = {}
+    sent_again_at: datetime | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,6 +11,7 @@ it is a dead letter.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import messages, outbox, store
 from runvoy_agent.handlers.messages import BatchRange, InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, Position, Put, QueueName, Records, StoredObject, Unavailable
+from runvoy_agent.ports import Conflict, Ports, Position, Put, QueueName, Records, StoredObject, Unavailable
 from runvoy_protocol import batches, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -202,6 +203,17 @@ def _note_reached(ports: Ports, record_key: str, start: int, position: int) -> N
     if changed is not None:
         is_over = not taking.missing(changed)
         ports.records.commit([store.put(current, changed, expires_at=now + _KEPT if is_over else None)])
+
+
+def note_sent_again(ports: Ports, batch: TakenBatch) -> None:
+    """Note that ranges of it were sent again; not if it gets on meanwhile, for then that is what counts."""
+    key = store.batch_key(batch.key_id, batch.batch_id, batch.object_sha256)
+    current: Loaded[TakenBatch] = store.load(ports.records, key, TakenBatch)
+    if current.document != batch:
+        return
+    with contextlib.suppress(Conflict):
+        noted = msgspec.structs.replace(batch, sent_again_at=ports.clock.now())
+        ports.records.commit([store.put(current, noted)])
 
 
 # -- batches under way

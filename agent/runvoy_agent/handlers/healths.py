@@ -66,8 +66,9 @@ def redrive(call: Call) -> Response:
 
 def _reconcile(call: Call) -> Response:
     """One round of the reconciler, now; what it found and did."""
-    repairs = tuple(RepairAnswer(**repair._asdict()) for repair in reconcile.handle(call.ports))
-    return answer(ReconcileAnswer(repairs=repairs))
+    done = reconcile.handle(call.ports)
+    repairs = tuple(RepairAnswer(**repair._asdict()) for repair in done.repairs)
+    return answer(ReconcileAnswer(repairs=repairs, left=done.left))
 
 
 def _queues(call: Call) -> QueueCare:

@@ -232,8 +232,14 @@ def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: 
         ports.records.commit([store.put(current, changed)])
         outbox.publish_status(ports, changed, current.version + 1)
         return changed if changed.state is State.STARTING else None
-    if ports.launcher.describe(execution_id, current.document.attempt).phase == "missing":
+    try:
         # Looked at as well: a launch that was forgotten as over may have gone through after all.
+        task = ports.launcher.describe(execution_id, current.document.attempt)
+    except Unavailable:
+        # What stays counted could not be refused when this comes again, nor ended without waiting till it may be taken for lost.
+        _call_off(ports, execution_id)
+        raise
+    if task.phase == "missing":
         releases.announce(ports, _end_unstarted(ports, current, changed))
     return None
 

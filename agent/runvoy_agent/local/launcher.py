@@ -26,13 +26,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from runvoy_agent.local import processes
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.watch import Watched, Watcher
-from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_agent.ports import (
+    Attempt,
+    Launch,
+    Launched,
+    LaunchOutcome,
+    LaunchRefused,
+    NoCapacity,
+    TaskState,
+    Unavailable,
+)
 from runvoy_agent.runner.run import NOTE_VARIABLE
 from runvoy_protocol.ids import is_execution_id
 
@@ -143,6 +152,10 @@ class ProcessLauncher:
         folder = self._folder(execution_id)
         supervised = processes.is_runner_alive(claim) or bool(processes.runners(folder))
         return TaskState("running", supervised=supervised)
+
+    def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        """All of them: what is on this machine is found by one look, and what is not is not there."""
+        return {attempt: self.describe(*attempt) for attempt in attempts}
 
     @property
     def relaunch_window(self) -> None:

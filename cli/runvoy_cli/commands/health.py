@@ -103,15 +103,20 @@ def reconcile(context: typer.Context) -> None:
 
     It does so by itself every minute. For operators and admins.
     """
-    repairs = open_session(context.obj).client.ask(ReconcileAnswer, "POST", "/health/reconcile").repairs
+    session = open_session(context.obj)
+    done = session.client.ask(ReconcileAnswer, "POST", "/health/reconcile")
     if context.obj.json:
-        print_json({"repairs": repairs})
+        print_json({"repairs": done.repairs, "left": done.left})
         return
-    if not repairs:
+    if done.left:
+        session.console.say(
+            f"the platform did not say what became of the tasks of {done.left} executions: the next round asks again"
+        )
+    if done.repairs:
+        for line in columns(_HEADER, [(one.subject, one.problem, one.action) for one in done.repairs]):
+            print_line(line)
+    elif not done.left:
         print_line("nothing was wrong")
-        return
-    for line in columns(_HEADER, [(one.subject, one.problem, one.action) for one in repairs]):
-        print_line(line)
 
 
 @app.command(epilog="Example: runvoy health redrive --queue starts")

@@ -93,8 +93,10 @@ class DeploymentStack(Stack):
         }
 
     def _task_ends(self) -> None:
-        """The platform's word that a task is over, to the ends queue."""
-        queue = self._queues.ends.queue
+        """The platform's word that a task is over, to the ends queue. What EventBridge cannot deliver there in a day, or may
+        not, goes to that queue's dead letters: the event as it is, which is what the queue would have held, so the alarm and
+        `health redrive` of those serve it too."""
+        queue, dead_letters = self._queues.ends.queue, self._queues.ends.dead_letters
         rule = events.CfnRule(
             self,
             "TaskStopped",
@@ -104,17 +106,24 @@ class DeploymentStack(Stack):
                 "detail-type": ["ECS Task State Change"],
                 "detail": {"clusterArn": [self._tasks.cluster.attr_arn], "lastStatus": ["STOPPED"]},
             },
-            targets=[events.CfnRule.TargetProperty(id="ends", arn=queue.queue_arn)],
+            targets=[
+                events.CfnRule.TargetProperty(
+                    id="ends",
+                    arn=queue.queue_arn,
+                    dead_letter_config=events.CfnRule.DeadLetterConfigProperty(arn=dead_letters.queue_arn),
+                )
+            ],
         )
-        queue.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="EndsOfTasks",
-                principals=[iam.ServicePrincipal("events.amazonaws.com")],
-                actions=["sqs:SendMessage"],
-                resources=[queue.queue_arn],
-                conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
+        for receiver in (queue, dead_letters):
+            receiver.add_to_resource_policy(
+                iam.PolicyStatement(
+                    sid="EndsOfTasks",
+                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                    actions=["sqs:SendMessage"],
+                    resources=[receiver.queue_arn],
+                    conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
+                )
             )
-        )
 
     def _outputs(self) -> None:
         storage = self._storage

@@ -234,7 +234,17 @@ class Functions:
             "EveryMinute",
             description="runvoy: repair what was lost",
             schedule_expression="rate(1 minute)",
-            targets=[events.CfnRule.TargetProperty(id="reconcile", arn=function.attr_arn)],
+            targets=[
+                # No dead letters: a minute that was missed is worth nothing later, and neither is its repetition by EventBridge
+                # for a day. That minutes are missed is what ReconcileSilentAlarm tells.
+                events.CfnRule.TargetProperty(
+                    id="reconcile",
+                    arn=function.attr_arn,
+                    retry_policy=events.CfnRule.RetryPolicyProperty(
+                        maximum_event_age_in_seconds=60, maximum_retry_attempts=1
+                    ),
+                )
+            ],
         )
         lambda_.CfnPermission(
             self._stack,

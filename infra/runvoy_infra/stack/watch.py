@@ -31,7 +31,7 @@ class _Metric(NamedTuple):
 
 
 class Watch:
-    """Alarms that lack data are fine: a deployment that nobody uses has none."""
+    """Alarms that lack data are fine, but for the reconciler's: a deployment that nobody uses has none."""
 
     def __init__(
         self, stack: Stack, parameters: Parameters, queues: Queues, functions: Functions, deployment_id: str
@@ -84,6 +84,8 @@ class Watch:
                 self._alarm(f"{name.capitalize()}{metric}Alarm", about, count, above=0, minutes=5)
         reconciler = self._functions.by_name["reconcile"].function.ref
         rounds = _Metric("AWS/Lambda", "Invocations", "FunctionName", reconciler, "Sum")
+        # The one alarm that must ring where data are missing: a rule that is disabled counts nothing. So it rings once when it
+        # is made, until the first rounds are counted (docs/aws.md).
         self._alarm("ReconcileSilentAlarm", "The reconciler has not run for five minutes", rounds, below=1, minutes=5)
 
     def _alarm(
@@ -137,7 +139,10 @@ class Watch:
             ),
         )
         dashboard.add_widgets(
-            _graph("Repaired by the reconciler", [self._own(aws_layout.METRIC_REPAIRS)]),
+            _graph(
+                "Repaired by the reconciler, and left for its next round",
+                [self._own(aws_layout.METRIC_REPAIRS), self._own(aws_layout.METRIC_LEFT)],
+            ),
             _graph("Failed deliveries", [self._own(aws_layout.METRIC_FAILED_DELIVERIES)]),
         )
         dashboard.add_widgets(
