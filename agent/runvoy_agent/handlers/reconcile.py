@@ -3,7 +3,6 @@ made, had it come; so running it twice, or beside the handlers, changes nothing 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -13,11 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from runvoy_agent.core import lifecycle, locks
-from runvoy_agent.core.model import Execution, InboxGrantee, Reconciled
+from runvoy_agent.core.model import Execution, Reconciled
 from runvoy_agent.handlers import (
     batches,
     kills,
     lock_queues,
+    lost_uploads,
     messages,
     outbox,
     pushes,
@@ -28,23 +28,16 @@ from runvoy_agent.handlers import (
 )
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery
 from runvoy_agent.ports import Conflict, Ports, Put, TaskState
-from runvoy_protocol import ids, object_keys
+from runvoy_protocol import object_keys
 from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.reconcile")
 
-LISTED_BACK = timedelta(minutes=70)
-"""A grant lives for 55 minutes and a request for 60: an upload older than this cannot be on its way any more."""
+FIRST_LOOK_BACK = timedelta(days=1)
+"""Where no round ever came through: none may have for as long as that."""
 
-LISTED_AHEAD = timedelta(minutes=10)
-"""How far a client's clock may be ahead: ids made later than this were made of something else than the time."""
-
-LIST_ALL_EVERY = timedelta(minutes=10)
-"""Shorter than the 15 minutes by which LISTED_BACK is longer than a grant lives: each upload is in one such round at least."""
-
-FIRST_LOOK_BACK = timedelta(hours=2)
 OVERLAP = timedelta(minutes=5)
-"""Index reads may be stale, and what was written as the last round went by is none of its."""
+"""Index reads may be stale."""
 
 PUSH_AGAIN_AFTER = timedelta(seconds=30)
 RANGES_IDLE = timedelta(minutes=2)
@@ -95,14 +88,12 @@ def _of_the_audit(ports: Ports) -> Iterator[Repair]:
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
-    began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
-    listed_at = mark.document.listed_at if mark.document else None
-    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+    look = lost_uploads.Look(ports, mark.document, starting_up=starting_up)
     yield from _lost_ranges(ports, starting_up)
-    yield from _lost_uploads(ports, since - OVERLAP, list_all=list_all)
-    _mark(ports, mark, Reconciled(at=began, listed_at=began if list_all else listed_at))
+    for object_key in look.deliver_again():
+        yield Repair(object_key, "no delivery of it was handled", "delivered it again")
+    _mark(ports, mark, look.reached())
 
 
 def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> None:
@@ -122,66 +113,6 @@ def _lost_ranges(ports: Ports, starting_up: bool) -> Iterator[Repair]:
             delivery = InboxDelivery(object_key=object_key, version=batch.object_version)
             ports.queue.send("inbox", messages.encode(delivery))
             yield Repair(object_key, "some of its requests were not answered", "delivered it again")
-
-
-def _lost_uploads(ports: Ports, since: datetime, *, list_all: bool) -> Iterator[Repair]:
-    """Objects in the inbox, of keys that were granted uploads lately, that no delivery was handled for.
-
-    A key's inbox may hold all it ever sent, so most rounds list what was made lately by the time in its id, and read what
-    was written since the last round. What has no time in its id, or an old one (it was made of a text, or is sent again),
-    is listed every ten minutes, and with it everything is read again that may still be on its way.
-    """
-    now = ports.clock.now()
-    oldest = now - LISTED_BACK
-    for shard in range(store.SHARDS):
-        for record in store.partition_records(ports.records, store.INDEX_GRANTEES, store.shard_partition("", shard)):
-            grantee = msgspec.json.decode(record.body, type=InboxGrantee)
-            if grantee.granted_at < oldest:
-                continue
-            if list_all:
-                yield from _lost_uploads_of(ports, grantee.key_id, oldest)
-            else:
-                made = (oldest, now + LISTED_AHEAD)
-                yield from _lost_uploads_of(ports, grantee.key_id, max(since, oldest), made)
-
-
-def _lost_uploads_of(
-    ports: Ports, key_id: str, since: datetime, made: tuple[datetime, datetime] | None = None
-) -> Iterator[Repair]:
-    """Those written since; with `made` those alone whose id says that it was made between these times."""
-    after, last = None, None
-    if made is not None:
-        after, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in made)
-    while True:
-        page = ports.inbox.list(object_keys.inbox_prefix(key_id), after=after)
-        for info in page:
-            if last is not None and info.key > last:
-                return
-            if info.modified_at < since:
-                continue
-            version = _unanswered_version(ports, info.key)
-            if version is not None:
-                # That very version: another may be uploaded before it is answered.
-                ports.queue.send("inbox", messages.encode(InboxDelivery(object_key=info.key, version=version)))
-                yield Repair(info.key, "no delivery of it was handled", "delivered it again")
-        if not page:
-            return
-        after = page[-1].key
-
-
-def _unanswered_version(ports: Ports, object_key: str) -> str | None:
-    """The version of this very object if it has no receipt: one of the same id may have been answered otherwise before."""
-    place, batch = object_keys.parse_request(object_key), object_keys.parse_batch(object_key)
-    stored = ports.inbox.get(object_key) if place or batch else None
-    if stored is None:
-        return None
-    digest = hashlib.sha256(stored.data).hexdigest()
-    if batch is not None:
-        is_answered = batches.is_answered(ports, batch, digest)
-    else:
-        key_id, request_id = place or ("", "")
-        is_answered = ports.outbox.get(object_keys.receipt(key_id, request_id, digest)) is not None
-    return None if is_answered else stored.version
 
 
 def _active_executions(ports: Ports, starting_up: bool) -> Iterator[Repair]:
