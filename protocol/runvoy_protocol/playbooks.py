@@ -74,12 +74,18 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Why this exact value is none of the parameter's, in words; empty if it is one."""
         if not value and self.may_be_empty:
             return ""
-        if self.pattern is not None and not patterns.matches(self.pattern, value):
-            return self.rule()
+        if not is_utf8(value):
+            return "holds a character that cannot be sent"
+        if self.pattern is not None:
+            most = patterns.longest(self.pattern)
+            if len(value.encode()) > most:
+                return f"has more than {most} bytes, too many to be held against its pattern"
+            if not patterns.matches(self.pattern, value):
+                return self.rule()
         return self.objection_but_pattern(value)
 
     def objection_but_pattern(self, value: str) -> str:
-        """The same without a look at the pattern. For who has it from somebody else: some patterns take for ever."""
+        """The same without a look at the pattern. For who has thousands of them from somebody else: each may take a second."""
         if self.type == "int" and not _INTEGER.match(value):
             return self.rule()
         if self.allowed is not None and value not in self.allowed:

@@ -37,6 +37,7 @@ from runvoy_protocol import (
     keys,
     logs,
     object_keys,
+    patterns,
     playbooks,
     receipts,
     requests,
@@ -224,6 +225,19 @@ def run_playbook(raw: bytes) -> str:
     same(requests.playbook_digest(made, pin.parameters), pin.digest)
     for one in found.parameters:
         one.objection_but_pattern(one.exact("yes"))
+    return "decoded"
+
+
+def run_pattern(raw: bytes) -> str:
+    """A colleague's pattern, and a value to hold against it, on the next line."""
+    pattern, _, value = raw.decode("utf-8", "replace").partition("\n")
+    if patterns.problem_of(pattern):
+        return "none"
+    data = value.encode()[: patterns.longest(pattern)]
+    walk = patterns.walk(pattern, data)
+    assert walk.steps <= (patterns.MAX_SIZE + 1) * (len(data) + 1), "the steps are more than size times length"
+    one = playbooks.Parameter(name="a", pattern=pattern, required=True)
+    assert (one.objection(value) == "") == (patterns.matches(pattern, value) and "\0" not in value)
     return "decoded"
 
 
@@ -517,6 +531,7 @@ PROTOCOL_TARGETS = [
     Target("batch", GZIP_MSGPACK, SEEDS["batch"], coded(run_batch)),
     Target("authorization", TEXT, SEEDS["authorization"], coded(run_authorization)),
     Target("compiled-playbook", JSON, (msgspec.json.encode(COMPILED),), coded(run_playbook)),
+    Target("pattern", TEXT, (b"(a+)+b\naaab", rb"v[0-9]{1,3}(\.[^.x]+)*|(a|bc?){2,}" + b"\nv1.2"), coded(run_pattern)),
     Target("register-image", JSON, SEEDS["image"], coded(run_image)),
     Target("control-call", MSGPACK, SEEDS["call"], coded(run_call)),
     Target("claim-token", TEXT, SEEDS["claim token"], coded(run_claim_token)),

@@ -24,6 +24,7 @@ from runvoy_agent.handlers import (
     ends,
     inbox,
     kills,
+    lost_uploads,
     outbox,
     reconcile,
     reconcile_inbox,
@@ -68,13 +69,16 @@ def planted(bug: Planted) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def hunt(bug: Planted, *, seeds: int = 12) -> Caught:
+SEEDS = range(12)
+
+
+def hunt(bug: Planted) -> Caught:
     """Look for the bug with the explorer, or with one seed after the other."""
     with planted(bug):
         if bug.bounds is not None:
             result = explore(bug.bounds)
             return Caught(bug.name, result.violation and f"explorer, {result.states} states: {result.violation}")
-        for seed in range(seeds):
+        for seed in SEEDS:
             violation = Simulation(seed, bug.world).run().violation
             if violation is not None:
                 return Caught(bug.name, f"seed {seed}: {violation}")
@@ -403,7 +407,9 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "the platform's word goes before the runner's": _never_look_again,
     "a refusal ends what another delivery launches": _refusals_end_all,
     "a launch that is made again is not counted": _uncounted_launches,
-    "ids that hold no time are not listed": lambda: [(reconcile, "LIST_ALL_EVERY", timedelta(days=1))],
+    "ids that hold no time are not listed": lambda: [(lost_uploads, "LIST_ALL_EVERY", timedelta(days=1))],
+    "uploads are looked for during a grant only": lambda: [(lost_uploads, "LOOKED_FOR", lost_uploads.LISTED_BACK)],
+    "unanswered uploads are not remembered": lambda: [(lost_uploads.Look, "_remembered", lambda _self: iter(()))],
     "a range is done before its requests": _done_before_it_is,
     "a range that was cut short is done": _done_when_cut_short,
     "lost ranges are not looked for": lambda: [(reconcile_inbox, "lost_ranges", lambda _ports, _starting_up: iter(()))],
@@ -445,7 +451,11 @@ _REVOKING = Settings(
     revoked=1.0,
     revoked_within_ms=10_000,
 )
+# The reconciler is away for longer than anybody's grant lives, and deliveries are lost again and again.
+_AWAY = Settings(requests=60, loss=0.4, process_crashes=False, window_ms=10 * 60 * MINUTE_MS, tick_ms=100 * MINUTE_MS)
 IN_WORLDS = {
+    "uploads are looked for during a grant only": _AWAY,
+    "unanswered uploads are not remembered": _AWAY,
     "looks at one omission count for two": _OMITTING,
     "what a look at many tasks leaves out is missing": _OMITTING,
     "looks at two omissions count together": _OMITTING._replace(tick_ms=7 * MINUTE_MS),

@@ -25,7 +25,7 @@ from tests.simulation.workload import Workload
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
+from runvoy_agent.handlers import control, ends, inbox, lost_uploads, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.routes import Request
@@ -39,7 +39,7 @@ MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3
 # Longer than the longest wait of the reconciler: the deadline of a command whose runner does not keep it.
 LONG_TICK_MS = 65 * MINUTE_MS
-LIST_ALL_MS = reconcile.LIST_ALL_EVERY // timedelta(milliseconds=1)
+LIST_ALL_MS = lost_uploads.LIST_ALL_EVERY // timedelta(milliseconds=1)
 KEYS = 12
 # Many a delivery of a range has no time for all three of its requests.
 RANGE_LASTS_MS = 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.simulation.planted import IN_WORLDS, Planted, bugs, hunt
+from tests.simulation.planted import IN_WORLDS, SEEDS, Planted, bugs, hunt
 from tests.simulation.simulation import Settings, Simulation
 
 
@@ -14,8 +14,9 @@ def test_a_planted_bug_is_caught(bug: Planted) -> None:
     print(caught.how)
 
 
-@pytest.mark.parametrize("seed", [0, 3])  # where rounds are seven minutes apart others end with an upload unanswered
 @pytest.mark.parametrize("world", dict.fromkeys(IN_WORLDS.values()))
-def test_a_world_that_shows_a_bug_is_whole_without_it(world: Settings, seed: int) -> None:
-    """So what is seen there is the bug, and the two bounds of looks suffice: there is no third rule."""
-    assert Simulation(seed, world).run().violation is None
+def test_a_world_that_shows_a_bug_is_whole_without_it(world: Settings) -> None:
+    """In every seed that is hunted in, so what is seen there is the bug, and the two bounds of looks suffice: there is no third
+    rule."""
+    violations = {seed: Simulation(seed, world).run().violation for seed in SEEDS}
+    assert violations == dict.fromkeys(SEEDS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from runvoy_agent.core.model import InboxGrantee, User
+from runvoy_agent.core.model import User
 from runvoy_agent.handlers import outbox, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import (
@@ -20,12 +20,11 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
-    StoredObject,
     TaskState,
     Unavailable,
     Write,
 )
-from runvoy_protocol import envelope, ids, object_keys, requests
+from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
@@ -343,98 +342,6 @@ def test_a_start_that_died_before_it_told_is_told_by_the_next_delivery(world: Wo
 
 
 # -- the reconciler: each repair after the thing was broken
-
-
-def test_a_lost_delivery_is_made_again(world: World) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)
-    _grant_uploads(world)
-    request = world.request()
-    world.upload(request)  # and nobody is told
-    [repair] = world.reconcile()
-    assert request.request_id in repair.subject
-    [message] = world.messages("inbox")
-    delivery = msgspec.json.decode(message.body, type=InboxDelivery)
-    assert world.deliver(delivery).outcome == "accepted"
-    assert world.reconcile() == []
-
-
-def _grant_uploads(world: World) -> None:
-    key_id = world.signing_key.key_id
-    grantee = InboxGrantee(key_id=key_id, granted_at=world.clock.now())
-    world.records.commit([store.put_new(store.grantee_key(key_id), grantee)])
-
-
-def test_an_upload_is_lost_though_another_of_its_id_was_answered(world: World) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)  # files carry the machine's time
-    _grant_uploads(world)
-    request = world.request(expires_at=world.clock.now() + timedelta(seconds=1))
-    world.clock.move(seconds=2)
-    assert world.submit(request).code is ErrorCode.REQUEST_EXPIRED
-    world.upload(msgspec.structs.replace(request, expires_at=world.clock.now() + timedelta(minutes=5)))
-    assert len(world.reconcile()) == 1
-
-
-def test_an_upload_accepted_without_a_receipt_gets_one(world: World) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)
-    _grant_uploads(world)
-    request = world.request()
-    receipt = world.submit(request)
-    place = object_keys.receipt(receipt.key_id, receipt.execution_id, receipt.object_sha256)
-    world.outbox.delete(place)
-    [repair] = world.reconcile()
-    assert request.request_id in repair.subject
-
-
-@pytest.mark.parametrize(
-    "request_id",
-    [
-        "00000000000080008000000000000001",
-        "ffffffffffff80008000000000000001",
-        ids.uuid7(datetime(2025, 1, 1, tzinfo=UTC), bytes(10)),
-    ],
-    ids=["made of a text", "made of another text", "made long ago"],
-)
-def test_an_upload_whose_id_says_no_time_of_late_is_found_when_all_is_listed(world: World, request_id: str) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)
-    _grant_uploads(world)
-    assert world.reconcile() == []
-    world.upload(world.request(request_id=request_id))
-    assert world.reconcile() == []
-    world.clock.move(minutes=9)
-    assert world.reconcile() == []
-    world.clock.move(minutes=1)
-    assert [request_id in repair.subject for repair in world.reconcile()] == [True]
-    world.clock.move(minutes=1)
-    assert world.reconcile() == []
-    assert [request_id in repair.subject for repair in world.reconcile(starting_up=True)] == [True]
-
-
-def test_what_was_answered_is_read_again_for_some_minutes_only(world: World) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)
-    _grant_uploads(world)
-    read: list[str] = []
-    get = world.inbox.get
-
-    def counted(object_key: str, version: str | None = None) -> StoredObject | None:
-        read.append(object_key)
-        return get(object_key, version)
-
-    world.submit(world.request())
-    world.inbox.get = counted  # type: ignore[method-assign]
-    for _ in range(60):
-        world.reconcile()
-        world.clock.move(minutes=1)
-    assert len(read) <= 13, "an answered upload is read in every round"
-
-
-def test_an_upload_is_looked_for_as_long_as_it_may_be_under_way(world: World) -> None:
-    world.clock.time = datetime.now(UTC).replace(microsecond=0)
-    _grant_uploads(world)
-    world.upload(world.request())
-    world.clock.move(minutes=69)
-    assert len(world.reconcile()) == 1
-    world.clock.move(minutes=2)
-    assert world.reconcile(starting_up=True) == []
 
 
 def test_a_refusal_beside_a_launch_that_goes_through_ends_nothing(world: World) -> None:

@@ -4,6 +4,7 @@
  */
 import { isUtf8, sha256, toHex, utf8 } from "./bytes.js";
 import { encodeRunRequest, LIFETIME_MS } from "./envelope.js";
+import { longest, matches } from "./patterns.js";
 
 const INTEGER = /^(0|-?[1-9][0-9]{0,17})$/;
 const TRUTHS = new Map(Object.entries({ true: ["true", "yes", "on", "1"], false: ["false", "no", "off", "0"] }).flatMap(([value, texts]) => texts.map((text) => [text, value])));
@@ -22,13 +23,6 @@ export function rule(parameter) {
   return parameter.pattern ? `must match ${parameter.pattern} as a whole` : "";
 }
 
-/** Whether the whole value is as the pattern says: by bytes, as grep does in the C locale. */
-function matches(pattern, value) {
-  if (value.includes("\n")) return false;
-  const bytes = Array.from(utf8(value), (byte) => String.fromCharCode(byte)).join("");
-  return new RegExp(`^(?:${pattern})$`, "s").test(bytes);
-}
-
 /** The value that a text stands for: `yes` is `true`. */
 export const exact = (parameter, text) => (isTruth(parameter) && TRUTHS.get(text.toLowerCase())) || text;
 
@@ -37,6 +31,8 @@ export function objection(parameter, value) {
   if (!isUtf8(value)) return "holds a character that cannot be sent";
   if (!value && mayBeEmpty(parameter)) return "";
   const few = allowed(parameter);
+  const most = parameter.pattern ? longest(parameter.pattern) : Infinity;
+  if (utf8(value).length > most) return `has more than ${most} bytes, too many to be held against its pattern`;
   const isRight = (few ? few.includes(value) : true)
     && (parameter.type !== "int" || INTEGER.test(value))
     && (!parameter.pattern || matches(parameter.pattern, value));

@@ -131,11 +131,16 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since. `listed_at`, of the inbox:
-    when the last one began that looked through all of it."""
+    """When the last whole round of the reconciler began: the next looks at what changed since.
+
+    Of the inbox: `listed_at`, when the last round began that listed all of it; `looked_until`: what was written before then was
+    looked at; `unanswered`: the objects that had no answer then, with when they were written.
+    """
 
     at: datetime
     listed_at: datetime | None = None
+    looked_until: datetime | None = None
+    unanswered: dict[str, datetime] = {}
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

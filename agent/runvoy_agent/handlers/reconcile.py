@@ -15,6 +15,7 @@ from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution, Reconciled
 from runvoy_agent.handlers import (
     lock_queues,
+    lost_uploads,
     outbox,
     reconcile_inbox,
     reconcile_runs,
@@ -30,12 +31,11 @@ from runvoy_protocol import object_keys
 
 log = logging.getLogger("runvoy.reconcile")
 
-LIST_ALL_EVERY = timedelta(minutes=10)
-"""Shorter than the 15 minutes by which LISTED_BACK is longer than a grant lives: each upload is in one such round at least."""
+FIRST_LOOK_BACK = timedelta(days=1)
+"""Where no round ever came through: none may have for as long as that."""
 
-FIRST_LOOK_BACK = timedelta(hours=2)
 OVERLAP = timedelta(minutes=5)
-"""Index reads may be stale, and what was written as the last round went by is none of its."""
+"""Index reads may be stale."""
 
 
 class Round(NamedTuple):
@@ -79,14 +79,12 @@ def _of_the_audit(ports: Ports) -> Iterator[Repair]:
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
-    began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
-    listed_at = mark.document.listed_at if mark.document else None
-    list_all = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+    look = lost_uploads.Look(ports, mark.document, starting_up=starting_up)
     yield from reconcile_inbox.lost_ranges(ports, starting_up)
-    yield from reconcile_inbox.lost_uploads(ports, since - OVERLAP, list_all=list_all)
-    _mark(ports, mark, Reconciled(at=began, listed_at=began if list_all else listed_at))
+    for object_key in look.deliver_again():
+        yield Repair(object_key, "no delivery of it was handled", "delivered it again")
+    _mark(ports, mark, look.reached())
 
 
 def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> None:

@@ -1,0 +1,160 @@
+"""Uploads that no delivery was handled for: found by the reconciler, and delivered again until they are answered.
+
+A key's inbox may hold all it ever sent, so most rounds list what was made lately by the time in its id, and read what was
+written since the last round. What has no time in its id, or an old one (it was made of a text, or is sent again), is found
+by a *whole look*: every ten minutes all is listed, and what may still be on its way is read.
+
+A whole look goes back to where the last one ended, however long ago that was, for rounds may fail for hours. And what it
+found without an answer is remembered and looked at by the next ones, for its delivery may be lost again. Both end after
+LOOKED_FOR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runvoy_agent.core import retention
+from runvoy_agent.core.model import InboxGrantee, Reconciled
+from runvoy_agent.handlers import batches, messages, store
+from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.ports import Ports
+from runvoy_protocol import ids, object_keys
+
+log = logging.getLogger("runvoy.reconcile")
+
+LISTED_BACK = timedelta(minutes=70)
+"""A grant lives for 55 minutes and a request for 60. Whatever was written in this time is read by every whole look, and a key
+may have uploads for so long after its grant."""
+
+LISTED_AHEAD = timedelta(minutes=10)
+"""How far a client's clock may be ahead: ids made later than this were made of something else than the time."""
+
+LIST_ALL_EVERY = timedelta(minutes=10)
+
+OVERLAP = timedelta(minutes=5)
+"""What was written as the last round went by is none of its."""
+
+LOOKS_OVERLAP = timedelta(minutes=15)
+"""The same of whole looks, with room for an upload that took long and counts as written when it began."""
+
+SLICE = LISTED_BACK
+"""As much of what earlier rounds missed is read at once, beside what is new: a round that wanted all of a day might never end."""
+
+LOOKED_FOR = retention.SHORTEST_KEEP
+"""For so long after it was written an upload is looked for; receipts live as long. An older one may have been answered, and its
+answer forgotten; or the queue's dead letters hold it."""
+
+MOST_REMEMBERED = 200
+"""So many unanswered objects fit beside the mark. With more of them the next look begins where this one did."""
+
+
+class Look:
+    """One round's look at the inbox. `last` is the mark that the last one left."""
+
+    def __init__(self, ports: Ports, last: Reconciled | None, *, starting_up: bool) -> None:
+        self._ports = ports
+        self._last = last
+        self._began = began = ports.clock.now()
+        self._recent = began - LISTED_BACK
+        oldest = began - LOOKED_FOR
+        listed_at = last.listed_at if last else None
+        self._is_whole = starting_up or listed_at is None or began >= listed_at + LIST_ALL_EVERY
+        looked_until = (last.looked_until or listed_at) if last else None
+        self._since = oldest if looked_until is None else max(oldest, looked_until - LOOKS_OVERLAP)
+        # The first look of all has nothing to go on from, and reads all at once.
+        self._until = began if looked_until is None else max(oldest, looked_until) + SLICE
+        self._unanswered: dict[str, datetime] = {}
+
+    def deliver_again(self) -> Iterator[str]:
+        """Deliver again what was not answered; yields the objects' keys."""
+        if self._is_whole:
+            yield from self._remembered()
+        earliest = min(self._since, self._recent) if self._is_whole else self._since_last_round()
+        for shard in range(store.SHARDS):
+            partition = store.shard_partition("", shard)
+            for record in store.partition_records(self._ports.records, store.INDEX_GRANTEES, partition):
+                grantee = msgspec.json.decode(record.body, type=InboxGrantee)
+                if grantee.granted_at + LISTED_BACK >= earliest:
+                    yield from self._look_at(grantee.key_id)
+
+    def reached(self) -> Reconciled:
+        """The mark of a look that came through."""
+        last = self._last
+        if not self._is_whole and last is not None:
+            return msgspec.structs.replace(last, at=self._began)
+        is_full = len(self._unanswered) > MOST_REMEMBERED
+        is_behind = self._until < self._recent
+        listed_at: datetime | None = self._began
+        looked_until = self._until if is_behind else self._began
+        if is_full:
+            looked_until = self._since + LOOKS_OVERLAP
+        elif is_behind and last is not None:
+            listed_at = last.listed_at  # the next round looks on
+        return Reconciled(
+            at=self._began,
+            listed_at=listed_at,
+            looked_until=looked_until,
+            # Those that are remembered stand first: nothing else leads back to them.
+            unanswered=dict(list(self._unanswered.items())[:MOST_REMEMBERED]),
+        )
+
+    def _remembered(self) -> Iterator[str]:
+        for object_key, written_at in (self._last.unanswered if self._last else {}).items():
+            if written_at < self._began - LOOKED_FOR:
+                log.warning("%s was never answered, and is not looked for any more", object_key)
+            else:
+                yield from self._deliver_unanswered(object_key, written_at)
+
+    def _look_at(self, key_id: str) -> Iterator[str]:
+        """The uploads of a key: all of them, or those alone whose id says that it was made lately."""
+        after, last = None, None
+        if not self._is_whole:
+            made = (self._recent, self._began + LISTED_AHEAD)
+            after, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in made)
+        while True:
+            page = self._ports.inbox.list(object_keys.inbox_prefix(key_id), after=after)
+            for info in page:
+                if last is not None and info.key > last:
+                    return
+                if info.key not in self._unanswered and self._is_wanted(info.modified_at):
+                    yield from self._deliver_unanswered(info.key, info.modified_at)
+            if not page:
+                return
+            after = page[-1].key
+
+    def _is_wanted(self, written_at: datetime) -> bool:
+        if not self._is_whole:
+            return written_at >= self._since_last_round()
+        return written_at >= self._recent or self._since <= written_at < self._until
+
+    def _since_last_round(self) -> datetime:
+        return max(self._recent, (self._last.at if self._last else self._recent) - OVERLAP)
+
+    def _deliver_unanswered(self, object_key: str, written_at: datetime) -> Iterator[str]:
+        version = _unanswered_version(self._ports, object_key)
+        if version is not None:
+            # That very version: another may be uploaded before it is answered.
+            delivery = InboxDelivery(object_key=object_key, version=version)
+            self._ports.queue.send("inbox", messages.encode(delivery))
+            self._unanswered[object_key] = written_at
+            yield object_key
+
+
+def _unanswered_version(ports: Ports, object_key: str) -> str | None:
+    """The version of this very object if it has no receipt: one of the same id may have been answered otherwise before."""
+    place, batch = object_keys.parse_request(object_key), object_keys.parse_batch(object_key)
+    stored = ports.inbox.get(object_key) if place or batch else None
+    if stored is None:
+        return None
+    digest = hashlib.sha256(stored.data).hexdigest()
+    if batch is not None:
+        is_answered = batches.is_answered(ports, batch, digest)
+    else:
+        key_id, request_id = place or ("", "")
+        is_answered = ports.outbox.get(object_keys.receipt(key_id, request_id, digest)) is not None
+    return None if is_answered else stored.version

@@ -1,0 +1,212 @@
+"""Uploads that nobody was told of, or that nobody answered: the reconciler finds them, however late it comes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from runvoy_agent.core.model import InboxGrantee, Reconciled
+from runvoy_agent.handlers import lost_uploads, store
+from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.ports import StoredObject
+from runvoy_protocol import ids, object_keys
+from runvoy_protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import World
+
+
+def test_a_lost_delivery_is_made_again(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    request = world.request()
+    world.upload(request)  # and nobody is told
+    [repair] = world.reconcile()
+    assert request.request_id in repair.subject
+    [message] = world.messages("inbox")
+    delivery = msgspec.json.decode(message.body, type=InboxDelivery)
+    assert world.deliver(delivery).outcome == "accepted"
+    assert world.reconcile() == []
+
+
+def _grant_uploads(world: World) -> None:
+    key_id = world.signing_key.key_id
+    grantee = InboxGrantee(key_id=key_id, granted_at=world.clock.now())
+    world.records.commit([store.put_new(store.grantee_key(key_id), grantee)])
+
+
+def test_an_upload_is_lost_though_another_of_its_id_was_answered(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)  # files carry the machine's time
+    _grant_uploads(world)
+    request = world.request(expires_at=world.clock.now() + timedelta(seconds=1))
+    world.clock.move(seconds=2)
+    assert world.submit(request).code is ErrorCode.REQUEST_EXPIRED
+    world.upload(msgspec.structs.replace(request, expires_at=world.clock.now() + timedelta(minutes=5)))
+    assert len(world.reconcile()) == 1
+
+
+def test_an_upload_accepted_without_a_receipt_gets_one(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    request = world.request()
+    receipt = world.submit(request)
+    place = object_keys.receipt(receipt.key_id, receipt.execution_id, receipt.object_sha256)
+    world.outbox.delete(place)
+    [repair] = world.reconcile()
+    assert request.request_id in repair.subject
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "00000000000080008000000000000001",
+        "ffffffffffff80008000000000000001",
+        ids.uuid7(datetime(2025, 1, 1, tzinfo=UTC), bytes(10)),
+    ],
+    ids=["made of a text", "made of another text", "made long ago"],
+)
+def test_an_upload_whose_id_says_no_time_of_late_is_found_when_all_is_listed(world: World, request_id: str) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    assert world.reconcile() == []
+    world.upload(world.request(request_id=request_id))
+    assert world.reconcile() == []
+    world.clock.move(minutes=9)
+    assert world.reconcile() == []
+    world.clock.move(minutes=1)
+    assert [request_id in repair.subject for repair in world.reconcile()] == [True]
+    world.clock.move(minutes=1)
+    assert world.reconcile() == []
+    assert [request_id in repair.subject for repair in world.reconcile(starting_up=True)] == [True]
+
+
+def test_what_was_answered_is_read_again_for_some_minutes_only(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    read: list[str] = []
+    get = world.inbox.get
+
+    def counted(object_key: str, version: str | None = None) -> StoredObject | None:
+        read.append(object_key)
+        return get(object_key, version)
+
+    world.submit(world.request())
+    world.inbox.get = counted  # type: ignore[method-assign]
+    for _ in range(60):
+        world.reconcile()
+        world.clock.move(minutes=1)
+    assert len(read) <= 13, "an answered upload is read in every round"
+
+
+def test_an_upload_is_looked_for_until_it_is_answered_for_a_day(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    delivery = world.upload(world.request())
+    # Its deliveries are lost, one after the other, and its request has expired long ago.
+    for hours in (0, 1, 3, 8, 11):
+        world.clock.move(hours=hours)
+        assert delivery.object_key in _delivered(world)
+    assert world.deliver(delivery).code is ErrorCode.REQUEST_EXPIRED
+    world.clock.move(minutes=10)
+    assert _delivered(world) == set()
+
+
+def test_an_upload_that_nobody_answers_for_a_day_is_left_to_the_dead_letters(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    world.upload(world.request())
+    world.clock.move(hours=23)
+    assert len(_delivered(world)) == 1
+    world.clock.move(hours=1, minutes=1)
+    assert _delivered(world) == set()
+    assert _mark(world).unanswered == {}
+
+
+def test_a_reconciler_that_was_away_finds_what_was_uploaded_meanwhile(world: World) -> None:
+    """Here by a key whose grant had nearly ended, in a request whose id holds no time."""
+    world.clock.time = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=55)
+    _grant_uploads(world)
+    world.reconcile()
+    world.clock.move(minutes=55)
+    early = world.upload(world.request(request_id="00000000000080008000000000000001"))
+    world.clock.move(hours=6)
+    rounds = 0
+    while not (found := _delivered(world)):
+        rounds += 1
+        world.clock.move(minutes=1)
+        assert rounds < 10, "a day is looked through in slices, each by the round after the last one"
+    assert found == {early.object_key}
+
+
+def test_a_reconciler_that_was_away_catches_up_and_is_done(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    world.reconcile()
+    world.clock.move(hours=30)
+    listed = []
+    for _ in range(60):
+        before = _mark(world).listed_at
+        world.reconcile()
+        listed.append(_mark(world).listed_at != before)
+        world.clock.move(minutes=1)
+    # 24 hours less the last 70 minutes, in slices of as much; then every ten minutes, as ever.
+    assert (listed.index(True), listed[-30:].count(True)) == (19, 3)
+
+
+def test_a_first_look_reads_all_of_a_day(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    delivery = world.upload(world.request())
+    world.clock.move(hours=2)
+    assert _delivered(world) == {delivery.object_key}
+
+
+def test_a_mark_of_before_goes_on_from_the_last_listing(world: World) -> None:
+    """Marks that were stored by earlier versions say when all was listed, and no more."""
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    at = world.clock.now() - timedelta(minutes=1)
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    world.records.commit([store.put(mark, Reconciled(at=at, listed_at=at))])
+    delivery = world.upload(world.request())
+    world.clock.move(hours=2)
+    assert _delivered(world) == {delivery.object_key}
+
+
+def test_more_unanswered_uploads_than_are_remembered_are_found_again(world: World) -> None:
+    """As while no delivery of any is handled for hours."""
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    world.reconcile()
+    count = lost_uploads.MOST_REMEMBERED + 3
+    key_id = world.signing_key.key_id
+    sent = {object_keys.request(key_id, f"{number:012x}80008000000000000001") for number in range(count)}
+    deliveries = [world.upload_raw(b"no request", object_key) for object_key in sent]
+    for _ in range(4):
+        world.clock.move(hours=2)
+        assert _delivered(world) == sent
+        assert len(_mark(world).unanswered) == lost_uploads.MOST_REMEMBERED
+        world.clock.move(minutes=1)
+        assert _delivered(world) == set(), "what is not answered is delivered again every ten minutes"
+    for delivery in deliveries:
+        world.deliver(delivery)
+    world.clock.move(minutes=10)
+    assert _delivered(world) == set()
+    assert _mark(world).unanswered == {}
+
+
+def _delivered(world: World) -> set[str]:
+    """The objects that a round delivers again."""
+    repaired = {repair.subject for repair in world.reconcile()}
+    deliveries = [msgspec.json.decode(message.body, type=InboxDelivery) for message in world.messages("inbox")]
+    assert sorted(delivery.object_key for delivery in deliveries) == sorted(repaired), "each once"
+    return repaired
+
+
+def _mark(world: World) -> Reconciled:
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled).document
+    assert mark is not None
+    return mark
