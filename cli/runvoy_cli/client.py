@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from runvoy_cli.cache import Cache
+from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import Answer, NoAnswer, Transport, check_led_to
 from runvoy_cli.uploads import Form, Upload, Uploads
 from runvoy_protocol import claims, control, members, object_keys
@@ -90,6 +91,9 @@ class Client:
 
     def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
         """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
+        if not all(path.split("/")[1:]):
+            # A name stands there; an empty one would ask for something else.
+            raise UsageProblem("a name is empty", "Perhaps a variable that was to hold it is not set.")
         target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
         answer = self._persist(lambda: self._signed(method, target, body))
         if _is_success(answer):

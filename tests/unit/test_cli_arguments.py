@@ -28,16 +28,8 @@ def contexts(*arguments):
 
 
 def build(*arguments, environ=None):
-    settings, context = contexts(*arguments)
-    return request.build(
-        context,
-        request.command_of(context, context.params["words"]),
-        deployment_id="d-1",
-        request_id=ID,
-        now=NOW,
-        timeout_seconds=600 if settings.timeout_seconds is None else settings.timeout_seconds,
-        environ=environ or {},
-    )
+    _, context = contexts(*arguments)
+    return request.build(context, request.command_of(context, context.params["words"]), environ or {})
 
 
 @pytest.mark.parametrize("name", ["run", "submit"])
@@ -190,7 +182,7 @@ MISTAKES = [
     (["list", "--limt", "3"], "there is no option --limt"),
     (["list", "--limt", "3"], "hint: Did you mean --limit or --timeout? See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
-    (["logs", "--tail", "-1", ID], "--tail: -1 is not in the range x>=0"),
+    (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
     (["list", "--label"], "--label needs a value (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["run", "--timeout", "soon", "x"], "--timeout: 'soon' is no duration (INVALID_REQUEST)\nhint: Write it like 30s"),
     (["run", "--cpu", "much", "x"], "--cpu: 'much' is no amount of CPU"),
@@ -202,11 +194,26 @@ MISTAKES = [
     (["run", "echo hi", "--timeout", "5"], "hint: Options stand before the command"),
     (["run", "a\udcff"], "word 1 of the command is not valid UTF-8"),
     (["wait", "nonsense"], "no execution id"),
-    (["wait"], "ID...|- is missing"),
+    (["wait"], "ID is missing"),
     (["logs", "--grep", "(", ID], "no Python pattern"),
     (["local"], "`runvoy local` needs a further word"),
     (["--profile", "p", "list"], "there is no config file"),
     (["completion", "tcsh"], "tcsh"),
+    (["run", "--timeout", "0", "x"], "--timeout: timeout_seconds must be from 1 to"),
+    (["submit", "--timeout", "0", "x"], "--timeout: timeout_seconds must be from 1 to"),
+    (["submit", "--id", "", "x"], "--id: the id is empty"),
+    (["run", "--lock", "a b", "x"], "no valid name"),
+    (["submit", "--bulk", "/no/such/file"], "cannot be read"),
+    (["list", "--label", "=x"], "--label has no name"),
+    (["kill", "--label", ""], "--label has no name"),
+    (["audit", "--since", "yesterday"], "'yesterday' is no time"),
+    (["audit", "export", "--until", ""], "a time is empty"),
+    (["audit", "--execution", "nonsense"], "no execution id"),
+    (["audit", "verify", "nonsense"], "no execution id"),
+    (["audit", "verify", "--day", "2030-01-31", "--head", "x"], "no hash of a seal"),
+    (["cost", "--since", "soon"], "'soon' is no time"),
+    (["users", "create", "a b", "--role", "viewer"], "no name for a user"),
+    (["sync", __file__], "is no folder"),
 ]
 
 
@@ -217,6 +224,14 @@ def test_mistakes_exit_2_before_anything_starts(tmp_path, monkeypatch, capsys, a
     printed = capsys.readouterr()
     assert told in printed.err
     assert printed.out == ""
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_bad_bulk_file_is_told_of_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    (tmp_path / "runs.jsonl").write_text('{"comand": "x"}\n{"command": "x", "timeout": 0}\n')
+    assert app.main(["submit", "--bulk", str(tmp_path / "runs.jsonl")]) == 2
+    assert "3 mistakes; nothing was submitted" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 

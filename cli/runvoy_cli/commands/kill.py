@@ -14,7 +14,7 @@ from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_ids
+from runvoy_cli.values import execution_ids, label_filter
 from runvoy_cli.words import status_json
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, State
@@ -48,6 +48,8 @@ def kill(
     if not ids and label is None:
         raise UsageProblem("there is nothing to kill", "Name executions by their ids, or with --label NAME=VALUE.")
     wanted = execution_ids(ids or ())
+    if label is not None:
+        label_filter(label)
     session = open_session(context.obj, calls_are_limited=False)
     if label is not None:
         labelled = [one for one in _labelled(session, label) if one not in wanted]
@@ -78,8 +80,6 @@ def kill(
 
 def _labelled(session: Session, label: str) -> list[str]:
     """The executions with a label that have not ended."""
-    if not label.partition("=")[0]:
-        raise UsageProblem("--label has no name", "Write it --label NAME or --label NAME=VALUE.")
     query = {"label": label, "status": ",".join(state.value for state in State if state not in TERMINAL)}
     return [one.execution_id for one in session.client.executions(query)]
 

@@ -13,6 +13,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import age, columns, command_text, print_json, print_line, ran_for
 from runvoy_cli.session import open_session
+from runvoy_cli.values import label_filter
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
@@ -37,7 +38,7 @@ def list_executions(
 
     With --json one array of the executions' statuses.
     """
-    query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label or ""}
+    query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label_filter(label) if label is not None else ""}
     session = open_session(context.obj)
     wanted = {name: value for name, value in query.items() if value}
     found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))

@@ -54,6 +54,8 @@ def sync(
     if label is not None:
         pairs("--label", [label])
         query = {"label": label}
+    if folder.exists() and not folder.is_dir():
+        raise UsageProblem(f"{folder} is no folder", "Name a folder; it is made if it is not there.")
     context.obj.has_a_commands_code = once
 
     from runvoy_sync import daemon
