@@ -292,12 +292,43 @@ def test_completion_offers_commands_and_options(tmp_path):
         assert offered in done.stdout.split()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        *(([name, ID], 1) for name in ("status", "logs", "kill", "trace")),
+        (["status", "--request", ID], 1),
+        (["kill", "--label", "a=b"], 1),
+        (["wait", ID], 121),
+    ],
+)
+def test_a_question_about_executions_begins_no_stack_where_none_ever_was(
+    tmp_path, monkeypatch, capsys, arguments, code
+):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    assert app.main(arguments) == code
+    told = capsys.readouterr().err
+    assert "nothing is configured, and nothing ever ran on this machine" in told
+    assert "(NOT_FOUND)\nhint: Set the deployment" in told
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_list_of_a_machine_on_which_nothing_ran_is_empty(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    assert app.main(["list"]) == 0
+    assert capsys.readouterr().out == ""
+    assert app.main(["list", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "[]\n"
+    assert "nothing ever ran on this machine" in printed.err
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_home_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     done = runvoy("run", "true", home=tmp_path / "file" / "home")
     assert done.returncode == 125
     assert "set RUNVOY_HOME to a folder that you can write to" in done.stderr
-    assert runvoy("list", home=tmp_path / "file" / "home").returncode == 1
+    assert runvoy("whoami", home=tmp_path / "file" / "home").returncode == 1
 
 
 def test_what_was_certainly_not_submitted_is_told_as_that(tmp_path):

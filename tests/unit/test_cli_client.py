@@ -11,6 +11,7 @@ import pytest
 
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client, Target
+from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import NoAnswer, Transport
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -137,6 +138,13 @@ def test_an_upload_that_was_sent_may_have_arrived_and_none_before_that(server, c
     with pytest.raises(RunvoyError):
         client.upload(ID, b"x")
     assert client.may_be_uploaded
+
+
+@pytest.mark.parametrize("path", ["/locks/", "/users//claims", "/secrets/"])
+def test_an_empty_name_is_no_call_of_something_else(server, client_of, path):
+    with pytest.raises(UsageProblem, match="a name is empty"):
+        client_of().call("GET", path)
+    assert server.seen == []
 
 
 def test_a_call_is_signed_over_what_is_sent(server, client_of):

@@ -50,7 +50,7 @@ def kill(
     wanted = execution_ids(ids or ())
     if label is not None:
         label_filter(label)
-    session = open_session(context.obj, calls_are_limited=False)
+    session = open_session(context.obj, calls_are_limited=False, begins=False)
     if label is not None:
         labelled = [one for one in _labelled(session, label) if one not in wanted]
         wanted.extend(labelled)

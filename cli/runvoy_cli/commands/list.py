@@ -11,8 +11,8 @@ import typer
 from runvoy_cli.client import EXECUTIONS_PAGE
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import age, columns, command_text, print_json, print_line, ran_for
-from runvoy_cli.session import open_session
+from runvoy_cli.render import Console, age, columns, command_text, print_json, print_line, ran_for
+from runvoy_cli.session import NothingRanHere, open_session
 from runvoy_cli.values import label_filter
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -38,15 +38,25 @@ def list_executions(
 
     With --json one array of the executions' statuses.
     """
-    query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label_filter(label) if label is not None else ""}
-    session = open_session(context.obj)
+    query = {
+        "status": ",".join(_state(text) for text in status or ()),
+        "owner": owner or "",
+        "label": label_filter(label) if label is not None else "",
+    }
     wanted = {name: value for name, value in query.items() if value}
-    found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
+    try:
+        session = open_session(context.obj, begins=False)
+    except NothingRanHere as nothing:
+        Console(context.obj).say(nothing.message)
+        found = []
+    else:
+        found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
+        if not found:
+            session.console.remark("there are no such executions")
     if context.obj.json:
         print_json(found)
         return
     if not found:
-        session.console.remark("there are no such executions")
         return
     now = datetime.now(UTC)
     for line in columns(_HEADER, [_row(one, now) for one in found]):

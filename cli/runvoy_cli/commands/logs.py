@@ -51,7 +51,7 @@ def logs(
     settings: Settings = context.obj
     wanted = execution_id(one)
     chosen = _Filter(since=_since(since), pattern=_pattern(grep))
-    session = open_session(settings, calls_are_limited=False)
+    session = open_session(settings, calls_are_limited=False, begins=False)
     limit = settings.timeout_seconds
     progress, live = progress_of(session)
     follower = Follower(

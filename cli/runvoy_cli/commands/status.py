@@ -40,7 +40,7 @@ def status(
     playbook's parameters too, some of which may be secret. It is shown to the owner, operators and admins.
     """
     wanted = execution_id(one)
-    session = open_session(context.obj)
+    session = open_session(context.obj, begins=False)
     client = session.client
     if request:
         _show_request(client, wanted, context.obj.json)

@@ -46,7 +46,7 @@ def trace(
     It is made of the audit and of the execution's own record. With --json one step a line; `origin` says of which.
     """
     wanted = execution_id(execution)
-    session = open_session(context.obj)
+    session = open_session(context.obj, begins=False)
     lines = _lines(session.client, wanted)
     if not any(line.origin == "record" or line.what == "admit" for line in lines):
         asked = "; these calls asked for it" if lines else ""

@@ -50,7 +50,7 @@ def wait(
     124 timed out, 125 runvoy or the platform failed.
     """
     wanted = execution_ids(ids)
-    session = open_session(context.obj, calls_are_limited=False)
+    session = open_session(context.obj, calls_are_limited=False, begins=False)
     limit = context.obj.timeout_seconds
     deadline = None if limit is None else time.monotonic() + limit
     if any_ or fail_fast or "-" in ids:
