@@ -225,7 +225,10 @@ def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
         return as_usage_problem(error, PROGRAM, invoked)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return RunvoyError(ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}")
+        hint = "Look whether it is there, whether you may use it, and whether its disk has room."
+        return RunvoyError(
+            ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}", hint if place else ""
+        )
     return RunvoyError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 

@@ -236,7 +236,7 @@ class Inbox:
         self._move(name, entry.content, (*DONE, kept))
         self._outgoing.remove(tag)
         self._teller.forget(name)
-        self._teller.say(f"{FOLDER}/{name} is submitted as {receipt.execution_id}")
+        self._teller.submitted(f"{FOLDER}/{name}", receipt.execution_id)
         self._on_decided(name, receipt.execution_id, 0)
 
     def _reject(self, name: str, content: bytes, tag: str, error: RunvoyError) -> None:
@@ -245,7 +245,7 @@ class Inbox:
         self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode(errors="replace"))
         self._move(name, content, (*REJECTED, kept))
         self._teller.forget(name)
-        self._teller.say(f"{FOLDER}/{name} is rejected: {error.message}")
+        self._teller.rejected(f"{FOLDER}/{name}", error)
         self._on_decided(name, None, error.exit_code)
 
     def _reject_thing(self, name: str) -> None:
@@ -255,8 +255,9 @@ class Inbox:
         text = f"{problem}: a request is a regular file\n"
         self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode())
         if self._tree.move((FOLDER, name), (*REJECTED, kept)):
-            self._teller.say(f"{FOLDER}/{name} is rejected: {problem}")
-            self._on_decided(name, None, RunvoyError(ErrorCode.INVALID_REQUEST, problem).exit_code)
+            error = RunvoyError(ErrorCode.INVALID_REQUEST, problem, "A request is a regular file.")
+            self._teller.rejected(f"{FOLDER}/{name}", error)
+            self._on_decided(name, None, error.exit_code)
 
     def _move(self, name: str, content: bytes, target: tuple[str, ...]) -> None:
         """Move a file whose content was read; what was put in its place meanwhile is not moved away unread."""
