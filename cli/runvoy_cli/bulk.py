@@ -134,6 +134,7 @@ class _Sending:
             row = {"execution_id": execution_id, "line": line}
             texts.append(json_text(msgspec.json.encode(row)) if self._as_json else execution_id)
             self._durable += 1
+        self._session.client.cache.last_submitted = execution_ids[-1]
         sys.stdout.write("".join(f"{text}\n" for text in texts))
         sys.stdout.flush()
 

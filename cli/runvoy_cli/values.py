@@ -181,16 +181,13 @@ def execution_id(text: str) -> str:
     return plain
 
 
-def execution_ids(texts: Iterable[str]) -> list[str]:
-    """Execution ids in the order given; `-` stands for those on standard input."""
-    found: list[str] = []
-    for text in texts:
-        lines = sys.stdin.read().split() if text == "-" else [text]
-        if not lines:
-            # Not success: an empty pipe is what a failed `submit` leaves.
-            raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
-        found.extend(execution_id(line) for line in lines)
-    return found
+def ids_on_stdin() -> list[str]:
+    """The execution ids on standard input, in their order."""
+    lines = sys.stdin.read().split()
+    if not lines:
+        # Not success: an empty pipe is what a failed `submit` leaves.
+        raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
+    return [execution_id(line) for line in lines]
 
 
 def id_text(text: str) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runvoy_cli import short_ids
 from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole_fields
 from runvoy_cli.session import open_session
-from runvoy_cli.values import check_moments, execution_id
+from runvoy_cli.values import check_moments
 from runvoy_cli.values import moment as moment_of
 from runvoy_protocol.audit import AuditEntry, AuditPage
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -83,7 +84,7 @@ def audit(
         return
     query = _query(user, action, since, until, execution, outcome)
     session = open_session(context.obj)
-    found = list(islice(_entries(session.client, _timed(query, session.client.now()), min(limit, _PAGE)), limit))
+    found = list(islice(_entries(session.client, _asked(query, session.client), min(limit, _PAGE)), limit))
     if context.obj.json:
         for entry in found:
             print_json(_as_json(entry))
@@ -117,7 +118,7 @@ def export(
     query = _query(user, action, since, until, execution, outcome)
     session = open_session(context.obj)
     count = 0
-    for entry in _entries(session.client, _timed(query, session.client.now()), _PAGE):
+    for entry in _entries(session.client, _asked(query, session.client), _PAGE):
         print_json(_as_json(entry))
         count += 1
     session.console.remark(f"{count} records")
@@ -163,8 +164,9 @@ def verify(
     if execution is not None:
         from runvoy_cli.request_proof import check_request
 
-        wanted = execution_id(execution)
-        proof = check_request(open_session(context.obj).client, wanted)
+        written = short_ids.read(execution)
+        client = open_session(context.obj).client
+        proof = check_request(client, *short_ids.resolve([written], client))
         _show_request(proof, as_json=context.obj.json)
         return 0 if proof.holds else 1
     from runvoy_cli.proofs import DayCheck
@@ -241,23 +243,29 @@ def _query(
     outcome: str | None,
 ) -> dict[str, str]:
     check_moments(since, until)
+    if execution is not None:
+        short_ids.read(execution)
     query = {
         "user": user,
         "action": action,
         "since": since,
         "until": until,
-        "execution": None if execution is None else execution_id(execution),
+        "execution": execution,
         "outcome": outcome,
     }
     return {name: value for name, value in query.items() if value is not None}
 
 
-def _timed(query: Mapping[str, str], now: datetime) -> dict[str, str]:
-    """The query with its times as the deployment takes them."""
-    return {
+def _asked(query: Mapping[str, str], client: Client) -> dict[str, str]:
+    """The query as the deployment takes it: with instants, and a whole id."""
+    now = client.now()
+    asked = {
         name: moment_of(value, now).isoformat() if name in ("since", "until") else value
         for name, value in query.items()
     }
+    if "execution" in query:
+        [asked["execution"]] = short_ids.resolve([short_ids.read(query["execution"])], client)
+    return asked
 
 
 def _entries(client: Client, query: dict[str, str], page_size: int) -> Iterator[AuditEntry]:

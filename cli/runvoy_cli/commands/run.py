@@ -131,6 +131,7 @@ class _Following:
         self.sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         self.durable_id = submitted.execution_id
+        session.client.cache.last_submitted = submitted.execution_id
         console = session.console
         if console.screen.is_rich:
             show_beginning(session, prepared.request)

@@ -71,6 +71,7 @@ def submit(
         sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         durable_id = submitted.execution_id
+        session.client.cache.last_submitted = durable_id
         if prepared.has_chosen_id:
             _see_the_decision(session, prepared, submitted)
     except KeyboardInterrupt:
