@@ -15,8 +15,9 @@ from runvoy_cli import values
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import git_sources, ids
+from runvoy_protocol.codec import MAX_ENVELOPE_BYTES
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.requests import NO_ID, NO_TIME, GitSource, RunRequest, check
+from runvoy_protocol.requests import NO_ID, NO_TIME, GitSource, RunRequest, check, encode
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from runvoy_cli.client import Target
 
 LIFETIME = timedelta(minutes=15)
+_SEAL_BYTES = 512  # more than a signature and what names it take
 _META = "runvoy.request"
 _LITERAL = "runvoy.literal"
 
@@ -113,12 +115,12 @@ _OPTIONS = (
     ),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
-_OPTION_OF = {
-    "timeout_seconds": "--timeout: ",
-    "queue_timeout_seconds": "--queue-timeout: ",
-    "memory_mib": "--memory: ",
-    "cpu": "--cpu: ",
-    "name": "--name: ",
+_IN_AN_OPTIONS_WORDS = {
+    "timeout_seconds": "--timeout: its seconds",
+    "queue_timeout_seconds": "--queue-timeout: its seconds",
+    "memory_mib": "--memory: its MiB",
+    "cpu": "--cpu: its units",
+    "name": "--name: it",
 }
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
@@ -232,9 +234,20 @@ def overridden(context: Context, request: RunRequest) -> RunRequest:
         check(changed)
     except RunvoyError as error:
         hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
-        option = next((one for name, one in _OPTION_OF.items() if error.message.startswith(f"{name} ")), "")
-        raise UsageProblem(f"{option}{error.message}", hint, error.code) from error
+        raise UsageProblem(_in_an_options_words(error.message), hint, error.code) from error
+    size = len(encode(changed))
+    if size > MAX_ENVELOPE_BYTES - _SEAL_BYTES:
+        raise UsageProblem(
+            f"the request has {size:,} bytes; at most {MAX_ENVELOPE_BYTES:,} are allowed, signed",
+            "Fetch large inputs in the command, instead of carrying them in arguments or variables.",
+            ErrorCode.TOO_LARGE,
+        )
     return changed
+
+
+def _in_an_options_words(message: str) -> str:
+    field, space, rest = message.partition(" ")
+    return f"{_IN_AN_OPTIONS_WORDS.get(field, field)}{space}{rest}"
 
 
 def _environment(given: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from runvoy_cli.terminal import Row
 from runvoy_cli.words import result_json, short_id, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.names import REQUEST_SUFFIXES
 
 _MOST_REMEMBERED = 1_000
 
@@ -52,6 +53,14 @@ class Teller:
             code=error.code.value,
             message=_utf8(error.message),
             hint=_utf8(error.hint),
+        )
+
+    def ignored(self, place: str) -> None:
+        """What lies in the inbox and is no request by its name."""
+        self._tell(
+            f"{place} is left alone: requests are called {', '.join(f'*{one}' for one in REQUEST_SUFFIXES)}",
+            "ignored",
+            file=_utf8(place),
         )
 
     def known(self, place: str, execution_id: str) -> None:

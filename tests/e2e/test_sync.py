@@ -46,10 +46,12 @@ def test_with_json_a_program_follows_what_becomes_of_its_files(folder):
     folder.machine.ok("local", "up")
     folder.drop("good.yml", "command: exit 3\n")
     folder.drop("bad.yml", "comand: x\n")
+    folder.drop("no-request.txt", "command: x\n")
     done = folder.once("--json")
     assert (done.returncode, done.stderr) == (121, b"")
     events = {one["event"]: one for one in map(json.loads, done.stdout.splitlines())}
-    assert set(events) == {"submitted", "ended", "rejected"}
+    assert set(events) == {"submitted", "ended", "rejected", "ignored"}
+    assert events["ignored"]["file"] == "inbox/no-request.txt"
     assert events["submitted"]["file"] == "inbox/good.yml"
     assert "inbox/bad.yml, line 1" in events["rejected"]["message"]
     documents = {one["event"]: one for one in documented("sync") if "event" in one}

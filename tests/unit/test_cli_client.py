@@ -1,6 +1,8 @@
 """The client against a small HTTP server that really loses answers, refuses grants and disagrees about the time."""
 
+import contextlib
 import json
+import socket
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -138,6 +140,24 @@ def test_an_upload_that_was_sent_may_have_arrived_and_none_before_that(server, c
     with pytest.raises(RunvoyError):
         client.upload(ID, b"x")
     assert client.may_be_uploaded
+
+
+def test_plain_text_where_tls_is_expected_is_told_as_that(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer_each():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.close()
+
+        threading.Thread(target=answer_each, daemon=True).start()
+        target = Target(f"https://127.0.0.1:{port}", "d-1", KEY)
+        client = Client(target, lambda of: Cache(tmp_path, of.endpoint, KEY.key_id), Transport(), 0.05)
+        with pytest.raises(RunvoyError, match="it does not speak TLS there"):
+            client.call("GET", "/whoami")
 
 
 @pytest.mark.parametrize("path", ["/locks/", "/users//claims", "/secrets/"])
