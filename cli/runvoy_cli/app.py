@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import typer
@@ -60,6 +61,19 @@ COMMANDS = {
 }
 
 
+# What other programs of this kind call the like: who comes from there is told, and no name is taken twice.
+_CALLED_ELSEWHERE = {
+    "run": ("exec", "execute", "start"),
+    "logs": ("log", "tail", "output", "attach"),
+    "status": ("show", "inspect", "describe", "info", "get"),
+    "list": ("ls", "ps", "history", "jobs", "executions", "runs"),
+    "kill": ("cancel", "stop", "terminate", "abort", "rm"),
+    "configure": ("config", "login", "init", "auth"),
+    "local": ("up", "down", "daemon", "server"),
+    "secrets": ("secret",),
+}
+
+
 class LazyGroup(TyperGroup):
     """The commands by name; a command's module is imported when the command is used."""
 
@@ -81,9 +95,12 @@ class LazyGroup(TyperGroup):
                 asked = f"{PROGRAM} {args[1]}" if args[1:2] and args[1] in COMMANDS else PROGRAM
                 raise problems.UsageProblem("there is no command 'help'", f"It is an option: `{asked} --help`.")
             nearest = get_close_matches(args[0], COMMANDS, n=1)
+            elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if args[0] in names), None)
             raise problems.UsageProblem(
-                f"there is no command {args[0]!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""),
-                "`runvoy --help` lists the commands. To run one of your own: runvoy run -- COMMAND",
+                f"there is no command {args[0]!r}"
+                + (f"; did you mean {nearest[0]!r}?" if nearest and elsewhere is None else ""),
+                (f"Perhaps `{PROGRAM} {elsewhere}` is what you look for. " if elsewhere is not None else "")
+                + "`runvoy --help` lists the commands. To run one of your own: runvoy run -- COMMAND",
             )
         return super().resolve_command(ctx, args)
 
@@ -198,12 +215,19 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         return error.error.exit_code
     told = _as_runvoy_error(error, invoked)
     if told.hint == problems.SEE_HELP and invoked:
-        told.hint = f"See `{PROGRAM} {invoked} --help`."
+        told.hint = f"See `{PROGRAM} {_whole_name(invoked, arguments)} --help`."
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
     return told.exit_code if invoked in _WITH_A_COMMANDS_CODE or settings.has_a_commands_code else 1
+
+
+def _whole_name(invoked: str, arguments: list[str]) -> str:
+    """The command's name, with the further word that a group's has."""
+    children = getattr(_load(invoked), "commands", {})
+    after = arguments[arguments.index(invoked) + 1 :] if invoked in arguments else []
+    return " ".join([invoked, *islice((word for word in after if word in children), 1)])
 
 
 def _show_traceback(error: BaseException) -> None:
@@ -225,7 +249,10 @@ def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
         return as_usage_problem(error, PROGRAM, invoked)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return RunvoyError(ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}")
+        hint = "Look whether it is there, whether you may use it, and whether its disk has room."
+        return RunvoyError(
+            ErrorCode.UNAVAILABLE, f"{place}{(error.strerror or str(error)).lower()}", hint if place else ""
+        )
     return RunvoyError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 

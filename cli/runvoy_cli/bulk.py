@@ -47,25 +47,19 @@ def submit(context: Context, place: str, *, as_batch: bool) -> int:
     entries = bulk_reader.parse(text, name, problems)
     if not entries and not problems:
         raise UsageProblem(f"there are no runs in {name}", "Write one JSON object a line, or YAML documents.")
-    session = open_session(context.obj, calls_are_limited=False)
-    client = session.client
-    now = client.now()
-    timeout_seconds = context.obj.timeout_seconds
-    base = request_options.build(
-        context,
-        ("true",),  # each line has its own
-        deployment_id=client.target.deployment_id,
-        request_id=ids.uuid7(now, os.urandom(10)),
-        now=now,
-        timeout_seconds=session.default_timeout_seconds if timeout_seconds is None else timeout_seconds,
-        environ=os.environ,
-    )
-    maker = Maker(base, client.target.signing_key, request_options.id_text(context))
+    base = request_options.build(context, ("true",), os.environ)  # each line has its own command
+    maker = Maker(base, request_options.id_text(context))
     made = [(entry.line, maker.make(entry, number, problems)) for number, entry in enumerate(entries, start=1)]
     if problems:
         raise BadBulk(name, problems)
-    numbered = [_Numbered(line, request) for line, request in made if request is not None]
+    session = open_session(context.obj, calls_are_limited=False)
+    client = session.client
     client.call("GET", "/whoami")  # learns the deployment's time: a batch by a wrong clock is refused line by line
+    default_seconds = session.default_timeout_seconds if context.obj.timeout_seconds is None else None
+    now = client.now()
+    numbered = [
+        _Numbered(line, one.addressed(client.target, now, default_seconds)) for line, one in made if one is not None
+    ]
     return _Sending(session, name, numbered, context.obj.json).through(as_batch)
 
 
@@ -140,6 +134,7 @@ class _Sending:
             row = {"execution_id": execution_id, "line": line}
             texts.append(json_text(msgspec.json.encode(row)) if self._as_json else execution_id)
             self._durable += 1
+        self._session.client.cache.last_submitted = execution_ids[-1]
         sys.stdout.write("".join(f"{text}\n" for text in texts))
         sys.stdout.flush()
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from runvoy_cli import values
 from runvoy_cli.bulk_reader import Entry, Problem
 from runvoy_cli.problems import UsageProblem
+from runvoy_cli.request import addressed
 from runvoy_cli.yaml_nodes import did_you_mean
-from runvoy_protocol import ids, requests
+from runvoy_protocol import requests
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource, RunRequest
+
+if TYPE_CHECKING:
+    from runvoy_cli.client import Target
 
 
 class _Wrong(Exception):
@@ -95,34 +98,51 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
 _MERGED = ("env", "labels")
 
 
+class Made(NamedTuple):
+    """A run of a file that can be one, but for deployment, id and times."""
+
+    request: RunRequest
+    id_text: str | None
+    """What its id stands for; without it the id is a new one."""
+    has_own_timeout: bool
+
+    def addressed(self, target: Target, now: datetime, default_timeout_seconds: int | None) -> RunRequest:
+        """The request to this deployment. `default_timeout_seconds` is for those that say nothing of it, where the command
+        line says nothing either."""
+        request = self.request
+        if default_timeout_seconds is not None and not self.has_own_timeout:
+            request = msgspec.structs.replace(request, timeout_seconds=default_timeout_seconds)
+        return addressed(request, self.id_text, target, now)
+
+
 class Maker:
     """Makes the requests of a file. `base` is what the command line says: the defaults of all."""
 
-    def __init__(self, base: RunRequest, signing_key: SigningKey, id_prefix: str | None) -> None:
+    def __init__(self, base: RunRequest, id_prefix: str | None) -> None:
         self._base = base
-        self._signing_key = signing_key
         self._id_prefix = id_prefix
-        self._lines: dict[str, int] = {}  # execution id → the line that has it
+        self._lines: dict[str, int] = {}  # what an id stands for → the line that has it
 
-    def make(self, entry: Entry, number: int, problems: list[Problem]) -> RunRequest | None:
-        """The request of the file's `number`-th run; None, and its problems, if it cannot be one."""
+    def make(self, entry: Entry, number: int, problems: list[Problem]) -> Made | None:
+        """The file's `number`-th run; None, and its problems, if it cannot be one."""
         found: list[Problem] = []
         changes = self._changes(entry, found)
         if "command" not in entry.fields:
             found.append(Problem(entry.line, "`command` is missing"))
+        id_text: str | None = None
         try:
             if not found:
-                changes["request_id"] = self._id(changes.get("request_id"), number)
+                id_text = self._id_text(changes.pop("request_id", None), number)
                 request = msgspec.structs.replace(self._base, **changes)
                 requests.check(request)
         except (RunvoyError, UsageProblem) as error:
             found.append(Problem(entry.line, error.message))
-        if not found:
-            earlier = self._lines.setdefault(request.request_id, entry.line)
+        if not found and id_text is not None:
+            earlier = self._lines.setdefault(id_text, entry.line)
             if earlier != entry.line:
                 found.append(Problem(entry.line, f"its id is that of line {earlier}"))
         problems.extend(found)
-        return None if found else request
+        return None if found else Made(request, id_text, has_own_timeout="timeout_seconds" in changes)
 
     def _changes(self, entry: Entry, found: list[Problem]) -> dict[str, Any]:
         changes: dict[str, Any] = {}
@@ -149,9 +169,7 @@ class Maker:
             found.append(Problem(entry.line, "git_ref and git_path need git_repo"))
         return changes
 
-    def _id(self, text: str | None, number: int) -> str:
+    def _id_text(self, text: str | None, number: int) -> str | None:
         if text is not None:
-            return values.chosen_id(text, self._signing_key)
-        if self._id_prefix is not None:
-            return self._signing_key.id_of(f"{self._id_prefix}/{number}")
-        return ids.uuid7(self._base.issued_at, os.urandom(10))
+            return values.id_text(text)
+        return None if self._id_prefix is None else f"{self._id_prefix}/{number}"

@@ -1,6 +1,6 @@
-"""What a client remembers of a deployment between two commands: the upload grant and its clock's offset.
+"""What a client remembers of a deployment between two commands: the upload grant, its clock's offset, what it submitted last.
 
-A lost or broken cache costs one request, so nothing here ever fails.
+A lost or broken cache costs one request, or a short way to write an id: so nothing here ever fails.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from runvoy_cli.files import private_folder, write_private
 from runvoy_protocol.control import InboxGrant
+from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.instants import Instant
 
 _EXPIRY_MARGIN = timedelta(seconds=60)
@@ -38,6 +39,8 @@ class Cache:
     def __init__(self, home: Path, endpoint: str, key_id: str) -> None:
         name = hashlib.sha256(f"{endpoint}\0{key_id}".encode()).hexdigest()[:32]
         self._path = home / "cache" / f"{name}.json"
+        # A file of its own: a command that has run for long would write an old one back with the rest.
+        self._last_path = self._path.with_suffix(".last")
         self._content = _Content()
         with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             content = _decoder.decode(self._path.read_bytes())
@@ -72,6 +75,19 @@ class Cache:
         self._content.inbox_grant = grant
         self._save()
 
+    @property
+    def last_submitted(self) -> str | None:
+        """The execution that was submitted last from this home with this key, by whichever command; None if that is not known."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = self._last_path.read_text(encoding="ascii")
+            return text if is_execution_id(text) else None
+        return None
+
+    @last_submitted.setter
+    def last_submitted(self, execution_id: str) -> None:
+        with contextlib.suppress(OSError):
+            write_private(self._last_path, execution_id.encode(), durable=False)
+
     def _save(self) -> None:
         with contextlib.suppress(OSError):
             private_folder(self._path.parent)
@@ -81,7 +97,7 @@ class Cache:
     def _forget_the_others(self) -> None:
         """Remove what was not touched for a week: deployments come and go, the embedded stack's ports above all."""
         oldest = time.time() - _WEEK_SECONDS
-        for path in self._path.parent.glob("*.json"):
+        for path in self._path.parent.iterdir():
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from runvoy_cli.cache import Cache
+from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import Answer, NoAnswer, Transport, check_led_to
 from runvoy_cli.uploads import Form, Upload, Uploads
 from runvoy_protocol import claims, control, members, object_keys
@@ -77,6 +78,10 @@ class Client:
         """The deployment's time, as well as this client knows it."""
         return self._cache.now()
 
+    @property
+    def cache(self) -> Cache:
+        return self._cache
+
     def learn_time(self, error: RunvoyError) -> bool:
         """Keep the clock's offset from a CLOCK_SKEW; whether it was one that told the server's time."""
         if error.code is not ErrorCode.CLOCK_SKEW:
@@ -90,6 +95,8 @@ class Client:
 
     def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
         """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
+        if not all(path.split("/")[1:]):  # an empty name would ask for something else
+            raise UsageProblem("a name is empty", "Perhaps a variable that was to hold it is not set.")
         target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
         answer = self._persist(lambda: self._signed(method, target, body))
         if _is_success(answer):

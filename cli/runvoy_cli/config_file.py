@@ -14,6 +14,7 @@ import yaml
 
 from runvoy_cli import values, yaml_nodes
 from runvoy_cli.problems import UsageProblem
+from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
 
 FIELDS = ("endpoint", "deployment_id", "api_key", "web_url", "timeout")
 _INHERITED = ("web_url", "timeout")  # never what says where and as whom: a mixture of two deployments helps nobody
@@ -86,10 +87,13 @@ def _field(name: str, key: yaml.Node, value: yaml.Node, path: Path, known: tuple
     if name != "timeout":
         return str(value.value)
     try:
-        return str(values.duration(value.value))
+        seconds = values.duration(value.value)
     except UsageProblem as problem:
         # Not the value: lines that were swapped put the API key there, and this may end up in a CI's log.
         raise _mistake(path, value, "timeout is no duration such as 30s, 10m or 1h", problem.hint) from problem
+    if not 1 <= seconds <= MAX_TIMEOUT_SECONDS:
+        raise _mistake(path, value, "timeout is not from 1s to 7d", "It is the deadline of commands that get no other.")
+    return str(seconds)
 
 
 def _shown(name: str) -> str:

@@ -86,6 +86,10 @@ class Embedded:
                 )
             return Target(endpoint.url, endpoint.deployment_id, self._signing_key())
 
+    def has_begun(self) -> bool:
+        """Whether a stack was ever started here. One whose key was lost is one, too."""
+        return any((self.folder / name).exists() for name in ("api_key", "endpoint.json"))
+
     def probe(self) -> Endpoint | None:
         """The stack that runs now, or None. Starts nothing."""
         try:

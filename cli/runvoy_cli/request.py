@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,16 +12,20 @@ import msgspec
 from typer.core import TyperCommand, TyperOption
 
 from runvoy_cli import values
+from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS
 from runvoy_cli.problems import UsageProblem
-from runvoy_protocol import git_sources
+from runvoy_protocol import git_sources, ids
+from runvoy_protocol.codec import MAX_ENVELOPE_BYTES
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.requests import GitSource, RunRequest, check
+from runvoy_protocol.requests import NO_ID, NO_TIME, GitSource, RunRequest, check, encode
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
+    from runvoy_cli.client import Target
+
 LIFETIME = timedelta(minutes=15)
+_SEAL_BYTES = 512  # more than a signature and what names it take
 _META = "runvoy.request"
 _LITERAL = "runvoy.literal"
 
@@ -103,16 +108,19 @@ _OPTIONS = (
     _Spec("label", "NAME=VALUE", "A label to find the execution by. Repeatable.", list, True),
     _Spec("name", "TEXT", "A name for people to read.", _text),
     _Spec(
-        "id", "TEXT", "Names this piece of work: the same text and content again is the same execution, run once.", str
+        "id",
+        "TEXT",
+        "Names this piece of work: the same text and content again is the same execution, run once.",
+        values.id_text,
     ),
     _Spec("isolation", "[process|container]", "How to run on one machine.", _choice("process", "container")),
 )
-_OPTION_OF = {
-    "timeout_seconds": "--timeout: ",
-    "queue_timeout_seconds": "--queue-timeout: ",
-    "memory_mib": "--memory: ",
-    "cpu": "--cpu: ",
-    "name": "--name: ",
+_IN_AN_OPTIONS_WORDS = {
+    "timeout_seconds": "--timeout: its seconds",
+    "queue_timeout_seconds": "--queue-timeout: its seconds",
+    "memory_mib": "--memory: its MiB",
+    "cpu": "--cpu: its units",
+    "name": "--name: it",
 }
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
@@ -175,34 +183,32 @@ def id_text(context: Context) -> str | None:
     return found
 
 
-def chosen_id(context: Context, signing_key: SigningKey) -> str | None:
-    """The execution id that `--id` stands for; None if it was not given."""
-    text = id_text(context)
-    return None if text is None else values.chosen_id(text, signing_key)
-
-
-def build(
-    context: Context,
-    command: tuple[str, ...] | str,
-    *,
-    deployment_id: str,
-    request_id: str,
-    now: datetime,
-    timeout_seconds: int,
-    environ: Mapping[str, str],
-) -> RunRequest:
-    """The request that the options describe; UsageProblem for what no deployment would accept."""
+def build(context: Context, command: tuple[str, ...] | str, environ: Mapping[str, str]) -> RunRequest:
+    """The request that the options describe, but for deployment, id and times (`addressed`): all that can be wrong with it
+    is told before there is a deployment to ask. UsageProblem for what none would accept."""
     bare = RunRequest(
         version=1,
-        deployment_id=deployment_id,
-        request_id=request_id,
-        issued_at=now,
-        expires_at=now + LIFETIME,
+        deployment_id="none",
+        request_id=NO_ID,
+        issued_at=NO_TIME,
+        expires_at=NO_TIME + LIFETIME,
         command=command,
         env=values.user_environment(environ),
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=DEFAULT_TIMEOUT_SECONDS,
     )
     return overridden(context, bare)
+
+
+def addressed(request: RunRequest, id_text: str | None, target: Target, now: datetime) -> RunRequest:
+    """A request for this deployment, by the id that a text stands for, or else by a new one."""
+    chosen = None if id_text is None else values.chosen_id(id_text, target.signing_key)
+    return msgspec.structs.replace(
+        request,
+        deployment_id=target.deployment_id,
+        request_id=chosen or ids.uuid7(now, os.urandom(10)),
+        issued_at=now,
+        expires_at=now + LIFETIME,
+    )
 
 
 def overridden(context: Context, request: RunRequest) -> RunRequest:
@@ -210,6 +216,8 @@ def overridden(context: Context, request: RunRequest) -> RunRequest:
 
     UsageProblem for what no deployment would accept.
     """
+    if context.obj.timeout_seconds is not None:
+        request = msgspec.structs.replace(request, timeout_seconds=context.obj.timeout_seconds)
     given: dict[str, Any] = context.meta.get(_META, {})
     fields = {"queue_timeout": "queue_timeout_seconds", "memory": "memory_mib"}
     fields |= {field: field for field in ("image", "if_locked", "cpu", "name", "isolation")}
@@ -226,9 +234,20 @@ def overridden(context: Context, request: RunRequest) -> RunRequest:
         check(changed)
     except RunvoyError as error:
         hint = "" if error.code is ErrorCode.INVALID_REQUEST else error.hint
-        option = next((one for name, one in _OPTION_OF.items() if error.message.startswith(f"{name} ")), "")
-        raise UsageProblem(f"{option}{error.message}", hint, error.code) from error
+        raise UsageProblem(_in_an_options_words(error.message), hint, error.code) from error
+    size = len(encode(changed))
+    if size > MAX_ENVELOPE_BYTES - _SEAL_BYTES:
+        raise UsageProblem(
+            f"the request has {size:,} bytes; at most {MAX_ENVELOPE_BYTES:,} are allowed, signed",
+            "Fetch large inputs in the command, instead of carrying them in arguments or variables.",
+            ErrorCode.TOO_LARGE,
+        )
     return changed
+
+
+def _in_an_options_words(message: str) -> str:
+    field, space, rest = message.partition(" ")
+    return f"{_IN_AN_OPTIONS_WORDS.get(field, field)}{space}{rest}"
 
 
 def _environment(given: Mapping[str, Any]) -> dict[str, str]:

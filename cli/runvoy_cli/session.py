@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import NamedTuple
 
 from runvoy_cli import config
@@ -11,6 +12,7 @@ from runvoy_cli.client import Client, Target
 from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings
 from runvoy_cli.render import Console
 from runvoy_cli.transport import Transport
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 
 class Session(NamedTuple):
@@ -21,10 +23,23 @@ class Session(NamedTuple):
     web_url: str | None = None
 
 
-def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
+class NothingRanHere(RunvoyError):
+    """Nothing is configured, and this machine never had an embedded stack."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            ErrorCode.NOT_FOUND,
+            f"nothing is configured, and nothing ever ran on this machine (its state would be in {home})",
+            "Set the deployment with `runvoy configure` or `runvoy claim`; the first `runvoy run` starts a stack here.",
+        )
+
+
+def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: bool = True) -> Session:
     """Find the deployment (starting the embedded stack if that is what is meant) and connect a client to it.
 
     `calls_are_limited`: whether `--timeout` is the limit of a call; in run, submit, wait and logs it means another thing.
+    `begins`: whether a first embedded stack is begun; not for what asks about executions, of which there can be none then.
+    Raises NothingRanHere instead.
     """
     console = Console(settings)
     transport = Transport(console.trace if settings.debug else None)
@@ -43,8 +58,14 @@ def open_session(settings: Settings, calls_are_limited: bool = True) -> Session:
         )
 
     from runvoy_cli.embedded import Embedded
+    from runvoy_cli.files import told_about
 
     stack = Embedded(home, transport, console.warn)
+    if not begins:
+        with told_about(home):
+            has_begun = stack.has_begun()
+        if not has_begun:
+            raise NothingRanHere(home)
     lock = (
         threading.Lock()
     )  # siblings of the client may ask at the same time, and the stack's own calls are for one thread

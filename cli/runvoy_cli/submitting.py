@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,10 +9,11 @@ import msgspec
 
 from runvoy_cli import request as request_options
 from runvoy_cli.client import digest
+from runvoy_cli.problems import called_wrongly
 from runvoy_cli.render import write_stderr
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import is_capable
-from runvoy_protocol import ids
+from runvoy_protocol import requests
 from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
 from runvoy_protocol.requests import RunRequest, seal_request
 
@@ -33,30 +33,30 @@ class Submitted(NamedTuple):
     object_sha256: str
 
 
-def prepare(context: Context, command: tuple[str, ...] | str, session: Session) -> Prepared:
-    """Build the request that the options describe, with its id; nothing is sent."""
+def prepare(context: Context, made: RunRequest, session: Session) -> Prepared:
+    """Address a request to the session's deployment, under the id that `--id` asks for; nothing is sent."""
     client = session.client
-    chosen = request_options.chosen_id(context, client.target.signing_key)
-    now = client.now()
-    timeout_seconds = context.obj.timeout_seconds
-    request = request_options.build(
-        context,
-        command,
-        deployment_id=client.target.deployment_id,
-        request_id=chosen or ids.uuid7(now, os.urandom(10)),
-        now=now,
-        timeout_seconds=session.default_timeout_seconds if timeout_seconds is None else timeout_seconds,
-        environ=os.environ,
-    )
-    return Prepared(request, has_chosen_id=chosen is not None)
+    id_text = request_options.id_text(context)
+    request = request_options.addressed(made, id_text, client.target, client.now())
+    with called_wrongly():
+        requests.check(request)
+    return Prepared(request, has_chosen_id=id_text is not None)
 
 
-def try_out(context: Context, command: tuple[str, ...] | str) -> int:
+def with_default_timeout(context: Context, made: RunRequest, session: Session) -> RunRequest:
+    """The request with the configuration's timeout, where the command line gave none."""
+    if context.obj.timeout_seconds is not None:
+        return made
+    return msgspec.structs.replace(made, timeout_seconds=session.default_timeout_seconds)
+
+
+def try_out(context: Context, made: RunRequest) -> int:
     """`--dry-run`: show what the deployment would make of the request; 0, or 121 if it would refuse it."""
     from runvoy_cli import dry_run
 
     session = open_session(context.obj, calls_are_limited=False)
-    return dry_run.try_out(session, prepare(context, command, session).request, context.obj.json)
+    prepared = prepare(context, with_default_timeout(context, made, session), session)
+    return dry_run.try_out(session, prepared.request, context.obj.json)
 
 
 def send(session: Session, request: RunRequest) -> Submitted:

@@ -15,6 +15,7 @@ CONNECT_SECONDS = 10.0
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHOWN_CHARACTERS = 24
+_NO_TLS = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer in plain text
 _SMALL_BODY_BYTES = 64 * 1024
 
 
@@ -204,6 +205,8 @@ def reason_of(error: BaseException) -> str:
         return "timed out"
     if isinstance(error, http.client.RemoteDisconnected):
         return "the connection was closed before an answer"
+    if getattr(error, "reason", None) == _NO_TLS:
+        return "it does not speak TLS there, as https:// asks for"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

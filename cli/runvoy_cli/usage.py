@@ -58,6 +58,7 @@ def _names(context: Context | None) -> Sequence[str]:
 
 
 def _missing(what: str, choices: str) -> tuple[str, str]:
+    what = what.removesuffix("|-").removesuffix("...")
     return f"{what} is missing", f"Choose {choices.replace(', ', ' or ')}." if choices else ""
 
 
@@ -69,6 +70,9 @@ def _invalid(what: str, why: str) -> tuple[str, str]:
     kind = re.fullmatch(r"('.*') is not a valid (.*?)\.?", why)
     if kind is not None and kind[2] in _KIND_OF_NUMBER:
         why = f"{kind[1]} is no {'whole number' if 'int' in kind[2] else 'number'}"
+    least = re.fullmatch(r"(\S+) is not in the range x>=(\d+)\.?", why)
+    if least is not None:
+        why = f"{least[1]} is less than {least[2]}"
     return f"{what}: {why.removesuffix('.')}", ""
 
 

@@ -39,6 +39,8 @@ def duration(text: str) -> int:
 
 def moment(text: str, now: datetime) -> datetime:
     """The instant of `--since`: a duration before `now`, or a time in RFC 3339."""
+    if not text.strip():
+        raise UsageProblem("a time is empty", "Write it like 10m (ago), or 2030-01-31T09:00:00Z.")
     try:
         if not text.strip().isdigit():
             return datetime.fromisoformat(text.strip()).astimezone(UTC)
@@ -48,6 +50,13 @@ def moment(text: str, now: datetime) -> datetime:
         return now - timedelta(seconds=duration(text))
     except (UsageProblem, OverflowError) as error:
         raise UsageProblem(f"{text[:64]!r} is no time", "Write it like 10m (ago), or 2030-01-31T09:00:00Z.") from error
+
+
+def check_moments(*texts: str | None) -> None:
+    """UsageProblem for what is no time. For before a deployment is asked, whose clock `moment` goes by."""
+    for text in texts:
+        if text is not None:
+            moment(text, datetime.now(UTC))
 
 
 def memory_mib(text: str) -> int:
@@ -82,6 +91,13 @@ def git_depth(text: str) -> str:
         raise UsageProblem(
             f"{text!r} is no number of commits", f"Write one up to {git_sources.MAX_DEPTH:,}, or 0 for all."
         )
+    return text
+
+
+def label_filter(text: str) -> str:
+    """A filter by label: NAME, or NAME=VALUE."""
+    if not text.partition("=")[0]:
+        raise UsageProblem("--label has no name", "Write it --label NAME or --label NAME=VALUE.")
     return text
 
 
@@ -165,27 +181,28 @@ def execution_id(text: str) -> str:
     return plain
 
 
-def execution_ids(texts: Iterable[str]) -> list[str]:
-    """Execution ids in the order given; `-` stands for those on standard input."""
-    found: list[str] = []
-    for text in texts:
-        lines = sys.stdin.read().split() if text == "-" else [text]
-        if not lines:
-            # Not success: an empty pipe is what a failed `submit` leaves.
-            raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
-        found.extend(execution_id(line) for line in lines)
-    return found
+def ids_on_stdin() -> list[str]:
+    """The execution ids on standard input, in their order."""
+    lines = sys.stdin.read().split()
+    if not lines:
+        # Not success: an empty pipe is what a failed `submit` leaves.
+        raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
+    return [execution_id(line) for line in lines]
+
+
+def id_text(text: str) -> str:
+    """What an `--id` says: an execution id as runvoy prints it, or the text that stands for one."""
+    exact = exact_text(text, "the id")
+    if not exact:
+        raise UsageProblem("the id is empty", "Give it any text that names this one piece of work: deploy-42.")
+    plain = exact.strip().lower().replace("-", "")
+    return plain if ids.is_execution_id(plain) else exact
 
 
 def chosen_id(text: str, signing_key: SigningKey) -> str:
     """The execution id for `--id TEXT`: the id itself, or the one that a free text stands for."""
-    exact = exact_text(text, "--id")
-    plain = exact.strip().lower().replace("-", "")
-    if ids.is_execution_id(plain):
-        return plain
-    if not exact:
-        raise UsageProblem("--id is empty", "Give it any text that names this one piece of work: --id deploy-42.")
-    return signing_key.id_of(exact)
+    exact = id_text(text)
+    return exact if ids.is_execution_id(exact) else signing_key.id_of(exact)
 
 
 def role(text: str) -> Role:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from runvoy_cli.render import moment, ran_for, span
+from runvoy_cli.render import command_text, moment, ran_for, span
 from runvoy_protocol.costs import Cost, Rate, dollars, so_far
 from runvoy_protocol.explanations import exit_meaning, explain, place
 from runvoy_protocol.status import (
@@ -110,6 +110,13 @@ def size_rows(isolation: str, cpu: int | None, memory_mib: int | None) -> list[t
     unheld = " (not limited: a process of the machine)" if isolation == "process" else ""
     sizes = (("cpu", cpu_text(cpu)), ("memory", memory_text(memory_mib)))
     return [(name, text + unheld if text else "") for name, text in sizes]
+
+
+def what_ran(status: ExecutionStatus) -> str:
+    """What an execution is known by in a line: its name, and its command as one would type it."""
+    # What a playbook was made into is long, and nobody wrote it.
+    text = f"playbook {status.playbook}" if status.playbook else command_text(status.command)
+    return f"{status.name}: {text}" if status.name and status.name != status.playbook else text
 
 
 def image_text(status: ExecutionStatus) -> str:

@@ -64,13 +64,13 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.SIGNATURE_INVALID: ErrorSpec(
         "The signature does not match the signed bytes, or the object lies under another key's prefix.",
-        "Check that the API key is whole and belongs to this deployment (`runvoy whoami`).",
+        "Check that the API key is whole and belongs to this deployment.",
         False,
         _REFUSED,
     ),
     ErrorCode.KEY_UNKNOWN: ErrorSpec(
         "No key with this id is registered in the deployment.",
-        "Check the API key and the endpoint (`runvoy whoami`), or ask an admin for a new key.",
+        "Check RUNVOY_API_KEY, RUNVOY_ENDPOINT and the profile: it may be another deployment's key. Or ask an admin for a new one.",
         False,
         _REFUSED,
     ),
@@ -78,7 +78,10 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
         "The key, or the user it belongs to, was revoked.", "Ask an admin for a new key.", False, _REFUSED
     ),
     ErrorCode.KEY_EXPIRED: ErrorSpec(
-        "The key's own expiry has passed.", "Rotate the key, or ask an admin for a new one.", False, _REFUSED
+        "The key's own expiry has passed.",
+        "Make a new one with another key of yours (`runvoy keys create`), or ask an admin for one.",
+        False,
+        _REFUSED,
     ),
     ErrorCode.REQUEST_EXPIRED: ErrorSpec(
         "The request arrived after its expires_at; it was not started.",
@@ -94,7 +97,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.WRONG_DEPLOYMENT: ErrorSpec(
         "The request was signed for another deployment.",
-        "Check RUNVOY_DEPLOYMENT and the profile (`runvoy whoami`).",
+        "Check RUNVOY_DEPLOYMENT, RUNVOY_ENDPOINT and the profile; `runvoy version` shows which deployment answers.",
         False,
         _REFUSED,
     ),
@@ -135,7 +138,10 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
         "Somebody else changed this at the same time.", "Look at it again, then repeat the change.", True, _FAILED
     ),
     ErrorCode.TOO_LARGE: ErrorSpec(
-        "A message, a field or an upload is over its limit.", "The message names the limit.", False, _REFUSED
+        "A message, a field or an upload is over its limit.",
+        "The message names the limit. A command can fetch large inputs itself.",
+        False,
+        _REFUSED,
     ),
     ErrorCode.QUOTA_EXCEEDED: ErrorSpec(
         "A quota of the deployment is used up.", "Try again later, or ask an admin.", True, _REFUSED

@@ -145,23 +145,24 @@ class Commits(threading.Thread):
         self._submission.accepted(entry, receipt.execution_id)
         self._submission.keep_receipt((*_STATE, f"{own_id}.json"), receipt)
         self._outgoing.remove(own_id)
-        self._teller.say(f"{FOLDER}/{one.name} of the commit is submitted as {receipt.execution_id}")
+        self._teller.submitted(f"{FOLDER}/{one.name}", receipt.execution_id, is_committed=True)
         self._on_decided(one.name, receipt.execution_id, 0)
 
     def _reject(self, one: _Committed, own_id: str, error: RunvoyError) -> None:
-        if error.code is ErrorCode.ID_CONFLICT:
-            text = "was submitted before, with another key or when its playbook was another; it is not run again"
-        else:
+        is_known = error.code is ErrorCode.ID_CONFLICT
+        if not is_known:
             kept = names.kept(one.name, own_id)
             reason = f"{error.message} ({error.code.value})\n" + (f"hint: {error.hint}\n" if error.hint else "")
             path = (*REJECTED, f"{kept.rpartition('.')[0]}.reason.txt")
             self._tree.write(*path, content=reason.encode(errors="replace"))
-            text = f"is rejected: {error.message}"
             self._on_decided(one.name, None, error.exit_code)
         document = {"outcome": "refused", "code": error.code.value, "message": error.message, "hint": error.hint}
         self._tree.write(*_STATE, f"{own_id}.json", content=msgspec.json.encode(document) + b"\n")
         self._outgoing.remove(own_id)
-        self._teller.say(f"{FOLDER}/{one.name} of the commit {text}")
+        if is_known:
+            self._teller.known(f"{FOLDER}/{one.name}", own_id)
+        else:
+            self._teller.rejected(f"{FOLDER}/{one.name}", error, is_committed=True)
 
     def _id_of(self, name: str, content: bytes) -> str:
         if not self._roots:

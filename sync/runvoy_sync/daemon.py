@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from runvoy_cli.problems import EXIT_INTERRUPTED, UsageProblem
+from runvoy_cli.problems import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, ReaderGone, UsageProblem
+from runvoy_cli.readers import StdoutReader
 from runvoy_cli.session import Session
 from runvoy_cli.terminal import Live
 from runvoy_protocol import codec
@@ -73,7 +74,7 @@ class _Daemon:
         self._settings = settings
         self._session = session
         self._tree = tree
-        self._teller = Teller(session.console, session.client.now)
+        self._teller = Teller(session.console, session.client.now, settings.as_json)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -123,7 +124,11 @@ class _Daemon:
                 self._commits.start()
             self._session.console.remark(f"keeping {self._tree.root}; Ctrl-C ends it, and what runs goes on")
             try:
-                return self._once() if self._settings.once else self._keep()
+                # Events are all that is written: who reads them no more has the daemon end.
+                with StdoutReader(is_wanted=self._settings.as_json):
+                    return self._once() if self._settings.once else self._keep()
+            except ReaderGone:
+                return EXIT_BROKEN_PIPE
             finally:
                 if watch is not None:
                     watch.stop()

@@ -24,6 +24,7 @@ DONE = (FOLDER, ".done")
 REJECTED = (FOLDER, ".rejected")
 SETTLE_SECONDS = 0.5
 BAD_SETTLE_SECONDS = 5.0  # of a file that is no request as it stands: it may be half of one
+_TOLD = float("inf")
 _WORKERS = 4
 _MOST_QUEUED = 256
 _FIRST_RETRY_SECONDS = 1.0
@@ -62,6 +63,7 @@ class Inbox:
         self._on_decided = on_decided
         self._wake = wake
         self._seen: dict[str, _Seen] = {}
+        self._others: dict[str, float] | None = None  # when what is no request was first seen
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._queue: queue.Queue[str | None] = queue.Queue()
@@ -87,11 +89,15 @@ class Inbox:
     def scan(self) -> bool:
         """Look at all there is; whether anything is left to be done."""
         now = time.monotonic()
-        wanted = {
-            name: identity
-            for name, identity in self._tree.identities(FOLDER)
-            if names.is_request(name) and name not in self.skip
-        }
+        wanted: dict[str, Identity | None] = {}
+        others: list[str] = []
+        for name, identity in self._tree.identities(FOLDER):
+            if names.is_request(name):
+                if name not in self.skip:
+                    wanted[name] = identity
+            elif not name.startswith("."):
+                others.append(name)
+        self._tell_of_others(others, now)
         with self._lock:
             busy = set(self._busy)
             self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
@@ -106,6 +112,16 @@ class Inbox:
                     self._busy.add(name)
                 self._queue.put(name)
         return bool(wanted)
+
+    def _tell_of_others(self, others: list[str], now: float) -> None:
+        """Tell, once, of what lies there and is no request by its name. What an editor puts there for a moment is let be."""
+        is_first_look = self._others is None
+        known = self._others or {}
+        self._others = {name: known.get(name, now) for name in others}
+        for name, since in self._others.items():
+            if since != _TOLD and (is_first_look or now - since >= BAD_SETTLE_SECONDS):
+                self._others[name] = _TOLD
+                self._teller.ignored(f"{FOLDER}/{name}")
 
     def _is_still(self, name: str, identity: Identity, now: float) -> bool:
         """Whether a file has not changed for a while."""
@@ -236,7 +252,7 @@ class Inbox:
         self._move(name, entry.content, (*DONE, kept))
         self._outgoing.remove(tag)
         self._teller.forget(name)
-        self._teller.say(f"{FOLDER}/{name} is submitted as {receipt.execution_id}")
+        self._teller.submitted(f"{FOLDER}/{name}", receipt.execution_id)
         self._on_decided(name, receipt.execution_id, 0)
 
     def _reject(self, name: str, content: bytes, tag: str, error: RunvoyError) -> None:
@@ -245,7 +261,7 @@ class Inbox:
         self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode(errors="replace"))
         self._move(name, content, (*REJECTED, kept))
         self._teller.forget(name)
-        self._teller.say(f"{FOLDER}/{name} is rejected: {error.message}")
+        self._teller.rejected(f"{FOLDER}/{name}", error)
         self._on_decided(name, None, error.exit_code)
 
     def _reject_thing(self, name: str) -> None:
@@ -255,8 +271,9 @@ class Inbox:
         text = f"{problem}: a request is a regular file\n"
         self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode())
         if self._tree.move((FOLDER, name), (*REJECTED, kept)):
-            self._teller.say(f"{FOLDER}/{name} is rejected: {problem}")
-            self._on_decided(name, None, RunvoyError(ErrorCode.INVALID_REQUEST, problem).exit_code)
+            error = RunvoyError(ErrorCode.INVALID_REQUEST, problem, "A request is a regular file.")
+            self._teller.rejected(f"{FOLDER}/{name}", error)
+            self._on_decided(name, None, error.exit_code)
 
     def _move(self, name: str, content: bytes, target: tuple[str, ...]) -> None:
         """Move a file whose content was read; what was put in its place meanwhile is not moved away unread."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import msgspec
 
 from runvoy_cli.client import Client
-from runvoy_cli.words import summary
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
@@ -263,10 +262,7 @@ class Mirror:
                 one.is_handed_over = False
                 one.worker.plan(one, delay or 0.0)
                 return
-            self._teller.ended(one.execution_id)
-            self._teller.say(summary(status, status.ended_at or status.admitted_at))
-            if not log_is_whole:
-                self._teller.say(f"{one.execution_id}: its log never became whole; log.txt has what there is of it")
+            self._teller.over(status, log_is_whole=log_is_whole)
             self.forget(one)  # before its end is told: who is woken by that looks at what is left
             self._on_end(one.execution_id, exit_code_of(status))
 
@@ -276,7 +272,7 @@ class Mirror:
     def _failed(self, one: _Watched, error: RunvoyError | OSError) -> float | None:
         one.copy = None
         if isinstance(error, RunvoyError) and error.code in _GONE:
-            self._teller.say(f"{one.execution_id} can be read no more: {error.message}")
+            self._teller.lost(one.execution_id, error)
             self._on_end(one.execution_id, error.exit_code)
             return None
         self._teller.trouble("copying", error)

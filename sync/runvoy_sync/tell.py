@@ -1,4 +1,5 @@
-"""What the daemon says: plain lines on stderr, and on a terminal a live row for each running execution."""
+"""What the daemon says: plain lines on stderr, and on a terminal a live row for each running execution; with --json events on
+stdout, one JSON object a line, in place of the lines."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from runvoy_cli.render import Console, command_text, span
+from runvoy_cli.render import Console, command_text, print_json, span
 from runvoy_cli.terminal import Row
-from runvoy_cli.words import short_id
+from runvoy_cli.words import result_json, short_id, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
+from runvoy_sync.names import REQUEST_SUFFIXES
 
 _MOST_REMEMBERED = 1_000
 
@@ -19,15 +21,74 @@ _MOST_REMEMBERED = 1_000
 class Teller:
     """For all threads. A trouble that lasts is told once, and when it is over."""
 
-    def __init__(self, console: Console, now: Callable[[], datetime]) -> None:
+    def __init__(self, console: Console, now: Callable[[], datetime], as_json: bool = False) -> None:
         self._console = console
         self._now = now
+        self._as_json = as_json
+        self._is_unread = False
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._troubles: dict[str, str] = {}
         self._live: dict[str, tuple[ExecutionStatus, str]] = {}
 
     def say(self, text: str) -> None:
+        """What no program has to know."""
         self._console.say(text)
+
+    def submitted(self, place: str, execution_id: str, *, is_committed: bool = False) -> None:
+        """A request file became an execution. `place` is relative to the folder."""
+        self._tell(
+            f"{place}{_of_the_commit(is_committed)} is submitted as {execution_id}",
+            "submitted",
+            file=_utf8(place),
+            execution_id=execution_id,
+        )
+
+    def rejected(self, place: str, error: RunvoyError, *, is_committed: bool = False) -> None:
+        """A request file is not right, or what it asked for was refused."""
+        self._tell(
+            f"{place}{_of_the_commit(is_committed)} is rejected: {error.message}",
+            "rejected",
+            file=_utf8(place),
+            code=error.code.value,
+            message=_utf8(error.message),
+            hint=_utf8(error.hint),
+        )
+
+    def ignored(self, place: str) -> None:
+        """What lies in the inbox and is no request by its name."""
+        self._tell(
+            f"{place} is left alone: requests are called {', '.join(f'*{one}' for one in REQUEST_SUFFIXES)}",
+            "ignored",
+            file=_utf8(place),
+        )
+
+    def known(self, place: str, execution_id: str) -> None:
+        """A committed request was submitted before, by another key or with another playbook."""
+        text = "was submitted before, with another key or when its playbook was another; it is not run again"
+        self._tell(f"{place} of the commit {text}", "known", file=_utf8(place), execution_id=execution_id)
+
+    def over(self, status: ExecutionStatus, *, log_is_whole: bool) -> None:
+        """An execution has ended, and its copy is there."""
+        self.ended(status.execution_id)
+        self._tell(
+            summary(status, status.ended_at or status.admitted_at),
+            "ended",
+            **result_json(status),
+            log_is_whole=log_is_whole,
+        )
+        if not log_is_whole and not self._as_json:
+            self.say(f"{status.execution_id}: its log never became whole; log.txt has what there is of it")
+
+    def lost(self, execution_id: str, error: RunvoyError) -> None:
+        """An execution can be read no more, and is copied no further."""
+        self._tell(
+            f"{execution_id} can be read no more: {error.message}",
+            "lost",
+            execution_id=execution_id,
+            code=error.code.value,
+            message=error.message,
+        )
 
     def trouble(self, subject: str, error: RunvoyError | OSError | str) -> None:
         text = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
@@ -37,18 +98,39 @@ class Teller:
             if self._troubles.get(subject) == text or len(self._troubles) >= _MOST_REMEMBERED:
                 return
             self._troubles[subject] = text
-        self._console.say(f"{subject}: {text}; it is tried again")
+        self._tell(
+            f"{subject}: {text}; it is tried again",
+            "trouble",
+            subject=_utf8(subject),
+            message=_utf8(text),
+            is_over=False,
+        )
 
     def fine(self, subject: str) -> None:
         with self._lock:
             if self._troubles.pop(subject, None) is None:
                 return
-        self._console.say(f"{subject}: it works again")
+        self._tell(f"{subject}: it works again", "trouble", subject=_utf8(subject), message="", is_over=True)
 
     def forget(self, subject: str) -> None:
         """A trouble is over with its subject."""
         with self._lock:
             self._troubles.pop(subject, None)
+
+    def _tell(self, text: str, event: str, **fields: object) -> None:
+        if not self._as_json:
+            self._console.say(text)
+            return
+        with self._writing:
+            if self._is_unread:
+                return
+            try:
+                print_json({"event": event, **fields})
+            except BrokenPipeError:
+                self._is_unread = True  # the main thread is told of it as well, and leaves
+            except RunvoyError as error:  # a full disk, say: the folder is kept all the same
+                self._is_unread = True
+                self._console.say(f"{error.message}; from here on there are no events")
 
     def running(self, status: ExecutionStatus, last_line: str) -> None:
         with self._lock:
@@ -67,6 +149,15 @@ class Teller:
         if len(live) > room:
             rows[-1] = [(f"and {len(live) - room + 1} more", "dim")]
         return rows
+
+
+def _of_the_commit(is_committed: bool) -> str:
+    return " of the commit" if is_committed else ""
+
+
+def _utf8(text: str) -> str:
+    """A file's name may hold bytes that are no text."""
+    return text.encode(errors="replace").decode()
 
 
 def fault(error: Exception) -> RunvoyError:

@@ -26,8 +26,8 @@ def test_the_table_follows_what_happens(viewer: Any, stack: Any) -> None:
     expect(row).to_contain_text("Running")
     expect(row).to_contain_text("team=core")
     stack.ok("kill", execution_id)
-    expect(row).to_contain_text("Killed")
-    expect(viewer.get_by_role("status")).to_contain_text("follow-me: Killed")
+    expect(row).to_contain_text("Stopped")
+    expect(viewer.get_by_role("status")).to_contain_text("follow-me: Stopped")
 
 
 def test_filters(viewer: Any, stack: Any) -> None:
@@ -115,7 +115,7 @@ def test_a_run_is_killed_after_a_question_and_run_again(viewer: Any, stack: Any)
     expect(viewer.locator(".run-head")).to_contain_text("Running")
     viewer.get_by_role("button", name="Kill").click()
     viewer.get_by_role("dialog").get_by_role("button", name="Kill").click()
-    expect(viewer.locator(".run-head")).to_contain_text("Killed")
+    expect(viewer.locator(".run-head")).to_contain_text("Stopped")
     viewer.get_by_role("button", name="Run again").click()
     expect(viewer.get_by_label("Command", exact=True)).to_have_value("sh\n-c\necho x; sleep 60")
     viewer.get_by_label("Command", exact=True).fill("sh\n-c\necho again; exit 0")
@@ -211,7 +211,7 @@ def test_locks_show_the_holder_and_who_waits(viewer: Any, stack: Any) -> None:
     assert waiter in viewer.url
     # Killed before it began: its log is complete, and empty.
     stack.ok("kill", waiter)
-    expect(viewer.locator(".run-head")).to_contain_text("Killed")
+    expect(viewer.locator(".run-head")).to_contain_text("Stopped")
     expect(viewer.locator(".log-host")).to_contain_text("complete")
     stack.ok("kill", holder)
 

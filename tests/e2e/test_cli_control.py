@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.e2e.conftest import Machine
 
 
@@ -47,6 +49,21 @@ def test_kill_of_one_that_runs_and_one_that_waits_and_one_that_has_ended(machine
     again = json.loads(machine.ok("--json", "kill", holder))
     assert (again["state"], again["exit_code_of"], again["had_ended"]) == ("STOPPED", 123, True)
     assert (again["decided_by"], again["exit_meaning"]) == ("runvoy", "killed")
+
+
+def test_the_last_one_is_that_of_whichever_command_submitted(machine: Machine, tmp_path: Path) -> None:
+    assert machine("wait", "@last").returncode == 121
+    assert machine("run", "exit 4").returncode == 4
+    assert machine("wait", "@last").returncode == 4
+    submitted = machine.ok("submit", "exit 5").strip()
+    assert machine("wait", "@last").returncode == 5
+    assert machine.status("@last")["execution_id"] == submitted
+    file = tmp_path / "runs.jsonl"
+    file.write_text('{"command": "exit 6"}\n{"command": "echo six"}\n')
+    machine.ok("submit", "--bulk", str(file))
+    assert machine.ok("logs", "--follow", "@last") == "six\n"
+    machine("sync", str(tmp_path / "kept"), "--once")
+    assert machine.ok("logs", "@last") == "six\n"
 
 
 def test_kill_can_wait_for_the_end_and_keeps_the_log(machine: Machine) -> None:

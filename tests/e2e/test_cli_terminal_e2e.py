@@ -168,6 +168,29 @@ for stream in (sys.stdout.buffer, sys.stderr.buffer):
 """
 
 
+def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
+    first = machine.ok("submit", "--name", "first", "sleep 600").strip()
+    second = machine.ok("submit", "--name", "second", "sleep 600").strip()
+    with terminal(machine, "kill", first[-6:]) as person:
+        person.see(first.encode())
+        person.see(b": first: sleep 600")
+        person.see(b"Kill it? [y/N]: ")
+        person.type(b"\n")
+        assert person.end() == 1
+    assert b"nothing was killed" in person.seen
+    with terminal(machine, "kill", "--wait", "@last") as person:
+        person.see(second.encode())
+        person.see(b"Kill it? [y/N]: ")
+        person.type(b"y\n")
+        assert person.end() == 0
+    assert machine.status(second)["state"] == "STOPPED"
+    assert machine.status(first)["state"] in ("QUEUED", "STARTING", "RUNNING")
+    with terminal(machine, "kill", "@last") as person:
+        assert person.end() == 0
+    assert b"had already ended" in person.seen
+    machine.ok("kill", "--wait", first)
+
+
 def test_a_hostile_log_puts_nothing_but_text_and_colours_on_the_terminal(machine: Machine) -> None:
     print(f"seed {SEED}")
     seed = str(random.Random(SEED).randrange(1000))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.kept_folder import KeptFolder, stop
+from tests.e2e.test_cli_json import documented
 
 
 @pytest.fixture
@@ -39,6 +40,34 @@ def test_files_become_executions_with_logs_and_results_beside_them(folder):
     assert linked.resolve() == folder.of("a")
     assert (folder.path / "latest").resolve().name in folder.ids()
     assert all(path.resolve().is_relative_to(folder.path) for path in folder.path.rglob("*"))
+
+
+def test_with_json_a_program_follows_what_becomes_of_its_files(folder):
+    folder.machine.ok("local", "up")
+    folder.drop("good.yml", "command: exit 3\n")
+    folder.drop("bad.yml", "comand: x\n")
+    folder.drop("no-request.txt", "command: x\n")
+    done = folder.once("--json")
+    assert (done.returncode, done.stderr) == (121, b"")
+    events = {one["event"]: one for one in map(json.loads, done.stdout.splitlines())}
+    assert set(events) == {"submitted", "ended", "rejected", "ignored"}
+    assert events["ignored"]["file"] == "inbox/no-request.txt"
+    assert events["submitted"]["file"] == "inbox/good.yml"
+    assert "inbox/bad.yml, line 1" in events["rejected"]["message"]
+    documents = {one["event"]: one for one in documented("sync") if "event" in one}
+    assert {name: set(one) for name, one in events.items()} == {name: set(documents[name]) for name in events}
+    result = json.loads((folder.of("good") / "result.json").read_text())
+    assert events["ended"] == {"event": "ended", **result}
+
+
+def test_a_daemon_whose_events_nobody_reads_any_more_leaves(folder):
+    reader, writer = os.pipe()
+    daemon = folder.daemon("--json", stdout=writer)
+    os.close(writer)
+    folder.drop("a.yml", "command: 'true'\n")
+    with os.fdopen(reader) as events:
+        assert json.loads(events.readline())["event"] == "submitted"
+    assert daemon.wait(60) == 141
 
 
 def test_a_bad_file_is_rejected_with_the_line_and_a_refused_one_with_the_reason(folder):

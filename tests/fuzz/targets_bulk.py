@@ -45,12 +45,12 @@ def run_bulk_file(name: str) -> Any:
     def run(raw: bytes) -> str:
         text = raw.decode(errors="replace")
         problems: list[Problem] = []
-        maker = Maker(BASE, KEY, None)
+        maker = Maker(BASE, None)
         entries = bulk_reader.parse(text, name, problems)
         made = [maker.make(entry, number, problems) for number, entry in enumerate(entries, start=1)]
-        for request in made:
-            if request is not None:
-                requests.seal_request(request, KEY)
+        for one in made:
+            if one is not None:
+                requests.seal_request(one.request, KEY)
         assert made.count(None) <= len(problems)
         assert all(1 <= one.line <= len(raw) + 1 and len(one.text) < 3000 for one in problems)
         return "decoded" if not problems else "problems"

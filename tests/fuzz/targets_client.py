@@ -25,6 +25,7 @@ from runvoy_cli import (
     playbook_view,
     playbooks,
     render,
+    short_ids,
     signed_view,
     values,
     yaml_nodes,
@@ -151,7 +152,7 @@ def run_values(raw: bytes) -> str:
     """All that is read from one argument, environment variable or line; at least one of the readers refuses it."""
     text = raw.decode(errors="surrogateescape")
     answers = 0
-    readers: list[Any] = [values.duration, values.memory_mib, values.cpu_units, values.execution_id]
+    readers: list[Any] = [values.duration, values.memory_mib, values.cpu_units, values.execution_id, short_ids.read]
     readers += [
         lambda text: values.moment(text, AT),
         lambda text: values.chosen_id(text, KEY),

@@ -28,16 +28,8 @@ def contexts(*arguments):
 
 
 def build(*arguments, environ=None):
-    settings, context = contexts(*arguments)
-    return request.build(
-        context,
-        request.command_of(context, context.params["words"]),
-        deployment_id="d-1",
-        request_id=ID,
-        now=NOW,
-        timeout_seconds=600 if settings.timeout_seconds is None else settings.timeout_seconds,
-        environ=environ or {},
-    )
+    _, context = contexts(*arguments)
+    return request.build(context, request.command_of(context, context.params["words"]), environ or {})
 
 
 @pytest.mark.parametrize("name", ["run", "submit"])
@@ -129,12 +121,12 @@ def test_the_environment_of_the_command_by_strength(tmp_path):
         (["--env", "RUNVOY_A=x", "x"], "reserved"),
         (["--lock", "", "x"], "no valid name"),
         ([*(f"--lock=l{n}" for n in range(9)), "x"], "9 locks are named; at most 8"),
-        (["--timeout", "0", "x"], "timeout_seconds must be from 1"),
-        (["--timeout", "8d", "x"], "timeout_seconds must be from 1"),
-        (["--memory", "1m", "x"], "memory_mib must be from 64"),
+        (["--timeout", "0", "x"], "--timeout: its seconds must be from 1"),
+        (["--timeout", "8d", "x"], "--timeout: its seconds must be from 1"),
+        (["--memory", "1m", "x"], "--memory: its MiB must be from 64"),
         (["--label", "a", "x"], "--label number 1"),
         (["a", "x" * 200_000], "over 131,072 bytes"),
-        (["--memory", "1", "x"], "--memory: memory_mib must be from 64"),
+        (["--memory", "1", "x"], "--memory: its MiB must be from 64"),
     ],
 )
 def test_what_no_deployment_would_accept_is_refused_here(arguments, told):
@@ -190,7 +182,7 @@ MISTAKES = [
     (["list", "--limt", "3"], "there is no option --limt"),
     (["list", "--limt", "3"], "hint: Did you mean --limit or --timeout? See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
-    (["logs", "--tail", "-1", ID], "--tail: -1 is not in the range x>=0"),
+    (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
     (["list", "--label"], "--label needs a value (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["run", "--timeout", "soon", "x"], "--timeout: 'soon' is no duration (INVALID_REQUEST)\nhint: Write it like 30s"),
     (["run", "--cpu", "much", "x"], "--cpu: 'much' is no amount of CPU"),
@@ -202,11 +194,33 @@ MISTAKES = [
     (["run", "echo hi", "--timeout", "5"], "hint: Options stand before the command"),
     (["run", "a\udcff"], "word 1 of the command is not valid UTF-8"),
     (["wait", "nonsense"], "no execution id"),
-    (["wait"], "ID...|- is missing"),
+    (["wait"], "ID is missing"),
     (["logs", "--grep", "(", ID], "no Python pattern"),
     (["local"], "`runvoy local` needs a further word"),
     (["--profile", "p", "list"], "there is no config file"),
     (["completion", "tcsh"], "tcsh"),
+    (["run", "--timeout", "0", "x"], "--timeout: its seconds must be from 1 to"),
+    (["submit", "--timeout", "0", "x"], "--timeout: its seconds must be from 1 to"),
+    (["run", *(f"--env=A{n}={'x' * 100_000}" for n in range(3)), "x"], "the request has 300,"),
+    (
+        ["run", "--env", f"A={'x' * 140_000}", "x"],
+        "bytes (TOO_LARGE)\nhint: The message names the limit. A command can",
+    ),
+    (["ps"], "there is no command 'ps' (INVALID_REQUEST)\nhint: Perhaps `runvoy list` is what you look for."),
+    (["cancel", ID], "hint: Perhaps `runvoy kill` is what you look for."),
+    (["submit", "--id", "", "x"], "--id: the id is empty"),
+    (["run", "--lock", "a b", "x"], "no valid name"),
+    (["submit", "--bulk", "/no/such/file"], "cannot be read"),
+    (["list", "--label", "=x"], "--label has no name"),
+    (["kill", "--label", ""], "--label has no name"),
+    (["audit", "--since", "yesterday"], "'yesterday' is no time"),
+    (["audit", "export", "--until", ""], "a time is empty"),
+    (["audit", "--execution", "nonsense"], "no execution id"),
+    (["audit", "verify", "nonsense"], "no execution id"),
+    (["audit", "verify", "--day", "2030-01-31", "--head", "x"], "no hash of a seal"),
+    (["cost", "--since", "soon"], "'soon' is no time"),
+    (["users", "create", "a b", "--role", "viewer"], "no name for a user"),
+    (["sync", __file__], "is no folder"),
 ]
 
 
@@ -217,6 +231,14 @@ def test_mistakes_exit_2_before_anything_starts(tmp_path, monkeypatch, capsys, a
     printed = capsys.readouterr()
     assert told in printed.err
     assert printed.out == ""
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_bad_bulk_file_is_told_of_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    (tmp_path / "runs.jsonl").write_text('{"comand": "x"}\n{"command": "x", "timeout": 0}\n')
+    assert app.main(["submit", "--bulk", str(tmp_path / "runs.jsonl")]) == 2
+    assert "3 mistakes; nothing was submitted" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 
@@ -277,12 +299,43 @@ def test_completion_offers_commands_and_options(tmp_path):
         assert offered in done.stdout.split()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        *(([name, ID], 1) for name in ("status", "logs", "kill", "trace")),
+        (["status", "--request", ID], 1),
+        (["kill", "--label", "a=b"], 1),
+        (["wait", ID], 121),
+    ],
+)
+def test_a_question_about_executions_begins_no_stack_where_none_ever_was(
+    tmp_path, monkeypatch, capsys, arguments, code
+):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    assert app.main(arguments) == code
+    told = capsys.readouterr().err
+    assert "nothing is configured, and nothing ever ran on this machine" in told
+    assert "(NOT_FOUND)\nhint: Set the deployment" in told
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_list_of_a_machine_on_which_nothing_ran_is_empty(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    assert app.main(["list"]) == 0
+    assert capsys.readouterr().out == ""
+    assert app.main(["list", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "[]\n"
+    assert "nothing ever ran on this machine" in printed.err
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_home_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
     done = runvoy("run", "true", home=tmp_path / "file" / "home")
     assert done.returncode == 125
     assert "set RUNVOY_HOME to a folder that you can write to" in done.stderr
-    assert runvoy("list", home=tmp_path / "file" / "home").returncode == 1
+    assert runvoy("whoami", home=tmp_path / "file" / "home").returncode == 1
 
 
 def test_what_was_certainly_not_submitted_is_told_as_that(tmp_path):

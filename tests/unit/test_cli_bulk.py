@@ -12,12 +12,14 @@ import pytest
 from runvoy_cli import bulk_reader
 from runvoy_cli.bulk_reader import BadBulk, Problem
 from runvoy_cli.bulk_requests import FIELDS, Maker
+from runvoy_cli.client import Target
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource, RunRequest
 
 KEY = SigningKey(bytes(range(32)))
+TARGET = Target("https://x.example", "there", KEY)
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 BASE = RunRequest(
     version=1,
@@ -33,12 +35,14 @@ BASE = RunRequest(
 )
 
 
-def read(text: str, name: str = "f", prefix: str | None = None) -> tuple[list[RunRequest], list[Problem]]:
+def read(
+    text: str, name: str = "f", prefix: str | None = None, default: int | None = None
+) -> tuple[list[RunRequest], list[Problem]]:
     problems: list[Problem] = []
-    maker = Maker(BASE, KEY, prefix)
+    maker = Maker(BASE, prefix)
     entries = bulk_reader.parse(text, name, problems)
     made = [maker.make(entry, number, problems) for number, entry in enumerate(entries, start=1)]
-    return [one for one in made if one is not None], problems
+    return [one.addressed(TARGET, NOW, default) for one in made if one is not None], problems
 
 
 FULL = {
@@ -80,6 +84,17 @@ def test_every_field_and_the_command_line_s_defaults(text: str) -> None:
 def test_what_a_line_leaves_out_is_the_command_line_s() -> None:
     [request], _ = read('{"command": "echo hi", "image": null}')
     assert (request.command, request.locks, request.timeout_seconds) == ("echo hi", ("prod",), 90)
+
+
+def test_the_configured_timeout_is_for_what_says_nothing_of_it() -> None:
+    found, _ = read('{"command": "a"}\n{"command": "b", "timeout": "1m"}', default=30)
+    assert [one.timeout_seconds for one in found] == [30, 60]
+
+
+def test_each_run_is_addressed_to_the_deployment_and_new_without_an_id() -> None:
+    found, _ = read('{"command": "a"}\n{"command": "a"}')
+    assert {one.deployment_id for one in found} == {"there"}
+    assert len({one.request_id for one in found}) == 2
 
 
 def test_yaml_documents_hold_texts_as_they_stand() -> None:

@@ -1,6 +1,8 @@
 """The client against a small HTTP server that really loses answers, refuses grants and disagrees about the time."""
 
+import contextlib
 import json
+import socket
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -11,6 +13,7 @@ import pytest
 
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client, Target
+from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import NoAnswer, Transport
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -137,6 +140,31 @@ def test_an_upload_that_was_sent_may_have_arrived_and_none_before_that(server, c
     with pytest.raises(RunvoyError):
         client.upload(ID, b"x")
     assert client.may_be_uploaded
+
+
+def test_plain_text_where_tls_is_expected_is_told_as_that(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer_each():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.close()
+
+        threading.Thread(target=answer_each, daemon=True).start()
+        target = Target(f"https://127.0.0.1:{port}", "d-1", KEY)
+        client = Client(target, lambda of: Cache(tmp_path, of.endpoint, KEY.key_id), Transport(), 0.05)
+        with pytest.raises(RunvoyError, match="it does not speak TLS there"):
+            client.call("GET", "/whoami")
+
+
+@pytest.mark.parametrize("path", ["/locks/", "/users//claims", "/secrets/"])
+def test_an_empty_name_is_no_call_of_something_else(server, client_of, path):
+    with pytest.raises(UsageProblem, match="a name is empty"):
+        client_of().call("GET", path)
+    assert server.seen == []
 
 
 def test_a_call_is_signed_over_what_is_sent(server, client_of):

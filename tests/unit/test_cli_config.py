@@ -120,6 +120,8 @@ def test_a_profile_nobody_made(home):
         ("endpoint:\n  - a\n", "line 2: endpoint must be text", ""),
         ("deployment_id: 17\n", "line 1: deployment_id must be text", ""),
         ("timeout: soon\n", "line 1: timeout is no duration", ""),
+        ("timeout: 0\n", "line 1: timeout is not from 1s to 7d", "It is the deadline of commands"),
+        ("timeout: 8d\n", "line 1: timeout is not from 1s to 7d", ""),
         ("timeout: true\n", "line 1: timeout must be a duration", ""),
         ("api_key:\n", "line 1: api_key must be text", ""),
         ('api_key: ""\n', "line 1: api_key is empty", ""),

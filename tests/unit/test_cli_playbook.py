@@ -272,7 +272,10 @@ def test_nothing_of_the_machine_gets_in(runvoy, monkeypatch, tmp_path, deploymen
         (["--param", "stage=prod", "--env", "PARAM_WHO=x"], "PARAM_WHO is made of the playbook's parameters"),
         (["--param", "stage=prod", "--env", "NOTE=x"], "NOTE is made of the playbook's parameters"),
         (["--param", "stage=prod", "--env", "RUNVOY_X=x"], "reserved"),
-        (["--param", "stage=prod", "--timeout", "8d"], "timeout_seconds must be"),
+        (
+            ["--param", "stage=prod", "--timeout", "8d"],
+            "--timeout: its seconds must be from 1 to 604,800 (INVALID_REQUEST)\nhint: See `runvoy playbook run --help`.",
+        ),
         (["--param-stdin", "nothing"], "no parameter 'nothing'"),
         (["--param", "stage=prod", "extra"], "more words than this takes: extra"),
     ],

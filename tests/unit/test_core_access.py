@@ -101,7 +101,12 @@ def test_a_good_key_is_its_user_s() -> None:
             ErrorCode.KEY_REVOKED,
             "the key was revoked",
         ),
-        (msgspec.structs.replace(KEY, expires_at=NOW), USER, ErrorCode.KEY_EXPIRED, "the key expired at 2026-05-04T12"),
+        (
+            msgspec.structs.replace(KEY, expires_at=NOW),
+            USER,
+            ErrorCode.KEY_EXPIRED,
+            "the key expired at 2026-05-04 12:00:00 UTC",
+        ),
         (msgspec.structs.replace(KEY, expires_at=NOW - MOMENT), USER, ErrorCode.KEY_EXPIRED, "the key expired"),
     ],
 )

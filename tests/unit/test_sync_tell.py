@@ -1,9 +1,17 @@
 """The daemon's live rows: one for each running execution, as many as the terminal holds."""
 
+import contextlib
+import io
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.unit.sync_cases import ended
 
 from runvoy_cli.options import Settings
 from runvoy_cli.render import Console
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import uuid7
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
@@ -44,6 +52,67 @@ def test_a_row_for_each_until_it_ends():
     assert second.endswith("line of 2")
     teller.ended(running(1).execution_id)
     assert told(teller) == [second]
+
+
+REFUSED = RunvoyError(ErrorCode.FORBIDDEN, "not you", "Ask.")
+
+
+def event(teller, capsys):
+    """What the last call printed: one event, and nothing for people."""
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    (line,) = printed.out.splitlines()
+    return json.loads(line)
+
+
+def test_with_json_each_event_is_a_line_on_stdout_and_nothing_is_said(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW, as_json=True)
+    teller.submitted("inbox/a\udcff.yml", "01")
+    assert event(teller, capsys) == {"event": "submitted", "file": "inbox/a?.yml", "execution_id": "01"}
+    teller.rejected("inbox/b.yml", REFUSED)
+    assert event(teller, capsys) == {
+        "event": "rejected",
+        "file": "inbox/b.yml",
+        "code": "FORBIDDEN",
+        "message": "not you",
+        "hint": "Ask.",
+    }
+    teller.known("inbox/c.yml", "02")
+    assert event(teller, capsys) == {"event": "known", "file": "inbox/c.yml", "execution_id": "02"}
+    teller.over(ended(1), log_is_whole=False)
+    told = event(teller, capsys)
+    assert (told["event"], told["exit_code"], told["log_is_whole"]) == ("ended", 0, False)
+    assert told["status"]["execution_id"] == told["execution_id"]
+    teller.lost("03", REFUSED)
+    assert event(teller, capsys) == {"event": "lost", "execution_id": "03", "code": "FORBIDDEN", "message": "not you"}
+
+
+def test_a_trouble_that_lasts_is_one_event_and_its_end_another(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW, as_json=True)
+    for _ in range(3):
+        teller.trouble("listing", OSError(5, "I/O error", "x"))
+    assert event(teller, capsys) == {
+        "event": "trouble",
+        "subject": "listing",
+        "message": "x: i/o error",
+        "is_over": False,
+    }
+    teller.fine("listing")
+    assert event(teller, capsys) == {"event": "trouble", "subject": "listing", "message": "", "is_over": True}
+    teller.fine("listing")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_events_that_cannot_be_written_are_told_of_once_and_nothing_fails(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW, as_json=True)
+    raw = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed below, before what wraps it would flush again
+    with contextlib.redirect_stdout(io.TextIOWrapper(raw, write_through=True)):
+        for number in range(3):
+            teller.submitted("inbox/a.yml", str(number))
+    raw.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "stdout cannot be written: no space left on device; from here on there are no events" in line
 
 
 def test_more_than_the_terminal_holds_are_counted(monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runvoy_protocol.states import State
 from runvoy_web import origins, pages
 
 WEB = Path(__file__).parents[2] / "web" / "runvoy_web"
@@ -164,15 +165,24 @@ def test_what_is_no_origin(text: str) -> None:
         origins.parse([text])
 
 
-def test_what_nobody_had_killed_is_not_told_as_killed_by_somebody() -> None:
-    """A stop of the platform's own has a user's wish as its reason, and `interrupted` as its explanation."""
+def run_in_node(script: str) -> str:
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node")
+    command = [node, "--input-type=module", "-e", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+def test_a_state_is_called_here_as_the_command_line_calls_it() -> None:
+    module = json.dumps((WEB / "format.js").as_uri())
+    shown = run_in_node(f"import {{ STATES, stateWord }} from {module}; console.log(STATES.map(stateWord).join());")
+    assert shown.split(",") == [state.value.capitalize().replace("_", " ") for state in State]
+
+
+def test_what_nobody_had_killed_is_not_told_as_killed_by_somebody() -> None:
+    """A stop of the platform's own has a user's wish as its reason, and `interrupted` as its explanation."""
     message = "it was told to end, and runvoy was not asked for that"
     run = {"state": "STOPPED", "reason": "killed", "message": message, "explanation": {"reason": "interrupted"}}
-    module = (WEB / "format.js").as_uri()
-    script = f"import {{ reasonText }} from {json.dumps(module)}; console.log(reasonText({json.dumps(run)}));"
-    command = [node, "--input-type=module", "-e", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "It was told to end, and runvoy was not asked for that"
+    module = json.dumps((WEB / "format.js").as_uri())
+    shown = run_in_node(f"import {{ reasonText }} from {module}; console.log(reasonText({json.dumps(run)}));")
+    assert shown == "It was told to end, and runvoy was not asked for that"

@@ -2,17 +2,6 @@
 
 export const ENDED = new Set(["SUCCEEDED", "FAILED", "STOPPED", "TIMED_OUT", "UNKNOWN"]);
 export const STATES = ["QUEUED", "STARTING", "RUNNING", "TERMINATING", ...ENDED];
-const WORDS = {
-  QUEUED: "Queued",
-  STARTING: "Starting",
-  RUNNING: "Running",
-  TERMINATING: "Stopping",
-  SUCCEEDED: "Succeeded",
-  FAILED: "Failed",
-  STOPPED: "Killed",
-  TIMED_OUT: "Timed out",
-  UNKNOWN: "Unknown",
-};
 const REASONS = {
   signal: "A signal ended it that runvoy did not send.",
   exec_failed: "It could not be executed.",
@@ -32,7 +21,8 @@ const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGAB
 const PLAIN = /^[A-Za-z0-9_@%+=:,./-]+$/;
 
 export const hasEnded = (run) => ENDED.has(run.state);
-export const stateWord = (state) => WORDS[state] ?? state;
+/** A state as it is called everywhere, written as a word: TIMED_OUT is "Timed out". */
+export const stateWord = (state) => state.charAt(0) + state.slice(1).toLowerCase().replaceAll("_", " ");
 
 /** A command as one would type it. */
 export function commandText(command) {

@@ -135,5 +135,5 @@ def check_key(key: Key | None, user: User | None, now: datetime) -> Member:
     if key.revoked_at is not None or key.life != user.life:
         raise RunvoyError(ErrorCode.KEY_REVOKED, "the key was revoked")
     if key.expires_at is not None and key.expires_at <= now:
-        raise RunvoyError(ErrorCode.KEY_EXPIRED, f"the key expired at {key.expires_at.isoformat()}")
+        raise RunvoyError(ErrorCode.KEY_EXPIRED, f"the key expired at {key.expires_at:%Y-%m-%d %H:%M:%S} UTC")
     return Member(user, key)

@@ -156,7 +156,11 @@ def _check_users(call: Call, names: Iterable[str]) -> None:
             continue
         user = store.load(call.ports.records, store.user_key(name), User).document
         if user is None or user.revoked_at is not None:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"there is no user {name!r} to share a secret with")
+            raise RunvoyError(
+                ErrorCode.INVALID_REQUEST,
+                f"there is no user {name!r} to share a secret with",
+                "Check how the user is written: an e-mail address, or a machine's name. An admin can make one.",
+            )
 
 
 def _commit_with_value(call: Call, stored: DiscardedValue, *writes: Write) -> None:

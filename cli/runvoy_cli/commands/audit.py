@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runvoy_cli import short_ids
 from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole_fields
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_id
+from runvoy_cli.session import open_session
+from runvoy_cli.values import check_moments
 from runvoy_cli.values import moment as moment_of
 from runvoy_protocol.audit import AuditEntry, AuditPage
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -81,9 +82,9 @@ def audit(
                 f"Put them behind it: runvoy audit {context.invoked_subcommand} …",
             )
         return
+    query = _query(user, action, since, until, execution, outcome)
     session = open_session(context.obj)
-    query = _query(session, user, action, since, until, execution, outcome)
-    found = list(islice(_entries(session.client, query, min(limit, _PAGE)), limit))
+    found = list(islice(_entries(session.client, _asked(query, session.client), min(limit, _PAGE)), limit))
     if context.obj.json:
         for entry in found:
             print_json(_as_json(entry))
@@ -114,9 +115,10 @@ def export(
     """
     if form != "jsonl":
         raise UsageProblem(f"the format {form[:32]!r} is not known", "Write --format jsonl.")
+    query = _query(user, action, since, until, execution, outcome)
     session = open_session(context.obj)
     count = 0
-    for entry in _entries(session.client, _query(session, user, action, since, until, execution, outcome), _PAGE):
+    for entry in _entries(session.client, _asked(query, session.client), _PAGE):
         print_json(_as_json(entry))
         count += 1
     session.console.remark(f"{count} records")
@@ -162,13 +164,15 @@ def verify(
     if execution is not None:
         from runvoy_cli.request_proof import check_request
 
-        proof = check_request(open_session(context.obj).client, execution_id(execution))
+        written = short_ids.read(execution)
+        client = open_session(context.obj).client
+        proof = check_request(client, *short_ids.resolve([written], client))
         _show_request(proof, as_json=context.obj.json)
         return 0 if proof.holds else 1
     from runvoy_cli.proofs import DayCheck
 
-    first = _first_of(day or "")
-    checked = DayCheck(open_session(context.obj).client, first, _hash(kept_hash)).run()
+    first, kept = _first_of(day or ""), _hash(kept_hash)
+    checked = DayCheck(open_session(context.obj).client, first, kept).run()
     _show_day(checked, kept_hash, as_json=context.obj.json)
     return 0 if checked.holds else 1
 
@@ -231,7 +235,6 @@ def _show_request(proof: RequestProof, *, as_json: bool) -> None:
 
 
 def _query(
-    session: Session,
     user: str | None,
     action: str | None,
     since: str | None,
@@ -239,24 +242,30 @@ def _query(
     execution: str | None,
     outcome: str | None,
 ) -> dict[str, str]:
-    now = session.client.now()
+    check_moments(since, until)
+    if execution is not None:
+        short_ids.read(execution)
     query = {
         "user": user,
         "action": action,
-        "since": _instant(since, now),
-        "until": _instant(until, now),
-        "execution": None if execution is None else execution_id(execution),
+        "since": since,
+        "until": until,
+        "execution": execution,
         "outcome": outcome,
     }
     return {name: value for name, value in query.items() if value is not None}
 
 
-def _instant(text: str | None, now: datetime) -> str | None:
-    if text is None:
-        return None
-    if not text.strip():
-        raise UsageProblem("a time is empty", "Write it like 10m (ago), or 2030-01-31T09:00:00Z.")
-    return moment_of(text, now).isoformat()
+def _asked(query: Mapping[str, str], client: Client) -> dict[str, str]:
+    """The query as the deployment takes it: with instants, and a whole id."""
+    now = client.now()
+    asked = {
+        name: moment_of(value, now).isoformat() if name in ("since", "until") else value
+        for name, value in query.items()
+    }
+    if "execution" in query:
+        [asked["execution"]] = short_ids.resolve([short_ids.read(query["execution"])], client)
+    return asked
 
 
 def _entries(client: Client, query: dict[str, str], page_size: int) -> Iterator[AuditEntry]:

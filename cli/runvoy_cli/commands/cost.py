@@ -14,6 +14,7 @@ from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, span, whole
 from runvoy_cli.session import open_session
 from runvoy_cli.terminal import STYLES, has_colour
+from runvoy_cli.values import check_moments
 from runvoy_cli.values import moment as moment_of
 from runvoy_protocol.costs import CostGroup, CostPage, added, dollars
 
@@ -50,6 +51,7 @@ def cost(
     """
     if by not in GROUPS:
         raise UsageProblem(f"{by!r} is none of {', '.join(GROUPS)}", "Choose one of them.")
+    check_moments(since, until)
     session = open_session(context.obj)
     now = session.client.now()
     query = {"by": by, "since": _instant(since, now), "until": _instant(until, now), "owner": owner}
@@ -89,11 +91,7 @@ def added_up(client: Client, query: dict[str, str]) -> CostPage:
 
 
 def _instant(text: str | None, now: datetime) -> str | None:
-    if text is None:
-        return None
-    if not text.strip():
-        raise UsageProblem("a time is empty", "Write it like 7d (ago), or 2030-01-31T09:00:00Z.")
-    return moment_of(text, now).astimezone(UTC).isoformat()
+    return None if text is None else moment_of(text, now).astimezone(UTC).isoformat()
 
 
 def _show(found: CostPage) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
 import typer
 
+from runvoy_cli import short_ids
 from runvoy_cli.follow import Follower
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import GaveUp, UsageProblem
 from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.readers import StdoutReader
-from runvoy_cli.render import print_json, print_line, show_error
+from runvoy_cli.render import age, print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_ids
-from runvoy_cli.words import status_json
+from runvoy_cli.values import label_filter
+from runvoy_cli.words import status_json, what_ran
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, State
 from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
@@ -29,7 +31,10 @@ app = new_app()
 def kill(
     context: typer.Context,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="ID...|-", help=f"The executions, each by {short_ids.HELP}; - reads whole ids from stdin."
+        ),
     ] = None,
     label: Annotated[
         str | None,
@@ -44,11 +49,24 @@ def kill(
 
     Returns once that is accepted. One that has ended already is left as it is, which is no failure. Exit code 1 if one of
     them could not be killed; the others are killed all the same. With --json one object for each, its status.
+
+    Of an id that is written in short it is asked on a terminal whether that is the one; elsewhere only whole ids are taken.
     """
     if not ids and label is None:
         raise UsageProblem("there is nothing to kill", "Name executions by their ids, or with --label NAME=VALUE.")
-    wanted = execution_ids(ids or ())
-    session = open_session(context.obj, calls_are_limited=False)
+    written = short_ids.read_all(ids or ())
+    if not sys.stdin.isatty() and (short := next((one for one in written if not one.is_whole), None)):
+        raise UsageProblem(
+            f"to kill {short.text} it is asked which one is meant, and there is no terminal to ask on",
+            f"Write its whole id; `runvoy status {short.text}` shows it.",
+        )
+    if label is not None:
+        label_filter(label)
+    session = open_session(context.obj, calls_are_limited=False, begins=False)
+    wanted = short_ids.resolve(written, session.client)
+    if not _are_meant(session, [one for one, by in zip(wanted, written, strict=True) if not by.is_whole]):
+        session.console.say("nothing was killed")
+        return 1
     if label is not None:
         labelled = [one for one in _labelled(session, label) if one not in wanted]
         wanted.extend(labelled)
@@ -76,10 +94,25 @@ def kill(
     return _wait_for(session, accepted, deadline, context.obj.json) or code
 
 
+def _are_meant(session: Session, execution_ids: list[str]) -> bool:
+    """Whether those that were written in short are the right ones: somebody who sees what they are says so. A short id can fit
+    another execution than the one in mind, which is older than what was searched, or not admitted yet."""
+    shown = 0
+    for one in dict.fromkeys(execution_ids):
+        status = session.client.show(one).status
+        if status is None:
+            session.console.say(f"{one} is submitted and not yet decided")
+        elif status.is_terminal:
+            continue  # it is left as it is
+        else:
+            old = age(status.admitted_at, session.client.now())
+            session.console.say(f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran(status)}")
+        shown += 1
+    return not shown or typer.confirm("Kill it?" if shown == 1 else "Kill them?", err=True)
+
+
 def _labelled(session: Session, label: str) -> list[str]:
     """The executions with a label that have not ended."""
-    if not label.partition("=")[0]:
-        raise UsageProblem("--label has no name", "Write it --label NAME or --label NAME=VALUE.")
     query = {"label": label, "status": ",".join(state.value for state in State if state not in TERMINAL)}
     return [one.execution_id for one in session.client.executions(query)]
 

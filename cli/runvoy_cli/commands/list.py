@@ -11,8 +11,10 @@ import typer
 from runvoy_cli.client import EXECUTIONS_PAGE
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import age, columns, command_text, print_json, print_line, ran_for
-from runvoy_cli.session import open_session
+from runvoy_cli.render import Console, age, columns, print_json, print_line, ran_for
+from runvoy_cli.session import NothingRanHere, open_session
+from runvoy_cli.values import label_filter
+from runvoy_cli.words import what_ran
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
@@ -37,15 +39,25 @@ def list_executions(
 
     With --json one array of the executions' statuses.
     """
-    query = {"status": ",".join(_state(text) for text in status or ()), "owner": owner or "", "label": label or ""}
-    session = open_session(context.obj)
+    query = {
+        "status": ",".join(_state(text) for text in status or ()),
+        "owner": owner or "",
+        "label": label_filter(label) if label is not None else "",
+    }
     wanted = {name: value for name, value in query.items() if value}
-    found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
+    try:
+        session = open_session(context.obj, begins=False)
+    except NothingRanHere as nothing:
+        Console(context.obj).say(nothing.message)
+        found = []
+    else:
+        found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
+        if not found:
+            session.console.remark("there are no such executions")
     if context.obj.json:
         print_json(found)
         return
     if not found:
-        session.console.remark("there are no such executions")
         return
     now = datetime.now(UTC)
     for line in columns(_HEADER, [_row(one, now) for one in found]):
@@ -60,8 +72,6 @@ def _state(text: str) -> str:
 
 
 def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:
-    # What a playbook was made into is long, and nobody wrote it.
-    text = f"playbook {one.playbook}" if one.playbook else command_text(one.command)
     return (
         one.execution_id,
         one.state.value,
@@ -69,5 +79,5 @@ def _row(one: ExecutionStatus, now: datetime) -> tuple[str, ...]:
         age(one.admitted_at, now),
         ran_for(one, now),
         one.owner,
-        f"{one.name}: {text}" if one.name and one.name != one.playbook else text,
+        what_ran(one),
     )

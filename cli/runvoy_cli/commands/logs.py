@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from runvoy_cli import github
+from runvoy_cli import github, short_ids
 from runvoy_cli.follow import Follower
 from runvoy_cli.logview import LogView
 from runvoy_cli.options import Settings, new_app
@@ -22,7 +22,7 @@ from runvoy_cli.progress import progress_of
 from runvoy_cli.readers import StdoutReader
 from runvoy_cli.session import open_session
 from runvoy_cli.terminal import Screen, has_colour, is_capable
-from runvoy_cli.values import execution_id, moment
+from runvoy_cli.values import moment
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.status import EXIT_GAVE_UP
 
@@ -33,7 +33,7 @@ app = new_app()
 @app.command(epilog="Example: runvoy logs --follow --tail 20 01890a5d-ac96-774b-bcce-b302099a8057")
 def logs(
     context: typer.Context,
-    one: Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")],
+    one: Annotated[str, typer.Argument(metavar="ID", help=f"The execution: {short_ids.HELP}.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until the run has ended.")] = False,
     tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Begin with the last N lines.")] = None,
     since: Annotated[
@@ -49,9 +49,10 @@ def logs(
     number n, time t in ms since 1970, stream s (out, err, or sys for runvoy's own words) and text.
     """
     settings: Settings = context.obj
-    wanted = execution_id(one)
+    written = short_ids.read(one)
     chosen = _Filter(since=_since(since), pattern=_pattern(grep))
-    session = open_session(settings, calls_are_limited=False)
+    session = open_session(settings, calls_are_limited=False, begins=False)
+    [wanted] = short_ids.resolve([written], session.client)
     limit = settings.timeout_seconds
     progress, live = progress_of(session)
     follower = Follower(

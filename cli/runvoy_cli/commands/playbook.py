@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from runvoy_cli import playbook_compile, playbook_view, playbooks, publishing, request, values
+from runvoy_cli import playbook_compile, playbook_view, playbooks, publishing, request, submitting, values
 from runvoy_cli.commands.run import run_through
 from runvoy_cli.options import CALL_TIMEOUT_HELP, new_app
 from runvoy_cli.playbook_model import Parameter, Playbook
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, write_stderr
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.submitting import Prepared
-from runvoy_protocol import ids
+from runvoy_cli.session import open_session
 from runvoy_protocol.playbooks import VARIABLE_PREFIX
-from runvoy_protocol.requests import RunRequest
 
 if TYPE_CHECKING:
-    from typer._click import Command, Context
+    from typer._click import Command
 
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: the playbook's, else 10m]"
 _PUBLISHED_HEADER = ("PLAYBOOK", "PUBLISHED", "FROM", "DESCRIPTION")
@@ -173,14 +168,14 @@ def run(
         _ask_for_secrets(chosen, given)
     resolved = chosen.values_of(given, are_secrets_to_come=dry_run)
     _refuse_variables_of_parameters(chosen, request.variables_given(context))
-    made = _with_options(context, playbook_compile.to_request(chosen, resolved))
+    made = request.overridden(context, playbook_compile.to_request(chosen, resolved))
     if not dry_run:
-        return run_through(context.obj, lambda session: _prepared(context, made, session))
+        return run_through(context.obj, lambda session: submitting.prepare(context, made, session))
     from runvoy_cli.dry_run import try_out
 
     session = open_session(context.obj, calls_are_limited=False)
     head = {"playbook": chosen.name, "path": str(chosen.path)}
-    addressed = _prepared(context, made, session).request
+    addressed = submitting.prepare(context, made, session).request
     shown = None if context.obj.verbose else list(playbook_view.dry_run_lines(chosen, resolved, addressed.env))
     return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen), shown)
 
@@ -238,27 +233,6 @@ def _refuse_variables_of_parameters(chosen: Playbook, given: Collection[str]) ->
         raise UsageProblem(
             f"the variable {clash} is made of the playbook's parameters", "Set parameters with --param NAME=VALUE."
         )
-
-
-def _prepared(context: Context, made: RunRequest, session: Session) -> Prepared:
-    client = session.client
-    own_id = request.chosen_id(context, client.target.signing_key)
-    now = client.now()
-    addressed = msgspec.structs.replace(
-        made,
-        deployment_id=client.target.deployment_id,
-        request_id=own_id or ids.uuid7(now, os.urandom(10)),
-        issued_at=now,
-        expires_at=now + request.LIFETIME,
-    )
-    return Prepared(addressed, has_chosen_id=own_id is not None)
-
-
-def _with_options(context: Context, made: RunRequest) -> RunRequest:
-    timeout_seconds = context.obj.timeout_seconds
-    if timeout_seconds is not None:
-        made = msgspec.structs.replace(made, timeout_seconds=timeout_seconds)
-    return request.overridden(context, made)
 
 
 def _from_stdin(parameter: Parameter) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -58,10 +59,14 @@ def run(
     What is not the command's exit code: 121 refused, 122 a lock was held, 123 killed, 124 timed out, 125 runvoy or the
     platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
-    command = request.command_of(context, words)
+    made = request.build(context, request.command_of(context, words), os.environ)
     if dry_run:
-        return submitting.try_out(context, command)
-    return run_through(context.obj, lambda session: submitting.prepare(context, command, session))
+        return submitting.try_out(context, made)
+
+    def prepared(session: Session) -> Prepared:
+        return submitting.prepare(context, submitting.with_default_timeout(context, made, session), session)
+
+    return run_through(context.obj, prepared)
 
 
 def run_through(settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
@@ -126,6 +131,7 @@ class _Following:
         self.sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         self.durable_id = submitted.execution_id
+        session.client.cache.last_submitted = submitted.execution_id
         console = session.console
         if console.screen.is_rich:
             show_beginning(session, prepared.request)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from runvoy_cli import short_ids
 from runvoy_cli.announce import say_where_to_watch
 from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
 from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span, whole
 from runvoy_cli.session import open_session
-from runvoy_cli.values import execution_id
 from runvoy_cli.words import cost_text, explanation_of, image_text, lock_text, size_rows, status_json
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.explanations import exit_meaning
@@ -25,7 +25,7 @@ app = new_app()
 @app.command(epilog="Example: runvoy status 01890a5d-ac96-774b-bcce-b302099a8057")
 def status(
     context: typer.Context,
-    one: Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")],
+    one: Annotated[str, typer.Argument(metavar="ID", help=f"The execution: {short_ids.HELP}.")],
     request: Annotated[
         bool, typer.Option("--request", help="Show the request as it was signed, and its receipt, instead.")
     ] = False,
@@ -39,9 +39,10 @@ def status(
     With --request: what was signed, all of it, and the receipt, accepted or refused; with --json the values of a
     playbook's parameters too, some of which may be secret. It is shown to the owner, operators and admins.
     """
-    wanted = execution_id(one)
-    session = open_session(context.obj)
+    written = short_ids.read(one)
+    session = open_session(context.obj, begins=False)
     client = session.client
+    [wanted] = short_ids.resolve([written], client)
     if request:
         _show_request(client, wanted, context.obj.json)
         return

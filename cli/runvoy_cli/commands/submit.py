@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -60,16 +61,17 @@ def submit(
         return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
     if no_batch:
         raise UsageProblem("--no-batch says how a file is sent", "Give --bulk FILE as well, or leave it out.")
-    command = request.command_of(context, words)
+    made = request.build(context, request.command_of(context, words), os.environ)
     if dry_run:
-        return submitting.try_out(context, command)
+        return submitting.try_out(context, made)
     sending_id = durable_id = ""
     try:
         session = open_session(context.obj, calls_are_limited=False)
-        prepared = submitting.prepare(context, command, session)
+        prepared = submitting.prepare(context, submitting.with_default_timeout(context, made, session), session)
         sending_id = prepared.request.request_id
         submitted = submitting.send(session, prepared.request)
         durable_id = submitted.execution_id
+        session.client.cache.last_submitted = durable_id
         if prepared.has_chosen_id:
             _see_the_decision(session, prepared, submitted)
     except KeyboardInterrupt:

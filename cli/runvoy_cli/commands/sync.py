@@ -41,7 +41,7 @@ def sync(
     is there, result.json. Ctrl-C or SIGTERM ends it; started again, it goes on.
 
     With --once the exit code is that of `runvoy wait` for the submitted ones in the order of their files' names: 0, or the
-    first failure's.
+    first failure's. With --json: events on stdout as they come, one object a line, in place of what is said on stderr.
     """
     if sum((mine, everybodys, label is not None)) > 1:
         raise UsageProblem("--mine, --all and --label exclude each other", "Choose what is to be copied.")
@@ -54,11 +54,15 @@ def sync(
     if label is not None:
         pairs("--label", [label])
         query = {"label": label}
+    if folder.exists() and not folder.is_dir():
+        raise UsageProblem(f"{folder} is no folder", "Name a folder; it is made if it is not there.")
     context.obj.has_a_commands_code = once
 
     from runvoy_sync import daemon
     from runvoy_sync.settings import SyncSettings
 
     session = open_session(context.obj, calls_are_limited=False)
-    give_up_seconds = context.obj.timeout_seconds
-    return daemon.run(SyncSettings(folder, once, query, pull_seconds, give_up_seconds), session)
+    settings = SyncSettings(
+        folder, once, query, pull_seconds, give_up_seconds=context.obj.timeout_seconds, as_json=context.obj.json
+    )
+    return daemon.run(settings, session)

@@ -7,11 +7,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from runvoy_cli import short_ids
 from runvoy_cli.client import Client
 from runvoy_cli.options import new_app
 from runvoy_cli.render import columns, print_json, print_line
 from runvoy_cli.session import open_session
-from runvoy_cli.values import execution_id
 from runvoy_protocol.audit import AuditEntry
 from runvoy_protocol.trace import TracePage, TraceStep
 
@@ -39,14 +39,15 @@ class _Line(NamedTuple):
 @app.command(epilog="Example: runvoy trace 01890a5dac96774bbcceb302099a8057")
 def trace(
     context: typer.Context,
-    execution: Annotated[str, typer.Argument(metavar="ID", help="The execution.")],
+    execution: Annotated[str, typer.Argument(metavar="ID", help=f"The execution: {short_ids.HELP}.")],
 ) -> None:
     """Tell the story of an execution in order: admission, locks, launches, the runner's words, kills, the end, and who looked.
 
     It is made of the audit and of the execution's own record. With --json one step a line; `origin` says of which.
     """
-    wanted = execution_id(execution)
-    session = open_session(context.obj)
+    written = short_ids.read(execution)
+    session = open_session(context.obj, begins=False)
+    [wanted] = short_ids.resolve([written], session.client)
     lines = _lines(session.client, wanted)
     if not any(line.origin == "record" or line.what == "admit" for line in lines):
         asked = "; these calls asked for it" if lines else ""

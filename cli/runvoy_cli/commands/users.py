@@ -12,7 +12,7 @@ import typer
 
 from runvoy_cli.member_words import by_name, key_state, limits_text
 from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.problems import UsageProblem, called_wrongly
 from runvoy_cli.render import age, columns, facts, moment, print_json, print_line, whole
 from runvoy_cli.sanitize import one_line
 from runvoy_cli.session import Session, open_session
@@ -28,6 +28,7 @@ from runvoy_protocol.members import (
     RevokeUser,
     UserAnswer,
     UsersAnswer,
+    check_user_name,
 )
 
 _HEADER = ("USER", "ROLE", "STATE", "SINCE", "MADE BY")
@@ -53,7 +54,10 @@ def create(
     The token is for them alone: `runvoy claim TOKEN` on their machine makes their key. It is good once, for 15 minutes;
     should it get lost, `runvoy keys create --user USER` gives another.
     """
-    body = msgspec.json.encode(CreateUser(name=name.strip().lower(), role=role(wanted)))
+    asked = CreateUser(name=name.strip().lower(), role=role(wanted))
+    with called_wrongly():
+        check_user_name(asked.name)
+    body = msgspec.json.encode(asked)
     session = open_session(context.obj)
     ticket = session.client.ask(ClaimTicket, "POST", "/users", body)
     if session.is_embedded:

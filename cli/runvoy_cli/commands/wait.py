@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import github
+from runvoy_cli import github, short_ids
 from runvoy_cli.announce import announce_to_ci
 from runvoy_cli.bulk_wait import BulkProgress, BulkWait, Ended, counted
 from runvoy_cli.follow import Follower
@@ -19,7 +19,6 @@ from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import print_json, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.terminal import Live
-from runvoy_cli.values import execution_ids
 from runvoy_cli.words import explanation_of, result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
@@ -31,7 +30,12 @@ app = new_app()
 @app.command(epilog="Example: runvoy wait --timeout 15m $(runvoy submit -- make test)")
 def wait(
     context: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...|-", help="Execution ids; - reads them from stdin.")],
+    ids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID...|-", help=f"The executions, each by {short_ids.HELP}; - reads whole ids from stdin."
+        ),
+    ],
     any_: Annotated[bool, typer.Option("--any", help="Return when the first has ended, with its exit code.")] = False,
     fail_fast: Annotated[
         bool,
@@ -49,8 +53,9 @@ def wait(
     What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
     124 timed out, 125 runvoy or the platform failed.
     """
-    wanted = execution_ids(ids)
-    session = open_session(context.obj, calls_are_limited=False)
+    written = short_ids.read_all(ids)
+    session = open_session(context.obj, calls_are_limited=False, begins=False)
+    wanted = short_ids.resolve(written, session.client)
     limit = context.obj.timeout_seconds
     deadline = None if limit is None else time.monotonic() + limit
     if any_ or fail_fast or "-" in ids:

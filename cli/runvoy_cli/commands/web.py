@@ -13,13 +13,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from runvoy_cli import config
+from runvoy_cli import config, short_ids
 from runvoy_cli.announce import web_link
 from runvoy_cli.files import private_folder, told_about, write_private
 from runvoy_cli.options import new_app
 from runvoy_cli.render import moment, print_json, print_line
 from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_id
 from runvoy_protocol.claims import Token
 from runvoy_protocol.control import Whoami
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -48,7 +47,9 @@ class _Link(NamedTuple):
 @app.command(epilog="Example: runvoy web 01890a5d-ac96-774b-bcce-b302099a8057")
 def web(
     context: typer.Context,
-    one: Annotated[str | None, typer.Argument(metavar="[ID]", help="An execution's id: its page.")] = None,
+    one: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help=f"The page of this execution: {short_ids.HELP}.")
+    ] = None,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Print the link, and open nothing: for a browser elsewhere.")
     ] = False,
@@ -65,8 +66,9 @@ def web(
     Before that, the playbooks that are found here are published to your browsers, as by `runvoy playbook publish`. What goes
     wrong there is told, and the viewer is opened all the same.
     """
-    wanted = None if one is None else execution_id(one)
+    written = [] if one is None else [short_ids.read(one)]
     session = open_session(context.obj)
+    wanted = next(iter(short_ids.resolve(written, session.client)), None)
     me = session.client.ask(Whoami, "GET", "/whoami")
     if not no_playbooks and me.limits is None and me.role != Role.VIEWER.value:  # who else cannot publish, nor run any
         _publish_playbooks(session)
