@@ -30,10 +30,8 @@ class IndexEntry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten.
-
-    A record past `expires_at` may be deleted at any time after, and be seen until then.
-    """
+    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten: past
+    `expires_at` it may be deleted at any time, and be seen until then."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
@@ -70,7 +68,16 @@ class Check(NamedTuple):
     version: int
 
 
-Write = Put | Delete | Check
+class Add(NamedTuple):
+    """Add `amount` to the number that the record is, 0 where there is none, if that makes `at_most` at most. No version is named:
+    two who add at once both count. The number is the body, in ASCII digits; nothing but Add writes it, and each raises its version."""
+
+    key: str
+    amount: int
+    at_most: int | None = None
+
+
+Write = Put | Delete | Check | Add
 MAX_COMMIT_WRITES = 100
 
 
@@ -298,7 +305,6 @@ class TaskState(NamedTuple):
 
 class Launcher(Protocol):
     """Starts tasks, at most one per (execution, attempt).
-
     `relaunch_window` is how long after its first try a launch may be sent again and still start one task at most; None
     where that holds for ever.
     """
@@ -381,9 +387,6 @@ class Ports(NamedTuple):
     clock: Clock
 
 
-_MAX_VERSION = 2**62
-
-
 def check_writes(writes: Sequence[Write]) -> None:
     """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
     if len(writes) > MAX_COMMIT_WRITES:
@@ -391,7 +394,7 @@ def check_writes(writes: Sequence[Write]) -> None:
     if len({write.key for write in writes}) < len(writes):
         raise ValueError("a commit names each key once")
     for write in writes:
-        if not 0 <= write.version < _MAX_VERSION:
+        if not isinstance(write, Add) and not 0 <= write.version < 2**62:
             raise ValueError(f"{write.version} is no version")
         if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
             raise ValueError("expires_at needs a time zone")

@@ -19,10 +19,10 @@ from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
-from runvoy_agent.handlers import batches, ends, inbox, kills, outbox, reconcile, releases, starts, store
+from runvoy_agent.handlers import batches, counts, ends, inbox, kills, outbox, reconcile, releases, starts, store
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Check, Ports, Put, Write
+from runvoy_agent.ports import Add, Check, Ports, Put, Write
 from runvoy_protocol import object_keys, status
 from runvoy_protocol.states import State
 
@@ -185,13 +185,20 @@ def _join_in_two_commits() -> list[Patch]:
     original = inbox._record
 
     def record(
-        ports: Ports, request: Any, execution: Execution, source: str, relied_on: Any, named: Any, joined: Any
+        ports: Ports,
+        request: Any,
+        execution: Execution,
+        source: str,
+        relied_on: Any,
+        named: Any,
+        joined: Any,
+        *rest: Any,
     ) -> None:
         first = dict(list(joined.items())[:1])
-        original(ports, request, execution, source, relied_on, named, first)
-        rest = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
-        if rest:
-            ports.records.commit(rest)
+        original(ports, request, execution, source, relied_on, named, first, *rest)
+        others = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
+        if others:
+            ports.records.commit(others)
 
     return [(inbox, "_record", record)]
 
@@ -356,6 +363,21 @@ def _withdraw_the_good() -> list[Patch]:
     return [(starts, "_rights", rights)]
 
 
+def _count_unbounded() -> list[Patch]:
+    """The quota is looked at before the commit, and not held in it."""
+    original = counts.one_more
+    return [(counts, "one_more", lambda execution, _limit: original(execution, 2**40))]
+
+
+def _count_down_twice() -> list[Patch]:
+    """An execution gives its place back when it ends, and once more when it was seen stopped."""
+
+    def one_less(before: Execution, after: Execution) -> tuple[Write, ...]:
+        return (Add(counts.unfinished_key(after.owner), -1),) if before.counted and after.is_terminal else ()
+
+    return [(counts, "one_less", one_less)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -387,9 +409,14 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
     "looks at one omission count for two": lambda: [(reconcile, "GONE_LOOKS_APART", timedelta(0))],
     "looks at two omissions count together": lambda: [(reconcile, "GONE_LOOKS_WITHIN", timedelta(days=1))],
+    "a quota is not held in the commit": _count_unbounded,
+    "a refusal for a quota is not held to the count": lambda: _without("unfinished#", Check),
+    "an end leaves its place taken": lambda: [(counts, "one_less", lambda _before, _after: ())],
+    "an end gives its place back twice": _count_down_twice,
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
+_ONE_PLACE = _NOTHING_WRONG._replace(locks=((), ()), max_unfinished=1)
 _REFUSED = Bounds((("a",),), crashes=0, launches=True, refusals=1)
 _BY_EXPLORER = {
     "no Check of a lock that was only read": _NOTHING_WRONG,
@@ -398,6 +425,8 @@ _BY_EXPLORER = {
     "answered before the record": _NOTHING_WRONG._replace(duplicates=1),
     "a refusal ends what another delivery launches": _REFUSED,
     "a launch that is made again is not counted": _REFUSED,
+    "a quota is not held in the commit": _ONE_PLACE,
+    "a refusal for a quota is not held to the count": _ONE_PLACE,
 }
 # Long runs on a platform whose listings leave out many of them, and rounds that nothing holds up.
 _OMITTING = Settings(

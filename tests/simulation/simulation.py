@@ -66,6 +66,7 @@ class Settings(NamedTuple):
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key
+    max_unfinished: int = 3  # of every third member
 
     @property
     def lock_names(self) -> list[str]:
@@ -149,7 +150,14 @@ class Simulation:
         self._reconciling = False
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
-        self.members = [self.add_user(f"dev{number}", Role.DEVELOPER) for number in range(KEYS)]
+        self.members = [
+            self.add_user(
+                f"dev{number}",
+                Role.DEVELOPER,
+                None if number % 3 or settings.everyone_waits else settings.max_unfinished,
+            )
+            for number in range(KEYS)
+        ]
 
     def _committed(self, writes: Sequence[Write]) -> None:
         self.secrecy.committed(writes)  # first: it asks the other for what was before
@@ -161,13 +169,14 @@ class Simulation:
 
     # -- the deployment
 
-    def add_user(self, name: str, role: Role) -> keys.SigningKey:
+    def add_user(self, name: str, role: Role, max_unfinished: int | None = None) -> keys.SigningKey:
         signing_key = keys.SigningKey(self.clock.random(32))
         now = self.clock.now()
         key = Key(key_id=signing_key.key_id, public_key=signing_key.public_key, user=name, created_at=now)
+        user = User(name=name, role=role, created_at=now, max_unfinished=max_unfinished)
         self.records.commit(
             [
-                store.put_new(store.user_key(name), User(name=name, role=role, created_at=now)),
+                store.put_new(store.user_key(name), user),
                 store.put_new(store.key_key(signing_key.key_id), key),
             ]
         )
