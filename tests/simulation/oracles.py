@@ -61,6 +61,7 @@ class Oracles:
         self._users: dict[str, User] = {}
         self._owners: dict[str, str] = {}  # key id → user
         self._unfinished: dict[str, set[str]] = {}  # user → their executions that are not over
+        self._living: dict[str, set[str]] = {}  # user → those whose task lives
         self._queues: dict[str, dict[str, None]] = {}  # lock → its executions in the order of their admission
         self._fences: dict[str, int] = {}
         self._started_fences: dict[str, int] = {}
@@ -82,6 +83,7 @@ class Oracles:
             setattr(made, name, set(getattr(self, name)))
         made.tasks = {execution_id: task.copy() for execution_id, task in self.tasks.items()}
         made._unfinished = {name: set(owned) for name, owned in self._unfinished.items()}
+        made._living = {name: set(owned) for name, owned in self._living.items()}
         made._queues = {name: dict(queue) for name, queue in self._queues.items()}
         made._holding = {name: dict(holders) for name, holders in self._holding.items()}
         return made
@@ -140,11 +142,19 @@ class Oracles:
             self._counted(owner)
 
     def _counted(self, owner: str) -> None:
-        """The number that is kept is that of the records, in every commit, and never over the owner's limit."""
+        """The numbers that are kept are those of the records, in every commit, and never over the owner's limits."""
         count, limit = len(self._unfinished[owner]), self._limit_of(owner)
-        row = self._records.rows.get(counts.unfinished_key(owner), (b"0", 0))
-        check(row[0] == b"%d" % count, f"{owner} has {count} unfinished executions, and {row[0].decode()} are counted")
+        kept = self._number(counts.unfinished_key(owner))
+        check(kept == count, f"{owner} has {count} unfinished executions, and {kept} are counted")
         check(count <= limit, f"{owner} has {count} unfinished executions, and may have {limit}")
+        placed = sum(self.executions[execution_id].placed for execution_id in self._unfinished[owner])
+        kept, most = self._number(counts.running_key(owner)), self._users[owner].max_running
+        check(kept == placed, f"{owner} has {placed} running executions, and {kept} are counted")
+        check(most is None or placed <= most, f"{owner} has {placed} running executions, and may have {most}")
+
+    def _number(self, key: str) -> int:
+        row = self._records.rows.get(key)
+        return 0 if row is None else int(row[0])
 
     def _limit_of(self, owner: str) -> int:
         return quotas.unfinished_limit(self._users[owner], None)
@@ -271,6 +281,10 @@ class Oracles:
         check(self.starts[execution_id] == 1, f"{execution_id} was started {self.starts[execution_id]} times")
         execution = self.executions[execution_id]
         check(execution.is_active, f"{execution_id} began after it was over ({execution.state})")
+        living = self._living.setdefault(execution.owner, set())
+        living.add(execution_id)
+        most = self._users[execution.owner].max_running
+        check(most is None or len(living) <= most, f"{execution.owner} has {len(living)} tasks, and may have {most}")
         fences = dict(pair.split("=") for pair in task.payload.env.get("RUNVOY_LOCK_FENCES", "").split())
         check(set(fences) == {lock.name for lock in execution.locks}, f"{execution_id} was told of locks {fences}")
         for name, fence in fences.items():
@@ -286,6 +300,8 @@ class Oracles:
         """Nothing of it lives any more: only now may others hold its locks. The runner's end is not enough."""
         for holders in self._holding.values():
             holders.pop(task.execution_id, None)
+        for living in self._living.values():  # it may never have begun
+            living.discard(task.execution_id)
 
     def stop_asked(self, task: Task) -> None:
         """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began. What was launched while

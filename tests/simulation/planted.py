@@ -365,17 +365,34 @@ def _withdraw_the_good() -> list[Patch]:
 
 def _count_unbounded() -> list[Patch]:
     """The quota is looked at before the commit, and not held in it."""
-    original = counts.one_more
-    return [(counts, "one_more", lambda execution, _limit: original(execution, 2**40))]
+    original = counts.changes
+    return [(counts, "changes", lambda before, after, **_limits: original(before, after))]
+
+
+def _places_stay_taken() -> list[Patch]:
+    original = counts.changes
+
+    def changes(before: Execution | None, after: Execution, **limits: Any) -> tuple[Write, ...]:
+        return tuple(add for add in original(before, after, **limits) if add.amount > 0)
+
+    return [(counts, "changes", changes)]
 
 
 def _count_down_twice() -> list[Patch]:
-    """An execution gives its place back when it ends, and once more when it was seen stopped."""
+    """An execution counts no more when it ends, and once more when it was seen stopped."""
+    original = counts.changes
 
-    def one_less(before: Execution, after: Execution) -> tuple[Write, ...]:
-        return (Add(counts.unfinished_key(after.owner), -1),) if before.counted and after.is_terminal else ()
+    def changes(before: Execution | None, after: Execution, **limits: Any) -> tuple[Write, ...]:
+        if before is None or not after.is_terminal:
+            return original(before, after, **limits)
+        return (Add(counts.unfinished_key(after.owner), -1),)
 
-    return [(counts, "one_less", one_less)]
+    return [(counts, "changes", changes)]
+
+
+def _place_back_on_result() -> list[Patch]:
+    """A command gives its place to the next when its runner told of its end, before its task was seen stopped."""
+    return [(counts, "_is_running", lambda execution: execution.placed and not execution.is_terminal)]
 
 
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
@@ -411,7 +428,8 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "looks at two omissions count together": lambda: [(reconcile, "GONE_LOOKS_WITHIN", timedelta(days=1))],
     "a quota is not held in the commit": _count_unbounded,
     "a refusal for a quota is not held to the count": lambda: _without("unfinished#", Check),
-    "an end leaves its place taken": lambda: [(counts, "one_less", lambda _before, _after: ())],
+    "an end leaves its place taken": _places_stay_taken,
+    "a place is free on the result, not when the task stopped": _place_back_on_result,
     "an end gives its place back twice": _count_down_twice,
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }

@@ -14,7 +14,7 @@ def test_a_planted_bug_is_caught(bug: Planted) -> None:
     print(caught.how)
 
 
-@pytest.mark.parametrize("seed", [0, 2])  # where rounds are seven minutes apart others end with an upload unanswered
+@pytest.mark.parametrize("seed", [0, 1])  # where rounds are seven minutes apart others end with an upload unanswered
 @pytest.mark.parametrize("world", dict.fromkeys(IN_WORLDS.values()))
 def test_a_world_that_shows_a_bug_is_whole_without_it(world: Settings, seed: int) -> None:
     """So what is seen there is the bug, and the two bounds of looks suffice: there is no third rule."""

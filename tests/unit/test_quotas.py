@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from tests.unit.calls import ok, set_user, watch
+from tests.unit.calls import audit_of, call, code_of, ok, set_user, watch
 from tests.unit.test_handlers_batches import Batches, batched
 from tests.unit.test_handlers_dry_run import try_out
 
 from runvoy_agent.core import quotas
 from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_agent.handlers import counts, store
-from runvoy_agent.ports import LaunchRefused
+from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import RunRequest
+from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -268,3 +270,164 @@ def test_what_an_older_version_admitted_never_counted(world: World) -> None:
     before = counted(world)
     ok(world, "DELETE", f"/executions/{request.request_id}")
     assert counted(world) == before
+
+
+# -- places
+
+
+def run_one(world: World, signing_key: SigningKey | None = None, **fields: object) -> str:
+    request = world.request(**fields)
+    assert world.submit(request, signing_key).outcome == "accepted"
+    world.start(request.request_id)
+    return request.request_id
+
+
+def running(world: World, name: str = "ada") -> int:
+    return counts.number(world.records.get(counts.running_key(name)), "").value
+
+
+def launched(world: World) -> list[str]:
+    return [launch.execution_id for launch in world.launcher.launches]
+
+
+def test_what_is_over_a_users_places_waits_and_is_launched_when_one_is_free(world: World) -> None:
+    set_user(world, "ada", max_running=1)
+    first, second = run_one(world), run_one(world)
+    assert launched(world) == [first]
+    waiting = world.status(second)
+    assert (waiting.state, waiting.reason) == (State.STARTING, Reason.CAPACITY)
+    assert waiting.message == "ada has 1 running, and may have 1 at once"
+    assert running(world) == 1
+    world.start(second)
+    assert launched(world) == [first]
+    end_by_result_of(world, first)
+    assert running(world) == 0
+    world.start(second)
+    assert launched(world) == [first, second]
+    assert (world.execution(second).reason, running(world)) == (Reason.CAPACITY, 1)
+    world.leave_started(second)
+    world.tell(second, "started")
+    assert world.execution(second).reason is None
+
+
+def end_by_result_of(world: World, execution_id: str) -> None:
+    world.leave_result(execution_id)
+    world.tell(execution_id, "result")
+    world.tell(execution_id, "stopped")
+
+
+def test_a_users_places_are_nobody_elses(world: World) -> None:
+    """However many of one user's wait, somebody else's starts at once."""
+    bob = world.add_user("bob", Role.DEVELOPER)
+    world.records.commit([store.put_new(store.DEFAULT_QUOTAS_KEY, DefaultQuotas(max_running=2))])
+    mine = [run_one(world) for _ in range(5)]
+    theirs = run_one(world, bob)
+    assert launched(world) == [*mine[:2], theirs]
+
+
+def test_what_waits_for_a_place_is_pushed_again_once(world: World) -> None:
+    set_user(world, "ada", max_running=0)
+    request = accept(world)
+    assert world.pushed() == [request.request_id]
+    world.start(request.request_id)
+    assert world.pushed() == [], "not before a pause"
+    assert world.deployment.queues is not None
+    assert {state.name: state.delayed for state in world.deployment.queues.states()}["starts"] == 1
+
+
+def test_a_place_without_room_is_given_back(world: World) -> None:
+    world.launcher.outcome = NoCapacity("full")
+    waiting = run_one(world)
+    assert (running(world), world.execution(waiting).placed) == (0, False)
+    world.launcher.outcome = Launched("task")
+    world.start(waiting)
+    assert (running(world), world.execution(waiting).placed) == (1, True)
+
+
+def test_what_waits_for_a_place_can_be_killed_and_its_queue_timeout_ends_it(world: World) -> None:
+    set_user(world, "ada", max_running=0)
+    killed, late = run_one(world), run_one(world, queue_timeout_seconds=60)
+    ok(world, "DELETE", f"/executions/{killed}")
+    world.clock.move(seconds=61)
+    world.start(late)
+    assert [world.execution(one).state for one in (killed, late)] == [State.STOPPED, State.TIMED_OUT]
+    assert (counted(world), running(world)) == (0, 0)
+
+
+def test_a_raised_limit_holds_at_the_next_try(world: World) -> None:
+    set_user(world, "ada", max_running=0)
+    waiting = run_one(world)
+    set_user(world, "ada", max_running=1)
+    world.start(waiting)
+    assert launched(world) == [waiting]
+
+
+def test_many_starts_at_once_fill_the_places_exactly(world: World) -> None:
+    set_user(world, "ada", max_running=3)
+    requests = [accept(world) for _ in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda request: world.start(request.request_id), requests))
+    assert (len(set(launched(world))), running(world)) == (3, 3)
+    assert {world.execution(one.request_id).state for one in requests} == {State.STARTING}
+
+
+# -- the routes
+
+
+def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
+    bob = world.add_user("bob", Role.DEVELOPER)
+    found = ok(world, "GET", "/quotas")
+    assert (found["default"], found["max_unfinished"], found["version"]) == ({}, quotas.MAX_UNFINISHED, 0)
+    changed = ok(world, "PUT", "/quotas", {"version": 0, "quotas": {"max_unfinished": 2, "max_running": 1}})
+    assert changed == ok(world, "GET", "/quotas")
+    user = ok(world, "PUT", "/users/bob/quotas", {"version": 1, "quotas": {"max_unfinished": 1}})
+    assert user["quotas"] == {"max_unfinished": 1}
+    run_one(world, bob)
+    assert world.submit(world.request(), bob).code is ErrorCode.QUOTA_EXCEEDED
+    assert ok(world, "GET", "/quotas")["users"] == [
+        {"user": "ada", "unfinished": 0, "running": 0, "max_unfinished": 2, "max_running": 1},
+        {"user": "bob", "unfinished": 1, "running": 1, "max_unfinished": 1, "max_running": 1}
+        | {"own": {"max_unfinished": 1}},
+    ]
+    assert ok(world, "GET", "/whoami", None, bob)["quota"]["unfinished"] == 1
+    ok(world, "PUT", "/users/bob/quotas", {"version": user["version"], "quotas": {}})
+    assert world.submit(world.request(), bob).outcome == "accepted"
+    assert [(event.action, event.subject, event.message) for event in audit_of(world) if "quotas" in event.action][
+        1:3
+    ] == [
+        ("set-default-quotas", "default", "unfinished: 2, running: 1"),
+        ("list-quotas", "", ""),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/quotas", "/users/ada/quotas"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"version": 1, "quotas": {"max_unfinished": -1}},
+        {"version": 1, "quotas": {"max_running": 10_000_001}},
+        {"version": 1, "quotas": {"max_running": "3"}},
+        {"quotas": {}},
+        {"version": 1, "quotas": {"max_unfinished": 1.5}},
+    ],
+)
+def test_what_no_quota_can_be_is_refused(world: World, path: str, body: object) -> None:
+    assert code_of(call(world, "PUT", path, body)) is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(("path", "current"), [("/quotas", 0), ("/users/ada/quotas", 1)])
+def test_of_two_who_set_quotas_at_once_one_is_told(world: World, path: str, current: int) -> None:
+    ok(world, "PUT", path, {"version": current, "quotas": {"max_running": 1}})
+    assert code_of(call(world, "PUT", path, {"version": current, "quotas": {"max_running": 2}})) is ErrorCode.CONFLICT
+
+
+def test_a_user_who_comes_back_has_their_quotas_and_what_is_left_counts(world: World) -> None:
+    bob = world.add_user("bob", Role.DEVELOPER)
+    ok(world, "PUT", "/users/bob/quotas", {"version": 1, "quotas": {"max_unfinished": 5}})
+    run_one(world, bob)
+    ok(world, "POST", "/users/bob/revoke", {"version": 2})
+    ok(world, "POST", "/users", {"name": "bob", "role": "viewer"})
+    (use,) = [one for one in ok(world, "GET", "/quotas")["users"] if one["user"] == "bob"]
+    assert (use["unfinished"], use["max_unfinished"]) == (1, 5)
+    user = ok(world, "GET", "/users/bob")
+    assert (user["role"], user.get("revoked_at")) == ("viewer", None)

@@ -11,11 +11,26 @@ MAX_UNFINISHED = 100_000
 
 def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
     """How many unfinished executions the user may have: their own limit, else the deployment's, else MAX_UNFINISHED."""
-    if user.max_unfinished is not None:
-        return user.max_unfinished
-    if defaults is not None and defaults.max_unfinished is not None:
-        return defaults.max_unfinished
-    return MAX_UNFINISHED
+    return default_unfinished(defaults) if user.max_unfinished is None else user.max_unfinished
+
+
+def default_unfinished(defaults: DefaultQuotas | None) -> int:
+    """The same of who has no limit of their own."""
+    return MAX_UNFINISHED if defaults is None or defaults.max_unfinished is None else defaults.max_unfinished
+
+
+def running_limit(user: User, defaults: DefaultQuotas | None) -> int | None:
+    """How many executions of the user may have a task at once: their own limit, else the deployment's; None for any number."""
+    if user.max_running is not None:
+        return user.max_running
+    return None if defaults is None else defaults.max_running
+
+
+def why_no_place(user: User, running: int, limit: int | None) -> str | None:
+    """What one more is to wait for; None if it may start."""
+    if limit is None or running < limit:
+        return None
+    return f"{user.name} has {running:,} running, and may have {limit:,} at once"
 
 
 def check_unfinished(user: User, unfinished: int, limit: int) -> None:

@@ -168,7 +168,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
             _answer(ports, execution, judged.existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined, max_unfinished=limit):
             relied_on = [key, judged.user, earlier, *judged.images.used_by(execution)]
-            counted = counts.one_more(execution, limit)
+            counted = counts.changes(None, execution, max_unfinished=limit)
             _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined, counted)
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
@@ -227,7 +227,7 @@ def _record(
     relied_on: Sequence[_Judged],
     named: dict[str, Loaded[LockRecord]],
     joined: dict[str, LockRecord],
-    counted: Add,
+    counted: Sequence[Add],
 ) -> None:
     """The admission commit: the execution, the bytes that were signed, its place in every queue and among its owner's
     unfinished ones, and the audit. It holds only if key, user and image are still what was judged, so a revocation that
@@ -236,7 +236,7 @@ def _record(
     writes: list[Write] = [
         store.put_new(store.execution_key(execution.execution_id), execution),
         store.put_new(store.request_key(execution.execution_id), stored),
-        counted,
+        *counted,
         *(document.check for document in relied_on),
         *(store.put(named[name], lock) for name, lock in joined.items()),
         store.audit(

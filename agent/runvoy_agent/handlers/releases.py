@@ -23,11 +23,11 @@ class Freed(NamedTuple):
 def change_and_release(
     ports: Ports, current: Loaded[Execution], changed: Execution, audit: Write, checks: Sequence[Check] = ()
 ) -> Freed:
-    """Commit `changed`, if `checks` hold; if it is no longer active, release its locks and its place among its owner's
-    unfinished ones in the same commit. Raises ports.Conflict."""
+    """Commit `changed`, if `checks` hold; if it is no longer active, release its locks in the same commit, and count it no
+    more. Raises ports.Conflict."""
     names = [] if changed.is_active else [lock.name for lock in changed.locks]
-    place = () if current.document is None else counts.one_less(current.document, changed)
-    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *place, *checks])
+    counted = counts.changes(current.document, changed)
+    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *counted, *checks])
     return Freed([(changed, current.version + 1), *freed.changed])
 
 
