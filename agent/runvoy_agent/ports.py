@@ -68,7 +68,16 @@ class Check(NamedTuple):
     version: int
 
 
-Write = Put | Delete | Check
+class Add(NamedTuple):
+    """Add `amount` to the number that the record is, 0 where there is none, if that makes `at_most` at most. No version is named:
+    two who add at once both count. The number is the body, in ASCII digits; nothing but Add writes it, and each raises its version."""
+
+    key: str
+    amount: int
+    at_most: int | None = None
+
+
+Write = Put | Delete | Check | Add
 MAX_COMMIT_WRITES = 100
 
 
@@ -383,9 +392,6 @@ class Ports(NamedTuple):
     clock: Clock
 
 
-_MAX_VERSION = 2**62
-
-
 def check_writes(writes: Sequence[Write]) -> None:
     """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
     if len(writes) > MAX_COMMIT_WRITES:
@@ -393,7 +399,7 @@ def check_writes(writes: Sequence[Write]) -> None:
     if len({write.key for write in writes}) < len(writes):
         raise ValueError("a commit names each key once")
     for write in writes:
-        if not 0 <= write.version < _MAX_VERSION:
+        if not isinstance(write, Add) and not 0 <= write.version < 2**62:
             raise ValueError(f"{write.version} is no version")
         if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
             raise ValueError("expires_at needs a time zone")

@@ -44,6 +44,7 @@ COMMANDS = {
     "cost": "What executions cost, by user, image, playbook, label or day.",
     "locks": "Who holds a lock, who waits for it; take it from its holder.",
     "users": "Who may use the deployment, and as what.",
+    "quotas": "How much of the deployment users may take up, and do.",
     "keys": "Keys: yours, and those you make for machines.",
     "claim": "Make a key on this machine, with a claim token.",
     "images": "What runs may use: list, show, register, unregister.",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from runvoy_cli.render import moment
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import KeyAnswer, KeyLimits
+from runvoy_protocol.members import KeyAnswer, KeyLimits, Quotas, QuotaUse
 
 R = TypeVar("R")
 
@@ -38,6 +38,22 @@ def limits_text(limits: KeyLimits | None) -> str:
     if limits.labels is not None:
         parts.append(f"labels {', '.join(f'{name}={value}' for name, value in limits.labels.items())}")
     return "; ".join(parts)
+
+
+def quota_text(use: QuotaUse | None) -> str:
+    """What a user takes up and may, in one line; empty where the deployment does not tell."""
+    if use is None:
+        return ""
+    running = f"{use.running:,}" + ("" if use.max_running is None else f" of {use.max_running:,}")
+    return f"{use.unfinished:,} of {use.max_unfinished:,} executions, {running} running"
+
+
+def own_quotas_text(quotas: Quotas | None) -> str:
+    """A user's own quotas in one line; empty without any."""
+    if quotas is None:
+        return ""
+    numbers = ((quotas.max_unfinished, "unfinished"), (quotas.max_running, "running"))
+    return ", ".join(f"{number:,} {what}" for number, what in numbers if number is not None)
 
 
 def key_state(key: KeyAnswer, now: datetime) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from runvoy_cli.problems import UsageProblem
 from runvoy_protocol import git_sources, ids
 from runvoy_protocol.keys import SigningKey
-from runvoy_protocol.members import Role
+from runvoy_protocol.members import MAX_QUOTA, Role
 
 USER_ENV_PREFIX = "RUNVOY_USER_"
 
@@ -212,3 +212,13 @@ def role(text: str) -> Role:
     except ValueError as error:
         known = ", ".join(role.value for role in Role)
         raise UsageProblem(f"{text[:80]!r} is no role", f"A role is one of {known}.") from error
+
+
+def quota(text: str) -> int | None:
+    """A quota's number; None for `default`."""
+    cleaned = text.strip().lower().replace(",", "").replace("_", "")
+    if cleaned == "default":
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", cleaned) or int(cleaned) > MAX_QUOTA:
+        raise UsageProblem(f"{text[:64]!r} is no quota", f"Give a number from 0 to {MAX_QUOTA:,}, or `default`.")
+    return int(cleaned)

@@ -12,7 +12,7 @@ from runvoy_protocol import codec, keys
 from runvoy_protocol.envelope import Envelope, PayloadType, parse, seal
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.instants import Instant
-from runvoy_protocol.members import KeyLimits
+from runvoy_protocol.members import KeyLimits, QuotaUse
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
@@ -139,6 +139,7 @@ class Whoami(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     key_expires_at: Instant | None = None
     limits: KeyLimits | None = None
+    quota: QuotaUse | None = None
 
 
 class InboxGrant(msgspec.Struct, frozen=True, kw_only=True):

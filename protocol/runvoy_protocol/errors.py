@@ -144,7 +144,10 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
         _REFUSED,
     ),
     ErrorCode.QUOTA_EXCEEDED: ErrorSpec(
-        "A quota of the deployment is used up.", "Try again later, or ask an admin.", True, _REFUSED
+        "A quota of the deployment is used up: its owner has as many unfinished executions as they may.",
+        "Try again when some have ended, or ask an admin; `runvoy whoami` shows yours.",
+        True,
+        _REFUSED,
     ),
     ErrorCode.NOT_FOUND: ErrorSpec(
         "There is no such thing, or you may not see it.", "Check the id and the deployment.", False, _REFUSED

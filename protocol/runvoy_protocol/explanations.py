@@ -50,7 +50,7 @@ class Cause(StrEnum):
 CAUSES = {
     Cause.LOCK: "Another execution holds a lock that it named, or is before it in the lock's queue.",
     Cause.TURN: "It may start, and is about to.",
-    Cause.CAPACITY: "The platform has no room for it now.",
+    Cause.CAPACITY: "The platform has no room for it now, or its owner has as many running as they may.",
     Cause.LAUNCH: "Its task was launched and has not begun.",
     Cause.STOPPING: "It is being ended.",
     Cause.EXIT: "The command exited with a code of its own.",
@@ -99,7 +99,7 @@ REASONS = {
     Reason.SETUP_FAILED: "its surroundings could not be made",
     Reason.LOST: "its task vanished without a result",
     Reason.LOCK: "it waits for a lock",
-    Reason.CAPACITY: "it waits for room on the platform",
+    Reason.CAPACITY: "it waits for room",
 }
 
 _ENDINGS = {
@@ -142,7 +142,7 @@ HINTS = {
     Cause.NO_SHELL: "The image needs a /bin/sh: use one that has it, or build it in.",
     Cause.LAUNCH_FAILED: "The message is the platform's; an admin finds more in the deployment's log.",
     Cause.LOST: "It may have done its work: look at its output (`runvoy logs`) before you run it again.",
-    Cause.CAPACITY: "It is tried again by itself. An admin can have the platform's quota raised.",
+    Cause.CAPACITY: "It is tried again by itself. An admin can have the quota raised: the platform's, or the user's by `runvoy quotas set`.",
     Cause.LOCK: "`runvoy locks show NAME` shows the queue; operators can release a lock.",
 }
 

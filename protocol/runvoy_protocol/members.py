@@ -19,6 +19,8 @@ MAX_LIMIT_ENTRIES = 64
 MIN_KEY_LIFETIME_SECONDS = 60
 MAX_KEY_LIFETIME_SECONDS = 3650 * 24 * 3600
 
+MAX_QUOTA = 10_000_000
+
 _USER_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*(?:@[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)?\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -59,8 +61,47 @@ class CreateUser(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
 
 
+class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of the deployment a user may take up. None: the deployment's default, or of that, what runvoy comes with.
+
+    `max_unfinished`: executions that wait, run, or were not seen stopped. `max_running`: those of them with a task, at once.
+    """
+
+    max_unfinished: int | None = None
+    max_running: int | None = None
+
+
+class QuotaUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a user takes up, and may: their own quotas, or the default. `max_running` None: as many as there is room for."""
+
+    user: str
+    unfinished: int
+    running: int
+    max_unfinished: int
+    max_running: int | None = None
+    own: Quotas | None = None
+
+
+class QuotasAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """GET quotas: the deployment's default as it was set, with its version, and `max_unfinished` as it is; and every user who was
+    not revoked or takes something up, by name."""
+
+    default: Quotas
+    max_unfinished: int
+    version: int
+    users: tuple[QuotaUse, ...]
+
+
+class SetQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """PUT quotas (the default) and PUT users/{name}/quotas: all of them anew; CONFLICT if they are not at `version` any more, which
+    is the default's or the user's. The answer is the QuotasAnswer, or the UserAnswer."""
+
+    version: int
+    quotas: Quotas = Quotas()
+
+
 class UserAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user. `version` rises with each change; who changes the user says which one they saw."""
+    """A user. `version` rises with each change; who changes the user says which one they saw. `quotas` are their own."""
 
     name: str
     role: Role
@@ -68,6 +109,7 @@ class UserAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int
     created_by: str = ""
     revoked_at: Instant | None = None
+    quotas: Quotas | None = None
 
 
 class UsersAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +224,15 @@ def check_user_name(name: str) -> None:
             f"{name[:140]!r} is no name for a user",
             "Give an e-mail address, or for a machine a name such as ci-deploy, in lower case.",
         )
+
+
+def check_quotas(quotas: Quotas) -> None:
+    """INVALID_REQUEST unless these are numbers that a quota can be."""
+    for what, number in (("unfinished", quotas.max_unfinished), ("running", quotas.max_running)):
+        if number is not None and not 0 <= number <= MAX_QUOTA:
+            raise RunvoyError(
+                ErrorCode.INVALID_REQUEST, f"{number} is no quota of {what} executions; one is from 0 to {MAX_QUOTA:,}"
+            )
 
 
 def check_terms(terms: KeyTerms) -> None:

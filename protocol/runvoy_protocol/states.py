@@ -33,7 +33,7 @@ class Reason(StrEnum):
     SETUP_FAILED = "setup_failed"  # its working directory, checkout or environment could not be made
     LOST = "lost"  # its task vanished without a result
     LOCK = "lock"  # waits for a lock
-    CAPACITY = "capacity"  # waits for room on the platform
+    CAPACITY = "capacity"  # waits for room on the platform, or for a place of its owner's
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT, State.UNKNOWN})

@@ -10,6 +10,7 @@ import pytest
 
 from runvoy_agent.ports import (
     MAX_COMMIT_WRITES,
+    Add,
     Check,
     Conflict,
     Delete,
@@ -242,3 +243,68 @@ def test_no_update_is_lost_between_threads(records: Records) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(increment, range(120)))
     assert records.get("counter") == Versioned("counter", b"120", 121)
+
+
+def test_a_number_begins_at_none_and_its_version_rises(records: Records) -> None:
+    steps = ((1, b"1"), (4, b"5"), (-2, b"3"), (-3, b"0"), (12, b"12"))
+    for version, (amount, expected) in enumerate(steps, start=1):
+        records.commit([Add("n", amount)])
+        assert records.get("n") == Versioned("n", expected, version)
+    assert list(records.get_many(["n", "m"])) == [Versioned("n", b"12", 5), None]
+
+
+def test_a_number_goes_up_to_its_bound_and_no_further(records: Records) -> None:
+    with pytest.raises(Conflict):
+        records.commit([Add("n", 1, at_most=0), Put("a", Item(b"a"), 0)])
+    records.commit([Add("n", 1, at_most=2)])
+    records.commit([Add("n", 1, at_most=2), Put("a", Item(b"a"), 0)])
+    other = Put("b", Item(b"b"), 0)
+    for first, second in ((Add("n", 1, at_most=2), other), (other, Add("n", 1, at_most=1))):
+        with pytest.raises(Conflict):
+            records.commit([first, second])
+    assert records.get("n") == Versioned("n", b"2", 2)
+    assert (records.get("a") is not None, records.get("b")) == (True, None)
+    records.commit([Add("n", -1, at_most=2)])
+    records.commit([Add("n", 1, at_most=2)])
+    assert records.get("n") == Versioned("n", b"2", 4)
+
+
+def test_a_commit_that_conflicts_adds_nothing(records: Records) -> None:
+    records.commit([Add("n", 1), Put("a", Item(b"a"), 0)])
+    with pytest.raises(Conflict):
+        records.commit([Add("n", 1), Put("a", Item(b"again"), 0)])
+    with pytest.raises(ValueError):
+        records.commit([Add("n", 1), Add("n", 1)])
+    assert records.get("n") == Versioned("n", b"1", 1)
+
+
+def test_a_number_can_be_checked(records: Records) -> None:
+    records.commit([Check("n", 0), Put("a", Item(b""), 0)])
+    records.commit([Add("n", 7)])
+    records.commit([Check("n", 1), Put("b", Item(b""), 0)])
+    records.commit([Add("n", -7)])
+    for version in (0, 1):
+        with pytest.raises(Conflict):
+            records.commit([Check("n", version), Put("c", Item(b""), 0)])
+
+
+def test_many_who_add_at_once_fill_a_number_to_its_bound_exactly(records: Records) -> None:
+    start = threading.Barrier(8)
+
+    def add(_: int) -> int:
+        start.wait()
+        added = 0
+        for _ in range(20):
+            try:
+                records.commit([Add("n", 1, at_most=30)])
+                added += 1
+            except Conflict:  # at the bound, or one that another commit came between
+                found = records.get("n")
+                if found is not None and found.body == b"30":
+                    break
+        return added
+
+    with ThreadPoolExecutor(8) as pool:
+        added = sum(pool.map(add, range(8)))
+    assert records.get("n") == Versioned("n", b"%d" % added, added)
+    assert added == 30

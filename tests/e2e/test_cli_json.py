@@ -97,6 +97,13 @@ def test_the_rest(machine: Machine) -> None:
     check(machine, "local logs")
     [who] = [json.loads(machine.ok("--json", "whoami"))]
     assert set(who) == keys_of(documented("whoami")[0]) - {"key_expires_at"}
+    [quotas] = check(machine, "quotas list")
+    assert set(quotas["users"][0]) == set(documented("quotas list")[0]["users"][0])
+    for args in (("--max-running", "2"), ("--user", who["user"], "--max-unfinished", "50")):
+        check(machine, "quotas set", *args)
+    assert (
+        json.loads(machine.ok("--json", "whoami"))["quota"].items() >= {"max_unfinished": 50, "max_running": 2}.items()
+    )
     check(machine, "health")
     [repairs] = check(machine, "health reconcile")
     assert repairs == {"repairs": []}

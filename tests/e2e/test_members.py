@@ -318,3 +318,20 @@ def test_a_revoked_user_s_work_stops_and_their_old_keys_stay_worthless(team: Tea
     assert code_of(mia("whoami")) == "KEY_REVOKED"
     mia.ok("claim", back, "--replace")
     assert mia.ok("run", "echo back") == "back\n"
+
+
+def test_one_members_runs_leave_places_and_the_queue_to_the_others(team: Team) -> None:
+    """A member with more runs than places, and with as many as they may have, and another who runs one."""
+    loop, other = team.member("loop@example.com"), team.member("other@example.com")
+    team.admin.ok("quotas", "set", "--user", "loop@example.com", "--max-running", "1", "--max-unfinished", "3")
+    mine = [loop.ok("submit", "sleep 60").strip() for _ in range(3)]
+    refused = loop("run", "true")
+    assert (refused.returncode, b"(QUOTA_EXCEEDED)" in refused.stderr) == (121, True)
+    assert b"loop@example.com has 3 unfinished executions, and may have 3 at most" in refused.stderr
+    assert other.ok("run", "echo hello") == "hello\n"
+    loop.wait_until(lambda: loop.status(mine[2])["state"] == "STARTING")
+    assert loop.status(mine[2])["message"] == "loop@example.com has 1 running, and may have 1 at once"
+    use = json.loads(loop.ok("whoami", "--json"))["quota"]
+    assert (use["unfinished"], use["running"]) == (3, 1)
+    loop.ok("kill", "--wait", *mine)
+    assert loop.ok("run", "echo again") == "again\n"

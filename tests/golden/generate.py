@@ -393,6 +393,22 @@ BODIES: dict[str, msgspec.Struct] = {
     ),
     "create-user": members.CreateUser(name="ada@example.com", role=members.Role.DEVELOPER),
     "users": members.UsersAnswer(users=(USER,)),
+    "quotas": members.QuotasAnswer(
+        default=members.Quotas(max_running=8),
+        max_unfinished=100_000,
+        version=1,
+        users=(
+            members.QuotaUse(
+                user="ada@example.com",
+                unfinished=12,
+                running=2,
+                max_unfinished=50,
+                max_running=8,
+                own=members.Quotas(max_unfinished=50),
+            ),
+        ),
+    ),
+    "set-quotas": members.SetQuotas(version=1, quotas=members.Quotas(max_unfinished=50)),
     "change-role": members.ChangeRole(role=members.Role.OPERATOR, version=2),
     "revoke-user": members.RevokeUser(version=2, stop_all=True),
     "revoked": members.RevokedAnswer(user=USER, killed=(ID,)),

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 from tests.simulation.oracles import Oracles, Violation
 from tests.simulation.platform import Plan, Task
-from tests.simulation.ports import START
+from tests.simulation.ports import START, check_sum
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, InboxGrantee, Key, LockRecord, User
@@ -29,6 +29,7 @@ from runvoy_agent.handlers import ends, inbox, messages, reconcile, starts, stor
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.ports import (
+    Add,
     Attempt,
     Conflict,
     Delete,
@@ -86,6 +87,7 @@ class Bounds(NamedTuple):
     revocations: int = 0  # of the key that signed everything
     launches: bool = False  # others may go first at launches, not at commits alone
     refusals: int = 0  # launches that the platform refuses, and forgets that it did
+    max_unfinished: int | None = None  # of the one who signed everything
 
 
 class Result(NamedTuple):
@@ -258,12 +260,18 @@ class ExploredRecords:
     def _commit(self, writes: Sequence[Write]) -> None:
         rows = self._run.world.records
         for write in writes:
-            if rows.get(write.key, (b"", 0))[1] != write.version:
+            body, version = rows.get(write.key, (b"", 0))
+            if isinstance(write, Add):
+                check_sum(write, body)
+            elif version != write.version:
                 raise Conflict(write.key)
         for write in writes:
             # Audit records have ids of their own each and decide nothing.
             if isinstance(write, Put) and not write.key.startswith("audit#"):
                 rows[write.key] = (write.item.body, write.version + 1)
+            elif isinstance(write, Add):
+                body, version = rows.get(write.key, (b"", 0))
+                rows[write.key] = (check_sum(write, body), version + 1)
             elif isinstance(write, Delete):
                 del rows[write.key]
         self._run.world.oracles.committed(writes)
@@ -535,11 +543,11 @@ class Explorer:
         key = Key(
             key_id=self._signing_key.key_id, public_key=self._signing_key.public_key, user="ada", created_at=START
         )
-        for record in (
-            store.put_new(store.user_key("ada"), User(name="ada", role=Role.ADMIN, created_at=START)),
-            store.put_new(store.key_key(key.key_id), key),
-        ):
+        user = User(name="ada", role=Role.ADMIN, created_at=START, max_unfinished=self._bounds.max_unfinished)
+        made = [store.put_new(store.user_key("ada"), user), store.put_new(store.key_key(key.key_id), key)]
+        for record in made:
             world.records[record.key] = (record.item.body, 1)
+        world.oracles.committed(made)
         for number, locks in enumerate(self._bounds.locks, start=1):
             request = RunRequest(
                 version=1,

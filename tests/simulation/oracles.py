@@ -14,9 +14,9 @@ import msgspec
 from tests.simulation.platform import Task
 from tests.simulation.ports import START, SimObjects, SimRecords
 
-from runvoy_agent.core import lifecycle
-from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord
-from runvoy_agent.handlers import store
+from runvoy_agent.core import lifecycle, quotas
+from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord, Refusal, User
+from runvoy_agent.handlers import counts, store
 from runvoy_agent.ports import Put, Write
 from runvoy_protocol import object_keys, receipts, status
 from runvoy_protocol.errors import ErrorCode
@@ -57,6 +57,11 @@ class Oracles:
         self.tasks: dict[str, Task] = {}
         self.starts: dict[str, int] = {}
         self.grants = 0
+        self.at_limit = 0  # refusals for a quota
+        self._users: dict[str, User] = {}
+        self._owners: dict[str, str] = {}  # key id → user
+        self._unfinished: dict[str, set[str]] = {}  # user → their executions that are not over
+        self._living: dict[str, set[str]] = {}  # user → those whose task lives
         self._queues: dict[str, dict[str, None]] = {}  # lock → its executions in the order of their admission
         self._fences: dict[str, int] = {}
         self._started_fences: dict[str, int] = {}
@@ -72,11 +77,13 @@ class Oracles:
         made = Oracles.__new__(Oracles)
         made.__dict__.update(self.__dict__)
         made._records, made._outbox = records, outbox
-        for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts"):
+        for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts", "_users", "_owners"):
             setattr(made, name, dict(getattr(self, name)))
         for name in ("_revoked", "_forced", "kill_asked"):
             setattr(made, name, set(getattr(self, name)))
         made.tasks = {execution_id: task.copy() for execution_id, task in self.tasks.items()}
+        made._unfinished = {name: set(owned) for name, owned in self._unfinished.items()}
+        made._living = {name: set(owned) for name, owned in self._living.items()}
         made._queues = {name: dict(queue) for name, queue in self._queues.items()}
         made._holding = {name: dict(holders) for name, holders in self._holding.items()}
         return made
@@ -112,8 +119,14 @@ class Oracles:
                 self._note_forced(msgspec.json.decode(put.item.body, type=AuditEvent))
             elif put.key.startswith("key#"):
                 key = msgspec.json.decode(put.item.body, type=Key)
+                self._owners[key.key_id] = key.user
                 if key.revoked_at is not None:
                     self._revoked.add(key.key_id)
+            elif put.key.startswith("user#"):
+                user = msgspec.json.decode(put.item.body, type=User)
+                self._users[user.name] = user
+            elif put.key.startswith("refusal#"):
+                self._refused(msgspec.json.decode(put.item.body, type=Refusal))
         # Leaving first: whoever releases a lock grants it in the same commit.
         changed = [
             msgspec.json.decode(put.item.body, type=Execution) for put in puts if put.key.startswith("execution#")
@@ -125,6 +138,34 @@ class Oracles:
             self._lock(lock)
         for lock in locks:
             self._woken(lock)
+        for owner in {execution.owner for execution in changed}:
+            self._counted(owner)
+
+    def _counted(self, owner: str) -> None:
+        """The numbers that are kept are those of the records, in every commit, and never over the owner's limits."""
+        count, limit = len(self._unfinished[owner]), self._limit_of(owner)
+        kept = self._number(counts.unfinished_key(owner))
+        check(kept == count, f"{owner} has {count} unfinished executions, and {kept} are counted")
+        check(count <= limit, f"{owner} has {count} unfinished executions, and may have {limit}")
+        placed = sum(self.executions[execution_id].placed for execution_id in self._unfinished[owner])
+        kept, most = self._number(counts.running_key(owner)), self._users[owner].max_running
+        check(kept == placed, f"{owner} has {placed} running executions, and {kept} are counted")
+        check(most is None or placed <= most, f"{owner} has {placed} running executions, and may have {most}")
+
+    def _number(self, key: str) -> int:
+        row = self._records.rows.get(key)
+        return 0 if row is None else int(row[0])
+
+    def _limit_of(self, owner: str) -> int:
+        return quotas.unfinished_limit(self._users[owner], None)
+
+    def _refused(self, refusal: Refusal) -> None:
+        if refusal.code is not ErrorCode.QUOTA_EXCEEDED:
+            return
+        self.at_limit += 1
+        owner = self._owners[refusal.key_id]
+        count, limit = len(self._unfinished.get(owner, ())), self._limit_of(owner)
+        check(count >= limit, f"{owner} was refused for a quota with {count} unfinished executions of {limit}")
 
     def _execution(self, execution: Execution, revoked: set[str]) -> None:
         execution_id = execution.execution_id
@@ -139,7 +180,11 @@ class Oracles:
             self._moved(before, execution, revoked)
         if execution.granted and (before is None or not before.granted):
             self._granted(execution)
-        if not execution.is_active:
+        owned = self._unfinished.setdefault(execution.owner, set())
+        if execution.is_active:
+            owned.add(execution_id)
+        else:
+            owned.discard(execution_id)
             for lock in execution.locks:
                 self._queues[lock.name].pop(execution_id, None)
 
@@ -236,6 +281,10 @@ class Oracles:
         check(self.starts[execution_id] == 1, f"{execution_id} was started {self.starts[execution_id]} times")
         execution = self.executions[execution_id]
         check(execution.is_active, f"{execution_id} began after it was over ({execution.state})")
+        living = self._living.setdefault(execution.owner, set())
+        living.add(execution_id)
+        most = self._users[execution.owner].max_running
+        check(most is None or len(living) <= most, f"{execution.owner} has {len(living)} tasks, and may have {most}")
         fences = dict(pair.split("=") for pair in task.payload.env.get("RUNVOY_LOCK_FENCES", "").split())
         check(set(fences) == {lock.name for lock in execution.locks}, f"{execution_id} was told of locks {fences}")
         for name, fence in fences.items():
@@ -251,6 +300,8 @@ class Oracles:
         """Nothing of it lives any more: only now may others hold its locks. The runner's end is not enough."""
         for holders in self._holding.values():
             holders.pop(task.execution_id, None)
+        for living in self._living.values():  # it may never have begun
+            living.discard(task.execution_id)
 
     def stop_asked(self, task: Task) -> None:
         """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began. What was launched while

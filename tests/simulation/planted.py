@@ -21,6 +21,7 @@ from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import (
     batches,
+    counts,
     ends,
     inbox,
     kills,
@@ -36,7 +37,7 @@ from runvoy_agent.handlers import (
 from runvoy_agent.handlers.careful_launcher import CarefulLauncher
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Attempt, Check, Ports, Put, TaskState, Write
+from runvoy_agent.ports import Add, Attempt, Check, Ports, Put, TaskState, Write
 from runvoy_protocol import object_keys, status
 from runvoy_protocol.states import State
 
@@ -202,13 +203,20 @@ def _join_in_two_commits() -> list[Patch]:
     original = inbox._record
 
     def record(
-        ports: Ports, request: Any, execution: Execution, source: str, relied_on: Any, named: Any, joined: Any
+        ports: Ports,
+        request: Any,
+        execution: Execution,
+        source: str,
+        relied_on: Any,
+        named: Any,
+        joined: Any,
+        *rest: Any,
     ) -> None:
         first = dict(list(joined.items())[:1])
-        original(ports, request, execution, source, relied_on, named, first)
-        rest = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
-        if rest:
-            ports.records.commit(rest)
+        original(ports, request, execution, source, relied_on, named, first, *rest)
+        others = [store.put(named[name], lock) for name, lock in joined.items() if name not in first]
+        if others:
+            ports.records.commit(others)
 
     return [(inbox, "_record", record)]
 
@@ -383,6 +391,38 @@ def _withdraw_the_good() -> list[Patch]:
     return [(starts, "_rights", rights)]
 
 
+def _count_unbounded() -> list[Patch]:
+    """The quota is looked at before the commit, and not held in it."""
+    original = counts.changes
+    return [(counts, "changes", lambda before, after, **_limits: original(before, after))]
+
+
+def _places_stay_taken() -> list[Patch]:
+    original = counts.changes
+
+    def changes(before: Execution | None, after: Execution, **limits: Any) -> tuple[Write, ...]:
+        return tuple(add for add in original(before, after, **limits) if add.amount > 0)
+
+    return [(counts, "changes", changes)]
+
+
+def _count_down_twice() -> list[Patch]:
+    """An execution counts no more when it ends, and once more when it was seen stopped."""
+    original = counts.changes
+
+    def changes(before: Execution | None, after: Execution, **limits: Any) -> tuple[Write, ...]:
+        if before is None or not after.is_terminal:
+            return original(before, after, **limits)
+        return (Add(counts.unfinished_key(after.owner), -1),)
+
+    return [(counts, "changes", changes)]
+
+
+def _place_back_on_result() -> list[Patch]:
+    """A command gives its place to the next when its runner told of its end, before its task was seen stopped."""
+    return [(counts, "_is_running", lambda execution: execution.placed and not execution.is_terminal)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -417,9 +457,15 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
     "looks at one omission count for two": lambda: [(reconcile_runs, "GONE_LOOKS_APART", timedelta(0))],
     "looks at two omissions count together": lambda: [(reconcile_runs, "GONE_LOOKS_WITHIN", timedelta(days=1))],
+    "a quota is not held in the commit": _count_unbounded,
+    "a refusal for a quota is not held to the count": lambda: _without("unfinished#", Check),
+    "an end leaves its place taken": _places_stay_taken,
+    "a place is free on the result, not when the task stopped": _place_back_on_result,
+    "an end gives its place back twice": _count_down_twice,
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
+_ONE_PLACE = _NOTHING_WRONG._replace(locks=((), ()), max_unfinished=1)
 _REFUSED = Bounds((("a",),), crashes=0, launches=True, refusals=1)
 _BY_EXPLORER = {
     "no Check of a lock that was only read": _NOTHING_WRONG,
@@ -428,6 +474,8 @@ _BY_EXPLORER = {
     "answered before the record": _NOTHING_WRONG._replace(duplicates=1),
     "a refusal ends what another delivery launches": _REFUSED,
     "a launch that is made again is not counted": _REFUSED,
+    "a quota is not held in the commit": _ONE_PLACE,
+    "a refusal for a quota is not held to the count": _ONE_PLACE,
 }
 # Long runs on a platform whose listings leave out many of them, and rounds that nothing holds up.
 _OMITTING = Settings(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tests.simulation.scheduler import Scheduler
 
 from runvoy_agent.ports import (
+    Add,
     Conflict,
     Delete,
     Item,
@@ -96,6 +97,9 @@ class SimRecords:
         check_writes(writes)
         for write in writes:
             row = self.rows.get(write.key)
+            if isinstance(write, Add):
+                check_sum(write, None if row is None else row[0])
+                continue
             current = 0 if row is None else row[1]
             if current != write.version:
                 raise Conflict(f"{write.key} is at version {current}, not {write.version}")
@@ -103,6 +107,9 @@ class SimRecords:
         for write in writes:
             if isinstance(write, Put):
                 self._put(write)
+            elif isinstance(write, Add):
+                row = self.rows.get(write.key)
+                self._put(Put(write.key, Item(check_sum(write, None if row is None else row[0])), 0))
             elif isinstance(write, Delete):
                 self._delete(write.key)
         self.on_commit(writes)
@@ -164,9 +171,18 @@ class SimRecords:
         return Page(records, Position(*found[-1]) if more else None)
 
 
+def check_sum(add: Add, found: bytes | None) -> bytes:
+    """What a number becomes; Conflict over its bound."""
+    made = int(found or b"0") + add.amount
+    if add.at_most is not None and made > add.at_most:
+        raise Conflict(f"{add.key} would be {made}, over {add.at_most}")
+    return b"%d" % made
+
+
 def _shown(writes: Sequence[Write]) -> str:
     return " ".join(
-        f"{type(write).__name__.lower()}:{write.key[:48]}@{write.version}"
+        f"{type(write).__name__.lower()}:{write.key[:48]}"
+        + (f"+{write.amount}" if isinstance(write, Add) else f"@{write.version}")
         for write in writes
         if not write.key.startswith("audit#")
     )

@@ -206,6 +206,10 @@ class Scheduler:
         if not self._stopping and until_ms < _FOREVER_MS:
             self.now_ms = max(self.now_ms, until_ms)
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._heap
+
     def drain(self) -> None:
         """Work through all events there are."""
         self.run(_FOREVER_MS)

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -66,6 +66,8 @@ class Settings(NamedTuple):
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key
+    max_unfinished: int = 3  # of every third member
+    max_running: int = 1  # of every third other
 
     @property
     def lock_names(self) -> list[str]:
@@ -149,7 +151,7 @@ class Simulation:
         self._reconciling = False
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
-        self.members = [self.add_user(f"dev{number}", Role.DEVELOPER) for number in range(KEYS)]
+        self.members = [self.add_user(f"dev{number}", Role.DEVELOPER, **self._quotas(number)) for number in range(KEYS)]
 
     def _committed(self, writes: Sequence[Write]) -> None:
         self.secrecy.committed(writes)  # first: it asks the other for what was before
@@ -161,13 +163,23 @@ class Simulation:
 
     # -- the deployment
 
-    def add_user(self, name: str, role: Role) -> keys.SigningKey:
+    def _quotas(self, number: int) -> dict[str, Any]:
+        if self.settings.everyone_waits or number % 3 == 2:
+            return {}
+        return (
+            {"max_running": self.settings.max_running}
+            if number % 3
+            else {"max_unfinished": self.settings.max_unfinished}
+        )
+
+    def add_user(self, name: str, role: Role, **quotas: Any) -> keys.SigningKey:
         signing_key = keys.SigningKey(self.clock.random(32))
         now = self.clock.now()
         key = Key(key_id=signing_key.key_id, public_key=signing_key.public_key, user=name, created_at=now)
+        user = User(name=name, role=role, created_at=now, **quotas)
         self.records.commit(
             [
-                store.put_new(store.user_key(name), User(name=name, role=role, created_at=now)),
+                store.put_new(store.user_key(name), user),
                 store.put_new(store.key_key(signing_key.key_id), key),
             ]
         )
@@ -350,7 +362,7 @@ class Simulation:
                 for next_ms in (wait_ms, MINUTE_MS, MINUTE_MS):
                     self.scheduler.run(self.scheduler.now_ms + next_ms)
                     self.tick()
-                    self.scheduler.drain()
+                    self._come_to_an_end()
             self.oracles.judge()
             self.secrecy.judge()
             check_seals(self.records)
@@ -359,6 +371,17 @@ class Simulation:
         finally:
             self.scheduler.close()
         return self._report(violation)
+
+    def _come_to_an_end(self) -> None:
+        """Work through all events there are. What waits for a place of its owner's is tried again and again, and what holds that
+        place may be one that only rounds free: three of them, now and then."""
+        minutes = 0
+        while not self.scheduler.is_idle:
+            minutes += 1
+            check(minutes < 3 * 24 * 60, "something goes on for ever")
+            self.scheduler.run(self.scheduler.now_ms + MINUTE_MS)
+            if minutes % (LONG_TICK_MS // MINUTE_MS) < 3 < minutes:
+                self.tick()
 
     def _report(self, violation: str | None) -> Report:
         faults = self.scheduler.faults

@@ -19,8 +19,9 @@ ONE = Bounds((("a",),), results=True, launches=True, refusals=2)
         (Bounds((("a",), ("a", "b"))), 4_000),
         (Bounds((("a", "b"), ("b", "a")), crashes=0, duplicates=0, results=True), 300),
         (Bounds(((),), revocations=1, launches=True, refusals=1), 500),
+        (Bounds(((), ("a",)), max_unfinished=1), 1_000),
     ],
-    ids=["one, refused", "two deaths", "two requests", "two locks in both orders", "revoked"],
+    ids=["one, refused", "two deaths", "two requests", "two locks in both orders", "revoked", "one place for two"],
 )
 def test_nothing_is_wrong_within_the_bounds(bounds: Bounds, least: int) -> None:
     result = explore(bounds)

@@ -110,7 +110,7 @@ def test_secrets_that_change_under_way_break_nothing() -> None:
     seen: set[tuple[str, str]] = set()
     crashed: set[tuple[str, str, When]] = set()
     missed: set[tuple[str, str, When]] = set()
-    for seed in range(12):
+    for seed in range(24):
         simulation = Simulation(seed, SETTINGS._replace(secrets=3))
         report = simulation.run()
         tail = "\n".join(str(step) for step in report.trace[-40:])

@@ -128,6 +128,17 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
         {"version": scene.version()},
     ),
     "POST /users/{name}/claims": lambda scene: ("POST", f"/users/{scene.whose_name}/claims", {}),
+    "GET /quotas": lambda scene: ("GET", "/quotas", None),
+    "PUT /quotas": lambda scene: (
+        "PUT",
+        "/quotas",
+        {"version": ok(scene.world, "GET", "/quotas")["version"], "quotas": {"max_unfinished": 50_000}},
+    ),
+    "PUT /users/{name}/quotas": lambda scene: (
+        "PUT",
+        f"/users/{scene.whose_name}/quotas",
+        {"version": scene.version(), "quotas": {"max_unfinished": 50_000}},
+    ),
     "POST /keys/claims": lambda scene: ("POST", "/keys/claims", {"terms": {"name": "browser"}}),
     "GET /keys": lambda scene: ("GET", f"/keys?user={scene.whose_name}", None),
     "POST /keys": lambda scene: ("POST", "/keys", claim_body(new_key(scene.world))),

@@ -283,6 +283,8 @@ def test_status_says_all_that_the_record_knows() -> None:
         "bulk",
         "batch_id",
         "object_version",
+        "counted",
+        "placed",
         "rate",
         "pull_started_at",
         "task_stopped_at",

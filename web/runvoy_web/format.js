@@ -14,7 +14,7 @@ const REASONS = {
   setup_failed: "Its surroundings could not be made.",
   lost: "Its task vanished without a result.",
   lock: "It waits for a lock.",
-  capacity: "It waits for room on the platform.",
+  capacity: "It waits for room.",
 };
 const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM" };
 // What a shell may leave unquoted; all else is quoted, so that what is shown can be pasted.

@@ -4,7 +4,8 @@ An item is
 
     pk              the record's key
     version         a number that rises by one at each put and is never taken back while the item is there
-    body            the document; without one the item is a tombstone, which only keeps the version
+    body            the document, or as a number of DynamoDB's what Add counts; without it the item is a tombstone, which only
+                    keeps the version
     expires_at      milliseconds since 1970; from then on the record counts as absent
     forget_at       seconds since 1970; from then on DynamoDB may delete the item
     ix_…_pk, ix_…_sk   its place in each index; sort and key in one attribute, so that the index itself orders by both
@@ -28,6 +29,7 @@ from botocore.exceptions import ClientError
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import calling, code_of, message_of, reasons_of
 from runvoy_agent.ports import (
+    Add,
     Check,
     Clock,
     Conflict,
@@ -164,6 +166,8 @@ class DynamoRecords:
         return "expires_at" not in item or int(item["expires_at"]["N"]) > _milliseconds(self._clock.now())
 
     def _action(self, write: Write, now: datetime) -> dict[str, Any]:
+        if isinstance(write, Add):
+            return self._add(write)
         values: _Values = {":now": _number(_milliseconds(now))}
         if write.version == 0:
             condition = _ABSENT
@@ -209,6 +213,16 @@ class DynamoRecords:
         update = f"SET {', '.join(assignments)}" + (f" REMOVE {', '.join(removes)}" if removes else "")
         return {"Update": self._expression(put.key, condition, values, update, names | gone)}
 
+    def _add(self, add: Add) -> dict[str, Any]:
+        """The table does the sum: whoever reads a number first would find it changed whenever others add at the same time."""
+        values: _Values = {":zero": _number(0), ":one": _number(1), ":amount": _number(add.amount)}
+        update = "SET #v = if_not_exists(#v, :zero) + :one, #b = if_not_exists(#b, :zero) + :amount"
+        condition = ""
+        if add.at_most is not None:
+            values[":most"] = _number(add.at_most - add.amount)
+            condition = "attribute_not_exists(#b) OR #b <= :most" if add.amount <= add.at_most else "#b <= :most"
+        return {"Update": self._expression(add.key, condition, values, update)}
+
     def _expression(
         self,
         key: str,
@@ -219,14 +233,14 @@ class DynamoRecords:
     ) -> dict[str, Any]:
         text = f"{condition} {update or ''}"
         names = {name: attribute for name, attribute in _NAMES.items() if name in text} | dict(more_names or {})
-        expression = {
+        expressions = {"ConditionExpression": condition, "UpdateExpression": update}
+        return {
             "TableName": self._table,
             "Key": _key(key),
-            "ConditionExpression": condition,
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
+            **{name: text for name, text in expressions.items() if text},
         }
-        return expression if update is None else expression | {"UpdateExpression": update}
 
 
 def _raise_for(error: ClientError) -> None:
@@ -275,8 +289,9 @@ def _key(key: str) -> dict[str, Any]:
 
 
 def _versioned(item: Mapping[str, Any]) -> Versioned:
-    body = item["body"]["B"]
-    return Versioned(item[aws_layout.KEY_ATTRIBUTE]["S"], bytes(body), int(item["version"]["N"]))
+    body = item["body"]
+    held = body["N"].encode() if "N" in body else bytes(body["B"])
+    return Versioned(item[aws_layout.KEY_ATTRIBUTE]["S"], held, int(item["version"]["N"]))
 
 
 def _position(index: str, item: Mapping[str, Any]) -> Position:

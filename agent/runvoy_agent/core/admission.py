@@ -8,10 +8,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, cost, images, locks, secrets
+from runvoy_agent.core import access, cost, images, locks, quotas, secrets
 from runvoy_agent.core.images import Choice, Registered
 from runvoy_agent.core.limits import check_limits
-from runvoy_agent.core.model import Execution, ExecutionLock, Isolation, Key, LockRecord, Refusal, Secret, User
+from runvoy_agent.core.model import (
+    DefaultQuotas,
+    Execution,
+    ExecutionLock,
+    Isolation,
+    Key,
+    LockRecord,
+    Refusal,
+    Secret,
+    User,
+)
 from runvoy_protocol import git_sources, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -39,7 +49,8 @@ class Facts(NamedTuple):
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
     `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if
-    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in.
+    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in. `unfinished`: how many
+    executions the user has that are not over.
     """
 
     deployment_id: str
@@ -56,13 +67,16 @@ class Facts(NamedTuple):
     pricing: cost.Pricing = cost.OWN_MACHINE
     batch_id: str | None = None
     object_version: str = ""
+    unfinished: int = 0
+    default_quotas: DefaultQuotas | None = None
 
 
 class Accepted(NamedTuple):
-    """A new execution, with the locks whose queues it joined."""
+    """A new execution, with the locks whose queues it joined. It is one more of at most `max_unfinished` of its owner's."""
 
     execution: Execution
     locks: dict[str, LockRecord]
+    max_unfinished: int
 
 
 class Known(NamedTuple):
@@ -123,7 +137,9 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
     repo = None if request.git is None else request.git.repo
     secrets.fix(secrets.select(request.secrets, member.user, facts.secrets), request.env, repo)
     execution = _execution(request, key_id, member.user, digest, choice, facts)
-    return _join(request, execution, facts.locks)
+    limit = quotas.unfinished_limit(member.user, facts.default_quotas)
+    quotas.check_unfinished(member.user, facts.unfinished, limit)
+    return _join(request, execution, facts.locks, limit)
 
 
 def _known(existing: Execution, key_id: str, digest: str) -> Known:
@@ -192,6 +208,7 @@ def _execution(
         rate=cost.rate_of(facts.pricing, cpu, memory_mib, image.platform if image is not None else None),
         batch_id=facts.batch_id,
         object_version=facts.object_version,
+        counted=True,
     )
 
 
@@ -257,7 +274,7 @@ def shown_command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
     return tuple(shown)
 
 
-def _join(request: RunRequest, execution: Execution, named: locks.Locks) -> Accepted:
+def _join(request: RunRequest, execution: Execution, named: locks.Locks, limit: int) -> Accepted:
     joined = locks.join(named, execution.execution_id)
     if isinstance(joined, str):
         raise RunvoyError(
@@ -266,9 +283,9 @@ def _join(request: RunRequest, execution: Execution, named: locks.Locks) -> Acce
         )
     if locks.heads_all(joined, execution.execution_id):
         granted, started = locks.grant(joined, execution, execution.admitted_at)
-        return Accepted(started, granted)
+        return Accepted(started, granted, limit)
     if request.if_locked == "fail":
         holder = locks.first_holder(joined, execution.execution_id)
         name, who = holder if holder is not None else ("", "")
         raise RunvoyError(ErrorCode.LOCK_HELD, f"the lock {name!r} is held by execution {who}")
-    return Accepted(msgspec.structs.replace(execution, reason=Reason.LOCK), joined)
+    return Accepted(msgspec.structs.replace(execution, reason=Reason.LOCK), joined, limit)

@@ -46,7 +46,19 @@ def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret,
         reason=None,
         message="",
         fixed_secrets=secrets,
+        placed=True,
     )
+
+
+def wait_for_place(
+    execution: Execution, now: datetime, message: str, secrets: tuple[FixedSecret, ...] = ()
+) -> Execution | None:
+    """It might start, and its owner has as many running as they may: it waits as if the platform had no room."""
+    fields: dict[str, object] = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
+    if waits_for_room(execution):
+        return _changed(execution, now, **fields)
+    begun = begin_start(execution, now, secrets)
+    return None if begun is None else _changed(begun, now, launches=0, placed=False, **fields)
 
 
 def begin_launch(execution: Execution, now: datetime) -> Execution | None:
@@ -55,7 +67,7 @@ def begin_launch(execution: Execution, now: datetime) -> Execution | None:
     if execution.state is not State.STARTING:
         return None
     starting_at = now if waits_for_room(execution) else execution.starting_at
-    return _changed(execution, now, launches=execution.launches + 1, starting_at=starting_at)
+    return _changed(execution, now, launches=execution.launches + 1, starting_at=starting_at, placed=True)
 
 
 def waits_for_room(execution: Execution) -> bool:
@@ -88,7 +100,7 @@ def note_unlaunched(execution: Execution, now: datetime, message: str, *, refuse
     others = max(0, execution.launches - 1)
     if execution.state is State.STARTING and not refused:
         fields = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
-        return _changed(execution, now, launches=others, **fields)
+        return _changed(execution, now, launches=others, placed=execution.placed and others > 0, **fields)
     if others:
         return _changed(execution, now, launches=others)
     if refused and execution.state is State.STARTING:

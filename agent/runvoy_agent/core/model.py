@@ -20,7 +20,8 @@ Isolation = Literal["process", "container"]
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member. `name` is what executions are owned by, in this one form everywhere. `life` counts how often the user came
     back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree.
-    `lives_ended_at` is when each earlier one was revoked, for people to read and for no decision."""
+    `lives_ended_at` is when each earlier one was revoked, for people to read and for no decision. `max_unfinished` and
+    `max_running`: how many unfinished executions they may have, and how many at once with a task; None is the deployment's default."""
 
     name: str
     role: Role
@@ -29,6 +30,15 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revoked_at: datetime | None = None
     life: int = 0
     lives_ended_at: tuple[datetime, ...] = ()
+    max_unfinished: int | None = None
+    max_running: int | None = None
+
+
+class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The quotas of users who have none of their own. None is what runvoy comes with."""
+
+    max_unfinished: int | None = None
+    max_running: int | None = None
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -209,6 +219,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is
     what an hour of it costs, as it was known at admission; `pull_started_at` and `task_stopped_at` bound the time that the platform
     charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
+    `counted`: it counts among its owner's unfinished ones for as long as it is active; `placed`: it has a task, or a launch of it
+    may be under way, and it counts among its owner's running ones for as long. What versions before there were quotas admitted or
+    started does neither.
     """
 
     execution_id: str
@@ -259,6 +272,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_stopped_at: datetime | None = None
     batch_id: str | None = None
     object_version: str = ""
+    counted: bool = False
+    placed: bool = False
 
     @property
     def is_terminal(self) -> bool:

@@ -31,6 +31,7 @@ from runvoy_agent.handlers import (
     signed_requests,
     store,
     traces,
+    user_quotas,
     users,
 )
 from runvoy_agent.handlers.inbox import Deployment
@@ -247,6 +248,7 @@ def _whoami(call: Call) -> Response:
             version=call.deployment.version,
             key_expires_at=call.key.expires_at,
             limits=call.key.limits,
+            quota=user_quotas.use_of(call.ports.records, [call.user])[0],
         )
     )
 
@@ -315,6 +317,7 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, lock_queues.release_lock, single_use=True),
     *healths.ROUTES,
     *users.ROUTES,
+    *user_quotas.ROUTES,
     *member_keys.ROUTES,
     *images.ROUTES,
     *playbooks.ROUTES,

@@ -16,10 +16,11 @@ from runvoy_agent.core.admission import Accepted, Capabilities, Known
 from runvoy_agent.core.batches import RANGE_SIZE
 from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, batches, judging, outbox, pushes, store
+from runvoy_agent.handlers import audits, batches, counts, judging, outbox, pushes, store
+from runvoy_agent.handlers.counts import Number
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Ports, QueueCare, TaskDefinitions, Write
+from runvoy_agent.ports import Add, Ports, QueueCare, TaskDefinitions, Write
 from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
 from runvoy_protocol.envelope import PayloadType
@@ -30,7 +31,7 @@ from runvoy_protocol.states import State
 
 log = logging.getLogger("runvoy.inbox")
 
-_Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution] | Loaded[Image]
+_Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution] | Loaded[Image] | Number
 
 MAX_DELAY_SECONDS = 900
 """The longest that a queue can delay a message (SQS: 15 minutes)."""
@@ -160,12 +161,15 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
     match judged.decision:
         case Refusal() as refusal:
             relied_on = [key, judged.user, judged.existing]
+            if refusal.code is ErrorCode.QUOTA_EXCEEDED:
+                relied_on.append(judged.unfinished)  # one of them may have ended meanwhile
             return _refuse(ports, refusal, arrived, key, relied_on, request.expires_at)
         case Known(execution=execution):
             _answer(ports, execution, judged.existing.version, object_sha256)
-        case Accepted(execution=execution, locks=joined):
+        case Accepted(execution=execution, locks=joined, max_unfinished=limit):
             relied_on = [key, judged.user, earlier, *judged.images.used_by(execution)]
-            _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined)
+            counted = counts.changes(None, execution, max_unfinished=limit)
+            _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined, counted)
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None
@@ -223,14 +227,16 @@ def _record(
     relied_on: Sequence[_Judged],
     named: dict[str, Loaded[LockRecord]],
     joined: dict[str, LockRecord],
+    counted: Sequence[Add],
 ) -> None:
-    """The admission commit: the execution, the bytes that were signed, its place in every queue, and the audit. It holds
-    only if key, user and image are still what was judged, so a revocation that committed first wins, and if no other
-    delivery of the object was refused meanwhile."""
+    """The admission commit: the execution, the bytes that were signed, its place in every queue and among its owner's
+    unfinished ones, and the audit. It holds only if key, user and image are still what was judged, so a revocation that
+    committed first wins, if no other delivery of the object was refused meanwhile, and if the owner may have one more."""
     stored = StoredRequest(execution_id=execution.execution_id, payload=requests.encode(request))
     writes: list[Write] = [
         store.put_new(store.execution_key(execution.execution_id), execution),
         store.put_new(store.request_key(execution.execution_id), stored),
+        *counted,
         *(document.check for document in relied_on),
         *(store.put(named[name], lock) for name, lock in joined.items()),
         store.audit(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runvoy_agent.core import admission, locks
 from runvoy_agent.core.admission import Decision, Facts
-from runvoy_agent.core.model import Execution, Key, LockRecord, User
-from runvoy_agent.handlers import registered, secret_values, store
+from runvoy_agent.core.model import DefaultQuotas, Execution, Key, LockRecord, User
+from runvoy_agent.handlers import counts, registered, secret_values, store
+from runvoy_agent.handlers.counts import Number
 from runvoy_agent.handlers.registered import Images
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports
@@ -25,6 +26,7 @@ class Judged(NamedTuple):
     facts: Facts
     user: Loaded[User]
     existing: Loaded[Execution]
+    unfinished: Number
     locks: dict[str, Loaded[LockRecord]]
     images: Images
 
@@ -43,10 +45,13 @@ def judge(
     """Decide on a request that the key `key_id` vouches for. `object_sha256` and `object_version` are those of the object
     that it came in, `batch_id` is that of the batch, if it came in one."""
     execution_key = store.execution_key(request.request_id)
-    user_key = store.user_key(key.document.user if key.document else "")
+    user_name = key.document.user if key.document else ""
+    user_key, unfinished_key = store.user_key(user_name), counts.unfinished_key(user_name)
     lock_keys = {name: store.lock_key(name) for name in request.locks}
-    known = store.Several(ports.records, [execution_key, user_key, *lock_keys.values()])
+    keys = [execution_key, user_key, unfinished_key, store.DEFAULT_QUOTAS_KEY, *lock_keys.values()]
+    known = store.Several(ports.records, keys)
     existing, user = known.document(execution_key, Execution), known.document(user_key, User)
+    unfinished = counts.number(known.record(unfinished_key), unfinished_key)
     named = {name: known.document(lock_key, LockRecord) for name, lock_key in lock_keys.items()}
     images = registered.for_request(ports.records, request)
     facts = Facts(
@@ -64,5 +69,7 @@ def judge(
         batch_id=batch_id,
         object_version=object_version,
         pricing=deployment.pricing,
+        unfinished=unfinished.value,
+        default_quotas=known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document,
     )
-    return Judged(admission.admit(request, key_id, facts), facts, user, existing, named, images)
+    return Judged(admission.admit(request, key_id, facts), facts, user, existing, unfinished, named, images)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution, LockRecord
-from runvoy_agent.handlers import outbox, pushes, store
+from runvoy_agent.handlers import counts, outbox, pushes, store
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Check, Ports, Write
 from runvoy_protocol.states import State
@@ -23,10 +23,11 @@ class Freed(NamedTuple):
 def change_and_release(
     ports: Ports, current: Loaded[Execution], changed: Execution, audit: Write, checks: Sequence[Check] = ()
 ) -> Freed:
-    """Commit `changed`, if `checks` hold; if it is no longer active, release its locks in the same commit. Raises
-    ports.Conflict."""
+    """Commit `changed`, if `checks` hold; if it is no longer active, release its locks in the same commit, and count it no
+    more. Raises ports.Conflict."""
     names = [] if changed.is_active else [lock.name for lock in changed.locks]
-    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *checks])
+    counted = counts.changes(current.document, changed)
+    freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *counted, *checks])
     return Freed([(changed, current.version + 1), *freed.changed])
 
 

@@ -13,7 +13,7 @@ from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import store
 from runvoy_agent.handlers.inbox import Deployment
-from runvoy_agent.ports import Check, Conflict, Ports, Put, Write
+from runvoy_agent.ports import Add, Check, Conflict, Ports, Put, Write
 from runvoy_protocol.control import API_PREFIX
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
@@ -106,7 +106,7 @@ class Call(NamedTuple):
     def commit(self, *writes: Write) -> None:
         """Commit, if the caller is still who was judged: a revocation that committed first wins. CONFLICT if that, or
         anything the writes depend on, changed meanwhile."""
-        versions = {write.key: write.version for write in writes}
+        versions = {write.key: write.version for write in writes if not isinstance(write, Add)}
         # Who writes their own record writes the one that was judged, not one that was read later.
         if any(versions.get(check.key, check.version) != check.version for check in self.checks):
             raise _caller_changed()

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, lifecycle
-from runvoy_agent.core.model import Execution, FixedSecret, Key, User
-from runvoy_agent.handlers import kills, outbox, pushes, releases, run_grants, secret_values, store
+from runvoy_agent.core import access, lifecycle, quotas
+from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
+from runvoy_agent.handlers import counts, kills, outbox, pushes, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
@@ -43,12 +43,14 @@ log = logging.getLogger("runvoy.starts")
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may."""
+    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may. `waits`: it
+    is to be pushed again, for its owner has as many running as they may."""
 
     current: Loaded[Execution]
     launch: bool
     refused: str | None = None
     overdue: bool = False
+    waits: bool = False
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -63,6 +65,8 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         _withdraw(ports, begun.current.document, begun.refused)
     elif begun.overdue:
         _end(ports, begun.current.document, lambda current: lifecycle.expire_for_room(current, ports.clock.now()))
+    elif begun.waits:
+        _push_later(ports, begun.current.document)
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
 
@@ -89,18 +93,22 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     if not execution.granted:
         return _Begun(current, launch=False)
     rights = _rights(ports, execution)
-    if rights.refused is None:
-        changed = lifecycle.begin_start(execution, now, rights.secrets)
-    else:
+    if rights.refused is not None:
         changed = lifecycle.refuse_start(execution, now, rights.refused)
+    elif rights.no_place is not None:
+        changed = lifecycle.wait_for_place(execution, now, rights.no_place, rights.secrets)
+    else:
+        changed = lifecycle.begin_start(execution, now, rights.secrets)
     if changed is None:
         return _Begun(current, launch=False)
     if changed.state is not State.STARTING:
         releases.announce(ports, _end_unstarted(ports, current, changed))
         return None
     # The Checks make a revocation that committed first win against this start, of a right to a secret too.
-    ports.records.commit([store.put(current, changed), *rights.checks, _audit(ports, changed)])
-    return _Begun(Loaded(current.key, changed, current.version + 1), launch=True)
+    counted = counts.changes(execution, changed, max_running=rights.max_running)
+    ports.records.commit([store.put(current, changed), *rights.checks, *counted, _audit(ports, changed)])
+    begun = Loaded(current.key, changed, current.version + 1)
+    return _Begun(begun, launch=changed.placed, waits=not changed.placed)
 
 
 def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution) -> _Begun:
@@ -117,38 +125,51 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
     rights = _rights(ports, execution)
     if rights.refused is not None:
         return _Begun(current, launch=False, refused=rights.refused)
-    counted = lifecycle.begin_launch(execution, now)
-    if counted is None:
+    if rights.no_place is not None and lifecycle.waits_for_room(execution) and not execution.placed:
+        changed = lifecycle.wait_for_place(execution, now, rights.no_place)
+    else:
+        changed = lifecycle.begin_launch(execution, now)
+    if changed is None:
         return _Begun(current, launch=False)
-    ports.records.commit([store.put(current, counted), *rights.checks])
-    return _Begun(Loaded(current.key, counted, current.version + 1), launch=True)
+    counted = counts.changes(execution, changed, max_running=rights.max_running)
+    ports.records.commit([store.put(current, changed), *rights.checks, *counted])
+    begun = Loaded(current.key, changed, current.version + 1)
+    return _Begun(begun, launch=changed.placed, waits=not changed.placed)
 
 
 class _Rights(NamedTuple):
-    """Whether an execution may start now: `refused` says why not. `checks` hold a commit to that; `secrets` are what it gets."""
+    """Whether an execution may start now: `refused` says why it never may, `no_place` why it has to wait for others of its owner's,
+    of whom `max_running` may run at once. `checks` hold a commit to that; `secrets` are what it gets."""
 
     refused: str | None
     checks: tuple[Check, ...] = ()
     secrets: tuple[FixedSecret, ...] = ()
+    no_place: str | None = None
+    max_running: int | None = None
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
     """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
     already is not looked up again."""
     key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
-    known = store.Several(ports.records, [key_key, user_key])
+    running_key = counts.running_key(execution.owner)
+    known = store.Several(ports.records, [key_key, user_key, running_key, store.DEFAULT_QUOTAS_KEY])
     key, user = known.document(key_key, Key), known.document(user_key, User)
     try:
         member = access.check_key(key.document, user.document, ports.clock.now())
         access.check_allowed(member, access.Action.RUN)
         if execution.image is not None and execution.image_name is None:
             access.check_allowed(member, access.Action.MANAGE_IMAGES)  # who may run any image
-        if execution.state is not State.QUEUED:
-            return _Rights(None, (key.check, user.check))
-        secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
+        secrets: tuple[FixedSecret, ...] = ()
+        secret_checks: tuple[Check, ...] = ()
+        if execution.state is State.QUEUED:
+            secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
     except RunvoyError as error:
         return _Rights(error.message)
-    return _Rights(None, (key.check, user.check, *secret_checks), secrets)
+    limit = quotas.running_limit(member.user, known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document)
+    running = counts.number(known.record(running_key), running_key).value
+    no_place = quotas.why_no_place(member.user, running, limit)
+    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit)
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
@@ -189,15 +210,18 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
             waits = store.with_retries(
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
             )
-            if waits is None:
-                return
-            # A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter.
-            delay = lifecycle.capacity_delay(waits, ports.clock.now())
-            pushes.push(ports.queue, waits, delay_seconds=delay.total_seconds())
+            if waits is not None:
+                _push_later(ports, waits)
         case LaunchRefused(message=message):
             store.with_retries(
                 ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)
             )
+
+
+def _push_later(ports: Ports, execution: Execution) -> None:
+    """A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter."""
+    delay = lifecycle.capacity_delay(execution, ports.clock.now())
+    pushes.push(ports.queue, execution, delay_seconds=delay.total_seconds())
 
 
 def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> LaunchOutcome:
@@ -229,7 +253,7 @@ def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: 
     if changed is None:
         return None
     if not changed.is_terminal:
-        ports.records.commit([store.put(current, changed)])
+        ports.records.commit([store.put(current, changed), *counts.changes(current.document, changed)])
         outbox.publish_status(ports, changed, current.version + 1)
         return changed if changed.state is State.STARTING else None
     try:

@@ -15,6 +15,7 @@ from runvoy_agent.core.model import (
     AuditHead,
     Claim,
     DefaultImage,
+    DefaultQuotas,
     DiscardedValue,
     Execution,
     Image,
@@ -77,6 +78,7 @@ class Loaded(NamedTuple, Generic[D]):
 
 RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
+DEFAULT_QUOTAS_KEY = "default_quotas"
 RECONCILED_INBOX_KEY = "reconciled#inbox"
 AUDIT_HEAD_KEY = "audit_head"
 RETAINED_KEY = "retained"
@@ -207,6 +209,9 @@ class Several:
         """One of them; KeyError for one that was not read."""
         return loaded(self._found[key], key, schema)
 
+    def record(self, key: str) -> Versioned | None:
+        return self._found[key]
+
 
 def loaded(found: Versioned | None, key: str, schema: type[D]) -> Loaded[D]:
     if found is None:
@@ -314,7 +319,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {INDEX_KIND: IndexEntry(keys_partition(user), stamp(at))}
         case Image(name=name, unregistered_at=unregistered_at):
             return {} if unregistered_at is not None else {INDEX_KIND: IndexEntry(KIND_IMAGE, name)}
-        case DefaultImage():
+        case DefaultImage() | DefaultQuotas():
             return {}
         case Secret(name=name):
             return {INDEX_KIND: IndexEntry(KIND_SECRET, name)}

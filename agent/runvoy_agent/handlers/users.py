@@ -15,6 +15,7 @@ from runvoy_protocol.members import (
     CreateClaim,
     CreateUser,
     KeyTerms,
+    Quotas,
     RevokedAnswer,
     RevokeUser,
     Role,
@@ -27,16 +28,17 @@ from runvoy_protocol.members import (
 
 def list_users(call: Call) -> Response:
     found = store.of_kind(call.ports.records, store.KIND_USER, User)
-    return answer(UsersAnswer(users=tuple(_shown(user, version) for user, version in found)))
+    return answer(UsersAnswer(users=tuple(shown(user, version) for user, version in found)))
 
 
 def show_user(call: Call) -> Response:
-    current, user = _load(call)
-    return answer(_shown(user, current.version))
+    current, user = load(call)
+    return answer(shown(user, current.version))
 
 
 def create_user(call: Call) -> Response:
-    """A new user, or a revoked one come back, and the claim token of their key. Keys of an earlier life stay worthless."""
+    """A new user, or a revoked one come back, and the claim token of their key. Keys of an earlier life stay worthless, and the
+    user's quotas as they were: what is left of that life counts, too."""
     asked = call.body(CreateUser)
     check_user_name(asked.name)
     call.concerns(asked.name)
@@ -52,7 +54,14 @@ def create_user(call: Call) -> Response:
     user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
     if earlier is not None and earlier.revoked_at is not None:
         ended = (*earlier.lives_ended_at, earlier.revoked_at)
-        user = msgspec.structs.replace(user, created_at=earlier.created_at, life=earlier.life + 1, lives_ended_at=ended)
+        user = msgspec.structs.replace(
+            earlier,
+            role=asked.role,
+            created_by=call.user.name,
+            revoked_at=None,
+            life=earlier.life + 1,
+            lives_ended_at=ended,
+        )
     ticket, write = claims.issue(call, user, KeyTerms())
     call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))
     return answer(ticket, audited=True)
@@ -60,25 +69,25 @@ def create_user(call: Call) -> Response:
 
 def change_role(call: Call) -> Response:
     asked = call.body(ChangeRole)
-    current, user = _load(call)
-    _check_version(current, user, asked.version)
+    current, user = load(call)
+    check_version(current, user, asked.version)
     _check_active(user)
     if user.role is asked.role:
-        return answer(_shown(user, current.version))
+        return answer(shown(user, current.version))
     checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
     changed = msgspec.structs.replace(user, role=asked.role)
     message = f"from {user.role.value} to {asked.role.value}"
     call.commit(store.put(current, changed), *checks, call.audit("change-role", message=message))
-    return answer(_shown(changed, current.version + 1), audited=True)
+    return answer(shown(changed, current.version + 1), audited=True)
 
 
 def revoke_user(call: Call) -> Response:
     """From this commit on nothing of theirs is admitted or started. What runs goes on, unless it is to be stopped too."""
     asked = call.body(RevokeUser)
-    current, user = _load(call)
+    current, user = load(call)
     is_new = user.revoked_at is None
     if is_new:
-        _check_version(current, user, asked.version)
+        check_version(current, user, asked.version)
         checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
         user = msgspec.structs.replace(user, revoked_at=call.ports.clock.now())
         call.commit(store.put(current, user), *checks, call.audit("revoke-user"))
@@ -86,21 +95,21 @@ def revoke_user(call: Call) -> Response:
         # Who revoked themselves stops their own, too: the rest of the call is held to what it just wrote.
         call = call._replace(checks=tuple(current.check if one.key == current.key else one for one in call.checks))
     killed = _kill_all(call, user.name) if asked.stop_all else ()
-    return answer(RevokedAnswer(user=_shown(user, current.version), killed=killed), audited=is_new)
+    return answer(RevokedAnswer(user=shown(user, current.version), killed=killed), audited=is_new)
 
 
 def create_claim(call: Call) -> Response:
     """A claim token for a further key of a user, with terms the user cannot change."""
     asked = call.body(CreateClaim)
     check_terms(asked.terms)
-    current, user = _load(call)
+    current, user = load(call)
     _check_active(user)
     ticket, write = claims.issue(call, user, asked.terms)
     call.commit(current.check, write, call.audit("create-claim", message=asked.terms.name))
     return answer(ticket, audited=True)
 
 
-def _load(call: Call) -> tuple[Loaded[User], User]:
+def load(call: Call) -> tuple[Loaded[User], User]:
     name = call.groups["name"]
     current = store.load(call.ports.records, store.user_key(name), User)
     if current.document is None:
@@ -108,7 +117,7 @@ def _load(call: Call) -> tuple[Loaded[User], User]:
     return current, current.document
 
 
-def _check_version(current: Loaded[User], user: User, seen: int) -> None:
+def check_version(current: Loaded[User], user: User, seen: int) -> None:
     if current.version != seen:
         raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
 
@@ -128,7 +137,12 @@ def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
     return tuple(killed)
 
 
-def _shown(user: User, version: int) -> UserAnswer:
+def own_quotas(user: User) -> Quotas | None:
+    found = Quotas(max_unfinished=user.max_unfinished, max_running=user.max_running)
+    return None if found == Quotas() else found
+
+
+def shown(user: User, version: int) -> UserAnswer:
     return UserAnswer(
         name=user.name,
         role=user.role,
@@ -136,6 +150,7 @@ def _shown(user: User, version: int) -> UserAnswer:
         version=version,
         created_by=user.created_by,
         revoked_at=user.revoked_at,
+        quotas=own_quotas(user),
     )
 
 

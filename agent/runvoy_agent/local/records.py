@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from runvoy_agent.local.database import Database
-from runvoy_agent.ports import Conflict, Delete, Page, Position, Put, Versioned, Write, check_writes
+from runvoy_agent.ports import Add, Conflict, Delete, Item, Page, Position, Put, Versioned, Write, check_writes
 
 TOMBSTONE_LIFETIME = timedelta(days=1)
 _PURGE_BATCH = 500
@@ -114,19 +114,35 @@ def _check_text(*texts: str) -> None:
 
 def _commit(connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
     last_versions: list[int] = []  # of the key's row, be it a tombstone
+    sums: dict[str, int] = {}
     for write in writes:
         row = connection.execute("SELECT version, body IS NULL FROM records WHERE key = ?", (write.key,)).fetchone()
         last_version, absent = row or (0, True)
+        last_versions.append(last_version)
+        if isinstance(write, Add):
+            sums[write.key] = _sum(connection, write)
+            continue
         current = 0 if absent else last_version
         if current != write.version:
             raise Conflict(f"{write.key} is at version {current}, not {write.version}")
-        last_versions.append(last_version)
     for write, last_version in zip(writes, last_versions, strict=True):
-        if isinstance(write, Put):
+        if isinstance(write, Add):
+            _put(connection, Put(write.key, Item(b"%d" % sums[write.key]), 0), last_version + 1)
+        elif isinstance(write, Put):
             _put(connection, write, last_version + 1)
         elif isinstance(write, Delete):
             connection.execute("DELETE FROM entries WHERE key = ?", (write.key,))
             connection.execute("UPDATE records SET body = NULL, expires_at = NULL WHERE key = ?", (write.key,))
+
+
+def _sum(connection: sqlite3.Connection, add: Add) -> int:
+    """What the record's number becomes."""
+    statement = "SELECT CAST(body AS BLOB) FROM records WHERE key = ? AND body IS NOT NULL"
+    row = connection.execute(statement, (add.key,)).fetchone()
+    found = (0 if row is None else int(row[0])) + add.amount
+    if add.at_most is not None and found > add.at_most:
+        raise Conflict(f"{add.key} would be {found}, over {add.at_most}")
+    return found
 
 
 def _put(connection: sqlite3.Connection, put: Put, version: int) -> None:

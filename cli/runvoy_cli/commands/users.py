@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.member_words import by_name, key_state, limits_text
+from runvoy_cli.member_words import by_name, key_state, limits_text, own_quotas_text
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem, called_wrongly
 from runvoy_cli.render import age, columns, facts, moment, print_json, print_line, whole
@@ -95,6 +95,7 @@ def show(context: typer.Context, name: Name) -> None:
         ("since", moment(user.created_at)),
         ("made by", user.created_by),
         ("revoked", moment(user.revoked_at)),
+        ("own quotas", own_quotas_text(user.quotas)),
     ]
     for line in facts(pairs):
         print_line(line)

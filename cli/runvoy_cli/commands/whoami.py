@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from runvoy_cli.member_words import limits_text
+from runvoy_cli.member_words import limits_text, quota_text
 from runvoy_cli.options import new_app
 from runvoy_cli.render import facts, moment, print_json, print_line
 from runvoy_cli.session import open_session
@@ -27,6 +27,7 @@ def whoami(context: typer.Context) -> None:
         ("key id", answer.key_id),
         ("key expires", moment(answer.key_expires_at)),
         ("key limits", limits_text(answer.limits)),
+        ("unfinished", quota_text(answer.quota)),
         ("deployment", answer.deployment_id),
         ("endpoint", session.client.target.endpoint + (" (this machine)" if session.is_embedded else "")),
         ("version", answer.version),

@@ -1,0 +1,45 @@
+"""Quotas: how much of the deployment one user may take up, so that nobody keeps everybody else out."""
+
+from __future__ import annotations
+
+from runvoy_agent.core.model import DefaultQuotas, User
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+MAX_UNFINISHED = 100_000
+"""Of each user, unless an admin says otherwise: ten of the largest batches, and what a reconciler's round still gets through."""
+
+
+def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
+    """How many unfinished executions the user may have: their own limit, else the deployment's, else MAX_UNFINISHED."""
+    return default_unfinished(defaults) if user.max_unfinished is None else user.max_unfinished
+
+
+def default_unfinished(defaults: DefaultQuotas | None) -> int:
+    """The same of who has no limit of their own."""
+    return MAX_UNFINISHED if defaults is None or defaults.max_unfinished is None else defaults.max_unfinished
+
+
+def running_limit(user: User, defaults: DefaultQuotas | None) -> int | None:
+    """How many executions of the user may have a task at once: their own limit, else the deployment's; None for any number."""
+    if user.max_running is not None:
+        return user.max_running
+    return None if defaults is None else defaults.max_running
+
+
+def why_no_place(user: User, running: int, limit: int | None) -> str | None:
+    """What one more is to wait for; None if it may start."""
+    if limit is None or running < limit:
+        return None
+    return f"{user.name} has {running:,} running, and may have {limit:,} at once"
+
+
+def check_unfinished(user: User, unfinished: int, limit: int) -> None:
+    """QUOTA_EXCEEDED unless the user may have one more."""
+    if unfinished < limit:
+        return
+    raise RunvoyError(
+        ErrorCode.QUOTA_EXCEEDED,
+        f"{user.name} has {unfinished:,} unfinished executions, and may have {limit:,} at most",
+        "Try again when some have ended, or end some with `runvoy kill`; an admin can raise the limit with "
+        f"`runvoy quotas set --user {user.name} --max-unfinished N`.",
+    )

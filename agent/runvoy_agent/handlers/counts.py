@@ -1,0 +1,57 @@
+"""How many unfinished and how many running executions each user has: numbers that change in the very commits that admit, start
+and end them, so that no crash and no delivery that comes twice can make them differ from the records."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runvoy_agent.core.model import Execution
+from runvoy_agent.ports import Add, Check, Versioned
+
+
+class Number(NamedTuple):
+    """A number that is counted, with the version it was read at."""
+
+    key: str
+    value: int
+    version: int
+
+    @property
+    def check(self) -> Check:
+        return Check(self.key, self.version)
+
+
+def unfinished_key(user: str) -> str:
+    """The number of a user's executions that are `counted` and active."""
+    return f"unfinished#{user}"
+
+
+def running_key(user: str) -> str:
+    """The number of a user's executions that are `placed` and active."""
+    return f"running#{user}"
+
+
+def number(found: Versioned | None, key: str) -> Number:
+    return Number(key, 0, 0) if found is None else Number(key, int(found.body), found.version)
+
+
+def changes(
+    before: Execution | None, after: Execution, *, max_unfinished: int | None = None, max_running: int | None = None
+) -> tuple[Add, ...]:
+    """What a commit that makes `after` of `before` (None: admits it) adds to its owner's numbers. With a limit it is held to it: it
+    does not hold if there would be more."""
+    unfinished = _is_unfinished(after) - (before is not None and _is_unfinished(before))
+    running = _is_running(after) - (before is not None and _is_running(before))
+    both = (
+        (unfinished_key(after.owner), unfinished, max_unfinished),
+        (running_key(after.owner), running, max_running),
+    )
+    return tuple(Add(key, amount, limit if amount > 0 else None) for key, amount, limit in both if amount)
+
+
+def _is_unfinished(execution: Execution) -> bool:
+    return execution.counted and execution.is_active
+
+
+def _is_running(execution: Execution) -> bool:
+    return execution.placed and execution.is_active

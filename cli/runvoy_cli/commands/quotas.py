@@ -1,0 +1,133 @@
+"""`runvoy quotas`: how much of the deployment each user may take up, and does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from runvoy_cli.member_words import by_name
+from runvoy_cli.options import new_app
+from runvoy_cli.problems import UsageProblem
+from runvoy_cli.render import columns, print_json, print_line, whole
+from runvoy_cli.sanitize import one_line
+from runvoy_cli.session import Session, open_session
+from runvoy_cli.values import quota
+from runvoy_protocol.members import Quotas, QuotasAnswer, QuotaUse, SetQuotas, UserAnswer
+
+_HEADER = ("USER", "UNFINISHED", "AT MOST", "RUNNING", "AT ONCE")
+_DEFAULT = "(default)"
+_ANY = "any"
+app = new_app()
+Unfinished = Annotated[
+    str | None,
+    typer.Option(
+        "--max-unfinished",
+        metavar="N",
+        help="How many may wait or run, from 0 on; `default` sets it back.",
+        show_default=False,
+    ),
+]
+Running = Annotated[
+    str | None,
+    typer.Option(
+        "--max-running",
+        metavar="N",
+        help="How many may run at once, from 0 on; `default` sets it back.",
+        show_default=False,
+    ),
+]
+
+
+@app.callback(epilog="Example: runvoy quotas list")
+def quotas() -> None:
+    """Quotas: how many executions each user may have waiting and running, so that nobody keeps everybody else out. Setting them
+    takes an admin; operators may look. Yours are in `runvoy whoami`."""
+
+
+@app.command(name="list", epilog="Example: runvoy quotas list")
+def list_quotas(context: typer.Context) -> None:
+    """List the users with what they take up and may at most. What is marked with a * is their own, the rest the default."""
+    session = open_session(context.obj)
+    found = session.client.ask(QuotasAnswer, "GET", "/quotas")
+    if context.obj.json:
+        print_json(whole(found))
+        return
+    default = (_DEFAULT, "", _number(found.max_unfinished), "", _number(found.default.max_running))
+    for line in columns(_HEADER, [default, *(_row(use) for use in found.users)]):
+        print_line(line)
+
+
+@app.command(name="set", epilog="Example: runvoy quotas set --user ci@example.com --max-unfinished 500 --max-running 4")
+def set_quotas(
+    context: typer.Context,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="USER", help="Of this user alone.", show_default=False)
+    ] = None,
+    max_unfinished: Unfinished = None,
+    max_running: Running = None,
+) -> None:
+    """Set the quotas of a user, or without --user the default of all who have none of their own.
+
+    It holds for what is admitted and started from now on: what waits and runs stays.
+    """
+    if max_unfinished is None and max_running is None:
+        raise UsageProblem("nothing is to be set", "Give --max-unfinished N, --max-running N, or both.")
+    asked = {
+        name: quota(text)
+        for name, text in (("max_unfinished", max_unfinished), ("max_running", max_running))
+        if text is not None
+    }
+    session = open_session(context.obj)
+    if user is None:
+        _set_default(session, asked, as_json=context.obj.json)
+    else:
+        _set_for(session, user, asked, as_json=context.obj.json)
+
+
+def _set_default(session: Session, asked: dict[str, int | None], *, as_json: bool) -> None:
+    found = session.client.ask(QuotasAnswer, "GET", "/quotas")
+    body = SetQuotas(version=found.version, quotas=msgspec.structs.replace(found.default, **asked))
+    changed = session.client.ask(QuotasAnswer, "PUT", "/quotas", msgspec.json.encode(body))
+    if as_json:
+        print_json(whole(changed))
+        return
+    print_line(f"by default {_told(changed.max_unfinished, changed.default.max_running)}")
+
+
+def _set_for(session: Session, name: str, asked: dict[str, int | None], *, as_json: bool) -> None:
+    found = by_name(name, lambda wanted: session.client.ask(UserAnswer, "GET", f"/users/{quote(wanted, safe='')}"))
+    body = SetQuotas(version=found.version, quotas=msgspec.structs.replace(found.quotas or Quotas(), **asked))
+    path = f"/users/{quote(found.name, safe='')}/quotas"
+    changed = session.client.ask(UserAnswer, "PUT", path, msgspec.json.encode(body))
+    if as_json:
+        print_json(whole(changed))
+        return
+    own = changed.quotas
+    told = "the default holds" if own is None else _told(own.max_unfinished, own.max_running, "as the default says")
+    print_line(one_line(f"{changed.name}: {told}"))
+
+
+def _told(unfinished: int | None, running: int | None, otherwise: str = _ANY) -> str:
+    return f"unfinished {_number(unfinished, otherwise)}, running {_number(running, otherwise)} at most"
+
+
+def _row(use: QuotaUse) -> tuple[str, ...]:
+    own = use.own or Quotas()
+    return (
+        use.user,
+        f"{use.unfinished:,}",
+        _number(use.max_unfinished) + _mark(own.max_unfinished),
+        f"{use.running:,}",
+        _number(use.max_running) + _mark(own.max_running),
+    )
+
+
+def _mark(own: int | None) -> str:
+    return "" if own is None else " *"
+
+
+def _number(number: int | None, otherwise: str = _ANY) -> str:
+    return otherwise if number is None else f"{number:,}"
