@@ -30,8 +30,8 @@ class IndexEntry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten. A record past
-    `expires_at` may be deleted at any time after, and be seen until then."""
+    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten: past
+    `expires_at` it may be deleted at any time, and be seen until then."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
