@@ -51,6 +51,7 @@ class Written(NamedTuple):
 
 def read(text: str) -> Written:
     """What a word of the command line says; UsageProblem if it can be no execution."""
+    text = values.exact_text(text, "the id")  # the … is no ASCII, and the locale may be
     plain = text.strip().lower().replace("-", "")
     if plain == LAST or is_execution_id(plain):
         return Written(plain, plain)

@@ -91,6 +91,13 @@ def test_what_cannot(text: str) -> None:
         short_ids.read(text)
 
 
+def test_the_ellipsis_is_known_whatever_the_locale_made_of_it() -> None:
+    mangled = "01890a5d…8057".encode().decode("ascii", "surrogateescape")
+    assert short_ids.read(mangled) == Written("01890a5d…8057", "01890a5d", "8057")
+    with pytest.raises(UsageProblem, match="not valid UTF-8"):
+        short_ids.read("01890a5d\udcff")
+
+
 def test_either_end_is_enough_if_one_execution_fits(world: World, runvoy: Run) -> None:
     submit(world, ONE, TWIN, OTHER)
     assert found(runvoy, "8057") == ONE
