@@ -51,6 +51,7 @@ class Written(NamedTuple):
 
 def read(text: str) -> Written:
     """What a word of the command line says; UsageProblem if it can be no execution."""
+    text = values.exact_text(text, "the id")  # the … is no ASCII, and the locale may be
     plain = text.strip().lower().replace("-", "")
     if plain == LAST or is_execution_id(plain):
         return Written(plain, plain)
@@ -72,16 +73,23 @@ def read_all(texts: Iterable[str]) -> list[Written]:
     return found
 
 
-def resolve(written: Sequence[Written], client: Client) -> list[str]:
+def resolve(written: Sequence[Written], client: Client, most: int = MOST_SEARCHED) -> list[str]:
     """The ids, in that order.
 
-    Short ones are looked for among the newest 1,000 executions that the caller may read. NOT_FOUND if none of these fits, or if
-    nothing was submitted from here last; UsageProblem, which names them, if several fit.
+    Short ones are looked for among the newest `most` executions that the caller may read, and as many of the caller's own.
+    NOT_FOUND if none of these fits, or if nothing was submitted from here last; UsageProblem, which names them, if several fit.
     """
-    newest: list[ExecutionStatus] = []
+    newest: dict[str, ExecutionStatus] = {}
     if any(not one.is_whole and one.text != LAST for one in written):
-        newest = list(islice(client.executions({}, _PAGE), MOST_SEARCHED))
-    return [_resolved(one, client, newest) for one in written]
+        newest = _newest(client, {}, most)
+        if len(newest) == most:  # somebody's batch may be all of them
+            newest |= _newest(client, {"owner": "me"}, most)
+    return [_resolved(one, client, list(newest.values())) for one in written]
+
+
+def _newest(client: Client, query: dict[str, str], most: int) -> dict[str, ExecutionStatus]:
+    found = islice(client.executions(query, min(_PAGE, most)), most)
+    return {status.execution_id: status for status in found}
 
 
 def _resolved(one: Written, client: Client, newest: Sequence[ExecutionStatus]) -> str:
@@ -95,10 +103,9 @@ def _resolved(one: Written, client: Client, newest: Sequence[ExecutionStatus]) -
     if fitting:
         raise _ambiguous(one, fitting, client)
     is_so = f"begins or ends with {one.text}" if one.ends is None else f"is {one.text} in short"
-    among = f"the newest {MOST_SEARCHED:,}" if len(newest) == MOST_SEARCHED else f"the {len(newest):,}"
     raise RunvoyError(
         ErrorCode.NOT_FOUND,
-        f"no execution has an id that {is_so}, among {among} that you may see",
+        f"no execution has an id that {is_so}, among the newest {len(newest):,} that you may see",
         "See `runvoy list`; older executions, and requests that were refused, take the whole id.",
     )
 

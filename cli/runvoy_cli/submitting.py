@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -48,6 +50,16 @@ def with_default_timeout(context: Context, made: RunRequest, session: Session) -
     if context.obj.timeout_seconds is not None:
         return made
     return msgspec.structs.replace(made, timeout_seconds=session.default_timeout_seconds)
+
+
+@contextlib.contextmanager
+def nothing_is_sent_yet() -> Iterator[None]:
+    """Around reading what a request is made of, which may take as long as somebody else likes: a file may be a pipe."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_where_it_stands("", "")
+        raise
 
 
 def try_out(context: Context, made: RunRequest) -> int:

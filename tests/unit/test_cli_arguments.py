@@ -1,6 +1,7 @@
 """From a command line to a run request: where options may stand, what is literal, what is refused."""
 
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -336,6 +337,22 @@ def test_a_home_that_cannot_be_written_is_told_with_the_way_out(tmp_path):
     assert done.returncode == 125
     assert "set RUNVOY_HOME to a folder that you can write to" in done.stderr
     assert runvoy("whoami", home=tmp_path / "file" / "home").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["run", "submit"])
+def test_ctrl_c_while_the_variables_are_read_says_that_nothing_was_submitted(tmp_path, name):
+    os.mkfifo(tmp_path / "env")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runvoy_cli.app", name, "--env-file", str(tmp_path / "env"), "true"],
+        env={**os.environ, "RUNVOY_HOME": str(tmp_path / "home")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with (tmp_path / "env").open("w"):  # which waits for whoever reads
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "runvoy: not submitted\n")
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_was_certainly_not_submitted_is_told_as_that(tmp_path):

@@ -12,9 +12,12 @@ from tests.unit.served import served
 
 from runvoy_cli import app, short_ids
 from runvoy_cli.cache import Cache
+from runvoy_cli.client import Client, Target
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.short_ids import Written
+from runvoy_cli.transport import Transport
 from runvoy_cli.words import short_id
+from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import State
 
@@ -88,6 +91,13 @@ def test_what_cannot(text: str) -> None:
         short_ids.read(text)
 
 
+def test_the_ellipsis_is_known_whatever_the_locale_made_of_it() -> None:
+    mangled = "01890a5d…8057".encode().decode("ascii", "surrogateescape")
+    assert short_ids.read(mangled) == Written("01890a5d…8057", "01890a5d", "8057")
+    with pytest.raises(UsageProblem, match="not valid UTF-8"):
+        short_ids.read("01890a5d\udcff")
+
+
 def test_either_end_is_enough_if_one_execution_fits(world: World, runvoy: Run) -> None:
     submit(world, ONE, TWIN, OTHER)
     assert found(runvoy, "8057") == ONE
@@ -118,8 +128,27 @@ def test_what_fits_none_is_not_found(world: World, runvoy: Run) -> None:
     submit(world, ONE)
     code, _, err = runvoy("status", "beef")
     assert code == 1
-    assert "no execution has an id that begins or ends with beef, among the 1 that you may see (NOT_FOUND)" in err
+    assert (
+        "no execution has an id that begins or ends with beef, among the newest 1 that you may see (NOT_FOUND)" in err
+    )
     assert runvoy("wait", "beef")[0] == 121
+
+
+def test_ones_own_are_found_behind_any_number_of_others(world: World, runvoy: Run, tmp_path: Path) -> None:
+    submit(world, ONE)
+    bob = world.add_user("bob", Role.DEVELOPER)
+    for number in range(5):
+        world.clock.move(seconds=1)
+        world.submit(world.request(request_id=f"{OTHER[:-4]}000{number}"), bob)
+    world.submit(world.request(request_id=TWIN), bob)
+    target = Target(runvoy_endpoint(runvoy), "here", world.signing_key)
+    client = Client(target, lambda of: Cache(tmp_path, of.endpoint, "k"), Transport(), 30.0)
+    [found] = short_ids.resolve([short_ids.read("8057")], client, most=3)
+    assert found == ONE
+    with pytest.raises(RunvoyError, match="among the newest 4 that you may see"):
+        short_ids.resolve([short_ids.read("0000")], client, most=3)
+    with pytest.raises(UsageProblem, match="01890a5d is short for 2 executions"):
+        short_ids.resolve([short_ids.read("01890a5d")], client, most=3)
 
 
 def test_whole_ids_ask_for_no_list(world: World, runvoy: Run) -> None:

@@ -67,7 +67,9 @@ def list_executions(
 def _state(text: str) -> str:
     wanted = text.strip().upper().replace("-", "_")
     if wanted not in State.__members__:
-        raise UsageProblem(f"{text!r} is no state", f"The states are {', '.join(State.__members__)}.")
+        raise UsageProblem(
+            f"{text!r} is no state", f"The states are {', '.join(State.__members__)}. For several, repeat --status."
+        )
     return wanted
 
 

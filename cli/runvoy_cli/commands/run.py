@@ -59,7 +59,8 @@ def run(
     What is not the command's exit code: 121 refused, 122 a lock was held, 123 killed, 124 timed out, 125 runvoy or the
     platform failed. Ctrl-C leaves after 3 s with 130, and the command goes on; Ctrl-C twice kills it.
     """
-    made = request.build(context, request.command_of(context, words), os.environ)
+    with submitting.nothing_is_sent_yet():
+        made = request.build(context, request.command_of(context, words), os.environ)
     if dry_run:
         return submitting.try_out(context, made)
 

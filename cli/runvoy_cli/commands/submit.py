@@ -61,7 +61,8 @@ def submit(
         return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
     if no_batch:
         raise UsageProblem("--no-batch says how a file is sent", "Give --bulk FILE as well, or leave it out.")
-    made = request.build(context, request.command_of(context, words), os.environ)
+    with submitting.nothing_is_sent_yet():
+        made = request.build(context, request.command_of(context, words), os.environ)
     if dry_run:
         return submitting.try_out(context, made)
     sending_id = durable_id = ""
