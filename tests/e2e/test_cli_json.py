@@ -99,7 +99,7 @@ def test_the_rest(machine: Machine) -> None:
     assert set(who) == keys_of(documented("whoami")[0]) - {"key_expires_at"}
     check(machine, "health")
     [repairs] = check(machine, "health reconcile")
-    assert repairs == {"repairs": []}
+    assert repairs == {"repairs": [], "left": 0}
     [version] = check(machine, "version")
     assert set(version["server"]) == set(documented("version")[0]["server"])
     check(machine, "completion", "fish")
