@@ -163,10 +163,8 @@ class Objects(Protocol):
         if_absent: bool = False,
         if_match: str | None = None,
     ) -> str:
-        """Store an object, durable and whole when this returns; the new etag.
-
-        Raises PreconditionFailed with `if_absent` when it exists, with `if_match` when its etag is another (or it is gone).
-        """
+        """Store an object, durable and whole when this returns; the new etag. Raises PreconditionFailed with `if_absent` when it
+        exists, with `if_match` when its etag is another (or it is gone)."""
         ...
 
     def get(self, object_key: str, version: str | None = None) -> StoredObject | None:
@@ -294,7 +292,8 @@ class TaskState(NamedTuple):
     `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it
     lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the
     command's where the platform reports it. `never_began`: it stopped, and for certain the command was not started.
-    `pull_started_at` and `stopped_at` bound the time that the platform charges for, if it tells. `stopping`: it was told to end.
+    `no_room`: nothing of it was started, for want of room that there may be later. `pull_started_at` and `stopped_at` bound the
+    time that the platform charges for, if it tells. `stopping`: it was told to end.
     """
 
     phase: Literal["running", "stopped", "missing"]
@@ -305,6 +304,7 @@ class TaskState(NamedTuple):
     pull_started_at: datetime | None = None
     stopped_at: datetime | None = None
     stopping: bool = False
+    no_room: bool = False
 
 
 class Launcher(Protocol):

@@ -176,3 +176,44 @@ def test_the_time_that_a_task_is_charged_for(told: object, read: datetime | None
     """As text in an event, as a datetime from DescribeTasks; what is no time is not known."""
     state = stopped_state({"pullStartedAt": told, "stoppedAt": told})
     assert (state.pull_started_at, state.stopped_at) == (read, read)
+
+
+NEVER_BEGAN = {
+    "stopCode": "TaskFailedToStart",
+    "containers": [{"name": "main", "lastStatus": "STOPPED"}, {"name": "runner", "lastStatus": "STOPPED"}],
+}
+NO_ROOM = [
+    "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+    "Unexpected EC2 error while attempting to Create Network Interface in subnet 'subnet-1': InsufficientFreeAddressesInSubnet",
+    "Unexpected EC2 error while attempting to Create Network Interface: NetworkInterfaceLimitExceeded",
+    "Timeout waiting for network interface provisioning to complete.",
+    "RESOURCE:ENI",
+]
+
+
+@pytest.mark.parametrize("reason", NO_ROOM)
+def test_a_task_that_ended_before_anything_of_it_was_there_had_no_room(reason: str) -> None:
+    state = stopped_state(NEVER_BEGAN | {"stoppedReason": reason})
+    assert (state.no_room, state.never_began, state.exit_code) == (True, True, None)
+    assert reason in state.message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stoppedReason": "CannotPullContainerError: no such image"},
+        {"stoppedReason": "Unexpected EC2 error while attempting to Create Network Interface: UnauthorizedOperation"},
+        {"stoppedReason": "ResourceInitializationError: unable to pull secrets"},
+        {"stoppedReason": ""},
+        {"stopCode": "EssentialContainerExited"},
+        {"stopCode": "SpotInterruption"},
+        {"pullStartedAt": "2026-05-04T12:00:04.3Z"},
+        {"startedAt": "2026-05-04T12:00:04.3Z"},
+        {"containers": [{"name": "runner", "exitCode": 137}]},
+        {"containers": [{"name": "main", "runtimeId": "1"}]},
+    ],
+    ids=str,
+)
+def test_what_may_have_begun_or_will_not_do_better_had_room(more: dict[str, object]) -> None:
+    """The words are not enough: no image was pulled, and no container made."""
+    assert not stopped_state(NEVER_BEGAN | {"stoppedReason": NO_ROOM[0]} | more).no_room

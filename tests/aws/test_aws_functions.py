@@ -70,12 +70,12 @@ def leave_result(deployment: Deployment, execution_id: str, exit_code: int) -> s
     return arrival(deployment, object_key, None)
 
 
-def stop_event(deployment: Deployment, task: Any, exit_code: int | None) -> str:
+def stop_event(deployment: Deployment, task: Any, exit_code: int | None, reason: str = "Over") -> str:
     told: list[dict[str, Any]] = []
     deployment.ecs.on_stopped = told.append
     program = deployment.ecs.program
     assert isinstance(program, Idle)
-    program.end(task, exit_code)
+    program.end(task, exit_code, reason)
     return json.dumps(told[0])
 
 
@@ -228,6 +228,20 @@ def test_no_room_waits_in_a_new_message(deployment: Deployment) -> None:
     assert "RESOURCE:FARGATE" in waiting.message
     assert deployment.invoke("starts", json.dumps({"execution_id": execution_id})) == []
     assert len(deployment.ecs.tasks) == 1
+
+
+def test_a_task_that_ecs_took_and_had_no_room_for_is_launched_as_another(deployment: Deployment) -> None:
+    execution_id, task = started(deployment)
+    task.stop_code, reason = "TaskFailedToStart", "Unexpected EC2 error: InsufficientFreeAddressesInSubnet"
+    event = stop_event(deployment, task, None, reason)
+    assert deployment.invoke("ends", event, event) == []
+    waiting = shown(deployment, execution_id)
+    assert (waiting.state, waiting.reason, waiting.attempt) == (State.STARTING, Reason.CAPACITY, 2)
+    assert reason in waiting.message
+    assert deployment.invoke("starts", json.dumps({"execution_id": execution_id})) == []
+    assert [one.started_by for one in deployment.ecs.tasks.values()] == [f"{execution_id}-1", f"{execution_id}-2"]
+    assert deployment.invoke("ends", event) == []
+    assert deployment.execution(execution_id).attempt == 2
 
 
 def test_the_reconciler_repairs_and_counts(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,7 +208,7 @@ def test_health_and_repairs(machine: Machine) -> None:
     execution_id = submit(machine, "echo mended")
     assert machine("wait", execution_id).returncode == 0
     found = json.loads(machine.ok("--json", "health", "reconcile"))
-    assert set(found) == {"repairs"}
+    assert set(found) == {"repairs", "left"}
 
 
 def test_logs_wait_for_a_run_that_has_not_begun(machine: Machine) -> None:

@@ -106,7 +106,7 @@ def test_the_rest(machine: Machine) -> None:
     )
     check(machine, "health")
     [repairs] = check(machine, "health reconcile")
-    assert repairs == {"repairs": []}
+    assert repairs == {"repairs": [], "left": 0}
     [version] = check(machine, "version")
     assert set(version["server"]) == set(documented("version")[0]["server"])
     check(machine, "completion", "fish")

@@ -296,6 +296,31 @@ def _left_out_is_missing() -> list[Patch]:
     return [(CarefulLauncher, "survey", survey)]
 
 
+def _launch_again_whatever_stopped() -> list[Patch]:
+    """What stopped without a result had no room, and is launched again as another attempt."""
+
+    def after(ports: Ports, deployment: Any, execution: Execution, message: Any) -> Execution | None:
+        is_end = message.event == "stopped" and message.attempt == execution.attempt
+        again = lifecycle.launch_again(execution, ports.clock.now(), "") if is_end else None
+        return again or original(ports, deployment, execution, message)
+
+    original = ends._after
+    return [(ends, "_after", after)]
+
+
+def _launch_again_each_time() -> list[Patch]:
+    """The word that a task had no room is taken for that of whichever attempt there is."""
+
+    def apply(ports: Ports, deployment: Any, message: Any) -> Execution | None:
+        current = store.load_execution(ports.records, message.execution_id).document
+        if message.no_room and current is not None:
+            message = msgspec.structs.replace(message, attempt=current.attempt)
+        return original(ports, deployment, message)
+
+    original = ends._apply
+    return [(ends, "_apply", apply)]
+
+
 def _announce_nobody() -> list[Patch]:
     """The reconciler does not push again what is granted and was not pushed."""
     return [(reconcile_runs, "_push", lambda _ports, _execution: None)]
@@ -442,6 +467,8 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a kill forgets the task": _kill_forgets_the_task,
     "one look is enough for a missing task": _hasty_reconciler,
     "what a look at many tasks leaves out is missing": _left_out_is_missing,
+    "what stopped is launched again": _launch_again_whatever_stopped,
+    "a word on an earlier attempt is taken for one on this": _launch_again_each_time,
     "what was not pushed stays so": _announce_nobody,
     "the head of one queue is granted": _one_lock_is_enough,
     "the platform's word goes before the runner's": _never_look_again,
@@ -501,9 +528,14 @@ _REVOKING = Settings(
 )
 # The reconciler is away for longer than anybody's grant lives, and deliveries are lost again and again.
 _AWAY = Settings(requests=60, loss=0.4, process_crashes=False, window_ms=10 * 60 * MINUTE_MS, tick_ms=100 * MINUTE_MS)
+# Words on starts are lost, and on ends come twice and late; many tasks have no room, and all are slow to begin.
+_DEAF = Settings(requests=200, duplicates=0, reorder=0, loss=0.5)
+_FULL = Settings(requests=200, duplicates=0.3, reorder=0.9, loss=0, no_room=0.6, slow_boots=0.9)
 IN_WORLDS = {
     "uploads are looked for during a grant only": _AWAY,
     "unanswered uploads are not remembered": _AWAY,
+    "what stopped is launched again": _DEAF,
+    "a word on an earlier attempt is taken for one on this": _FULL,
     "looks at one omission count for two": _OMITTING,
     "what a look at many tasks leaves out is missing": _OMITTING,
     "looks at two omissions count together": _OMITTING._replace(tick_ms=7 * MINUTE_MS),

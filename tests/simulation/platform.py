@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     outcome: str = "exited"
     dies: bool = False  # the task is killed at the end of `duration_ms`: no result
     vanishes: bool = False  # and the platform forgets it as well
+    no_room: bool = False  # it is taken, and stops for want of room without beginning
     deaf: bool = False  # its runner does not enforce the deadline
     lag_ms: int = 0  # how long listings do not show it
     stop_delay_ms: int = 100  # from the runner's end to the platform's noticing
@@ -162,7 +163,13 @@ class SimPlatform:
         now = self._scheduler.now_ms
         if task is None or task.vanished or now < task.launched_ms + task.plan.lag_ms or self._is_omitted(task, now):
             return TaskState("missing")
-        return TaskState("stopped") if task.stopped else TaskState("running", supervised=self._is_supervised(task))
+        if task.stopped:
+            return TaskState("stopped", never_began=task.plan.no_room, no_room=self._had_no_room(task))
+        return TaskState("running", supervised=self._is_supervised(task))
+
+    @staticmethod
+    def _had_no_room(task: Task) -> bool:
+        return task.plan.no_room and not task.stop_asked
 
     def _is_omitted(self, task: Task, now_ms: int) -> bool:
         """Now and then a task that is there is left out for a while."""
@@ -178,6 +185,9 @@ class SimPlatform:
 
     def _boot(self, task: Task) -> None:
         if task.ended:
+            return
+        if task.plan.no_room:
+            self._end(task, "had no room", None)
             return
         task.began_ms = self._scheduler.now_ms
         self._scheduler.note("platform", f"command of {task.execution_id} began")
@@ -219,7 +229,14 @@ class SimPlatform:
     def _notice(self, task: Task) -> None:
         task.stopped = True
         self._watching.stopped(task)
-        self._tell(EndMessage(execution_id=task.execution_id, event="stopped", attempt=task.attempt))
+        word = EndMessage(
+            execution_id=task.execution_id,
+            event="stopped",
+            attempt=task.attempt,
+            never_began=task.plan.no_room,
+            no_room=self._had_no_room(task),
+        )
+        self._tell(word)
 
     def _leave(self, task: Task, event: EndEvent, object_key: str, fields: dict[str, Any]) -> None:
         """The runner writes a report, signed with its execution's key."""

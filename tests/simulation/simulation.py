@@ -63,6 +63,7 @@ class Settings(NamedTuple):
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
     long_runs: float = 0.05  # as many take up to half an hour
     slow_boots: float = 0.1  # as many tasks take up to two minutes to begin
+    no_room: float = 0.05  # as many tasks are taken, and stop for want of room
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key

@@ -276,4 +276,6 @@ class Workload:
             fields["vanishes"] = True
         elif hurt < 0.07:
             fields |= {"deaf": True, "duration_ms": 10**9}
+        elif hurt < 0.07 + self._settings.no_room:
+            fields["no_room"] = True
         return Plan(**fields)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runvoy_agent.handlers import messages, starts, store
-from runvoy_agent.handlers.messages import StartMessage
-from runvoy_agent.ports import Launched, NoCapacity
+import msgspec
+from tests.unit.test_handlers_ends import kill
+
+from runvoy_agent.handlers import ends, messages, starts, store
+from runvoy_agent.handlers.messages import EndMessage, StartMessage
+from runvoy_agent.ports import Launched, NoCapacity, TaskState
 from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
@@ -127,3 +130,114 @@ def test_a_queue_timeout_ends_nothing_that_may_have_a_task(world: World) -> None
     world.clock.move(minutes=2)
     world.start(request.request_id)
     assert world.status(request.request_id).state is State.STARTING
+
+
+# -- room that was promised, and then was not there
+
+
+def tell_no_room(world: World, execution_id: str, attempt: int | None = 1) -> None:
+    world.launcher.tasks.pop(execution_id, None)
+    body = messages.encode(
+        EndMessage(
+            execution_id=execution_id,
+            event="stopped",
+            attempt=attempt,
+            message="Capacity is unavailable at this time",
+            never_began=True,
+            no_room=True,
+        )
+    )
+    ends.handle(world.ports, world.deployment, body)
+
+
+def launched(world: World, **fields: object) -> str:
+    request = world.request(**fields)
+    world.submit(request)
+    world.messages("starts")
+    world.start(request.request_id)
+    return request.request_id
+
+
+def test_a_task_that_was_taken_and_had_no_room_is_launched_as_another_attempt(world: World) -> None:
+    execution_id = launched(world, locks=("db",))
+    waiter = world.request(locks=("db",))
+    world.submit(waiter)
+    tell_no_room(world, execution_id)
+    waits = world.status(execution_id)
+    assert (waits.state, waits.reason, waits.attempt) == (State.STARTING, Reason.CAPACITY, 2)
+    assert "Capacity is unavailable" in waits.message
+    assert world.queue.counts()["starts"].delayed == 1
+    push = StartMessage(execution_id=execution_id, tried_at=world.execution(execution_id).starting_at)
+    starts.handle(world.ports, world.deployment, messages.encode(push))
+    assert [launch.attempt for launch in world.launcher.launches] == [1, 2]
+    payloads = [msgspec.json.decode(launch.payload) for launch in world.launcher.launches]
+    assert payloads[0]["execution_key"] != payloads[1]["execution_key"]
+    assert payloads[0]["env"]["RUNVOY_LOCK_FENCE"] == payloads[1]["env"]["RUNVOY_LOCK_FENCE"], "it kept its lock"
+
+
+def test_the_word_on_a_task_counts_for_its_attempt_alone(world: World) -> None:
+    execution_id = launched(world)
+    tell_no_room(world, execution_id)
+    world.start(execution_id)
+    before = world.execution(execution_id)
+    tell_no_room(world, execution_id)
+    tell_no_room(world, execution_id, attempt=None)
+    after = world.execution(execution_id)
+    assert (before.attempt, after.attempt) == (2, 2)
+
+
+def test_an_attempt_that_may_be_launched_still_has_no_other(world: World) -> None:
+    """A launch of it that is on its way could find no task of it any more, and start one."""
+    execution_id = launched(world)
+    world.start(execution_id)
+    assert world.execution(execution_id).launches == 2
+    tell_no_room(world, execution_id)
+    ended = world.status(execution_id)
+    assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.LAUNCH_FAILED, 1)
+
+
+def test_what_began_is_not_launched_again_whatever_the_platform_says(world: World) -> None:
+    execution_id = launched(world)
+    world.leave_started(execution_id)
+    world.tell(execution_id, "started")
+    tell_no_room(world, execution_id)
+    assert world.status(execution_id).state is State.UNKNOWN
+    assert len(world.launcher.launches) == 1
+
+
+def test_a_runner_s_word_that_it_began_counts_for_more(world: World) -> None:
+    execution_id = launched(world)
+    world.leave_started(execution_id)  # and nobody is told
+    tell_no_room(world, execution_id)
+    assert world.status(execution_id).state is State.FAILED
+    assert world.execution(execution_id).attempt == 1
+
+
+def test_what_was_killed_is_not_launched_again(world: World) -> None:
+    execution_id = launched(world)
+    kill(world, execution_id)
+    tell_no_room(world, execution_id)
+    assert world.status(execution_id).state is State.STOPPED
+
+
+def test_a_word_that_was_lost_is_told_by_the_reconciler_and_a_push_that_was_lost_sent_again(world: World) -> None:
+    execution_id = launched(world)
+    world.launcher.tasks[execution_id] = TaskState("stopped", never_began=True, no_room=True, message="no room")
+    world.clock.move(minutes=2)
+    world.reconcile()
+    [word] = world.messages("ends")
+    del world.launcher.tasks[execution_id]
+    ends.handle(world.ports, world.deployment, word.body)
+    assert world.execution(execution_id).attempt == 2
+    world.clock.move(minutes=2)  # its push never comes
+    world.reconcile()
+    assert world.pushed() == [execution_id]
+
+
+def test_the_queue_timeout_ends_what_waits_for_another_attempt(world: World) -> None:
+    execution_id = launched(world, queue_timeout_seconds=60)
+    tell_no_room(world, execution_id)
+    world.clock.move(minutes=2)
+    world.start(execution_id)
+    assert (world.status(execution_id).state, world.status(execution_id).reason) == (State.TIMED_OUT, Reason.QUEUE)
+    assert len(world.launcher.launches) == 1

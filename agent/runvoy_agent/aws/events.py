@@ -39,6 +39,7 @@ class TaskStopped(NamedTuple):
     never_began: bool
     pull_started_at: datetime | None = None
     task_stopped_at: datetime | None = None
+    no_room: bool = False
 
 
 class RunReport(NamedTuple):
@@ -113,7 +114,7 @@ def task_stopped(document: Mapping[str, Any]) -> TaskStopped | None:
         return None
     state = stopped_state(task)
     return TaskStopped(
-        *name, state.exit_code, state.message, state.never_began, state.pull_started_at, state.stopped_at
+        *name, state.exit_code, state.message, state.never_began, state.pull_started_at, state.stopped_at, state.no_room
     )
 
 

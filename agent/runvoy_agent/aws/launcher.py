@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.aws.faults import THROTTLED, calling, code_of, message_of, status_of
-from runvoy_agent.aws.task_looks import TaskLooks
+from runvoy_agent.aws.task_looks import TaskLooks, is_no_room
 from runvoy_agent.ports import (
     Attempt,
     Clock,
@@ -52,16 +52,6 @@ _HOPELESS = frozenset(
         "PlatformUnknownException",
         "UnsupportedFeatureException",
     }
-)
-_NO_ROOM_WORDS = (
-    "capacity is unavailable",
-    "limit on the number of tasks",
-    "limit on the number of vcpus",
-    # ECS itself asks EC2 of the subnets and security groups, and calls it a wrong parameter that EC2 was busy.
-    "limit exceeded",
-    "limitexceeded",
-    "rate exceeded",
-    "throttl",
 )
 _STOP_REASON = "runvoy was asked to end it"
 _TRIES = 4
@@ -191,7 +181,7 @@ class EcsLauncher:
             " ".join(str(failure[part]) for part in ("reason", "detail") if failure.get(part))
             for failure in answer.get("failures", ())
         )
-        if _is_no_room(reasons):
+        if is_no_room(reasons):
             return NoCapacity(f"Fargate has no room: {reasons}"), False
         return LaunchRefused(f"ECS started nothing: {reasons or 'it gave no reason'}"), False
 
@@ -257,11 +247,6 @@ def _refusal(error: ClientError) -> LaunchOutcome | None:
         return NoCapacity(f"ECS takes no more launches now: {message}")
     if code not in _HOPELESS:
         return None
-    if _is_no_room(message):
+    if is_no_room(message):
         return NoCapacity(f"Fargate has no room: {message}")
     return LaunchRefused(f"ECS refuses the task ({code}): {message}")
-
-
-def _is_no_room(reasons: str) -> bool:
-    low = reasons.lower()
-    return "resource:" in low or any(words in low for words in _NO_ROOM_WORDS)

@@ -21,6 +21,21 @@ _DESCRIBED = 100  # tasks in one call, and in a page of a list
 _FEW = 3
 """So many tasks, and no more, are looked at one by one: going through the cluster costs as much or more."""
 
+_NO_ROOM_WORDS = (
+    "capacity is unavailable",
+    "limit on the number of tasks",
+    "limit on the number of vcpus",
+    # ECS itself asks EC2 of the subnets and security groups, and calls it a wrong parameter that EC2 was busy.
+    "limit exceeded",
+    "limitexceeded",
+    "rate exceeded",
+    "throttl",
+    "resource:",
+    # As a task was given its network interface. Addresses come free when others end.
+    "insufficientfreeaddresses",
+    "enough free addresses",
+    "network interface provisioning",
+)
 # What the runner's container exits with before the command's has anything to run (runner/task_main.py).
 _NOTHING_STARTED = {64: "its payload was malformed", 66: "its runner could not fetch its payload"}
 
@@ -123,7 +138,15 @@ def stopped_state(task: Mapping[str, Any]) -> TaskState:
     if never_began:
         why = _NOTHING_STARTED.get(runners_word, "")
         said_so = "; ".join(part for part in (why, message) if part)
-        return TaskState("stopped", None, said_so, never_began=True, pull_started_at=pulled, stopped_at=stopped)
+        return TaskState(
+            "stopped",
+            None,
+            said_so,
+            never_began=True,
+            pull_started_at=pulled,
+            stopped_at=stopped,
+            no_room=_had_no_room(task),
+        )
     exit_code = containers.get(aws_layout.MAIN_CONTAINER, {}).get("exitCode")
     code = None if exit_code is None else int(exit_code)
     return TaskState("stopped", code, message, pull_started_at=pulled, stopped_at=stopped)
@@ -137,3 +160,20 @@ def _moment(value: object) -> datetime | None:
         except ValueError:
             return None
     return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else None
+
+
+def is_no_room(reasons: str) -> bool:
+    """Whether ECS says that it, or the network, has no room just now."""
+    low = reasons.lower()
+    return any(words in low for words in _NO_ROOM_WORDS)
+
+
+def _had_no_room(task: Mapping[str, Any]) -> bool:
+    """Whether it ended for want of room before anything of it was there: no image was pulled, and no container made. That is what
+    makes it certain; the words say only that another try may do better."""
+    began = any(
+        container.get("exitCode") is not None or container.get("runtimeId") for container in task.get("containers", ())
+    )
+    if began or any(task.get(when) is not None for when in ("pullStartedAt", "pullStoppedAt", "startedAt")):
+        return False
+    return task.get("stopCode") == "TaskFailedToStart" and is_no_room(str(task.get("stoppedReason", "")))

@@ -110,6 +110,24 @@ def note_unlaunched(execution: Execution, now: datetime, message: str, *, refuse
     return None if ended is None else msgspec.structs.replace(ended, launches=0, stopped_at=now)
 
 
+def launch_again(execution: Execution, now: datetime, message: str) -> Execution | None:
+    """Its one launch was taken, and its task ended for want of room, before anything of it began: it waits for room, as if that had
+    been the launch's answer. The next is another attempt, for this one's task is there. None where that cannot be: it began, is to
+    end, or another launch of this attempt may be under way."""
+    if execution.state is not State.STARTING or execution.started_at is not None or execution.launches != 1:
+        return None
+    return _changed(
+        execution,
+        now,
+        attempt=execution.attempt + 1,
+        launches=0,
+        starting_at=now,
+        missing_since=None,
+        reason=Reason.CAPACITY,
+        message=_short(message),
+    )
+
+
 def call_off_launch(execution: Execution) -> Execution | None:
     """One of its launches was counted and not made: it is not room that it waits for now."""
     if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:

@@ -9,7 +9,7 @@ import msgspec
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import outbox, releases, store
+from runvoy_agent.handlers import outbox, pushes, releases, store
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage
 from runvoy_agent.ports import Ports, Put
@@ -25,22 +25,28 @@ B = TypeVar("B", RunStarted, RunResult)
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one event; what it changed was announced when this returns."""
     message = msgspec.json.decode(body, type=EndMessage)
-    store.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
+    changed = store.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
+    if changed is not None and message.no_room and lifecycle.waits_for_room(changed):
+        # Whoever dies before this leaves what waits for room without a push, and the reconciler sends one.
+        delay = lifecycle.capacity_delay(changed, ports.clock.now())
+        pushes.push(ports.queue, changed, delay_seconds=delay.total_seconds())
 
 
-def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> None:
+def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> Execution | None:
+    """The execution as this event changed it; None if it did not."""
     current = store.load_execution(ports.records, message.execution_id)
     execution = current.document
     if execution is None or (message.attempt is not None and message.attempt != execution.attempt):
         log.warning("ignored %s of execution %.64s, which is not under way", message.event, message.execution_id)
-        return
+        return None
     changed = _after(ports, deployment, execution, message)
     if changed is None:
         # Perhaps another delivery committed this and died before it told anyone.
         outbox.publish_status(ports, execution, current.version)
-        return
+        return None
     freed = releases.change_and_release(ports, current, changed, _audit(ports, changed, message))
     releases.announce(ports, freed)
+    return changed
 
 
 def _after(ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage) -> Execution | None:
@@ -53,6 +59,9 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
     settled = None if result is None else lifecycle.settle(execution, result, now)
     if message.event == "result":
         return settled
+    again = None if settled is not None else _launched_again(ports, deployment, execution, message)
+    if again is not None:
+        return again
     ended = settled or execution
     if not ended.is_terminal:
         said = f": {message.message}" if message.message else ""
@@ -65,6 +74,18 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
     if stopped is None:
         return settled
     return lifecycle.note_task_end(stopped, message.pull_started_at, message.task_stopped_at, message.message)
+
+
+def _launched_again(
+    ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage
+) -> Execution | None:
+    """The execution as it waits for another attempt, if the platform had no room for this one's task, and no runner says
+    otherwise."""
+    if not message.no_room or message.attempt != execution.attempt:
+        return None
+    if _read(ports, deployment, execution, RunStarted, object_keys.started(execution.execution_id)) is not None:
+        return None
+    return lifecycle.launch_again(execution, ports.clock.now(), message.message)
 
 
 def _read(ports: Ports, deployment: Deployment, execution: Execution, schema: type[B], object_key: str) -> B | None:

@@ -238,5 +238,6 @@ def _send_end(ports: Ports, execution: Execution, event: EndEvent, task: TaskSta
         never_began=task is not None and task.never_began,
         pull_started_at=None if task is None else task.pull_started_at,
         task_stopped_at=None if task is None else task.stopped_at,
+        no_room=task is not None and task.no_room,
     )
     ports.queue.send("ends", messages.encode(message))
