@@ -22,7 +22,7 @@ from random import Random
 
 from tests.mutation.mutants import ROOT, Mutant, all_mutants, apply
 
-COPIED = ("protocol", "agent", "cli", "tests", "pyproject.toml")
+COPIED = ("protocol", "agent", "cli", "web", "tests", "pyproject.toml")
 SECONDS = 240  # for one stage of one mutant; one that takes longer has made something endless
 EQUIVALENT: dict[str, str] = json.loads((Path(__file__).parent / "equivalent.json").read_text())
 
@@ -41,7 +41,7 @@ _OWN = {
     "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
-    "patterns": "playbook_pattern",
+    "patterns": "playbook_pattern*",
     "playbooks": "handlers_playbooks",
     "receipts": "protocol_golden",
     "signed_requests": "handlers_signed_requests",

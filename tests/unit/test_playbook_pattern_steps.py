@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,8 +17,9 @@ from runvoy_protocol.playbooks import Parameter
 
 WEB = Path(__file__).parents[2] / "web" / "runvoy_web"
 NODE = shutil.which("node")
+GREP = shutil.which("grep")
 ATOMS = ["a", "b", "ab", ".", "[ab]", "[^a]", "[a-c0-9-]", r"\.", "-"]
-OFTEN = ["", "", "*", "+", "?", "{2}", "{0}", "{0,2}", "{1,}", "{3,70}", "{255}"]
+OFTEN = ["", "", "*", "+", "?", "{2}", "{0}", "{0,2}", "{1,}", "{3,70}"]
 # Each of them takes an engine that goes back to try again longer than anybody waits, most of them for a value of fifty characters.
 CRUEL = [
     "(a+)+b",
@@ -50,15 +50,19 @@ PATTERNS = st.recursive(st.sampled_from(ATOMS), joined, max_leaves=12).filter(
 VALUES = st.text("ab0-.cé", max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
-@given(PATTERNS, st.lists(VALUES, min_size=1, max_size=4))
+@pytest.mark.skipif(GREP is None, reason="no grep here")
+@settings(max_examples=120, deadline=None)
+@given(PATTERNS, st.lists(VALUES, min_size=1, max_size=12))
 @example("(a*)*|b", ["", "aab"])
 @example("(((a?)?)?){2}b", ["b", "ab", "aab", "aaab"])
 def test_a_comparison_is_exact(pattern: str, values: list[str]) -> None:
-    """Values are too short for the engine that it is held against to take long."""
-    for value in values:
-        wanted = re.fullmatch(pattern.encode(), value.encode()) is not None
-        assert patterns.matches(pattern, value) == wanted, (pattern, value)
+    """Held against grep: Python's own engine takes for ever with some of these and a value of eight characters."""
+    assert GREP is not None
+    command = [GREP, "-Exn", "-a", "-e", pattern]
+    lines = "".join(f"{value}\n" for value in values).encode()
+    done = subprocess.run(command, input=lines, env={"LC_ALL": "C"}, capture_output=True, check=False, timeout=60)
+    wanted = {int(line.partition(b":")[0]) - 1 for line in done.stdout.splitlines()}
+    assert {at for at, value in enumerate(values) if patterns.matches(pattern, value)} == wanted
 
 
 UNITS = (b"a", b"ab", b"ba", b"a-", b"aab0")
