@@ -13,7 +13,7 @@ from tests.unit.calls import audit_of, call, code_of, ok, set_user, watch
 from tests.unit.test_handlers_batches import Batches, batched
 from tests.unit.test_handlers_dry_run import try_out
 
-from runvoy_agent.core import quotas
+from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_agent.handlers import counts, store
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
@@ -333,6 +333,12 @@ def test_what_waits_for_a_place_is_pushed_again_once(world: World) -> None:
     assert world.pushed() == [], "not before a pause"
     assert world.deployment.queues is not None
     assert {state.name: state.delayed for state in world.deployment.queues.states()}["starts"] == 1
+
+
+@pytest.mark.parametrize(("others", "seconds"), [(1, 5), (250, 5), (600, 12), (5_000, 30), (10**7, 30)])
+def test_the_more_wait_for_a_place_the_seldomer_each_asks(world: World, others: int, seconds: int) -> None:
+    execution = world.execution(accept(world).request_id)
+    assert lifecycle.capacity_delay(execution, world.clock.now(), others) == timedelta(seconds=seconds)
 
 
 def test_a_place_without_room_is_given_back(world: World) -> None:
