@@ -55,7 +55,7 @@ def planted(bug: Planted) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def hunt(bug: Planted, *, seeds: int = 12) -> Caught:
+def hunt(bug: Planted, *, seeds: int = 24) -> Caught:
     """Look for the bug with the explorer, or with one seed after the other."""
     with planted(bug):
         if bug.bounds is not None:
