@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from runvoy_agent.local.records import TOMBSTONE_LIFETIME
-from runvoy_agent.ports import Check, Delete, IndexEntry, Item, Put, Versioned, Write
+from runvoy_agent.ports import Add, Check, Delete, IndexEntry, Item, Put, Versioned, Write
 
 _TOMBSTONE_MS = TOMBSTONE_LIFETIME // (TOMBSTONE_LIFETIME / 86_400_000)
 
@@ -45,7 +45,7 @@ class Model:
 
     def commit(self, writes: Sequence[Write]) -> bool:
         """Apply all, or nothing and False: that is when it must be a Conflict."""
-        if any(self.version(write.key) != write.version for write in writes):
+        if not all(self._holds(write) for write in writes):
             return False
         for write in writes:
             last = self.rows.get(write.key)
@@ -53,9 +53,20 @@ class Model:
                 case Put(key=key, item=item):
                     expires_ms = None if item.expires_at is None else _ms(item.expires_at)
                     self.rows[key] = Row((last.version if last else 0) + 1, item.body, item.indexes, expires_ms)
+                case Add(key=key):
+                    self.rows[key] = Row((last.version if last else 0) + 1, b"%d" % self._sum(write), {}, None)
                 case Delete(key=key) if last is not None:
                     self.rows[key] = Row(last.version, None, {}, None)
         return True
+
+    def _holds(self, write: Write) -> bool:
+        if isinstance(write, Add):
+            return write.at_most is None or self._sum(write) <= write.at_most
+        return self.version(write.key) == write.version
+
+    def _sum(self, add: Add) -> int:
+        found = self.get(add.key)
+        return (0 if found is None else int(found.body)) + add.amount
 
     def purge(self, now: datetime) -> int:
         now_ms, forget_ms, purged = _ms(now), _ms(now) + int(_TOMBSTONE_MS), 0
@@ -88,6 +99,9 @@ def to_plain(writes: Sequence[Write]) -> list[list[object]]:
     """Writes as JSON, for a worker process."""
     plain: list[list[object]] = []
     for write in writes:
+        if isinstance(write, Add):
+            plain.append(["Add", write.key, write.amount, write.at_most])
+            continue
         entry: list[object] = [type(write).__name__, write.key, write.version]
         if isinstance(write, Put):
             item = write.item
@@ -110,6 +124,10 @@ def from_plain(plain: Sequence[Sequence[object]]) -> list[Write]:
             places = {name: IndexEntry(*place) for name, place in indexes.items()}
             expires_at = datetime.fromtimestamp(expires_ms / 1000, UTC) if isinstance(expires_ms, int) else None
             writes.append(Put(key, Item(base64.b64decode(body), places, expires_at), version))
+        elif kind == "Add":
+            [at_most] = rest
+            assert at_most is None or isinstance(at_most, int)
+            writes.append(Add(key, version, at_most))
         else:
             writes.append((Delete if kind == "Delete" else Check)(key, version))
     return writes

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.property.records_model import Model, to_plain
 
 from runvoy_agent.local.records import SqliteRecords
-from runvoy_agent.ports import Check, Conflict, Delete, IndexEntry, Item, Put, Write
+from runvoy_agent.ports import Add, Check, Conflict, Delete, IndexEntry, Item, Put, Write
 
 EXAMPLES = int(os.environ.get("RUNVOY_PROPERTY_EXAMPLES", "20"))
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,8 @@ START = datetime(2026, 5, 4, tzinfo=UTC)
 
 # Orders of text differ between UTF-8, UTF-16 and locales, NUL ends a C string: all of it is somebody's key.
 KEYS = ("a", "a\0b", "ä", "\uffff", "\U0001f600", "B")
+NUMBERS = ("n", "n\0")
+EVERY_KEY = (*KEYS, *NUMBERS)
 INDEXES = ("owner", "day")
 PARTITIONS = ("p", "q\u2028")
 SORTS = ("", "1", "é", "\U0001f600", "\uffff")
@@ -68,7 +70,25 @@ drafts = st.builds(
     items,
     st.sampled_from([0, 0, 0, 0, 0, 0, -1, 1, None]),
 )
-plans = st.dictionaries(st.sampled_from(KEYS), drafts, min_size=1, max_size=len(KEYS))
+
+
+class DraftAdd(NamedTuple):
+    """What is added to a number, whatever its version."""
+
+    amount: int
+    at_most: int | None
+
+    def at(self, key: str, _current: int) -> Write:
+        return Add(key, self.amount, self.at_most)
+
+
+adds = st.builds(DraftAdd, st.sampled_from([1, 1, 1, -1, 7]), st.one_of(st.none(), st.integers(0, 9)))
+Plan = dict[str, Draft | DraftAdd]
+plans = st.builds(
+    lambda documents, numbers: {**documents, **numbers},
+    st.dictionaries(st.sampled_from(KEYS), drafts, max_size=len(KEYS)),
+    st.dictionaries(st.sampled_from(NUMBERS), adds, max_size=len(NUMBERS)),
+).filter(bool)
 
 
 def is_committed(records: SqliteRecords, writes: Sequence[Write]) -> bool:
@@ -168,22 +188,22 @@ class RecordsMachine(RuleBasedStateMachine):
             self._worker = Worker(self.path)
         return self._worker
 
-    def writes(self, plan: dict[str, Draft]) -> list[Write]:
+    def writes(self, plan: Plan) -> list[Write]:
         return [draft.at(key, self.model.version(key)) for key, draft in plan.items()]
 
     @rule(plan=plans)
-    def commit(self, plan: dict[str, Draft]) -> None:
+    def commit(self, plan: Plan) -> None:
         writes = self.writes(plan)
         assert is_committed(self.records, writes) == self.model.commit(writes)
 
     @rule(plan=plans)
-    def commit_in_another_process(self, plan: dict[str, Draft]) -> None:
+    def commit_in_another_process(self, plan: Plan) -> None:
         writes = self.writes(plan)
         expected = "done" if self.model.commit(writes) else "conflict"
         assert self.worker().commit([writes]) == [expected]
 
     @rule(first=plans, others=st.lists(plans, min_size=1, max_size=3), is_one_a_process=st.booleans())
-    def commit_at_once(self, first: dict[str, Draft], others: list[dict[str, Draft]], is_one_a_process: bool) -> None:
+    def commit_at_once(self, first: Plan, others: list[Plan], is_one_a_process: bool) -> None:
         """Commits made at once came in *some* order: one order explains every outcome, and what is stored afterwards."""
         commits = [self.writes(plan) for plan in (first, *others)]
         worker = self.worker()
@@ -201,13 +221,13 @@ class RecordsMachine(RuleBasedStateMachine):
             candidate = self.model.copy()
             if [candidate.commit(commits[number]) for number in order] != [outcomes[number] for number in order]:
                 continue
-            if all(self.records.get(key) == candidate.get(key) for key in KEYS):
+            if all(self.records.get(key) == candidate.get(key) for key in EVERY_KEY):
                 self.model = candidate
                 return
         raise AssertionError(f"no order explains {outcomes} of {commits}")
 
     @rule(order=st.lists(plans, min_size=1, max_size=4), die_at=st.integers(1, 60))
-    def kill_a_process_that_commits(self, order: list[dict[str, Draft]], die_at: int) -> None:
+    def kill_a_process_that_commits(self, order: list[Plan], die_at: int) -> None:
         """What was answered stays; of what was not, a beginning may have come through, each commit whole or not at all."""
         commits = []
         planned = self.model.copy()
@@ -226,7 +246,7 @@ class RecordsMachine(RuleBasedStateMachine):
         self._worker = None
         worker.close()
         unanswered = commits[len(answers) :][:1]  # it does one after the other: no further one can have begun
-        if unanswered and any(self.records.get(key) != self.model.get(key) for key in KEYS):
+        if unanswered and any(self.records.get(key) != self.model.get(key) for key in EVERY_KEY):
             assert self.model.commit(unanswered[0])
 
     @rule(
@@ -281,9 +301,9 @@ class RecordsMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_record_is_the_model_s(self) -> None:
-        for key in KEYS:
+        for key in EVERY_KEY:
             assert self.records.get(key) == self.model.get(key)
-        assert self.records.get_many(KEYS) == [self.model.get(key) for key in KEYS]
+        assert self.records.get_many(EVERY_KEY) == [self.model.get(key) for key in EVERY_KEY]
 
     @invariant()
     def every_index_lists_the_model_s_records(self) -> None:

@@ -70,7 +70,7 @@ def planted(bug: Planted) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-SEEDS = range(12)
+SEEDS = range(24)
 
 
 def hunt(bug: Planted) -> Caught:

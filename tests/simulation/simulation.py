@@ -67,8 +67,8 @@ class Settings(NamedTuple):
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key
-    max_unfinished: int = 3  # of every third member
-    max_running: int = 1  # of every third other
+    max_unfinished: int = 3  # of every sixth member
+    max_running: int = 1  # of every sixth other
 
     @property
     def lock_names(self) -> list[str]:
@@ -165,11 +165,11 @@ class Simulation:
     # -- the deployment
 
     def _quotas(self, number: int) -> dict[str, Any]:
-        if self.settings.everyone_waits or number % 3 == 2:
+        if self.settings.everyone_waits or number % 6 > 1:
             return {}
         return (
             {"max_running": self.settings.max_running}
-            if number % 3
+            if number % 6
             else {"max_unfinished": self.settings.max_unfinished}
         )
 

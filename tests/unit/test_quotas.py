@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,12 @@ from tests.unit.calls import audit_of, call, code_of, ok, set_user, watch
 from tests.unit.test_handlers_batches import Batches, batched
 from tests.unit.test_handlers_dry_run import try_out
 
-from runvoy_agent.core import quotas
+from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
+from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
@@ -142,6 +145,38 @@ def test_what_was_refused_stays_so_and_the_same_id_may_be_sent_anew(world: World
     assert world.submit(anew).outcome == "accepted"
 
 
+def test_a_late_delivery_of_what_was_refused_tells_of_the_refusal_though_the_same_was_accepted_anew(
+    world: World,
+) -> None:
+    """It looked for a refusal before there was one, and at the execution when there was one: of the other object."""
+    limit(world, 1)
+    first, request = accept(world), world.request()
+    refused = world.upload(request)
+    receipt_key = object_keys.receipt(world.signing_key.key_id, request.request_id, digest_of(world, refused))
+    watched = watch(world)
+    came: list[int] = []
+
+    def meanwhile(number: int) -> None:
+        if came or not watched.calls[:-1]:  # it has read that there is no refusal
+            return
+        came.append(number)
+        assert world.deliver(refused).code is ErrorCode.QUOTA_EXCEEDED
+        ok(world, "DELETE", f"/executions/{first.request_id}")
+        world.outbox.delete(receipt_key)  # whoever refused it died before telling of it
+        anew = msgspec.structs.replace(request, issued_at=request.issued_at + timedelta(seconds=1))
+        assert world.submit(anew).outcome == "accepted"
+
+    watched.on_call = meanwhile
+    assert world.deliver(refused).code is ErrorCode.QUOTA_EXCEEDED
+    assert came
+
+
+def digest_of(world: World, delivery: InboxDelivery) -> str:
+    stored = world.inbox.get(delivery.object_key, delivery.version)
+    assert stored is not None
+    return hashlib.sha256(stored.data).hexdigest()
+
+
 def test_an_id_that_was_used_before_is_told_so_at_the_limit_too(world: World) -> None:
     limit(world, 1)
     first = accept(world)
@@ -253,7 +288,7 @@ def end_by_loss(world: World, execution_id: str) -> None:
         end_by_loss,
     ],
 )
-def test_what_is_over_one_less(world: World, end: Callable[[World, str], None]) -> None:
+def test_what_is_over_counts_no_more(world: World, end: Callable[[World, str], None]) -> None:
     request = accept(world, queue_timeout_seconds=60)
     assert counted(world) == 1
     end(world, request.request_id)
@@ -333,6 +368,12 @@ def test_what_waits_for_a_place_is_pushed_again_once(world: World) -> None:
     assert world.pushed() == [], "not before a pause"
     assert world.deployment.queues is not None
     assert {state.name: state.delayed for state in world.deployment.queues.states()}["starts"] == 1
+
+
+@pytest.mark.parametrize(("others", "seconds"), [(1, 5), (250, 5), (600, 12), (5_000, 30), (10**7, 30)])
+def test_the_more_wait_for_a_place_the_seldomer_each_asks(world: World, others: int, seconds: int) -> None:
+    execution = world.execution(accept(world).request_id)
+    assert lifecycle.capacity_delay(execution, world.clock.now(), others) == timedelta(seconds=seconds)
 
 
 def test_a_place_without_room_is_given_back(world: World) -> None:

@@ -26,6 +26,7 @@ _EXPIRED = frozenset({Reason.QUEUE, Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
 _SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
+_DELAY_FOR_EACH = timedelta(milliseconds=20)
 _LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler takes its push for lost
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
@@ -83,10 +84,11 @@ def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
     return tried_at is not None and tried_at < execution.starting_at
 
 
-def capacity_delay(execution: Execution, now: datetime) -> timedelta:
-    """How long to let pass before the platform is asked for room again: the longer it waited, the longer."""
+def capacity_delay(execution: Execution, now: datetime, others: int = 0) -> timedelta:
+    """How long to let pass before the platform is asked for room again: the longer it waited, the longer; and the longer the more
+    `others` wait for the same place, for one of them will come to it soon."""
     waited = now - execution.admitted_at
-    return min(max(waited / 20, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
+    return min(max(waited / 20, others * _DELAY_FOR_EACH, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
 
 
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:

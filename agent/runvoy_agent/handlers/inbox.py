@@ -165,6 +165,11 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
                 relied_on.append(judged.unfinished)  # one of them may have ended meanwhile
             return _refuse(ports, refusal, arrived, key, relied_on, request.expires_at)
         case Known(execution=execution):
+            # The same request signed anew may be what was admitted, after this very object was refused. No refusal of it can come
+            # any more, for the execution is there: what is read now is its last word.
+            refused = store.load(ports.records, refusal_key, Refusal).document
+            if refused is not None:
+                return refused
             _answer(ports, execution, judged.existing.version, object_sha256)
         case Accepted(execution=execution, locks=joined, max_unfinished=limit):
             relied_on = [key, judged.user, earlier, *judged.images.used_by(execution)]

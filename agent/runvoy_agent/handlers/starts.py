@@ -44,13 +44,13 @@ log = logging.getLogger("runvoy.starts")
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
     `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may. `waits`: it
-    is to be pushed again, for its owner has as many running as they may."""
+    is to be pushed again, for its owner has as many running as they may; how many of theirs wait."""
 
     current: Loaded[Execution]
     launch: bool
     refused: str | None = None
     overdue: bool = False
-    waits: bool = False
+    waits: int = 0
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -66,7 +66,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     elif begun.overdue:
         _end(ports, begun.current.document, lambda current: lifecycle.expire_for_room(current, ports.clock.now()))
     elif begun.waits:
-        _push_later(ports, begun.current.document)
+        _push_later(ports, begun.current.document, begun.waits)
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
 
@@ -108,7 +108,7 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     counted = counts.changes(execution, changed, max_running=rights.max_running)
     ports.records.commit([store.put(current, changed), *rights.checks, *counted, _audit(ports, changed)])
     begun = Loaded(current.key, changed, current.version + 1)
-    return _Begun(begun, launch=changed.placed, waits=not changed.placed)
+    return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
 
 
 def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution) -> _Begun:
@@ -134,26 +134,27 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
     counted = counts.changes(execution, changed, max_running=rights.max_running)
     ports.records.commit([store.put(current, changed), *rights.checks, *counted])
     begun = Loaded(current.key, changed, current.version + 1)
-    return _Begun(begun, launch=changed.placed, waits=not changed.placed)
+    return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
 
 
 class _Rights(NamedTuple):
     """Whether an execution may start now: `refused` says why it never may, `no_place` why it has to wait for others of its owner's,
-    of whom `max_running` may run at once. `checks` hold a commit to that; `secrets` are what it gets."""
+    of whom `max_running` may run at once and `waiting` do not run. `checks` hold a commit to that; `secrets` are what it gets."""
 
     refused: str | None
     checks: tuple[Check, ...] = ()
     secrets: tuple[FixedSecret, ...] = ()
     no_place: str | None = None
     max_running: int | None = None
+    waiting: int = 0
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
     """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
     already is not looked up again."""
     key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
-    running_key = counts.running_key(execution.owner)
-    known = store.Several(ports.records, [key_key, user_key, running_key, store.DEFAULT_QUOTAS_KEY])
+    running_key, unfinished_key = counts.running_key(execution.owner), counts.unfinished_key(execution.owner)
+    known = store.Several(ports.records, [key_key, user_key, running_key, unfinished_key, store.DEFAULT_QUOTAS_KEY])
     key, user = known.document(key_key, Key), known.document(user_key, User)
     try:
         member = access.check_key(key.document, user.document, ports.clock.now())
@@ -169,7 +170,8 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
     limit = quotas.running_limit(member.user, known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document)
     running = counts.number(known.record(running_key), running_key).value
     no_place = quotas.why_no_place(member.user, running, limit)
-    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit)
+    waiting = max(1, counts.number(known.record(unfinished_key), unfinished_key).value - running)
+    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, waiting)
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
@@ -218,9 +220,9 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
             )
 
 
-def _push_later(ports: Ports, execution: Execution) -> None:
+def _push_later(ports: Ports, execution: Execution, others: int = 0) -> None:
     """A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter."""
-    delay = lifecycle.capacity_delay(execution, ports.clock.now())
+    delay = lifecycle.capacity_delay(execution, ports.clock.now(), others)
     pushes.push(ports.queue, execution, delay_seconds=delay.total_seconds())
 
 
