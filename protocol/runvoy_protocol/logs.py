@@ -77,13 +77,16 @@ def read_chunk(raw: bytes) -> Chunk:
         text = _inflated(raw)
         try:
             records = list(_records(text, _exact_decoder))
-        except msgspec.ValidationError:
+        # UnicodeDecodeError: msgspec wants to tell the name of such a field, which need not be UTF-8.
+        except (msgspec.ValidationError, UnicodeDecodeError):
             return Chunk(list(_records(text, _decoder)), None)
         return Chunk(records, _lines_of(records, text))
 
 
 def _lines_of(records: Sequence[LogRecord], text: bytes) -> bytes | None:
     """The text of exact records without those that hold nothing, as a log's last one does."""
+    if b"\r" in text:
+        return None  # white space to JSON, the end of a line to many that read lines
     holding = [record.m != "" or record.b != "" for record in records]
     if not all(holding[:-1]):
         return None

@@ -19,6 +19,7 @@ from runvoy_sync.tree import Tree, begin_writing, write_all
 
 _OK = 200
 _PIECE_BYTES = 256 * 1024
+_MOST_GATHERED = 4_096  # pieces of a few bytes, each of which takes a hundred more until it is written
 LARGE_BYTES = 128 * 1024  # of a log that is worth a thread of its own, and being sent to the disk on its own
 _TRIES = 2  # the other end may have closed a kept connection
 
@@ -69,11 +70,14 @@ class _Gathered:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._pieces: list[memoryview] = []
+        self._pieces: list[bytes | memoryview] = []
         self._size = 0
         self._written = 0
 
     def add(self, data: bytes) -> None:
+        if self._size + len(data) < _PIECE_BYTES:
+            self._append(data)  # a view of each would take longer, and more memory, than a line does
+            return
         view = memoryview(data)
         while self._size + len(view) >= _PIECE_BYTES:
             fitting = _PIECE_BYTES - self._size
@@ -87,9 +91,11 @@ class _Gathered:
         if self._written >= LARGE_BYTES:
             begin_writing(self._descriptor)
 
-    def _append(self, data: memoryview) -> None:
+    def _append(self, data: bytes | memoryview) -> None:
         self._pieces.append(data)
         self._size += len(data)
+        if len(self._pieces) >= _MOST_GATHERED:
+            self._flush()
 
     def _flush(self) -> None:
         write_all(self._descriptor, self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))

@@ -37,7 +37,9 @@ class LogText:
 
     def _text_of(self, chunk: Chunk) -> Iterator[bytes]:
         for record in chunk.records:
-            if record.b or record.p or not record.m or self._lines.has_begun(record.s):
+            if not record.m and not record.b:
+                continue  # nothing was printed: it neither begins a line nor ends one
+            if record.b or record.p or self._lines.has_begun(record.s):
                 yield self._of_lines(self._lines.feed(record))
             else:
                 yield self._of_block(record)

@@ -389,7 +389,12 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
 
 
 def begin_writing(descriptor: int) -> None:
-    """Have the system send a file's pages to the disk from now on and not when somebody syncs it, where it can be asked to."""
-    if hasattr(os, "posix_fadvise"):
+    """Have the system send a file's pages to the disk from now on and not when somebody syncs it, where it can be asked to.
+
+    It is advice: a file system or a sandbox that takes none refuses it, and the file is as good as before.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError):
         # Linux drops from memory what is on the disk already, which is nothing yet, and begins to write the rest.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

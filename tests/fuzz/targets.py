@@ -320,8 +320,15 @@ def run_chunk(raw: bytes) -> None:
 
 
 def run_chunk_text(raw: bytes) -> str:
-    """A chunk's own text, where it is kept, is JSON and holds the records that were decoded."""
-    found = logs.read_chunk(raw)
+    """A chunk's own text, where it is kept, is JSON and holds the records that were decoded. What can be decoded can be read."""
+    try:
+        found = logs.read_chunk(raw)
+    except RunvoyError as refused:
+        try:
+            logs.decode_chunk(raw)
+        except RunvoyError as error:
+            raise refused from error
+        raise AssertionError("what can be decoded was refused") from refused
     if found.lines is None:
         return "none"
     if len(found.lines) < _LARGE_TEXT:

@@ -63,6 +63,9 @@ def test_a_chunks_text_is_its_records_and_nothing_else(fields, is_last, ends, sp
     [
         LINE.replace(b"}", b',"x":1}'),
         LINE.replace(b"{", b'{"x":"\xff",'),
+        LINE.replace(b"{", b'{"\xff":1,'),
+        LINE.replace(b",", b",\r"),
+        LINE.replace(b"\n", b"\r\n"),
         LINE.replace(b"{", b'{"\\u006d2":[],'),
         b'{"n":1,"t":1,"s":"out"}\n' + LINE,
     ],

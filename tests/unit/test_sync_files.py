@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
 from runvoy_protocol.errors import RunvoyError
 from runvoy_sync import names
 from runvoy_sync.copies import Disturbed, GrowingFile
-from runvoy_sync.tree import Tree
+from runvoy_sync.ended import _Gathered
+from runvoy_sync.tree import Tree, begin_writing
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_a_write_that_finds_no_room_leaves_whole_lines(tmp_path):
 import resource, signal
 from pathlib import Path
 from runvoy_sync.copies import GrowingFile
-from runvoy_sync.tree import Tree
+from runvoy_sync.tree import Tree, begin_writing
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = GrowingFile(Tree(Path({str(tmp_path / "kept")!r})), "log.txt")
 file.add(b"0123456789" * 10 + b"\\n")
@@ -104,6 +106,32 @@ def test_a_linked_folder_is_not_entered(tree, tmp_path):
     with pytest.raises(OSError, match="not followed"):
         tree.names("executions")
     assert not list((tmp_path / "outside").iterdir())
+
+
+def test_advice_that_is_not_taken_is_no_error():
+    """The file that it was about would be emptied, and copied the slow way."""
+    reading, writing = os.pipe()
+    try:
+        begin_writing(writing)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_short_pieces_take_little_memory_until_they_are_written(tree):
+    """A command that prints a line at a time has a record for each of them."""
+    with tree.fresh("log.txt") as descriptor:
+        gathered = _Gathered(descriptor)
+        tracemalloc.start()
+        try:
+            for _ in range(300_000):
+                gathered.add(b"\n")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        gathered.finish()
+    assert most < 2 * 1024 * 1024
+    assert (tree.root / "log.txt").read_bytes() == b"\n" * 300_000
 
 
 def test_two_trees_cannot_both_be_locked(tree):

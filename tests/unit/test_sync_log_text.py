@@ -92,6 +92,17 @@ def test_chunks_whose_last_line_has_no_end_stay_apart():
     assert forms_of(chunk, chunk)[1] == b'{"n":1,"t":1,"s":"out","m":"x\\n"}\n' * 2
 
 
+@pytest.mark.parametrize("is_going_on", [True, False])
+def test_a_record_that_holds_nothing_neither_begins_a_line_nor_ends_one(is_going_on):
+    """No runner writes it, but a command may; `runvoy logs` passes it over as well."""
+    nothing = LogRecord(n=1, t=5, s="out", p=is_going_on)
+    begun = LogRecord(n=1, t=5, s="out", m="ab", p=True)
+    rest = LogRecord(n=1, t=5, s="out", m="c\n")
+    chunk = Chunk([nothing, begun, nothing, rest, nothing], None)
+    assert forms_of(chunk)[0] == b"abc\n"
+    assert forms_of(*of_records(chunk.records)) == forms_of(chunk)
+
+
 class Counting(bytes):
     """Bytes that count how many of them are copied by putting pieces together."""
 
