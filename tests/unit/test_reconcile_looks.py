@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,7 @@ def test_a_look_that_is_not_answered_holds_up_no_other(world: World) -> None:
 
 
 def test_a_platform_that_answers_nothing_holds_up_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "runvoy.reconcile")
     waits = world.request(queue_timeout_seconds=60, locks=("db",))
     running(world, locks=("db",), timeout_seconds=3600)
     world.submit(waits)
