@@ -85,6 +85,14 @@ def test_a_page_that_is_throttled_hides_no_other(platform: Platform) -> None:
     assert platform.launcher().survey(list(tasks)).keys() == set(list(tasks)[:100] + list(tasks)[200:])
 
 
+def test_a_platform_that_describes_nothing_is_not_asked_page_after_page(platform: Platform) -> None:
+    """A thousand pages, each tried for seconds, would be all of the round's time."""
+    tasks = started(platform, 600)
+    platform.ecs.busy["DescribeTasks"] = range(1, 1000)
+    assert platform.launcher().survey(list(tasks)) == {}
+    assert calls(platform)["ListTasks"] == 3 + 1, "three pages of what runs, and one of what stopped, which is none"
+
+
 def test_a_list_that_is_throttled_leaves_out_what_it_did_not_come_to(platform: Platform) -> None:
     tasks = started(platform, 250)
     platform.ecs.busy["ListTasks"] = _TRIES_OF_THE_SECOND

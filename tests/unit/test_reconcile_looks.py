@@ -6,14 +6,18 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.served import served
 from tests.unit.test_handlers_ends import call, kill, running, started
 
 from runvoy_agent.handlers import careful_launcher, reconcile
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_cli import app
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.conftest import World
 
 FINISHED = TaskState("stopped", 0)
@@ -72,6 +76,7 @@ def test_a_look_that_is_not_answered_holds_up_no_other(world: World) -> None:
 
 
 def test_a_platform_that_answers_nothing_holds_up_nothing_else(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "runvoy.reconcile")
     waits = world.request(queue_timeout_seconds=60, locks=("db",))
     running(world, locks=("db",), timeout_seconds=3600)
     world.submit(waits)
@@ -202,3 +207,24 @@ def test_a_refusal_that_could_not_be_looked_at_is_one_when_it_comes_again(world:
     world.start(request.request_id)
     ended = world.status(request.request_id)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.LAUNCH_FAILED)
+
+
+def test_the_command_line_says_what_is_left(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped_unseen(world, 1, listed=False)
+    world.launcher.busy = 1
+    monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUNVOY_DEPLOYMENT", "here")
+    monkeypatch.setenv("RUNVOY_API_KEY", world.signing_key.to_api_key())
+    monkeypatch.delenv("RUNVOY_PROFILE", raising=False)
+    with served(world) as endpoint:
+        monkeypatch.setenv("RUNVOY_ENDPOINT", endpoint)
+        assert app.main(["health", "reconcile"]) == 0
+        left = capsys.readouterr()
+        assert app.main(["health", "reconcile"]) == 0
+        mended = capsys.readouterr()
+    assert left.out == "", "that nothing was wrong is not known"
+    assert "the tasks of 1 executions" in left.err
+    assert "its task stopped and nobody was told" in mended.out
+    assert mended.err == ""

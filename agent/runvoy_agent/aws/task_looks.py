@@ -18,6 +18,9 @@ Wanted = Literal["RUNNING", "STOPPED"]
 """A task's desired status, by which ECS lists: one that is being stopped is listed as STOPPED already."""
 
 _DESCRIBED = 100  # tasks in one call, and in a page of a list
+_MOST_FAILED = 3
+"""So many pages that cannot be described, one after another, end a pass: each was asked for four times, which takes seconds."""
+
 _FEW = 3
 """So many tasks, and no more, are looked at one by one: going through the cluster costs as much or more."""
 
@@ -78,23 +81,27 @@ class TaskLooks:
         return self._clients.get("ecs")
 
     def _pass(self, wanted: Wanted, sought: set[str], most_pages: int) -> dict[str, TaskState]:
-        """One pass through the cluster's tasks. A page that cannot be described hides no other."""
+        """One pass through the cluster's tasks. A page that cannot be described hides no other, but for a platform that describes
+        none."""
         found: dict[str, TaskState] = {}
+        failed = 0
         try:
             for number, arns in enumerate(self._pages(wanted, None), 1):
-                found |= self._states(arns, sought - found.keys())
-                if number == most_pages or len(found) == len(sought):
+                states = self._states(arns, sought - found.keys())
+                failed = 0 if states is not None else failed + 1
+                found |= states or {}
+                if number == most_pages or len(found) == len(sought) or failed == _MOST_FAILED:
                     break
         except Unavailable as error:
             _log.warning("the cluster's tasks could not all be listed: %s", error)
         return found
 
-    def _states(self, arns: Sequence[str], sought: Collection[str]) -> dict[str, TaskState]:
+    def _states(self, arns: Sequence[str], sought: Collection[str]) -> dict[str, TaskState] | None:
         try:
             tasks = self._describe(arns) if arns else []
         except Unavailable as error:
             _log.warning("%d tasks could not be described: %s", len(arns), error)
-            return {}
+            return None
         by_name: dict[str, list[dict[str, Any]]] = {}
         for task in tasks:
             by_name.setdefault(str(task.get("startedBy", "")), []).append(task)
