@@ -15,6 +15,10 @@ class Unavailable(Exception):
     """The world failed: a full disk, a lost network, a throttled API. The operation may or may not have happened."""
 
 
+class NotLaunched(Unavailable):
+    """A launch failed, and for certain started nothing."""
+
+
 # --- Records ---------------------------------------------------------------------------------------------------------
 
 

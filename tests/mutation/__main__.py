@@ -41,6 +41,7 @@ _OWN = {
     "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
+    "quotas": "quotas",
     "patterns": "playbook_pattern*",
     "playbooks": "handlers_playbooks",
     "receipts": "protocol_golden",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -84,9 +84,11 @@ class ScriptedLauncher:
         self.unlisted: set[str] = set()  # what a look at many leaves out
         self.busy = 0  # so many of the next looks and stops are not answered
         self.relaunch_window: timedelta | None = timedelta(minutes=10)
+        self.meanwhile: Callable[[Launch], None] = lambda _launch: None  # what happens while one is launched
 
     def start(self, launch: Launch) -> LaunchOutcome:
         self.launches.append(launch)
+        self.meanwhile(launch)
         if isinstance(self.outcome, Launched):
             self.tasks.setdefault(launch.execution_id, TaskState("running"))
         return self.outcome

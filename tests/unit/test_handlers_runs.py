@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.unit.calls import ok
 
 from runvoy_agent.core.model import User
 from runvoy_agent.handlers import outbox, store
@@ -20,6 +21,7 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
+    NotLaunched,
     TaskState,
     Unavailable,
     Write,
@@ -229,6 +231,47 @@ def test_a_launch_that_cannot_work_ends_the_execution_and_frees_its_lock(world: 
     shown = world.status(first.request_id)
     assert (shown.state, shown.reason, shown.message) == (State.FAILED, Reason.LAUNCH_FAILED, "no such image")
     assert world.pushed() == [second.request_id]
+
+
+@pytest.mark.parametrize("is_certain", [True, False])
+def test_what_is_killed_while_it_is_launched_ends_when_that_started_nothing(world: World, is_certain: bool) -> None:
+    """The word to stop ended the runner before it had begun: nobody will ever tell of its end."""
+    first, second = world.request(locks=("db",)), world.request(locks=("db",))
+    world.submit(first)
+    world.submit(second)
+
+    def meanwhile(_launch: Launch) -> None:
+        ok(world, "DELETE", f"/executions/{first.request_id}")
+        raise NotLaunched("the runner ended with -15") if is_certain else Unavailable("no answer")
+
+    world.launcher.meanwhile = meanwhile
+    with pytest.raises(Unavailable):
+        world.start(first.request_id)
+    assert world.status(first.request_id).state is State.TERMINATING
+    world.pushed()
+    world.start(first.request_id)  # as the queue delivers it again
+    shown = world.status(first.request_id)
+    if is_certain:
+        assert (shown.state, shown.reason) == (State.STOPPED, Reason.KILLED)
+        assert world.pushed()[-1:] == [second.request_id]
+    else:
+        assert shown.state is State.TERMINATING, "its task may be there"
+
+
+def test_a_launch_that_started_nothing_is_made_again(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+
+    def meanwhile(_launch: Launch) -> None:
+        raise NotLaunched("no more processes")
+
+    world.launcher.meanwhile = meanwhile
+    with pytest.raises(NotLaunched):
+        world.start(request.request_id)
+    assert world.execution(request.request_id).launches == 0
+    world.launcher.meanwhile = lambda _launch: None
+    world.start(request.request_id)
+    assert (world.status(request.request_id).state, len(world.launcher.launches)) == (State.STARTING, 2)
 
 
 def test_locks_pass_on_only_when_the_task_is_seen_stopped(world: World) -> None:

@@ -28,6 +28,7 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
+    NotLaunched,
     Ports,
     Put,
     Unavailable,
@@ -84,6 +85,10 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
         return _Begun(current, launch=False)
     if execution.state is State.STARTING:
         return _begin_again(ports, current, execution)
+    if execution.state is State.TERMINATING:
+        # It was told to end while an earlier delivery launched it: if that started nothing, nobody else tells of its end.
+        is_over = kills.end_unlaunched(ports, execution, lambda changed: _audit(ports, changed))
+        return None if is_over else _Begun(current, launch=False)
     if execution.state is not State.QUEUED:
         return _Begun(current, launch=False)
     expired = lifecycle.expire_in_queue(execution, now)
@@ -236,7 +241,12 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
         raise
     if isinstance(values, LaunchRefused):
         return values
-    return ports.launcher.start(_launch_of(ports, deployment, execution, values))
+    try:
+        return ports.launcher.start(_launch_of(ports, deployment, execution, values))
+    except NotLaunched:
+        # As above; and what was told to end at this moment would wait for a task that was never there.
+        store.with_retries(ports.clock, lambda: _call_off(ports, execution.execution_id))
+        raise
 
 
 def _call_off(ports: Ports, execution_id: str) -> None:

@@ -39,6 +39,7 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
+    NotLaunched,
     TaskState,
     Unavailable,
 )
@@ -215,7 +216,7 @@ class ProcessLauncher:
             folder.mkdir(mode=0o700, exist_ok=True)
             runner = self._spawn(folder, environment)
         except OSError as error:
-            raise Unavailable(f"the runner cannot be started: {error}") from error
+            raise NotLaunched(f"the runner cannot be started: {error}") from error
         deadline = time.monotonic() + _ANSWER_SECONDS
         _deliver(runner, launch.payload, deadline)
         answer = _answer(runner, deadline)
@@ -232,7 +233,7 @@ class ProcessLauncher:
         said = _tail(folder / "runner.log")
         if exit_code == _EXIT_BAD_PAYLOAD:
             return LaunchRefused(f"the runner refused its payload: {said}")
-        raise Unavailable(f"the runner ended with {exit_code} before it claimed the run: {said}")
+        raise NotLaunched(f"the runner ended with {exit_code} before it claimed the run: {said}")
 
     def _spawn(self, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
