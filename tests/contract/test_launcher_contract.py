@@ -22,7 +22,7 @@ import pytest
 
 from runvoy_agent.local import processes
 from runvoy_agent.local.launcher import ProcessLauncher
-from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity
+from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity, NotLaunched
 from runvoy_protocol import ids
 from runvoy_protocol.logs import decode_chunk
 
@@ -169,6 +169,27 @@ def test_stopping_a_task_before_its_start(machine: Machine) -> None:
     machine.await_stopped(launch)
     assert machine.result(launch)["outcome"] == "killed"
     assert not (machine.folder / "ran").exists()
+
+
+def test_what_is_stopped_while_it_is_launched_runs_or_was_certainly_not_started(machine: Machine) -> None:
+    launcher = machine.launcher()
+    for _ in range(10):
+        launch = machine.launch(["sleep", "60"])
+        is_over = threading.Event()
+
+        def stop_on_and_on(launch: Launch = launch, is_over: threading.Event = is_over) -> None:
+            while not is_over.wait(0.001):
+                launcher.stop(launch.execution_id, launch.attempt)
+
+        stopping = threading.Thread(target=stop_on_and_on)
+        stopping.start()
+        try:
+            launcher.start(launch)
+        except NotLaunched:
+            assert launcher.describe(launch.execution_id, launch.attempt).phase == "missing"
+        finally:
+            is_over.set()
+            stopping.join()
 
 
 def test_several_looked_at_together_are_what_each_is_alone(machine: Machine) -> None:
