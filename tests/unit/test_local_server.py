@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -54,7 +55,9 @@ class Served:
             begun.close()
         # In the server's own thread, which would otherwise find its sockets closed under it.
         self.server.task_dispatcher.shutdown()
-        self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
+        # It may have done so before the trigger is pulled: another thread's pull woke it when this was on the list already.
+        with contextlib.suppress(OSError):
+            self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
         self.thread.join(10)
         assert not self.thread.is_alive()
 
