@@ -116,4 +116,5 @@ def test_headers_are_bounded_and_a_length_of_thousands_of_digits_is_no_fault(
 ) -> None:
     assert served.status("/", f"Authorization: {'a' * MAX_HEADER_BYTES}") == 431
     assert served.status("/", f"Content-Length: {'9' * 5000}") == 400
-    assert caplog.records == []
+    # How busy its threads are is told as well.
+    assert [record for record in caplog.records if record.name != "waitress.queue"] == []
