@@ -1,7 +1,8 @@
 """`runvoy sync --once` copying logs of ended executions, interleaved with `aws s3 sync` and `rclone sync` copying objects of the
 same content from moto's S3 on loopback; and how long a printed line takes to be in log.txt.
 
-All peers start as processes, on an empty folder in each round. What they copied is compared with what was printed. Logs of a MiB
+All peers start as processes, on an empty folder in each round, when the file system has written what was left of the one before: ours
+syncs it, and would wait for what the others did not. What they copied is compared with what was printed. Logs of a MiB
 come in three kinds: such as compress to nothing, such as compress to a fifth, as text of a log does, and such as hardly compress.
 The stack hands the first two out within a grant; of the last each is read on its own. The executions are
 put into a home of their own for each kind (`seeding`), and a stack is started on it. `RUNVOY_BENCH_SMALL` says how many small
@@ -30,6 +31,7 @@ ROUNDS = int(os.environ.get("RUNVOY_BENCH_ROUNDS", "5"))
 BIG, BIG_BYTES = 100, 1024 * 1024
 SMALL, SMALL_BYTES = int(os.environ.get("RUNVOY_BENCH_SMALL", "10000")), 2 * 1024
 LINES = 200
+_REST_SECONDS = 0.3
 WORDS = [
     "INFO",
     "WARN",
@@ -210,6 +212,8 @@ def _latency(folder: Path, env: dict[str, str]) -> None:
 
 
 def _seconds(command: list[str | Path], env: dict[str, str]) -> float:
+    os.sync()
+    time.sleep(_REST_SECONDS)
     started = time.perf_counter()
     subprocess.run(command, env=env, check=True, capture_output=True)
     return time.perf_counter() - started
