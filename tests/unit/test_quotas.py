@@ -422,6 +422,21 @@ def test_a_platform_that_does_not_answer_about_what_is_overdue_ends_no_round(wor
     assert counted(world) == 0
 
 
+def test_what_an_older_version_started_is_launched_again_though_there_is_no_place(world: World) -> None:
+    """It may have a task, and its push is there already: held to the limit it could only fail, time after time."""
+    set_user(world, "ada", max_running=1)
+    first, old = run_one(world), accept(world).request_id
+    current = store.load_execution(world.records, old)
+    assert current.document is not None
+    started = lifecycle.begin_start(current.document, world.clock.now())
+    assert started is not None
+    world.records.commit([store.put(current, msgspec.structs.replace(started, placed=False))])
+    world.start(old)
+    assert (launched(world), running(world)) == ([first, old], 2)
+    end_by_result_of(world, old)
+    assert running(world) == 1
+
+
 def test_a_raised_limit_holds_at_the_next_try(world: World) -> None:
     set_user(world, "ada", max_running=0)
     waiting = run_one(world)

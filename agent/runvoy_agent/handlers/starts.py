@@ -136,7 +136,9 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
         changed = lifecycle.begin_launch(execution, now)
     if changed is None:
         return _Begun(current, launch=False)
-    counted = counts.changes(execution, changed, max_running=rights.max_running)
+    # What an older version started has no place and may have a task: held to the limit, each try would end in a conflict.
+    most = rights.max_running if lifecycle.waits_for_room(execution) else None
+    counted = counts.changes(execution, changed, max_running=most)
     ports.records.commit([store.put(current, changed), *rights.checks, *counted])
     begun = Loaded(current.key, changed, current.version + 1)
     return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
