@@ -13,6 +13,7 @@ import pytest
 from tests.unit.calls import audit_of, call, code_of, ok, set_user, watch
 from tests.unit.test_handlers_batches import Batches, batched
 from tests.unit.test_handlers_dry_run import try_out
+from tests.unit.test_waiting_for_room import tell_no_room
 
 from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import DefaultQuotas, User
@@ -420,6 +421,20 @@ def test_a_platform_that_does_not_answer_about_what_is_overdue_ends_no_round(wor
     world.reconcile()
     assert world.execution(late).state is State.TIMED_OUT
     assert counted(world) == 0
+
+
+def test_a_task_that_ended_for_want_of_room_gives_its_place_to_the_owner_s_next(world: World) -> None:
+    set_user(world, "ada", max_running=1)
+    first, second = run_one(world), run_one(world)
+    tell_no_room(world, first)
+    assert (world.execution(first).attempt, world.execution(first).placed, running(world)) == (2, False, 0)
+    world.start(second)
+    assert running(world) == 1
+    world.start(first)
+    assert (launched(world), running(world)) == ([first, second], 1)
+    end_by_result_of(world, second)
+    world.start(first)
+    assert (launched(world), running(world)) == ([first, second, first], 1)
 
 
 def test_what_an_older_version_started_is_launched_again_though_there_is_no_place(world: World) -> None:
