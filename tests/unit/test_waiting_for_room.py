@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.unit.calls import ok
 from tests.unit.test_handlers_ends import kill
 
 from runvoy_agent.handlers import ends, messages, starts, store
@@ -131,6 +132,27 @@ def test_a_queue_timeout_ends_nothing_that_may_have_a_task(world: World) -> None
     world.clock.move(minutes=2)
     world.start(request.request_id)
     assert world.status(request.request_id).state is State.STARTING
+
+
+def test_the_story_of_what_waits_for_room_has_no_launch(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    assert not was_launched(world, request.request_id)
+    world.launcher.outcome = Launched("task")
+    world.start(request.request_id)
+    assert was_launched(world, request.request_id)
+    killed = world.request()
+    world.submit(killed)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(killed.request_id)
+    kill(world, killed.request_id)
+    assert not was_launched(world, killed.request_id)
+
+
+def was_launched(world: World, execution_id: str) -> bool:
+    return "launched" in {step["what"] for step in ok(world, "GET", f"/trace/{execution_id}").get("steps", ())}
 
 
 # -- room that was promised, and then was not there
