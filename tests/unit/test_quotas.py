@@ -13,10 +13,11 @@ import pytest
 from tests.unit.calls import audit_of, call, code_of, ok, set_user, watch
 from tests.unit.test_handlers_batches import Batches, batched
 from tests.unit.test_handlers_dry_run import try_out
+from tests.unit.test_waiting_for_room import tell_no_room
 
 from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import DefaultQuotas, User
-from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers import counts, reconcile, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
 from runvoy_protocol import object_keys
@@ -393,6 +394,62 @@ def test_what_waits_for_a_place_can_be_killed_and_its_queue_timeout_ends_it(worl
     world.start(late)
     assert [world.execution(one).state for one in (killed, late)] == [State.STOPPED, State.TIMED_OUT]
     assert (counted(world), running(world)) == (0, 0)
+
+
+@pytest.mark.parametrize("window", [None, timedelta(minutes=10)])
+def test_the_queue_timeout_of_what_waits_for_a_place_needs_no_push(world: World, window: timedelta | None) -> None:
+    """One machine takes none while all its room is taken, as by others' runs that take hours."""
+    world.launcher.relaunch_window = window
+    set_user(world, "ada", max_running=0)
+    late = run_one(world, queue_timeout_seconds=60, locks=("db",))
+    waiter = accept(world, locks=("db",))
+    world.clock.move(minutes=2)
+    assert (late, "ended it") in [(repair.subject, repair.action) for repair in world.reconcile()]
+    assert (world.status(late).state, world.status(late).reason) == (State.TIMED_OUT, Reason.QUEUE)
+    assert world.execution(waiter.request_id).granted
+    assert (counted(world), running(world)) == (1, 0)
+
+
+def test_a_platform_that_does_not_answer_about_what_is_overdue_ends_no_round(world: World) -> None:
+    set_user(world, "ada", max_running=0)
+    late = run_one(world, queue_timeout_seconds=60)
+    world.clock.move(minutes=2)
+    world.launcher.busy = 1
+    assert reconcile.handle(world.ports).left == 1
+    assert world.execution(late).state is State.TERMINATING
+    world.clock.move(minutes=1)
+    world.reconcile()
+    assert world.execution(late).state is State.TIMED_OUT
+    assert counted(world) == 0
+
+
+def test_a_task_that_ended_for_want_of_room_gives_its_place_to_the_owner_s_next(world: World) -> None:
+    set_user(world, "ada", max_running=1)
+    first, second = run_one(world), run_one(world)
+    tell_no_room(world, first)
+    assert (world.execution(first).attempt, world.execution(first).placed, running(world)) == (2, False, 0)
+    world.start(second)
+    assert running(world) == 1
+    world.start(first)
+    assert (launched(world), running(world)) == ([first, second], 1)
+    end_by_result_of(world, second)
+    world.start(first)
+    assert (launched(world), running(world)) == ([first, second, first], 1)
+
+
+def test_what_an_older_version_started_is_launched_again_though_there_is_no_place(world: World) -> None:
+    """It may have a task, and its push is there already: held to the limit it could only fail, time after time."""
+    set_user(world, "ada", max_running=1)
+    first, old = run_one(world), accept(world).request_id
+    current = store.load_execution(world.records, old)
+    assert current.document is not None
+    started = lifecycle.begin_start(current.document, world.clock.now())
+    assert started is not None
+    world.records.commit([store.put(current, msgspec.structs.replace(started, placed=False))])
+    world.start(old)
+    assert (launched(world), running(world)) == ([first, old], 2)
+    end_by_result_of(world, old)
+    assert running(world) == 1
 
 
 def test_a_raised_limit_holds_at_the_next_try(world: World) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
+from tests.unit.calls import ok
 from tests.unit.test_handlers_ends import kill
 
 from runvoy_agent.handlers import ends, messages, starts, store
 from runvoy_agent.handlers.messages import EndMessage, StartMessage
-from runvoy_agent.ports import Launched, NoCapacity, TaskState
+from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
@@ -132,6 +134,27 @@ def test_a_queue_timeout_ends_nothing_that_may_have_a_task(world: World) -> None
     assert world.status(request.request_id).state is State.STARTING
 
 
+def test_the_story_of_what_waits_for_room_has_no_launch(world: World) -> None:
+    request = world.request()
+    world.submit(request)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(request.request_id)
+    assert not was_launched(world, request.request_id)
+    world.launcher.outcome = Launched("task")
+    world.start(request.request_id)
+    assert was_launched(world, request.request_id)
+    killed = world.request()
+    world.submit(killed)
+    world.launcher.outcome = NoCapacity("full")
+    world.start(killed.request_id)
+    kill(world, killed.request_id)
+    assert not was_launched(world, killed.request_id)
+
+
+def was_launched(world: World, execution_id: str) -> bool:
+    return "launched" in {step["what"] for step in ok(world, "GET", f"/trace/{execution_id}").get("steps", ())}
+
+
 # -- room that was promised, and then was not there
 
 
@@ -184,6 +207,25 @@ def test_the_word_on_a_task_counts_for_its_attempt_alone(world: World) -> None:
     tell_no_room(world, execution_id, attempt=None)
     after = world.execution(execution_id)
     assert (before.attempt, after.attempt) == (2, 2)
+
+
+@pytest.mark.parametrize("outcome", [NoCapacity("full"), LaunchRefused("it is not allowed")])
+def test_the_answer_to_a_launch_says_nothing_of_another_attempt(world: World, outcome: LaunchOutcome) -> None:
+    """Its request was sent again, for the first answer was lost: the task was there, and ended for want of room meanwhile."""
+    request = world.request()
+    world.submit(request)
+
+    def ends_and_is_launched_again(launch: Launch) -> None:
+        if launch.attempt == 1:
+            tell_no_room(world, launch.execution_id)
+            world.start(launch.execution_id)
+            world.launcher.tasks.clear()  # the second one's task is not listed yet
+            world.launcher.outcome = outcome
+
+    world.launcher.meanwhile = ends_and_is_launched_again
+    world.start(request.request_id)
+    found = world.execution(request.request_id)
+    assert (found.state, found.attempt, found.launches, found.placed) == (State.STARTING, 2, 1, True)
 
 
 def test_an_attempt_that_may_be_launched_still_has_no_other(world: World) -> None:

@@ -123,6 +123,7 @@ def launch_again(execution: Execution, now: datetime, message: str) -> Execution
         now,
         attempt=execution.attempt + 1,
         launches=0,
+        placed=False,
         starting_at=now,
         missing_since=None,
         reason=Reason.CAPACITY,
@@ -267,8 +268,7 @@ def refuse_start(execution: Execution, now: datetime, message: str) -> Execution
 
 
 def withdraw(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its key or user lost the right to run after STARTING, and no launch of it is under way or went through: it is not launched
-    any more."""
+    """Its key or user lost the right to run after STARTING, and no launch is under way or went through: none is made."""
     if execution.state is not State.STARTING or execution.launches:
         return None
     return _terminate(execution, now, Reason.REVOKED, message)

@@ -44,7 +44,7 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
         elif lifecycle.waits_for_room(execution) and ports.launcher.relaunch_window is not None:
             # The record knows the answer. Thousands may wait, and ECS answers some twenty calls a second: a round that looked
             # at each would end there, before it came to the locks, the audit and the inbox.
-            yield from _repair_looked_at(ports, execution, TaskState("missing"), starting_up)
+            yield from _left_if_unanswered(_repair_looked_at(ports, execution, TaskState("missing"), starting_up))
         else:
             to_look_at.append(execution)
     seen = ports.launcher.survey([_attempt(execution) for execution in to_look_at]) if to_look_at else {}
@@ -136,9 +136,11 @@ def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) ->
     window = ports.launcher.relaunch_window
     if window is not None and waited >= window and not lifecycle.waits_for_room(execution):
         yield from _repair_missing(ports, execution, starting_up)
+    elif lifecycle.expire_for_room(execution, ports.clock.now()) is not None:
+        yield from _end_waiting(ports, execution.execution_id)
     elif starting_up or waited > LOOK_AFTER:
         _forget_launches(ports, execution, starting_up)
-        _push(ports, execution)  # whoever handles it has it end if it waited for room for longer than it may
+        _push(ports, execution)
         yield Repair(execution.execution_id, "it was to be launched and has no task", "pushed it again")
 
 
@@ -189,6 +191,17 @@ def _end_in_queue(ports: Ports, execution_id: str) -> Iterator[Repair]:
     freed = store.with_retries(ports.clock, lambda: _expire(ports, execution_id))
     if freed is not None:
         releases.announce(ports, freed)
+        yield Repair(execution_id, "its queue timeout passed", "ended it")
+
+
+def _end_waiting(ports: Ports, execution_id: str) -> Iterator[Repair]:
+    """What waited for room for longer than it may. Who handles its push has it end, too; but one machine takes no pushes while it
+    has no room, be it what waits for a place of its owner's: its locks would be held for as long."""
+
+    def expire(current: Execution) -> Execution | None:
+        return lifecycle.expire_for_room(current, ports.clock.now())
+
+    if kills.end(ports, execution_id, expire, partial(_expiry, ports)):
         yield Repair(execution_id, "its queue timeout passed", "ended it")
 
 

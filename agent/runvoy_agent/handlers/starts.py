@@ -136,7 +136,9 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
         changed = lifecycle.begin_launch(execution, now)
     if changed is None:
         return _Begun(current, launch=False)
-    counted = counts.changes(execution, changed, max_running=rights.max_running)
+    # What an older version started has no place and may have a task: held to the limit, each try would end in a conflict.
+    most = rights.max_running if lifecycle.waits_for_room(execution) else None
+    counted = counts.changes(execution, changed, max_running=most)
     ports.records.commit([store.put(current, changed), *rights.checks, *counted])
     begun = Loaded(current.key, changed, current.version + 1)
     return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
@@ -214,15 +216,11 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
         case Launched():
             return  # and stays counted: from here on no refusal of another launch ends it
         case NoCapacity(message=message):
-            waits = store.with_retries(
-                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=False)
-            )
+            waits = store.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=False))
             if waits is not None:
                 _push_later(ports, waits)
         case LaunchRefused(message=message):
-            store.with_retries(
-                ports.clock, lambda: _note_unlaunched(ports, execution.execution_id, message, refused=True)
-            )
+            store.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=True))
 
 
 def _push_later(ports: Ports, execution: Execution, others: int = 0) -> None:
@@ -237,7 +235,7 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
         values = secret_values.read(ports, execution)
     except Unavailable:
         # Counted, and not made: what stays counted could not be refused for good.
-        store.with_retries(ports.clock, lambda: _call_off(ports, execution.execution_id))
+        store.with_retries(ports.clock, lambda: _call_off(ports, execution))
         raise
     if isinstance(values, LaunchRefused):
         return values
@@ -245,20 +243,27 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
         return ports.launcher.start(_launch_of(ports, deployment, execution, values))
     except NotLaunched:
         # As above; and what was told to end at this moment would wait for a task that was never there.
-        store.with_retries(ports.clock, lambda: _call_off(ports, execution.execution_id))
+        store.with_retries(ports.clock, lambda: _call_off(ports, execution))
         raise
 
 
-def _call_off(ports: Ports, execution_id: str) -> None:
-    current = store.load_execution(ports.records, execution_id)
+def _call_off(ports: Ports, launched: Execution) -> None:
+    current = _of_that_attempt(ports, launched)
     changed = None if current.document is None else lifecycle.call_off_launch(current.document)
     if changed is not None:
         ports.records.commit([store.put(current, changed)])
 
 
-def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: bool) -> Execution | None:
+def _of_that_attempt(ports: Ports, launched: Execution) -> Loaded[Execution]:
+    """The execution now; none if another attempt has begun, of whose launches the word on this one says nothing."""
+    current = store.load_execution(ports.records, launched.execution_id)
+    is_that = current.document is not None and current.document.attempt == launched.attempt
+    return current if is_that else current._replace(document=None)
+
+
+def _note_unlaunched(ports: Ports, launched: Execution, message: str, *, refused: bool) -> Execution | None:
     """The platform says that this launch started nothing. The execution, if it is still to be started."""
-    current = store.load_execution(ports.records, execution_id)
+    current = _of_that_attempt(ports, launched)
     if current.document is None:
         return None
     changed = lifecycle.note_unlaunched(current.document, ports.clock.now(), message, refused=refused)
@@ -270,10 +275,10 @@ def _note_unlaunched(ports: Ports, execution_id: str, message: str, *, refused: 
         return changed if changed.state is State.STARTING else None
     try:
         # Looked at as well: a launch that was forgotten as over may have gone through after all.
-        task = ports.launcher.describe(execution_id, current.document.attempt)
+        task = ports.launcher.describe(launched.execution_id, launched.attempt)
     except Unavailable:
         # What stays counted could not be refused when this comes again, nor ended without waiting till it may be taken for lost.
-        _call_off(ports, execution_id)
+        _call_off(ports, launched)
         raise
     if task.phase == "missing":
         releases.announce(ports, _end_unstarted(ports, current, changed))

@@ -75,7 +75,9 @@ def _steps(execution: Execution) -> Iterator[TraceStep]:
     if execution.granted_at is not None or (execution.granted and not names):
         queue = "bulk" if execution.bulk else "starts"
         yield _step(execution.granted_at or execution.admitted_at, "deployment", "pushed", f"to the queue {queue}")
-    if execution.starting_at is not None:
+    # What waits, or waited, for room has a time of its last try as well. What an older version started has no place.
+    was_launched = execution.placed or execution.launches or execution.started_at is not None
+    if execution.starting_at is not None and was_launched:
         where = f"in {execution.image}" if execution.isolation == "container" else "as a process of the machine"
         again = f", {execution.launches} launches counted" if execution.launches > 1 else ""
         yield _step(execution.starting_at, "deployment", "launched", f"attempt {execution.attempt}, {where}{again}")
