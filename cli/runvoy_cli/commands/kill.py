@@ -17,7 +17,7 @@ from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import age, print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import label_filter
-from runvoy_cli.words import status_json, what_ran
+from runvoy_cli.words import status_json, what_ran_in_short
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, State
 from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
@@ -106,7 +106,7 @@ def _are_meant(session: Session, execution_ids: list[str]) -> bool:
             continue  # it is left as it is
         else:
             old = age(status.admitted_at, session.client.now())
-            session.console.say(f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran(status)}")
+            session.console.say(f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran_in_short(status)}")
         shown += 1
     return not shown or typer.confirm("Kill it?" if shown == 1 else "Kill them?", err=True)
 
