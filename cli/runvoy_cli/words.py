@@ -20,6 +20,7 @@ from runvoy_protocol.status import (
 
 _MOST_CHARACTERS = 60
 
+
 def code_text(status: ExecutionStatus) -> str:
     """An ended execution's exit code, with what it means where that is more than that it failed."""
     code, meaning = exit_code_of(status), exit_meaning(status)

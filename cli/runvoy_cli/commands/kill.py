@@ -106,7 +106,9 @@ def _are_meant(session: Session, execution_ids: list[str]) -> bool:
             continue  # it is left as it is
         else:
             old = age(status.admitted_at, session.client.now())
-            session.console.say(f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran_in_short(status)}")
+            session.console.say(
+                f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran_in_short(status)}"
+            )
         shown += 1
     return not shown or typer.confirm("Kill it?" if shown == 1 else "Kill them?", err=True)
 
