@@ -191,7 +191,12 @@ def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
     with terminal(machine, "kill", "@last") as person:
         assert person.end() == 0
     assert b"had already ended" in person.seen
-    machine.ok("kill", "--wait", first)
+    refused = machine.ok("submit", "--secret", "none-of-these", "true").strip()
+    assert machine("wait", refused).returncode == 121
+    with terminal(machine, "kill", "--wait", first, "@last") as person:
+        assert person.end() == 1
+    assert b"Kill it?" not in person.seen, "nobody is asked about what was refused"
+    assert machine.status(first)["state"] == "STOPPED"
 
 
 def test_a_hostile_log_puts_nothing_but_text_and_colours_on_the_terminal(machine: Machine) -> None:

@@ -99,7 +99,10 @@ def _are_meant(session: Session, execution_ids: list[str]) -> bool:
     another execution than the one in mind, which is older than what was searched, or not admitted yet."""
     shown = 0
     for one in dict.fromkeys(execution_ids):
-        status = session.client.show(one).status
+        found = session.client.show(one)
+        status = found.status
+        if found.receipt is not None and found.receipt.error() is not None:
+            continue  # it was refused: that is told when it is to be killed
         if status is None:
             session.console.say(f"{one} is submitted and not yet decided")
         elif status.is_terminal:
