@@ -16,7 +16,7 @@ from runvoy_cli import values
 from runvoy_cli.client import Client
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import age
-from runvoy_cli.words import what_ran
+from runvoy_cli.words import what_ran_in_short
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.requests import NO_ID
@@ -28,7 +28,6 @@ MOST_SEARCHED = 1_000
 _PAGE = 200
 _FEWEST_DIGITS = 4
 _MOST_SHOWN = 8
-_MOST_WORDS = 60
 _SHORT = re.compile(r"([0-9a-f]*)(?:(?:…|\.{2,3})([0-9a-f]*))?\Z")
 
 
@@ -127,7 +126,7 @@ def _ambiguous(one: Written, fitting: Sequence[ExecutionStatus], client: Client)
     shown = fitting[:_MOST_SHOWN]
     lines = [
         f"  {status.execution_id}  {status.state.value}, {age(status.admitted_at, now)} old: "
-        f"{' '.join(what_ran(status).split())[:_MOST_WORDS]}"
+        f"{what_ran_in_short(status)}"
         for status in shown
     ]
     if len(fitting) > len(shown):

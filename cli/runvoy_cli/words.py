@@ -18,6 +18,8 @@ from runvoy_protocol.status import (
     exit_code_of,
 )
 
+_MOST_CHARACTERS = 60
+
 
 def code_text(status: ExecutionStatus) -> str:
     """An ended execution's exit code, with what it means where that is more than that it failed."""
@@ -117,6 +119,11 @@ def what_ran(status: ExecutionStatus) -> str:
     # What a playbook was made into is long, and nobody wrote it.
     text = f"playbook {status.playbook}" if status.playbook else command_text(status.command)
     return f"{status.name}: {text}" if status.name and status.name != status.playbook else text
+
+
+def what_ran_in_short(status: ExecutionStatus) -> str:
+    """The same in a few words of one line: a command may be a script of many, which are its owner's and not runvoy's."""
+    return " ".join(what_ran(status).split())[:_MOST_CHARACTERS]
 
 
 def image_text(status: ExecutionStatus) -> str:

@@ -253,8 +253,9 @@ class _Reader:
             raise _NoPatternError("`{` begins no {m}, {m,} or {m,n}")
         self._at = match.end()
         low, high = int(match[1]), int(match[3] or match[1])
-        if not low <= high <= _MAX_REPEATS:
-            raise _NoPatternError(f"{match[0]} repeats too often, or not at all (0 to {_MAX_REPEATS})")
+        # `a{0}` would have no size: `((a{0}){255}){255}` no end of work, here and for grep, which dies of it.
+        if not low <= high <= _MAX_REPEATS or not (high or (match[2] and not match[3])):
+            raise _NoPatternError(f"{match[0]} repeats too often, or not at all (1 to {_MAX_REPEATS})")
         return low, None if match[2] and not match[3] else high
 
     def _atom(self, character: str) -> frozenset[int]:

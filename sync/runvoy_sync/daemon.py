@@ -217,15 +217,24 @@ class _Daemon:
         with contextlib.suppress(BlockingIOError):  # full: it is awake
             os.write(self._wake_write, b"\0")
 
-    # -- for `--once`
-
     def _on_decided(self, name: str, execution_id: str | None, exit_code: int) -> None:
+        if execution_id is not None and self._settings.as_json and self._mirror.is_complete(execution_id):
+            self._tell_of_its_end(execution_id)
         if not self._settings.once:
             return
         if execution_id is None:
             self._outcomes.ended_without(name, exit_code)
         elif self._outcomes.began(name, execution_id) and self._mirror.is_complete(execution_id):
             self._on_end(execution_id, self._mirror.exit_code_of(execution_id))
+
+    def _tell_of_its_end(self, execution_id: str) -> None:
+        """A file may stand for an execution that was copied long ago: whoever waits for its end is to hear of it, too."""
+        try:
+            self._teller.ended_before(self._mirror.result_of(execution_id))
+        except (RunvoyError, OSError) as error:
+            self._teller.trouble("copying", error)
+
+    # -- for `--once`
 
     def _on_end(self, execution_id: str, exit_code: int) -> None:
         if self._settings.once:

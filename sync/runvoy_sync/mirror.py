@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -138,10 +139,16 @@ class Mirror:
 
     def exit_code_of(self, execution_id: str) -> int:
         """Of a complete one."""
+        return int(self.result_of(execution_id)["exit_code"])
+
+    def result_of(self, execution_id: str) -> dict[str, Any]:
+        """What result.json of a complete one holds, an exit code at least; INTERNAL if somebody damaged it."""
         raw = self._tree.read(FOLDER, execution_id, RESULT)
         try:
-            return int(msgspec.json.decode(raw or b"")["exit_code"])
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            found = msgspec.json.decode(raw or b"", type=dict[str, Any])
+            int(found["exit_code"])
+            return found
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
             raise RunvoyError(ErrorCode.INTERNAL, f"{FOLDER}/{execution_id}/{RESULT} is damaged") from error
 
     def count(self) -> int:

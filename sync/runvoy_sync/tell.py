@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from runvoy_cli.render import Console, command_text, print_json, span
@@ -80,6 +80,11 @@ class Teller:
         if not log_is_whole and not self._as_json:
             self.say(f"{status.execution_id}: its log never became whole; log.txt has what there is of it")
 
+    def ended_before(self, result: Mapping[str, object]) -> None:
+        """What was submitted had ended and is copied, by its result.json: an event alone, for people see the file move."""
+        if self._as_json:
+            self._print({"event": "ended", **result})
+
     def lost(self, execution_id: str, error: RunvoyError) -> None:
         """An execution can be read no more, and is copied no further."""
         self._tell(
@@ -121,11 +126,14 @@ class Teller:
         if not self._as_json:
             self._console.say(text)
             return
+        self._print({"event": event, **fields})
+
+    def _print(self, document: dict[str, object]) -> None:
         with self._writing:
             if self._is_unread:
                 return
             try:
-                print_json({"event": event, **fields})
+                print_json(document)
             except BrokenPipeError:
                 self._is_unread = True  # the main thread is told of it as well, and leaves
             except RunvoyError as error:  # a full disk, say: the folder is kept all the same

@@ -170,7 +170,8 @@ for stream in (sys.stdout.buffer, sys.stderr.buffer):
 
 def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
     first = machine.ok("submit", "--name", "first", "sleep 600").strip()
-    second = machine.ok("submit", "--name", "second", "sleep 600").strip()
+    script = "sleep 600\nKill nothing? " + "x" * 10_000
+    second = machine.ok("submit", "--name", "second", script).strip()
     with terminal(machine, "kill", first[-6:]) as person:
         person.see(first.encode())
         person.see(b": first: sleep 600")
@@ -180,15 +181,22 @@ def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
     assert b"nothing was killed" in person.seen
     with terminal(machine, "kill", "--wait", "@last") as person:
         person.see(second.encode())
+        person.see(b": second: sleep 600 Kill nothing? xx")
         person.see(b"Kill it? [y/N]: ")
         person.type(b"y\n")
         assert person.end() == 0
+    assert b"x" * 100 not in person.seen, "a script of any length leaves what is asked on the screen"
     assert machine.status(second)["state"] == "STOPPED"
     assert machine.status(first)["state"] in ("QUEUED", "STARTING", "RUNNING")
     with terminal(machine, "kill", "@last") as person:
         assert person.end() == 0
     assert b"had already ended" in person.seen
-    machine.ok("kill", "--wait", first)
+    refused = machine.ok("submit", "--secret", "none-of-these", "true").strip()
+    assert machine("wait", refused).returncode == 121
+    with terminal(machine, "kill", "--wait", first, "@last") as person:
+        assert person.end() == 1
+    assert b"Kill it?" not in person.seen, "nobody is asked about what was refused"
+    assert machine.status(first)["state"] == "STOPPED"
 
 
 def test_a_hostile_log_puts_nothing_but_text_and_colours_on_the_terminal(machine: Machine) -> None:

@@ -60,6 +60,18 @@ def test_with_json_a_program_follows_what_becomes_of_its_files(folder):
     assert events["ended"] == {"event": "ended", **result}
 
 
+def test_a_file_that_stands_for_an_execution_copied_before_is_told_to_have_ended(folder):
+    told = []
+    for _ in range(2):
+        folder.drop("one.yml", "command: exit 3\nid: once and for all\n")
+        done = folder.once("--json")
+        assert done.returncode == 3
+        told.append([json.loads(line) for line in done.stdout.splitlines()])
+    first, again = told
+    assert [one["event"] for one in again] == ["submitted", "ended"]
+    assert again[1] in first
+
+
 def test_a_daemon_whose_events_nobody_reads_any_more_leaves(folder):
     reader, writer = os.pipe()
     daemon = folder.daemon("--json", stdout=writer)

@@ -19,7 +19,7 @@ WEB = Path(__file__).parents[2] / "web" / "runvoy_web"
 NODE = shutil.which("node")
 GREP = shutil.which("grep")
 ATOMS = ["a", "b", "ab", ".", "[ab]", "[^a]", "[a-c0-9-]", r"\.", "-"]
-OFTEN = ["", "", "*", "+", "?", "{2}", "{0}", "{0,2}", "{1,}", "{3,70}"]
+OFTEN = ["", "", "*", "+", "?", "{2}", "{0,}", "{0,2}", "{1,}", "{3,70}"]
 # Each of them takes an engine that goes back to try again longer than anybody waits, most of them for a value of fifty characters.
 CRUEL = [
     "(a+)+b",
@@ -35,6 +35,9 @@ CRUEL = [
     "(((a+)+)+)+b",
     "(a{1,30}){1,40}b",
 ]
+
+# As often as nobody could count, and yet of no size; grep overflows its stack.
+NOTHING = ["a{0}", "a{0,0}b", "(" * 40 + "a{0}" + "){255}" * 40 + "b", "(((a{255}){255}){255}){0}"]
 
 
 def joined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -104,6 +107,23 @@ def test_what_is_accepted_is_small_written_out(pattern: str) -> None:
 def test_a_deep_pattern_is_read(pattern: str) -> None:
     assert patterns.problem_of(pattern) == ""
     assert not patterns.matches(pattern, "x")
+
+
+@pytest.mark.parametrize("pattern", NOTHING)
+def test_what_repeats_nothing_is_no_pattern(pattern: str) -> None:
+    assert "or not at all" in patterns.problem_of(pattern)
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node.js here")
+def test_the_page_repeats_no_nothing_whoever_published_it() -> None:
+    script = f"""
+      import {{ matches }} from {json.dumps((WEB / "patterns.js").as_uri())};
+      console.log(JSON.stringify({json.dumps([*NOTHING, "(" * 40 + "()" + "{255})" * 40 + "{255}"])}.map((pattern) => matches(pattern, "b"))));"""
+    assert NODE is not None
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-e", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout) == [None] * 5
 
 
 @pytest.mark.parametrize(

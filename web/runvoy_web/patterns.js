@@ -108,8 +108,9 @@ function read(pattern) {
       groups.pop();
       groups.at(-1).at(-1).push(choice(alternatives.map(row)));
     } else if (OFTEN[token] || low) {
-      if (nodes.length === 0) return null;
       const often = OFTEN[token] ?? [Number(low), high ? Number(high) : comma ? Infinity : Number(low)];
+      // What has no size could be repeated without end.
+      if (!nodes.at(-1)?.size || often[1] === 0) return null;
       nodes.push(repeat(nodes.pop(), ...often));
     } else if (members) nodes.push(one(setOf(members, not)));
     else nodes.push(one(token === "." ? setOf("", true) : new Set(utf8(escaped ?? token))));

@@ -17,7 +17,7 @@ from runvoy_cli.readers import StdoutReader
 from runvoy_cli.render import age, print_json, print_line, show_error
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.values import label_filter
-from runvoy_cli.words import status_json, what_ran
+from runvoy_cli.words import status_json, what_ran_in_short
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, State
 from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
@@ -99,14 +99,19 @@ def _are_meant(session: Session, execution_ids: list[str]) -> bool:
     another execution than the one in mind, which is older than what was searched, or not admitted yet."""
     shown = 0
     for one in dict.fromkeys(execution_ids):
-        status = session.client.show(one).status
+        found = session.client.show(one)
+        status = found.status
+        if found.receipt is not None and found.receipt.error() is not None:
+            continue  # it was refused: that is told when it is to be killed
         if status is None:
             session.console.say(f"{one} is submitted and not yet decided")
         elif status.is_terminal:
             continue  # it is left as it is
         else:
             old = age(status.admitted_at, session.client.now())
-            session.console.say(f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran(status)}")
+            session.console.say(
+                f"{one} of {status.owner}, {status.state.value}, {old} old: {what_ran_in_short(status)}"
+            )
         shown += 1
     return not shown or typer.confirm("Kill it?" if shown == 1 else "Kill them?", err=True)
 
