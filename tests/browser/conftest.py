@@ -97,8 +97,8 @@ class Watched:
 
     def _on_console(self, message: Any) -> None:
         url = message.location.get("url", "")
-        # A browser calls it an error that a chunk of a log is not there yet.
-        is_awaited = "404" in message.text and "/run/logs/" in url
+        # A browser calls it an error that a chunk of a log is not there yet, or in the moment after a receipt the status.
+        is_awaited = "404" in message.text and ("/run/logs/" in url or "/status.json?" in url)
         if message.type == "error" and not is_awaited:
             self.problems.append(f"{message.text} ({url})")
 
