@@ -319,7 +319,8 @@ class Launcher(Protocol):
     def relaunch_window(self) -> timedelta | None: ...
 
     def start(self, launch: Launch) -> LaunchOutcome:
-        """Start the attempt's task, or adopt the one that exists. Safe to repeat with the same values."""
+        """Start the attempt's task, or adopt the one that exists. Safe to repeat with the same values. Raises NotLaunched where
+        nothing was started for certain; after any other failure it may have been."""
         ...
 
     def stop(self, execution_id: str, attempt: int) -> None:
@@ -396,6 +397,9 @@ class Ports(NamedTuple):
     clock: Clock
 
 
+_MAX_VERSION = 2**62
+
+
 def check_writes(writes: Sequence[Write]) -> None:
     """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
     if len(writes) > MAX_COMMIT_WRITES:
@@ -403,7 +407,7 @@ def check_writes(writes: Sequence[Write]) -> None:
     if len({write.key for write in writes}) < len(writes):
         raise ValueError("a commit names each key once")
     for write in writes:
-        if not isinstance(write, Add) and not 0 <= write.version < 2**62:
+        if not isinstance(write, Add) and not 0 <= write.version < _MAX_VERSION:
             raise ValueError(f"{write.version} is no version")
         if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
             raise ValueError("expires_at needs a time zone")

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.servers.git_hosts import HttpHost, Repository
+from tests.unit.served import served
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
@@ -36,6 +37,7 @@ from runvoy_agent.ports import (
     TaskState,
     Unavailable,
 )
+from runvoy_cli import app
 from runvoy_protocol import ids, keys, object_keys, receipts, requests, run_objects, status
 from runvoy_protocol.members import Role
 from runvoy_protocol.receipts import Receipt
@@ -293,3 +295,26 @@ def http(repository: Repository) -> Iterator[HttpHost]:
     host = HttpHost(repository.bare.parent)
     yield host
     host.close()
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def runvoy(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """The command line with the world as its deployment and the admin's key; what it ends with and prints."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = app.main(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    with served(world) as endpoint:
+        monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("RUNVOY_ENDPOINT", endpoint)
+        monkeypatch.setenv("RUNVOY_DEPLOYMENT", "here")
+        monkeypatch.setenv("RUNVOY_API_KEY", world.signing_key.to_api_key())
+        monkeypatch.delenv("RUNVOY_PROFILE", raising=False)
+        yield run

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.unit.calls import ok
-from tests.unit.served import served
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.cost import Pricing
-from runvoy_cli import app
 from runvoy_cli.commands import cost as cost_command
 from runvoy_cli.words import cost_text, rate_text
 from runvoy_protocol.costs import Cost, CostGroup, CostPage, Rate
 from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.unit.conftest import World
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def runvoy(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = app.main(list(arguments))
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    with served(world) as endpoint:
-        monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("RUNVOY_ENDPOINT", endpoint)
-        monkeypatch.setenv("RUNVOY_DEPLOYMENT", "here")
-        monkeypatch.setenv("RUNVOY_API_KEY", world.signing_key.to_api_key())
-        monkeypatch.delenv("RUNVOY_PROFILE", raising=False)
-        yield run
+    from tests.unit.conftest import Run, World
 
 
 def runs(world: World) -> None:

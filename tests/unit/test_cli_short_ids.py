@@ -4,13 +4,11 @@ or several."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.served import served
 
-from runvoy_cli import app, short_ids
+from runvoy_cli import short_ids
 from runvoy_cli.cache import Cache
 from runvoy_cli.client import Client, Target
 from runvoy_cli.problems import UsageProblem
@@ -24,31 +22,12 @@ from runvoy_protocol.states import State
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.conftest import World
+    from tests.unit.conftest import Run, World
 
-Run = Callable[..., tuple[int, str, str]]
 ONE = "01890a5dac96774bbcceb302099a8057"
 TWIN = "01890a5dac96774bbcceb302099a9999"  # of the same moment
 LATER = "01890a5e0000774bbcceb302099a8057"  # with the same end
 OTHER = "0189ffffffff774bbcceb30209901890"  # which ends as the others begin
-
-
-@pytest.fixture
-def runvoy(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = app.main(list(arguments))
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    with served(world) as endpoint:
-        monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("RUNVOY_ENDPOINT", endpoint)
-        monkeypatch.setenv("RUNVOY_DEPLOYMENT", "here")
-        monkeypatch.setenv("RUNVOY_API_KEY", world.signing_key.to_api_key())
-        monkeypatch.delenv("RUNVOY_PROFILE", raising=False)
-        yield run
 
 
 def submit(world: World, *execution_ids: str) -> None:
