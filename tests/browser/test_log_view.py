@@ -117,6 +117,26 @@ def test_a_million_lines_scroll_with_few_elements_and_each_line_where_it_belongs
     eventually(lambda: settled(page)[-1][0] == MILLION)
 
 
+def test_where_a_reader_scrolls_holds_though_the_bar_was_about_to_be_put_right(page: Any, million: str) -> None:
+    """The bar is put right once it rests: by then a reader may have scrolled on, and no event has told of it yet."""
+    page.goto(million)
+    settled(page)
+    for share in (0.25, 0.75) * 10:
+        scroller(page).evaluate(
+            """async (one, share) => {
+                const to = (share) => (one.scrollTop = share * (one.scrollHeight - one.clientHeight));
+                const told = new Promise((resolve) => one.addEventListener("scroll", resolve, { once: true }));
+                to(0.5);
+                await told;
+                const until = performance.now() + 250;
+                while (performance.now() < until);
+                to(share);
+            }""",
+            share,
+        )
+        near_line(page, share * MILLION, MILLION / 100)
+
+
 def test_more_lines_than_a_browser_has_pixels_for(page: Any, logs: LogServer) -> None:
     count = 3_000_000  # 60 million pixels; Chromium's tallest element has 33
     chunks = chunked([("out", b"".join(b"%d\n" % number for number in range(1, count + 1)))])
@@ -255,6 +275,25 @@ def test_it_follows_stops_when_one_scrolls_and_comes_back(page: Any, logs: LogSe
     add(5, ended=True)
     expect(page.locator(".rv-state")).to_have_text("complete")
     eventually(lambda: rows(page)[-1] == (1400, "line 1400"))
+
+
+def test_who_scrolls_as_more_comes_is_not_taken_back_to_the_end(page: Any, logs: LogServer) -> None:
+    page.goto(logs.put("moving", [], ended=False))
+    add = _writer(logs, "moving")
+    add(300)
+    eventually(lambda: rows(page) and rows(page)[-1][0] == 300)
+    scroller(page).evaluate(
+        """(one) => new MutationObserver((_, seen) => {
+            seen.disconnect();
+            one.scrollTop = 0;
+        }).observe(document.querySelector(".rv-lines"), { childList: true, characterData: true, subtree: true })"""
+    )
+    add(300)
+    expect(page.locator(".rv-jump")).to_have_text("↓ End")
+    assert top(page) == 1
+    add(300)
+    expect(page.locator(".rv-jump")).to_have_text("↓ 300 new lines")
+    assert top(page) == 1
 
 
 def _writer(logs: LogServer, name: str) -> Callable[..., None]:

@@ -104,7 +104,10 @@ export class Scroller {
   }
 
   invalidate() {
-    this.#frame ||= requestAnimationFrame(() => this.flush());
+    this.#frame ||= requestAnimationFrame(() => {
+      if (this.#hasUntold()) this.#scrolled();
+      this.flush();
+    });
   }
 
   /** Render now what `invalidate` asked for. */
@@ -151,6 +154,7 @@ export class Scroller {
     const moved = scrollTop - this.#last;
     this.#last = scrollTop;
     if (Math.abs(moved) < 0.5) return;
+    if (moved < 0) this.#sticks = false; // more came in this very moment: who leaves the end is not taken back to it
     const room = this.#room();
     if (Math.abs(moved) <= 2 * this.#viewport) {
       this.#walk(moved);
@@ -161,7 +165,13 @@ export class Scroller {
     this.#render();
     this.#onView(this.isAtEnd, true);
     clearTimeout(this.#idle);
-    this.#idle = setTimeout(() => this.#settle(), IDLE_MS);
+    // A timer may come between a scroll and its event: then the reader is on the way elsewhere, and the event follows.
+    this.#idle = setTimeout(() => this.#hasUntold() || this.#settle(), IDLE_MS);
+  }
+
+  /** Whether the reader has scrolled, and no event has told of it yet. */
+  #hasUntold() {
+    return Math.abs(this.element.scrollTop - this.#last) >= 0.5;
   }
 
   #isNearEnd() {
