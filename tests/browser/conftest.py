@@ -223,3 +223,13 @@ def module_page(browser: Any, static_site: tuple[str, Path]) -> Iterator[Any]:
     page.goto(f"{address}/modules.html")
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def logs() -> Iterator[Any]:
+    """Logs by name, without a deployment (a `LogServer`)."""
+    from tests.browser.log_pages import LogServer
+
+    server = LogServer()
+    yield server
+    server.close()

@@ -1,18 +1,18 @@
-"""The log view in a real browser: reading, scrolling, following, searching, linking and taking away."""
+"""The log view in a real browser: reading, scrolling, searching, linking and taking away."""
 
 from __future__ import annotations
 
 import json
 import random
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 from tests.browser.log_pages import MISSING, LogServer, chunked, records
+from tests.browser.log_steps import eventually, near_line, rows, scroller, searched, settled, top, writer
 from tests.browser.test_log_text import SEED, SGR
 
 from runvoy_cli.sanitize import Sanitizer
@@ -22,62 +22,11 @@ MOST_NODES = 1_500
 
 
 @pytest.fixture(scope="module")
-def logs() -> Iterator[LogServer]:
-    server = LogServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def million(logs: LogServer) -> str:
     """The address of a log of a million lines, in some twenty chunks."""
     lines = [b"line %d of the log, and some more words\n" % number for number in range(1, MILLION + 1)]
     output = (("out", b"".join(lines[start : start + 1000])) for start in range(0, MILLION, 1000))
     return logs.put("million", chunked(output, step_ms=5))
-
-
-def scroller(page: Any) -> Any:
-    return page.locator(".rv-scroller")
-
-
-def rows(page: Any) -> list[tuple[int, str]]:
-    """Number and text of each row in view."""
-    found = page.evaluate(
-        """[...document.querySelectorAll('.rv-rows > .rv-row:not(.rv-pinned)')]
-            .map((row) => [row.dataset.n ?? '0', row.querySelector('.rv-text').textContent])"""
-    )
-    return [(int(number), text) for number, text in found]
-
-
-def top(page: Any) -> int:
-    return next(number for number, _ in rows(page) if number)
-
-
-def eventually(holds: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """What `holds` returns as soon as that is true; expressions in the page would be `eval`, which its policy forbids."""
-    until = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < until, "it never came to hold"
-        time.sleep(0.02)
-    return found
-
-
-def settled(page: Any) -> list[tuple[int, str]]:
-    """The rows in view, once none of them waits for its chunk."""
-    expect(page.locator(".rv-rows > .rv-row").first).to_be_visible()
-    eventually(lambda: page.locator(".rv-unread").count() == 0)
-    return rows(page)
-
-
-def near_line(page: Any, line: float, within: float) -> None:
-    eventually(lambda: abs(settled(page)[0][0] - line) < within)
-
-
-def searched(page: Any, text: str) -> str:
-    """Search, and wait until all of the log was looked through: how many matches there are, as it is shown."""
-    page.locator(".rv-field").fill(text)
-    expect(page.locator('.rv-log[data-search="done"]')).to_be_visible()
-    return str(page.locator(".rv-count").inner_text()).split(" of ")[-1]
 
 
 # Much
@@ -241,136 +190,6 @@ def test_overwritten_text_is_folded_and_can_be_seen(page: Any, logs: LogServer) 
     eventually(lambda: page.locator(".rv-segment").count() == 0)
 
 
-# Following
-
-
-def test_it_follows_stops_when_one_scrolls_and_comes_back(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("live", [], ended=False))
-    expect(page.locator(".rv-empty")).to_have_text("Nothing was printed yet.")
-    add = _writer(logs, "live")
-    add(100)
-    eventually(lambda: rows(page) and rows(page)[-1][0] == 100)
-    expect(page.locator(".rv-state")).to_have_text("live · following")
-    add(50)
-    eventually(lambda: rows(page)[-1][0] == 150)
-    scroller(page).hover()
-    page.mouse.wheel(0, -600)
-    eventually(lambda: rows(page)[-1][0] < 130)
-    was = top(page)
-    expect(page.locator(".rv-jump")).to_have_text("↓ End")
-    add(1234)
-    expect(page.locator(".rv-jump")).to_have_text("↓ 1,234 new lines")
-    assert top(page) == was
-    page.locator(".rv-jump").click()
-    eventually(lambda: rows(page)[-1][0] == 1384)
-    expect(page.locator(".rv-jump")).to_be_hidden()
-    page.get_by_label("Pause (p)").click()
-    expect(page.locator(".rv-state")).to_have_text("paused")
-    add(1)  # the read that was under way may still bring one chunk
-    add(10)
-    time.sleep(0.5)
-    assert rows(page)[-1][0] <= 1385
-    page.get_by_label("Resume (p)").click()
-    eventually(lambda: rows(page)[-1][0] == 1395)
-    add(5, ended=True)
-    expect(page.locator(".rv-state")).to_have_text("complete")
-    eventually(lambda: rows(page)[-1] == (1400, "line 1400"))
-
-
-def test_who_scrolls_as_more_comes_is_not_taken_back_to_the_end(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("moving", [], ended=False))
-    add = _writer(logs, "moving")
-    add(300)
-    eventually(lambda: rows(page) and rows(page)[-1][0] == 300)
-    scroller(page).evaluate(
-        """(one) => new MutationObserver((_, seen) => {
-            seen.disconnect();
-            one.scrollTop = 0;
-        }).observe(document.querySelector(".rv-lines"), { childList: true, characterData: true, subtree: true })"""
-    )
-    add(300)
-    expect(page.locator(".rv-jump")).to_have_text("↓ End")
-    assert top(page) == 1
-    add(300)
-    expect(page.locator(".rv-jump")).to_have_text("↓ 300 new lines")
-    assert top(page) == 1
-
-
-def _writer(logs: LogServer, name: str) -> Callable[..., None]:
-    """Adds so many lines to a log, as one more chunk."""
-    written = 0
-
-    def add(count: int, ended: bool = False) -> None:
-        nonlocal written
-        text = "".join(f"line {number}\n" for number in range(written + 1, written + count + 1))
-        end = [{"n": written + count + 1, "s": "sys", "end": True}] if ended else []
-        logs.add(name, records({"n": written + 1, "m": text}, *end), ended=ended)
-        written += count
-
-    return add
-
-
-def test_a_log_that_grows_is_opened_at_its_end_by_few_reads(page: Any, logs: LogServer) -> None:
-    address = logs.put("growing", [], ended=False)
-    add = _writer(logs, "growing")
-    for _ in range(1_000):
-        add(3)
-    logs.requests.clear()
-    page.goto(address)
-    eventually(lambda: rows(page) and rows(page)[-1] == (3_000, "line 3000"))
-    assert len(logs.requests) < 60
-    add(1)
-    eventually(lambda: rows(page)[-1] == (3_001, "line 3001"))
-    logs.add("growing", ended=True)
-
-
-def test_what_was_shown_can_be_cleared_and_shown_again(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("clear", [], ended=False))
-    add = _writer(logs, "clear")
-    add(30)
-    eventually(lambda: len(rows(page)) > 20)
-    page.get_by_label("Clear what is shown").click()
-    eventually(lambda: rows(page) == [])
-    add(2, ended=True)
-    eventually(lambda: rows(page) == [(31, "line 31"), (32, "line 32")])
-    page.get_by_text("show them").click()
-    eventually(lambda: len(rows(page)) > 20)
-
-
-def test_a_log_that_may_not_be_read_on_says_so_and_what_to_do(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("empty", chunked([])))
-    expect(page.locator(".rv-state")).to_have_text("complete")
-    page.evaluate(
-        """async () => {
-          const { createLogView } = await import("/web/log/view.js");
-          const error = Object.assign(new Error("the key is revoked"), { code: "KEY_REVOKED", hint: "Ask an admin." });
-          const host = document.getElementById("host");
-          host.replaceChildren();
-          createLogView(host, { executionId: "x", readChunk: async () => { throw error; }, lastChunk: async () => 3,
-            ended: () => true, status: () => ({}) });
-        }"""
-    )
-    expect(page.locator(".rv-told")).to_have_text("The log cannot be read on: the key is revoked Ask an admin.")
-    expect(page.locator(".rv-state")).to_have_text("stopped")
-
-
-def test_a_view_that_is_gone_reads_nothing_more(page: Any, logs: LogServer) -> None:
-    page.goto(logs.put("gone", [], ended=False))
-    add = _writer(logs, "gone")
-    add(3)
-    eventually(lambda: len(rows(page)) == 3)
-    page.evaluate("view.destroy()")
-    assert page.locator(".rv-log").count() == 0
-    time.sleep(0.2)
-    logs.requests.clear()
-    add(3)
-    page.keyboard.press("/")
-    page.keyboard.press("n")
-    time.sleep(0.5)
-    assert logs.requests == []
-    logs.add("gone", ended=True)
-
-
 # Searching
 
 
@@ -411,7 +230,7 @@ def test_a_search_counts_what_is_there(page: Any, logs: LogServer) -> None:
 
 def test_a_search_goes_on_in_what_comes_later(page: Any, logs: LogServer) -> None:
     page.goto(logs.put("later", [], ended=False))
-    add = _writer(logs, "later")
+    add = writer(logs, "later")
     add(10)
     eventually(lambda: len(rows(page)) == 10)
     assert searched(page, "line") == "10"
