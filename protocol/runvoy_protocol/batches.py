@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from runvoy_protocol import codec, envelope, ids, keys, requests
+from runvoy_protocol import codec, envelope, gzip_streams, ids, keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.requests import RunRequest
@@ -21,7 +21,6 @@ MAX_REQUESTS = 10_000
 MAX_BYTES = codec.MAX_BATCH_BYTES
 """Of the object, and of the batch once it is unpacked."""
 
-_GZIP = 31  # zlib's window bits: the largest window, with gzip's header
 _LEVEL = 6
 _MAX_DEPTH = 3  # batch, its requests, one of them
 _ITEMS_OF_A_REQUEST = 3
@@ -54,7 +53,7 @@ def encode(batch: Batch) -> bytes:
 
 def decode(payload: bytes) -> Batch:
     """Unpack and decode verified bytes, but not the requests in it; INVALID_REQUEST or TOO_LARGE for what is no batch."""
-    raw = _inflate(payload)
+    raw = gzip_streams.unpack(payload, MAX_BYTES, "the batch")
     batch = codec.decode(raw, SCHEMAS, "batch", MAX_BYTES, max_items=_MAX_ITEMS, max_depth=_MAX_DEPTH)
     check(batch)
     return batch
@@ -95,7 +94,7 @@ def seal_batch(batch: Batch, signing_key: keys.SigningKey) -> bytes:
     raw = encode(batch)
     if len(raw) > MAX_BYTES:
         raise _too_large(len(raw))
-    deflate = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    deflate = zlib.compressobj(_LEVEL, wbits=gzip_streams.WINDOW_BITS)
     sealed = envelope.seal(PayloadType.BATCH, deflate.compress(raw) + deflate.flush(), signing_key)
     if len(sealed) > MAX_BYTES:
         raise _too_large(len(sealed))
@@ -125,19 +124,3 @@ def portions(made: Iterable[BatchedRequest]) -> Iterator[Sequence[BatchedRequest
 
 def _too_large(size: int) -> RunvoyError:
     return RunvoyError(ErrorCode.TOO_LARGE, f"the batch has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
-
-
-def _inflate(payload: bytes) -> bytes:
-    inflate = zlib.decompressobj(wbits=_GZIP)
-    try:
-        # One byte more than allowed tells a batch of exactly the limit from a longer one.
-        raw = inflate.decompress(payload, MAX_BYTES + 1)
-    except zlib.error as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the batch is no gzip stream: {error}") from error
-    if len(raw) > MAX_BYTES:
-        raise RunvoyError(ErrorCode.TOO_LARGE, f"the batch is over {MAX_BYTES:,} bytes once it is unpacked")
-    if not inflate.eof:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the batch is cut off")
-    if inflate.unused_data:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "the batch goes on after its end")
-    return raw

@@ -17,14 +17,13 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from runvoy_protocol import gzip_streams
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_CHUNK_BYTES = 32 * 1024 * 1024  # of one chunk, uncompressed; a runner closes a chunk at 4 MiB of output
 MAX_LINE_NUMBER = 2**53 - 1  # what a browser reads exactly
 # The last millisecond of the year 9998: a datetime ends with 9999, and a timeout or a zone may still be added to this.
 MAX_TIME_MS = 253_370_764_799_999
-
-_GZIP = 31  # zlib's window bits for a gzip wrapper
 
 
 class LogRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,19 +111,7 @@ def _told() -> Iterator[None]:
 def _inflated(raw: bytes) -> bytes:
     from zlib_ng import zlib_ng  # loaded where logs are read: what runs commands never does
 
-    inflate = zlib_ng.decompressobj(wbits=_GZIP)
-    try:
-        # One byte more than allowed tells a chunk of exactly the limit from a longer one.
-        text = inflate.decompress(raw, MAX_CHUNK_BYTES + 1)
-    except zlib_ng.error as error:  # type: ignore[misc]  # their stub has an instance for the class
-        raise ValueError(error) from error
-    if len(text) > MAX_CHUNK_BYTES:
-        raise RunvoyError(ErrorCode.TOO_LARGE, f"a log chunk is over {MAX_CHUNK_BYTES:,} bytes uncompressed")
-    if not inflate.eof:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk is cut off")
-    if inflate.unused_data:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "a log chunk goes on after its end")
-    return text
+    return gzip_streams.unpack(raw, MAX_CHUNK_BYTES, "a log chunk", zlib_ng)
 
 
 def _records(text: bytes, decoder: msgspec.json.Decoder[_Record]) -> Iterator[_Record]:
