@@ -270,7 +270,8 @@ Attempt = tuple[str, int]
 
 
 class Launched(NamedTuple):
-    """The attempt's task exists; `task_ref` names it to stop and describe. It may have existed before (adopted)."""
+    """The attempt's task exists; it may have existed before (adopted). `task_ref` is what the platform calls it: the same task, the
+    same name. The port itself names tasks by execution and attempt."""
 
     task_ref: str
 

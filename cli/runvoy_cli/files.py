@@ -39,7 +39,10 @@ def write_private(path: Path, content: bytes, durable: bool = True) -> None:
 
 def _make_private(path: Path) -> None:
     """Make the folder, and those above it that are not there, for this user alone. `parents=True` would leave those to the
-    umask: whoever may write to RUNVOY_HOME puts another config.yaml there, or another `local`."""
+    umask: whoever may write to RUNVOY_HOME puts another config.yaml there, or another `local`.
+
+    The agent has the same (`runvoy_agent.local.durable`): neither may import the other, and what both may import does no I/O.
+    """
     try:
         path.mkdir(mode=0o700)
     except FileNotFoundError:

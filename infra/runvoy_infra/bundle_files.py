@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +22,6 @@ class Bundle(NamedTuple):
     python: str
     template: str
     code: bytes
-
-    @property
-    def code_sha256(self) -> str:
-        return hashlib.sha256(self.code).hexdigest()
-
-    @property
-    def template_sha256(self) -> str:
-        return hashlib.sha256(self.template.encode()).hexdigest()
 
 
 def load(folder: Path = FOLDER) -> Bundle:

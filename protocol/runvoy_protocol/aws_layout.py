@@ -139,8 +139,6 @@ METRIC_DEAD_LETTERS = "DeadLetters"  # dimension queue; a gauge, written by the 
 METRIC_REPAIRS = "Repairs"
 METRIC_LEFT = "LeftForTheNextRound"  # executions of which ECS said nothing to the reconciler
 DIMENSION_DEPLOYMENT = "deployment"
-DIMENSION_CODE = "code"
-DIMENSION_QUEUE = "queue"
 
 ENV_RUNNER_ENDPOINT = "RUNVOY_RUNNER_ENDPOINT"
 """The function URL, told to `starts` alone: what a new task's runner renews its grant with. The control function cannot be

@@ -9,7 +9,6 @@ import msgspec
 
 from runvoy_protocol.instants import Instant
 
-NANODOLLARS = 1_000_000_000
 MIN_BILLED_SECONDS = 60
 _SECONDS_PER_HOUR = 3600
 _SECOND = timedelta(seconds=1)

@@ -50,8 +50,6 @@ NAMES = {
     "METRIC_REPAIRS": "Repairs",
     "METRIC_LEFT": "LeftForTheNextRound",
     "DIMENSION_DEPLOYMENT": "deployment",
-    "DIMENSION_CODE": "code",
-    "DIMENSION_QUEUE": "queue",
     "SEED_ADMIN": "seed_admin",
 }
 

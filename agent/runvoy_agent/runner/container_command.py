@@ -96,19 +96,6 @@ class ContainerCommand(Command):
         self._kill_again_at = 0.0
         self.is_lost = False
 
-    def reap(self) -> bool:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return False
-            if pid == 0:
-                return True
-            if pid == self.pid and self.status is None:
-                self._client_ended(os.waitstatus_to_exitcode(status))
-            elif pid in self._senders:
-                self._sent(self._senders.pop(pid), status)
-
     def signal_all(self, number: int) -> int:
         """Once the container has ended: signal the clients that are left."""
         if self.status is not None:
@@ -128,6 +115,12 @@ class ContainerCommand(Command):
 
     def end_group(self) -> None:
         """Nothing of a container is in a group of this machine's."""
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self.pid and self.status is None:
+            self._client_ended(os.waitstatus_to_exitcode(status))
+        elif pid in self._senders:
+            self._sent(self._senders.pop(pid), status)
 
     def _sent(self, number: int, status: int) -> None:
         if self.status is not None or self._is_killing:

@@ -69,8 +69,12 @@ class Command:
                 return False
             if pid == 0:
                 return True
-            if pid == self.pid:
-                self.status = status
+            self._ended(pid, status)
+
+    def _ended(self, pid: int, status: int) -> None:
+        """A child ended; the command itself, or what it left to its runner."""
+        if pid == self.pid:
+            self.status = status
 
     def signal_all(self, number: int) -> int:
         """Signal every process of the run; how many there were."""
@@ -78,7 +82,7 @@ class Command:
             return self._signal_group(number)
         found = _descendants()
         for pid in found:
-            _kill(pid, number)
+            send_signal(pid, number)
         return len(found)
 
     def end_group(self) -> None:
@@ -194,9 +198,10 @@ def _descendants() -> list[int]:
     return found
 
 
-def _kill(pid: int, number: int) -> None:
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process. One that is gone, or is not ours to signal (a set-uid program), is left: whoever signals looks again, with
+    a bound."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        # Gone, or a set-uid program: the caller looks again, with a bound.
         return

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from runvoy_agent.runner.ending import Ending
 from runvoy_agent.runner.neighbours import Neighbours
-from runvoy_agent.runner.process import Command
+from runvoy_agent.runner.process import Command, send_signal
 from runvoy_agent.runner.remarks import remark
 
 _LOOK_SECONDS = 0.05
@@ -143,7 +143,7 @@ class TaskCommand(Command):
     def signal_all(self, number: int) -> int:
         found = self._neighbours.living()
         for pid in found:
-            _kill(pid, number)
+            send_signal(pid, number)
         if not found and number == signal.SIGKILL and self.status is None:
             self._rouse()
         return len(found)
@@ -171,7 +171,7 @@ class TaskCommand(Command):
         now = time.monotonic()
         if self._alone_since is None:
             self._alone_since = now
-        _kill(self.pid, signal.SIGCONT if now - self._alone_since < _PATIENCE_SECONDS else signal.SIGKILL)
+        send_signal(self.pid, signal.SIGCONT if now - self._alone_since < _PATIENCE_SECONDS else signal.SIGKILL)
 
     def _wrapper_is_gone(self) -> bool:
         if self._pidfd is None:
@@ -209,11 +209,3 @@ def _pidfd(pid: int) -> int | None:
     except (AttributeError, OSError) as error:
         remark(f"the wrapper is looked for in /proc: {error}")
         return None
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        # Gone, or not ours to signal: the caller looks again, with a bound.
-        return
