@@ -43,10 +43,11 @@ async function firstUse(app, host) {
     button.disabled = true;
     fill(failure);
     try {
-      if (text.startsWith("rvc1_")) await claimed(app, parseToken(text), originOf(endpoint.value));
-      else await connected(app, originOf(endpoint.value), { ...(await keyOfText(text)), isOwn: false });
+      const origin = originOf(endpoint.value);
+      if (text.startsWith("rvc1_")) await saveIdentity((await redeem(parseToken(text), origin)).identity);
+      else await connect(origin, { ...(await keyOfText(text)), isOwn: false });
       secret.value = "";
-      setPreference("endpoint", originOf(endpoint.value));
+      setPreference("endpoint", origin);
       await app.start("?");
     } catch (error) {
       if (error instanceof DamagedText) secret.value = "";
@@ -67,20 +68,14 @@ function originOf(text) {
 }
 
 /** Keep a key once the deployment has said whose it is. */
-async function connected(app, endpoint, key) {
+async function connect(endpoint, key) {
   const { deployment_id: deploymentId } = await health(endpoint);
   const identity = { ...key, endpoint, deploymentId };
-  const whoami = await new Client(identity).call("GET", "/whoami");
+  await new Client(identity).call("GET", "/whoami");
   await saveIdentity(identity);
-  return whoami;
 }
 
-/** Make a key, and have it registered with a token. */
-async function claimed(app, token, endpoint) {
-  const identity = await redeem(token, endpoint);
-  await saveIdentity(identity.identity);
-}
-
+/** Make a key, and have it registered with a token: who this browser would be with it, and the deployment's answer. */
 async function redeem(token, endpoint) {
   const key = await makeKey();
   const sealed = await sealClaim(token.deploymentId, token.secret, key);

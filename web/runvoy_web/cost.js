@@ -5,9 +5,9 @@ const BILLED_AT_LEAST_SECONDS = 60;
 const DAYS = 30;
 const MOST_PAGES = 10;
 
-/** $0.0002, $12.35; `<$0.0001` for what is not nothing and would be shown as that. */
-export function dollars(nanodollars) {
-  const amount = nanodollars / 1e9;
+/** An amount in nano-dollars: $0.0002, $12.35; `<$0.0001` for what is not nothing and would be shown as that. */
+export function dollars(nano) {
+  const amount = nano / 1e9;
   if (amount > 0 && amount < 0.00005) return "<$0.0001";
   const decimals = amount < 1 ? 4 : 2;
   return `$${amount.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })}`;

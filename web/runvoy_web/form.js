@@ -1,76 +1,9 @@
 /** The page that submits a run: the command line's options as a form. */
-import { isUtf8, uuid7 } from "./bytes.js";
 import { ApiError } from "./api.js";
 import { field, fill, h, problem } from "./dom.js";
-import { LIFETIME_MS } from "./envelope.js";
-import { commandText, durationText, parseDuration } from "./format.js";
+import { requestOf } from "./form_values.js";
 import { kinds, playbookView } from "./playbooks.js";
 import { send, tryOut } from "./submission.js";
-
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,127}$/;
-const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,254}$/;
-const SHOWN_COMMAND = 4_096; // a longer one is cut in a status
-
-/**
- * The form's fields for a run that is to be submitted again: all that was signed; or, where `request` is null because of what
- * `missing` says, what the status `run` tells of it.
- */
-export function draftOf(run, { request, missing }) {
-  const asked = request ?? statusAsRequest(run);
-  return {
-    from: run.execution_id,
-    missing: request ? "" : missing || "the deployment does not say why",
-    isCut: !request && commandText(asked.command).length >= SHOWN_COMMAND,
-    playbook: asked.playbook,
-    ...commandFields(asked.command),
-    image: asked.image ?? "",
-    name: asked.name ?? "",
-    locks: asked.locks.join(" "),
-    ifLocked: asked.if_locked,
-    secrets: asked.secrets.join(" "),
-    env: pairsText(asked.env),
-    labels: pairsText(asked.labels),
-    timeout: durationText(asked.timeout_seconds),
-    queueTimeout: durationText(asked.queue_timeout_seconds),
-    cpu: asked.cpu ? String(asked.cpu) : "",
-    memory: asked.memory_mib ? String(asked.memory_mib) : "",
-    gitRepo: asked.git?.repo ?? "",
-    gitRef: asked.git?.ref ?? "",
-    gitPath: asked.git?.path ?? "",
-    isolation: asked.isolation,
-  };
-}
-
-/** A status does not tell variables, secrets and how long to wait; its size may be its image's, and is left to that. */
-const statusAsRequest = (run) => ({
-  command: run.command ?? "",
-  image: run.image_name ?? run.image,
-  name: run.name,
-  playbook: run.playbook,
-  locks: (run.locks ?? []).map((lock) => lock.name),
-  if_locked: "wait",
-  secrets: [],
-  env: {},
-  labels: run.labels ?? {},
-  timeout_seconds: run.timeout_seconds,
-  git: run.git,
-  isolation: run.image ? "" : run.isolation === "process" ? "process" : "",
-});
-
-/** A command as the form holds it: what a field of lines would change is JSON. */
-function commandFields(command) {
-  const isPlain = (text) => !text.includes("\r");
-  if (typeof command === "string" && isPlain(command)) return { mode: "line", command };
-  const isWords = Array.isArray(command) && command.every((word) => isPlain(word) && !word.includes("\n")) && command.at(-1) !== "";
-  return isWords ? { mode: "words", command: command.join("\n") } : { mode: "json", command: JSON.stringify(command, null, 1) };
-}
-
-/** NAME=value a line; as JSON where a value has several. */
-function pairsText(pairs) {
-  const entries = Object.entries(pairs);
-  if (entries.some(([, value]) => /[\r\n]/.test(value))) return JSON.stringify(pairs, null, 1);
-  return entries.map(([name, value]) => `${name}=${value}`).join("\n");
-}
 
 export function formView(app, host, parameters, signal) {
   if (parameters.has("playbook")) return void playbookView(app, host, parameters.get("playbook"), signal);
@@ -163,7 +96,7 @@ async function suggest(app, form, signal) {
 
 async function submit(app, form, failure, isDryRun = false) {
   const values = Object.fromEntries(new FormData(form));
-  const { request, problems } = read(values, app);
+  const { request, problems } = requestOf(values, app.client);
   for (const control of form.elements) control.removeAttribute?.("aria-invalid");
   if (problems.length) {
     for (const [name] of problems) form.elements[name].setAttribute("aria-invalid", "true");
@@ -185,78 +118,4 @@ async function submit(app, form, failure, isDryRun = false) {
   } finally {
     buttons.forEach((button) => (button.disabled = false));
   }
-}
-
-/** The request that the form describes, and [field, words] for each thing that no deployment would take. */
-export function read(values, app) {
-  const problems = [];
-  const wrong = (name, words) => problems.push([name, words]);
-  const names = (name, most) => {
-    const found = values[name].split(/[\s,]+/).filter(Boolean);
-    if (found.length > most) wrong(name, `At most ${most} ${name}.`);
-    if (new Set(found).size < found.length) wrong(name, `The ${name} name one thing twice.`);
-    for (const one of found) if (!NAME.test(one)) wrong(name, `“${one.slice(0, 40)}” is no name (letters, digits and ._/:@+-).`);
-    return found;
-  };
-  const json = (name) => {
-    try {
-      return JSON.parse(values[name]);
-    } catch {
-      return void wrong(name, "This is no JSON.");
-    }
-  };
-  const pairs = (name, isName, what) => {
-    if (values[name].trimStart().startsWith("{")) {
-      const found = json(name);
-      for (const [key, value] of Object.entries(found ?? {})) if (!isName.test(key) || typeof value !== "string") wrong(name, `“${key.slice(0, 40)}” is no ${what} with a text.`);
-      return found ?? {};
-    }
-    const found = {};
-    for (const line of values[name].split("\n").filter((one) => one.trim())) {
-      const at = line.indexOf("=");
-      const key = line.slice(0, at).trim();
-      if (at < 0 || !isName.test(key)) wrong(name, `“${line.slice(0, 40)}” is no ${what}: write NAME=value.`);
-      else found[key] = line.slice(at + 1);
-    }
-    return found;
-  };
-  const seconds = (name, otherwise) => {
-    if (!values[name].trim()) return otherwise;
-    const found = parseDuration(values[name]);
-    if (!found || found > 604_800) wrong(name, `“${values[name]}” is no duration from 1s to 7d.`);
-    return found;
-  };
-  const number = (name) => {
-    if (!values[name].trim()) return null;
-    if (!/^\d{1,6}$/.test(values[name].trim())) wrong(name, `“${values[name]}” is no number.`);
-    return Number(values[name]);
-  };
-  const argv = values.mode === "json" ? json("command") : null;
-  const isText = (value) => typeof value === "string";
-  if (argv !== null && argv !== undefined && !isText(argv) && !(Array.isArray(argv) && argv.length && argv.every(isText))) wrong("command", "This is no list of words.");
-  const command = values.mode === "json" ? argv : values.mode === "words" ? values.command.split("\n").filter((word, at, all) => word || at < all.length - 1) : values.command;
-  if (!values.command.trim()) wrong("command", "There is no command.");
-  if (!isUtf8(values.command) || values.command.includes("\0")) wrong("command", "The command holds a character that cannot be sent.");
-  const now = Math.floor(app.client.now());
-  const request = {
-    deploymentId: app.client.identity.deploymentId,
-    requestId: uuid7(now),
-    issuedAt: now,
-    expiresAt: now + LIFETIME_MS,
-    command,
-    image: values.image.trim() || null,
-    env: pairs("env", ENV_NAME, "variable"),
-    secrets: names("secrets", 64),
-    locks: names("locks", 8),
-    ifLocked: values.ifLocked,
-    timeoutSeconds: seconds("timeout", 600),
-    queueTimeoutSeconds: seconds("queueTimeout", null),
-    cpu: number("cpu"),
-    memoryMib: number("memory"),
-    git: values.gitRepo.trim() ? { repo: values.gitRepo.trim(), ref: values.gitRef.trim(), path: values.gitPath.trim() } : null,
-    labels: pairs("labels", NAME, "label"),
-    name: values.name.trim() || null,
-    isolation: values.isolation,
-  };
-  return { request, problems };
 }

@@ -44,8 +44,8 @@ async function load(app, host, wanted, call, signal) {
   } catch (error) {
     if (signal.aborted) return;
     if (!(error instanceof ApiError)) throw error;
-    const again = () => load(app, host, wanted, call, signal);
-    fill(place, problem(error, h("button", { type: "button", on: { click: again } }, "Try again")));
+    const retry = () => load(app, host, wanted, call, signal);
+    fill(place, problem(error, h("button", { type: "button", on: { click: retry } }, "Try again")));
   }
 }
 

@@ -4,7 +4,7 @@ import { costWords } from "./cost.js";
 import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { every } from "./every.js";
 import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
-import { draftOf } from "./form.js";
+import { draftOf } from "./form_values.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
 import { publishedCall } from "./playbooks.js";

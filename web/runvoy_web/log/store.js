@@ -4,6 +4,7 @@
 import { PLAIN, styleAfter } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, decodeChunk } from "./chunk.js";
+import { ContinuedLines } from "./continued.js";
 import { BEGINNING, indexRecords, lineKey, styleChanges } from "./lines.js";
 
 const MOST_TEXT = 120e6; // code units of decoded chunks in memory; one byte each for text in Latin-1
@@ -30,9 +31,7 @@ export class LogStore {
   #entries = [null]; // from 1, as chunks are counted
   #offsets = [0, 0]; // rows before each chunk
   #validTo = 1; // offsets up to this chunk are right
-  #continued = new Map(); // line key → numbers of chunks that go on with it, sorted
-  #versions = new Map(); // line key → how often that changed
-  #homes = new Map(); // line key → number of the chunk where it begins
+  #continued = new ContinuedLines();
   #clock = 0;
   #textCost = 0;
   #rawCost = 0;
@@ -124,12 +123,12 @@ export class LogStore {
   #index(entry, records) {
     const before = this.#before(entry.number);
     const rowsBefore = entry.state === KNOWN ? entry.rows : -1;
-    this.#forget(entry);
+    this.#continued.remove(entry.number);
     const index = indexRecords(records, before);
     if (!entry.index) this.#textCost += costOf(index);
     entry.index = index;
     entry.before = before;
-    this.#remember(entry);
+    this.#continued.add(entry.number, index);
     if (index.isLast) this.isComplete = true;
     const was = entry.after;
     Object.assign(entry, { state: KNOWN, rows: index.rows, first: index.first, after: index.after });
@@ -148,31 +147,9 @@ export class LogStore {
     else this.#index(entry, entry.index.records);
   }
 
-  #remember(entry) {
-    for (const key of entry.index.continuations.keys()) {
-      const numbers = this.#continued.get(key) ?? [];
-      numbers.push(entry.number);
-      if (numbers.at(-2) > entry.number) numbers.sort((a, b) => a - b);
-      this.#continued.set(key, numbers);
-      this.#versions.set(key, (this.#versions.get(key) ?? 0) + 1);
-    }
-    for (const key of entry.index.begun) if (!this.#homes.has(key)) this.#homes.set(key, entry.number);
-    entry.keys = [...entry.index.continuations.keys()];
-    entry.begun = entry.index.begun;
-  }
-
-  #forget(entry) {
-    for (const key of entry.keys) {
-      const numbers = this.#continued.get(key).filter((number) => number !== entry.number);
-      if (numbers.length) this.#continued.set(key, numbers);
-      else this.#continued.delete(key);
-    }
-    for (const key of entry.begun) if (this.#homes.get(key) === entry.number) this.#homes.delete(key);
-  }
-
   /** Where the lines begin that chunk `number` goes on with: numbers of chunks. */
   homesOf(number) {
-    return new Set(this.#entries[number].keys.map((key) => this.#homes.get(key)).filter(Boolean));
+    return this.#continued.homesOf(number);
   }
 
   // Rows
@@ -272,7 +249,7 @@ export class LogStore {
 
   #rest(key, home, limit) {
     const parts = [];
-    for (const number of this.#continued.get(key) ?? []) {
+    for (const number of this.#continued.chunksOf(key)) {
       const index = this.#entries[number].index;
       if (number < home || !index) continue;
       for (const record of index.continuations.get(key) ?? []) {
@@ -287,7 +264,7 @@ export class LogStore {
 
   /** Changes when more of a line that goes on was found. */
   version(line) {
-    return line.goesOn ? (this.#versions.get(lineKey(line.s, line.n)) ?? 0) : 0;
+    return line.goesOn ? this.#continued.version(lineKey(line.s, line.n)) : 0;
   }
 
   /** The whole text of a line, wherever its parts are. */
@@ -295,7 +272,7 @@ export class LogStore {
     await this.load(number);
     const line = this.#entries[number].index.at(row);
     const key = lineKey(line.s, line.n);
-    if (line.goesOn) for (const other of this.#continued.get(key) ?? []) await this.load(other);
+    if (line.goesOn) for (const other of this.#continued.chunksOf(key)) await this.load(other);
     await this.load(number);
     return this.text(number, row);
   }
@@ -405,7 +382,7 @@ export class LogStore {
 function newEntry(number) {
   return {
     number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, raw: null, changes: null,
-    styles: [null, null, null], seen: null, keys: [], begun: [], loading: null, used: 0, words: "", looked: 0,
+    styles: [null, null, null], seen: null, loading: null, used: 0, words: "", looked: 0,
   };
 }
 
