@@ -71,6 +71,7 @@ def decode_call(payload: bytes) -> ControlCall:
 
 
 def body_digest(body: bytes) -> bytes:
+    """SHA-256 of a call's body as it is sent, 32 bytes: what a control call signs."""
     return hashlib.sha256(body).digest()
 
 
@@ -302,6 +303,8 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
+    """The body of every answer of the control API that is no success."""
+
     error: ErrorBody
 
 

@@ -18,6 +18,8 @@ _MAX_ITEMS = 1024  # an envelope has few, however large its payload is
 
 
 class PayloadType(StrEnum):
+    """What a signature was made for."""
+
     RUN_REQUEST = "application/vnd.runvoy.run-request.v1+msgpack"
     BATCH = "application/vnd.runvoy.batch.v1+msgpack"
     CONTROL = "application/vnd.runvoy.control.v1+msgpack"
@@ -25,11 +27,15 @@ class PayloadType(StrEnum):
 
 
 class Signature(msgspec.Struct, frozen=True, array_like=True):
+    """64 bytes of Ed25519 over the payload's `pae`, and the id of the key that made it."""
+
     key_id: str
     signature: bytes
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """Signed bytes with 1 to 8 signatures. Whoever made it is known by `verified_payload` alone."""
+
     version: int
     payload_type: str
     payload: bytes

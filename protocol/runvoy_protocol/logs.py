@@ -27,6 +27,8 @@ MAX_TIME_MS = 253_370_764_799_999
 
 
 class LogRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A block of one stream; the module says what each field is."""
+
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_LINE_NUMBER)]
     t: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
     s: Literal["out", "err", "sys"]

@@ -26,6 +26,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Role(StrEnum):
+    """What a user may do; docs/access.md has the table (the agent's core.access.ALLOWED)."""
+
     ADMIN = "admin"
     OPERATOR = "operator"
     DEVELOPER = "developer"

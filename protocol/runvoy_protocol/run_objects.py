@@ -104,6 +104,9 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The command runs. `pid` is what its runner waits for: the command itself, the client of its container, or in a task the shell
+    that runs it. `git_commit` is as in RunResult."""
+
     execution_id: str
     attempt: int
     started_at_ms: _TimeMs

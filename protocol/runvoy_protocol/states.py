@@ -7,6 +7,9 @@ from enum import StrEnum
 
 
 class State(StrEnum):
+    """Where an execution is in its life. QUEUED: admitted, and not launched. STARTING: its launch is fixed. TERMINATING: it was
+    killed, and still runs. The last five (TERMINAL) are ends; UNKNOWN is one of which nobody can tell what the command did."""
+
     QUEUED = "QUEUED"
     STARTING = "STARTING"
     RUNNING = "RUNNING"

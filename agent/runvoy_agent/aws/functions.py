@@ -35,6 +35,7 @@ class Meter:
         self._sets: dict[tuple[tuple[str, str], ...], EphemeralMetrics] = {}
 
     def add(self, metric: str, value: float = 1, **dimensions: str) -> None:
+        """Count `value` more (the queue age and the lock wait: seconds) of one of aws_layout's METRIC_…."""
         place = tuple(sorted(dimensions.items()))
         found = self._sets.get(place)
         if found is None:

@@ -18,6 +18,8 @@ _SECONDS = 300
 
 
 class Change(NamedTuple):
+    """One resource; as text, a line for people. `action` and `replacement` are CloudFormation's words."""
+
     action: str
     resource: str
     kind: str
@@ -90,6 +92,7 @@ def discard(stack: Stack, change_set: ChangeSet) -> None:
 
 
 def execute(stack: Stack, change_set: ChangeSet) -> None:
+    """Have the changes made. Returns at once: the stack's events tell how it goes."""
     with calling(f"applying the changes to the stack {stack.name}"):
         stack.client.execute_change_set(ChangeSetName=change_set.change_set_id)
 

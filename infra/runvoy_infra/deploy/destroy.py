@@ -29,6 +29,8 @@ class Plan(NamedTuple):
 
 
 class Destroyed(NamedTuple):
+    """What was planned, and whether whoever was asked said no: then nothing was done."""
+
     plan: Plan
     declined: bool = False
 
@@ -50,6 +52,7 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
 
 
 def look(aws: Aws, stack: Stack) -> Plan:
+    """What destroying would take away. NOT_FOUND without a stack, CONFLICT while it is being changed."""
     state = stack.existing()
     if state.is_moving:
         raise RunvoyError(

@@ -38,6 +38,8 @@ class StackState(NamedTuple):
 
 
 class Event(NamedTuple):
+    """What CloudFormation tells of one resource, `at` an aware UTC time; `kind` is its type, such as AWS::SQS::Queue."""
+
     event_id: str
     at: datetime
     resource: str
@@ -47,6 +49,7 @@ class Event(NamedTuple):
 
     @property
     def is_failure(self) -> bool:
+        """A failure of its own; one that was cancelled for another's is none."""
         return self.status.endswith("_FAILED") and not self.reason.startswith(_CANCELLED)
 
 

@@ -46,6 +46,8 @@ SHAPES: Mapping[str, Shape] = {
 
 
 class Function(NamedTuple):
+    """One of the five (aws_layout.FUNCTIONS), with what belongs to it alone."""
+
     name: str
     function: lambda_.CfnFunction
     role: iam.Role
