@@ -113,10 +113,10 @@ def test_a_policy_comes_with_what_can_be_a_page_and_every_file_with_what_it_may_
 
 
 def test_a_first_visit_loads_little() -> None:
-    """All parts as they are sent, headers aside."""
+    """All parts as they are sent, headers aside: those are some 350 bytes a file, and with them it is to be 150 KB at most."""
     sizes = [len(served(address, accept_encoding="gzip").body) for address in {"/", *own_files().values()}]
     assert len(sizes) == len(FILES)
-    assert sum(sizes) < 100 * 1024
+    assert sum(sizes) < 108 * 1024
 
 
 def test_nothing_in_the_files_is_of_anybody_else() -> None:

@@ -29,7 +29,7 @@ export function toBase64(bytes) {
 /** Padded, as the deployment writes and reads it. */
 export const toBase64url = (bytes) => toBase64(bytes).replaceAll("+", "-").replaceAll("/", "_");
 
-export const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
 /** The bytes that `text` is the padded base64url of; null for any other text, such as one with bits that no byte has. */
 export function fromBase64url(text) {

@@ -26,7 +26,7 @@ const CURRENT = "current";
 /** A text that is no whole API key or claim token. The text itself is never part of the message. */
 export class DamagedText extends Error {}
 
-export async function keyIdOf(publicKey) {
+async function keyIdOf(publicKey) {
   return toBase32((await sha256(publicKey)).subarray(0, 20));
 }
 

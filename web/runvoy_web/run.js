@@ -239,7 +239,7 @@ class RunPage {
 }
 
 /** The line or range that an address names: #L12 or #L12-L20. */
-export function lineOf(hash) {
+function lineOf(hash) {
   const match = /^#L(\d{1,15})(?:-L?(\d{1,15}))?$/.exec(hash);
   if (!match) return undefined;
   const [first, last] = [Number(match[1]), Number(match[2] ?? match[1])];

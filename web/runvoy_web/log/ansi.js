@@ -30,7 +30,7 @@ const SWITCHES = {
 };
 
 /** Whether `text` holds anything but plain text, tabs and newlines. */
-export const isSuspicious = (text) => SUSPICIOUS.test(text);
+const isSuspicious = (text) => SUSPICIOUS.test(text);
 
 /** The text that can be read in `text`, of any number of lines. A return that no newline follows stays, as one "\r". */
 export function strip(text) {
@@ -98,7 +98,7 @@ export function safeCut(text, end) {
 const isLeadSurrogate = (unit) => unit >= 0xd800 && unit < 0xdc00;
 
 /** `style` after the parameters of one SGR sequence. What is unknown or cut short changes nothing. */
-export function applySgr(style, parameters) {
+function applySgr(style, parameters) {
   const next = { ...style };
   const groups = parameters.split(";");
   for (let index = 0; index < groups.length; index++) {

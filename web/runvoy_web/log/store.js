@@ -67,10 +67,6 @@ export class LogStore {
     return Boolean(this.#entries[number]?.index || this.#entries[number]?.state === BROKEN);
   }
 
-  isUnread(number) {
-    return this.#entries[number]?.state === UNREAD;
-  }
-
   /** Keep the bytes of a chunk that was read only to see whether it is there. */
   give(number, raw) {
     this.grow(number);
