@@ -16,7 +16,7 @@ from runvoy_cli.request import LiteralCommand
 
 ROOT = Path(__file__).parents[2]
 # Pages whose blocks and words are of the protocol or the code, `runvoy execution key v1` and the like.
-OF_DEVELOPERS = {"protocol.md", "architecture.md", "performance.md"}
+OF_DEVELOPERS = {"protocol.md", "architecture.md", "performance.md", "development.md"}
 _ENDS_A_COMMAND = set("();<>|&")
 
 

@@ -49,3 +49,14 @@ def test_every_page_is_in_the_index():
     for page in sorted((ROOT / "docs").rglob("*.md")):
         if page.parent.name != "adr" and page.name != "README.md":
             assert f"]({page.relative_to(ROOT / 'docs')}" in index, f"docs/README.md does not name {page.name}"
+
+
+def test_the_modules_that_development_md_names_by_subject_are_there():
+    folders = ["protocol/runvoy_protocol", "agent/runvoy_agent/core", "agent/runvoy_agent/handlers", "cli/runvoy_cli"]
+    table = (ROOT / "docs" / "development.md").read_text().partition("| subject |")[2].partition("\n\n")[0]
+    rows = [row.strip("|").split("|") for row in table.splitlines()[2:]]
+    assert len(rows) > 10
+    for subject, *cells in rows:
+        for folder, cell in zip(folders, cells, strict=True):
+            for name in re.findall(r"`([^`]+)`", cell):
+                assert list((ROOT / folder).glob(f"{name}.py")), f"{subject.strip()}: {folder}/{name}.py"
