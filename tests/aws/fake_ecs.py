@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
+
+from tests import http_server
 
 _TARGET = "AmazonEC2ContainerServiceV20141113."
 _ACCOUNT = "000000000000"
@@ -331,12 +332,10 @@ class FakeEcs:
 def serving(ecs: FakeEcs) -> Iterator[FakeEcs]:
     """Serve it on a port of loopback; `ecs.url` tells where."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(http_server.Handler):
         def do_POST(self) -> None:
             operation = self.headers.get("X-Amz-Target", "").removeprefix(_TARGET)
-            request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+            request = json.loads(self.body() or b"{}")
             try:
                 status, answer = 200, ecs.answer(operation, request)
             except EcsError as error:
@@ -344,24 +343,7 @@ def serving(ecs: FakeEcs) -> Iterator[FakeEcs]:
             if ecs.is_answer_lost(operation):
                 self.close_connection = True
                 return
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, json.dumps(answer).encode(), "application/x-amz-json-1.1")
 
-        def log_message(self, *_: object) -> None:
-            """A test's output is its own."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    ecs.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with http_server.serving(Handler) as ecs.url:
         yield ecs
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

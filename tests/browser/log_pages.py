@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests import http_server
+
 from runvoy_agent.runner.framing import Framer
 from runvoy_web.pages import security_headers
 
@@ -99,28 +101,18 @@ class LogServer:
         self.grown = threading.Condition()
         server = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(http_server.Handler):
             def do_GET(self) -> None:
                 server.answer(self)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: a test's output is its own."""
-
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
-        self._thread.start()
-        self.origin = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._http = http_server.Server(Handler)
+        self.origin = self._http.origin
 
     def close(self) -> None:
         with self.grown:
             self.ended = dict.fromkeys(self.ended, True)
             self.grown.notify_all()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        self._http.close()
 
     def put(self, name: str, chunks: Sequence[bytes], ended: bool = True) -> str:
         """Publish a log; the address of the page that shows it."""

@@ -11,10 +11,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from tests import http_server
 
 USER = "x-access-token"
 TOKEN = "glpat-Zx9_Qw7-Lm3kPs5t"
@@ -89,9 +90,7 @@ class HttpHost:
         self._end = threading.Event()
         host = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(http_server.Handler):
             def do_GET(self) -> None:
                 host.answer(self, root, b"")
 
@@ -100,7 +99,7 @@ class HttpHost:
 
             def body(self) -> bytes:
                 if self.headers.get("Transfer-Encoding") != "chunked":
-                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                    return super().body()
                 whole = b""
                 while size := int(self.rfile.readline(), 16):
                     whole += self.rfile.read(size)
@@ -108,28 +107,16 @@ class HttpHost:
                 self.rfile.readline()
                 return whole
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        scheme = "http"
+        tls = None
         if certificate is not None:
-            scheme = "https"
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+        self._server = http_server.Server(Handler, tls=tls)
+        self.url = self._server.origin
 
     def close(self) -> None:
         self._end.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def answer(self, handler: BaseHTTPRequestHandler, root: Path, body: bytes) -> None:
         self.asked.set()

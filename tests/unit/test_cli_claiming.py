@@ -1,18 +1,16 @@
 """A claim token becomes a key: the client's part over real HTTP, before the real control handler."""
 
-import contextlib
 import socket
 import threading
 import time
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from tests.unit.served import served
 
 from runvoy_agent.core.model import Claim, Key
 from runvoy_agent.handlers import claims as claim_handlers
 from runvoy_agent.handlers import store
-from runvoy_agent.handlers.routes import Request
 from runvoy_cli import claiming, config_file
 from runvoy_cli.transport import Transport
 from runvoy_protocol.claims import Token
@@ -20,35 +18,9 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 
 
-@contextlib.contextmanager
-def serving(world, port=0):
-    """The deployment's front, at its URL."""
-
-    class Front(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            response = world.call(Request("POST", self.path, self.path, {}, headers, body, "127.0.0.1"))
-            self.send_response(response.status)
-            self.send_header("Content-Length", str(len(response.body)))
-            self.end_headers()
-            self.wfile.write(response.body)
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", port), Front)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
 def endpoint(world):
-    with serving(world) as url:
+    with served(world) as url:
         yield url
 
 
@@ -90,7 +62,7 @@ def test_an_address_that_does_not_answer_yet_is_tried_again(world, tmp_path):
     thread.start()
     while not list(tmp_path.glob("pending_keys/*")):
         time.sleep(0.01)
-    with serving(world, port):
+    with served(world, port):
         thread.join(60)
     assert redeemed[0].key.user == "ada"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests import http_server
 
 _ANSWER_SECONDS = 60
 _NOT_PASSED_ON = ("host", "connection", "content-length")
@@ -22,11 +22,9 @@ def serving(server_url: str, certificate: Path, function_url: str) -> Iterator[s
     function_host = urlsplit(function_url).hostname
     trusting = ssl.create_default_context(cafile=str(certificate))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    class Handler(http_server.Handler):
+        def pass_on(self) -> None:
+            body = self.body()
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_PASSED_ON}
             connection = http.client.HTTPSConnection(host or "", port, context=trusting, timeout=_ANSWER_SECONDS)
             try:
@@ -35,24 +33,9 @@ def serving(server_url: str, certificate: Path, function_url: str) -> Iterator[s
                 content = answer.read()
             finally:
                 connection.close()
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(answer.status, content, answer.headers.get("Content-Type", ""))
 
-        do_GET = do_POST = do_DELETE = handle_one
+        do_GET = do_POST = do_DELETE = pass_on
 
-        def log_message(self, *_: object) -> None:
-            """A test's output is its own."""
-
-    front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    front.daemon_threads = True
-    thread = threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{front.server_address[1]}"
-    finally:
-        front.shutdown()
-        thread.join()
-        front.server_close()
+    with http_server.serving(Handler) as origin:
+        yield origin

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.servers import task_processes
 
 import runvoy_agent
 from runvoy_protocol import ids
@@ -94,13 +95,7 @@ class Run:
 
     def pids(self) -> list[int]:
         """The living processes that carry the execution's id."""
-        wanted = f"RUNVOY_EXECUTION_ID={self.id}".encode()
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return found
+        return task_processes.living(self.id)
 
     def end(self) -> None:
         """End what a failed test left."""

@@ -13,15 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests import http_server
 from tests.servers import task_processes
 from tests.servers.task_processes import NOBODY
 
@@ -67,9 +66,7 @@ class Server:
         self.max_upload = 0
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(http_server.Handler):
             def do_GET(self) -> None:
                 self.answer(*server.get(self.path))
 
@@ -80,33 +77,20 @@ class Server:
                 self.answer(server.delete_status, b"")
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.answer(*server.post(self.path, dict(self.headers), body))
+                self.answer(*server.post(self.path, dict(self.headers), self.body()))
 
-            def answer(self, status: int, body: bytes) -> None:
+            def answer(self, status: int, body: bytes, content_type: str = "") -> None:
                 if status < 0:
                     self.close_connection = True
                     return
-                self.send_response(status)
-                if status != 204:
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                super().answer(status, body, content_type)
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._http = http_server.Server(Handler)
+        self.url = self._http.origin
         world.grants.base_url = self.url
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
 
     def stop(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self._http.close()
 
     def get(self, path: str) -> tuple[int, bytes]:
         self.calls.append(("GET", path))
