@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tests.aws.conftest import Deployment
-from tests.aws.test_aws_functions import leave_result, shown, started, stop_event, upload
+from tests.aws.deliveries import leave_result, shown, started, stop_event, upload
 from tests.servers.fixtures import ON_SERVERS
 
 from runvoy_agent.core.model import User

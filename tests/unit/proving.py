@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from tests.unit.calls import call, signed
+from tests.unit.calls import audit_of, call, signed
 
+from runvoy_agent.core.model import AuditEvent, AuditHead
+from runvoy_agent.handlers import store
 from runvoy_cli.client import Client
 from runvoy_cli.proofs import DayCheck, DayProof
 from runvoy_cli.request_proof import RequestProof, check_request
-from runvoy_protocol import control
+from runvoy_protocol import control, seals
 from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.seals import Seal
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -90,3 +93,26 @@ def moment(text: str) -> datetime:
 
 
 DAY = timedelta(days=1)
+
+
+def busy(world: World, calls: int = 6, minutes: float = 0.5) -> list[AuditEvent]:
+    """Calls over some minutes; the records they left."""
+    for _ in range(calls):
+        assert call(world, "GET", "/whoami").status == 200
+        world.clock.move(minutes=minutes)
+    return audit_of(world)
+
+
+def head(world: World) -> AuditHead:
+    document = store.load(world.records, store.AUDIT_HEAD_KEY, AuditHead).document
+    assert document is not None
+    return document
+
+
+def chain(world: World) -> list[Seal]:
+    found = [store.load(world.records, store.seal_key(n), Seal).document for n in range(1, head(world).number + 1)]
+    return [one for one in found if one is not None]
+
+
+def sealed_ids(world: World) -> list[str]:
+    return [leaf.event_id for seal in chain(world) for leaf in seals.unpack(seal)]
