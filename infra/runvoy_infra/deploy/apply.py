@@ -77,16 +77,9 @@ def runner_image(bundle: Bundle, given: Mapping[str, str], before: StackState | 
 def _before(stack: Stack) -> StackState | None:
     """The stack to update, or None for a new one; a RunvoyError where it can be neither."""
     state = stack.state()
-    if state is None:
+    if state is None or state.status == IN_REVIEW:
         return None
-    if state.status == IN_REVIEW:
-        return None
-    if state.is_moving:
-        raise RunvoyError(
-            ErrorCode.CONFLICT,
-            f"the stack {stack.name} is being changed ({state.status})",
-            "Wait for it: `runvoy infra status` shows where it is.",
-        )
+    stack.check_is_at_rest(state)
     if state.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"):
         raise RunvoyError(
             ErrorCode.CONFLICT,

@@ -54,12 +54,7 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
 def look(aws: Aws, stack: Stack) -> Plan:
     """What destroying would take away. NOT_FOUND without a stack, CONFLICT while it is being changed."""
     state = stack.existing()
-    if state.is_moving:
-        raise RunvoyError(
-            ErrorCode.CONFLICT,
-            f"the stack {stack.name} is being changed ({state.status})",
-            "Wait for it, then try again.",
-        )
+    stack.check_is_at_rest(state)
     resources = [one for one in stack.resources() if one["ResourceStatus"] != "DELETE_COMPLETE"]
     outputs = state.outputs
     kept = tuple((kind, outputs[name]) for name, kind in _KEPT.items() if name in outputs)

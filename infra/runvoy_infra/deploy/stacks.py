@@ -96,6 +96,15 @@ class Stack:
             )
         return state
 
+    def check_is_at_rest(self, state: StackState) -> None:
+        """CONFLICT while CloudFormation changes the stack."""
+        if state.is_moving:
+            raise RunvoyError(
+                ErrorCode.CONFLICT,
+                f"the stack {self.name} is being changed ({state.status})",
+                "Wait for it: `runvoy infra status` shows where it is.",
+            )
+
     def resources(self) -> list[dict[str, Any]]:
         with calling(f"listing what the stack {self.name} is made of"):
             pages = self.client.get_paginator("list_stack_resources").paginate(StackName=self.name)
