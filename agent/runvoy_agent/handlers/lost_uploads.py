@@ -126,10 +126,14 @@ class Look:
         found = []
         for shard in range(store.SHARDS):
             partition = store.shard_partition("", shard)
-            for record in store.partition_records(self._ports.records, store.INDEX_GRANTEES, partition):
+            # The newest first: there is one for every key that ever was.
+            for record in store.partition_records(
+                self._ports.records, store.INDEX_GRANTEES, partition, descending=True
+            ):
                 grantee = msgspec.json.decode(record.body, type=InboxGrantee)
-                if grantee.granted_at + LISTED_BACK >= earliest:
-                    found.append(grantee)
+                if grantee.granted_at + LISTED_BACK < earliest:
+                    break
+                found.append(grantee)
         return found
 
     def _remembered(self) -> Iterator[str]:
