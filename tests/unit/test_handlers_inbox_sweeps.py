@@ -90,6 +90,18 @@ def test_a_round_lists_no_more_for_what_was_kept_for_years(world: World) -> None
     assert sum(rounds) == 120
 
 
+def test_a_sweep_that_takes_for_hours_makes_haste(world: World) -> None:
+    _keep_long(world, [_odd(number) for number in range(70)])
+    world.clock.move(minutes=10)
+    assert _found(world) == []
+    world.clock.move(hours=6)
+    assert _found(world) == []
+    assert _mark(world).sweeps["odd"].reached.endswith(_odd(19))
+    world.clock.move(minutes=1)
+    assert _found(world) == []
+    assert _mark(world).sweeps["odd"].reached == ""
+
+
 def test_an_upload_is_found_whether_it_comes_before_or_behind_where_a_sweep_is(world: World) -> None:
     _keep_long(world, [_odd(number) for number in range(10, 50)])
     world.clock.move(minutes=10)

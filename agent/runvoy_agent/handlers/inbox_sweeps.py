@@ -34,11 +34,17 @@ _FIRST_IDS, _LAST_IDS = datetime(2025, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, t
 time begins as if it were."""
 
 
+PATIENCE = timedelta(hours=6)
+HASTE = 10
+"""A sweep that takes longer than PATIENCE lists so many times as much in each round. Uploads are looked for for a day: by then it is
+through, if there are a hundred million objects."""
+
+
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
     not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round."""
 
-    pages: int = 30
+    pages: int = 10
     page: int = 1000
     reads: int = 500
 
@@ -74,7 +80,8 @@ class Sweep:
     ) -> Iterator[ObjectInfo]:
         """What is to be read of these keys' objects, until this round has done enough. Whoever stops earlier has looked at
         nothing after what they were given last."""
-        pages, reads = budget.pages, budget.reads
+        is_late = self._began - self._mark.began_at > PATIENCE
+        pages, reads = budget.pages * (HASTE if is_late else 1), budget.reads
         for key_id in sorted(key_ids):
             for after, up_to in _bounds(self._stretch, key_id):
                 begin = max(after, self._mark.reached)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -22,42 +23,44 @@ class Wanted(NamedTuple):
     up_to: str | None
     limit: int
 
-    def may_hold(self, path: str, name: str) -> bool:
-        """Whether this may be such an object, or the folder of one. Of a folder with a million files it has to say no to most, and
-        a file's name alone says it: as a folder's its key would be longer."""
-        key = path + name
-        if self.up_to is not None and key > self.up_to:
-            return False
-        if key <= self.after and not self.after.startswith(key):
-            return False
-        return key.startswith(self.prefix) or self.prefix.startswith(key)
-
 
 def walk(folder: int, path: str, wanted: Wanted, found: list[ObjectInfo]) -> None:
     """Append the objects under `path` in key order, up to the limit."""
-    with os.scandir(folder) as entries:
-        # A folder sorts as its name with the slash: `a-b` stands before `a/b`, and `a0` after it.
-        children = [
-            (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry)
-            for entry in entries
-            if wanted.may_hold(path, entry.name) and object_keys.SEGMENT.match(entry.name)
-        ]
-    children.sort(key=lambda child: child[0])
-    for name, entry in children:
-        if len(found) >= wanted.limit:
-            return
+    # A folder sorts as its name with the slash: `a-b` stands before `a/b`, and `a0` after it.
+    children = sorted(
+        (f"{entry.name}/" if is_folder else entry.name, entry.name) for entry, is_folder in _named(folder, path, wanted)
+    )
+    for name, own_name in children:
         key = path + name
-        if wanted.up_to is not None and key > wanted.up_to:
+        if len(found) >= wanted.limit or (wanted.up_to is not None and key > wanted.up_to):
             return
         if name.endswith("/"):
             passed = key < wanted.after and not wanted.after.startswith(key)
             if not passed and (key.startswith(wanted.prefix) or wanted.prefix.startswith(key)):
-                with _child(folder, entry.name) as child:
+                with _child(folder, own_name) as child:
                     walk(child, key, wanted, found)
-        elif key > wanted.after and key.startswith(wanted.prefix) and entry.is_file(follow_symlinks=False):
+        elif key > wanted.after and key.startswith(wanted.prefix):
             with contextlib.suppress(FileNotFoundError):  # deleted since
-                info = entry.stat(follow_symlinks=False)
-                found.append(ObjectInfo(key, info.st_size, datetime.fromtimestamp(info.st_mtime, UTC)))
+                info = os.stat(own_name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(info.st_mode):
+                    found.append(ObjectInfo(key, info.st_size, datetime.fromtimestamp(info.st_mtime, UTC)))
+
+
+def _named(folder: int, path: str, wanted: Wanted) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """What is in the folder of which the name does not say that it is not wanted; and whether it is a folder. Of a million names the
+    first comparison has to do for most."""
+    low = wanted.after.removeprefix(path) if wanted.after.startswith(path) else ""
+    high = wanted.up_to.removeprefix(path) if wanted.up_to is not None and wanted.up_to.startswith(path) else None
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            # A folder's name is shorter than the keys in it, which may be wanted where it is not.
+            if (
+                (name > low or low.startswith(name))
+                and (high is None or name <= high)
+                and object_keys.SEGMENT.match(name)
+            ):
+                yield entry, entry.is_dir(follow_symlinks=False)
 
 
 @contextlib.contextmanager
