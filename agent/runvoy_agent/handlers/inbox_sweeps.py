@@ -36,7 +36,7 @@ time begins as if it were."""
 
 PATIENCE = timedelta(hours=6)
 HASTE = 10
-"""A sweep that takes longer than PATIENCE lists so many times as much in each round. Uploads are looked for for a day: by then it is
+"""A sweep that takes longer than PATIENCE lists and reads so many times as much in each round. Uploads are looked for for a day: by then it is
 through, if there are a hundred million objects."""
 
 
@@ -80,8 +80,8 @@ class Sweep:
     ) -> Iterator[ObjectInfo]:
         """What is to be read of these keys' objects, until this round has done enough. Whoever stops earlier has looked at
         nothing after what they were given last."""
-        is_late = self._began - self._mark.began_at > PATIENCE
-        pages, reads = budget.pages * (HASTE if is_late else 1), budget.reads
+        times = HASTE if self._began - self._mark.began_at > PATIENCE else 1
+        pages, reads = budget.pages * times, budget.reads * times
         for key_id in sorted(key_ids):
             for after, up_to in _bounds(self._stretch, key_id):
                 begin = max(after, self._mark.reached)
