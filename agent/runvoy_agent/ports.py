@@ -175,8 +175,11 @@ class Objects(Protocol):
         """The object, or that version of it; None if there is none."""
         ...
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
-        """Objects whose key begins with `prefix`, in order of their keys, beginning after the key `after`."""
+    def list(
+        self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
+    ) -> Sequence[ObjectInfo]:
+        """The first `limit` objects whose key begins with `prefix`, in order of their keys: those after `after`, and none after
+        `up_to`. It costs by what is returned, and on a folder by all that is in it: there few large pages are better than many."""
         ...
 
     def delete(self, object_key: str) -> None:

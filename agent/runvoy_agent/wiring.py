@@ -18,8 +18,8 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.core.model import Key, User
+from runvoy_agent.handlers import control, ends, healths, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
@@ -272,9 +272,7 @@ class EmbeddedServices:
 
     def _show_stack(self, call: Call) -> Response:
         """What `local status` shows."""
-        states: Counter[str] = Counter()
-        for record in store.executions_since(self._records, self._deployment.created_at, call.ports.clock.now()):
-            states[msgspec.json.decode(record.body, type=Execution).state.value] += 1
+        counts = healths.counts_by_state(self._records, self._deployment.created_at, call.ports.clock.now())
         body = {
             "pid": self.endpoint.pid,
             "endpoint": f"http://127.0.0.1:{self.endpoint.port}",
@@ -284,7 +282,7 @@ class EmbeddedServices:
             "data_directory": str(self._home.folder),
             "host_processes": "process" in self._capabilities.isolations,
             "keep_seconds": self._home.settings().keep_seconds,
-            "counts": dict(states),
+            "counts": counts,
             "queues": {name: counts._asdict() for name, counts in self._queue.counts().items()},
         }
         return Response(200, msgspec.json.encode(body))

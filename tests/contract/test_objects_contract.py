@@ -85,6 +85,12 @@ def test_list_is_in_the_order_of_keys(objects: Objects) -> None:
             expected = [key for key in ordered if key > after][:limit]
             assert [info.key for info in objects.list("", after=after, limit=limit)] == expected
     assert [info.key for info in objects.list("a/", after="a/b", limit=2)] == ["a/b0", "a/c-d"]
+    for up_to in ("", "0", "a", "a-b", "a/", "a/b", "a/bz", "a/c/", "a/c/d", "a0", "zz"):
+        assert [info.key for info in objects.list("", up_to=up_to)] == [key for key in ordered if key <= up_to]
+        for after in ("a", "a/b", "a/c/d"):
+            expected = [key for key in ordered if after < key <= up_to][:2]
+            assert [info.key for info in objects.list("", after=after, up_to=up_to, limit=2)] == expected
+    assert [info.key for info in objects.list("a/", after="a/b", up_to="a/c-d")] == ["a/b0", "a/c-d"]
 
 
 # fmt: off

@@ -18,12 +18,13 @@ from runvoy_agent.core import access, admission, lifecycle, locks
 from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
-from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
+from runvoy_agent.core.model import Execution, InboxSweep, Key, Refusal, TakenBatch, User
 from runvoy_agent.handlers import (
     batches,
     counts,
     ends,
     inbox,
+    inbox_sweeps,
     kills,
     lost_uploads,
     outbox,
@@ -443,6 +444,23 @@ def _count_down_twice() -> list[Patch]:
     return [(counts, "changes", changes)]
 
 
+def _through_when_cut_short() -> list[Patch]:
+    """What is left of a stretch when a round has done enough is left out."""
+    original = inbox_sweeps.Sweep._reach
+    return [(inbox_sweeps.Sweep, "_reach", lambda self, _place: original(self, ""))]
+
+
+def _sweep_since_the_end() -> list[Patch]:
+    """A sweep reads what was written since the last one ended, and not since that began."""
+    original = inbox_sweeps.Sweep.reached
+
+    def reached(self: inbox_sweeps.Sweep, *, forgets_some: bool) -> InboxSweep:
+        mark = original(self, forgets_some=forgets_some)
+        return msgspec.structs.replace(mark, next_since=self._began)
+
+    return [(inbox_sweeps.Sweep, "reached", reached)]
+
+
 def _place_back_on_result() -> list[Patch]:
     """A command gives its place to the next when its runner told of its end, before its task was seen stopped."""
     return [(counts, "_is_running", lambda execution: execution.placed and not execution.is_terminal)]
@@ -474,7 +492,10 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "the platform's word goes before the runner's": _never_look_again,
     "a refusal ends what another delivery launches": _refusals_end_all,
     "a launch that is made again is not counted": _uncounted_launches,
-    "ids that hold no time are not listed": lambda: [(lost_uploads, "LIST_ALL_EVERY", timedelta(days=1))],
+    "ids that hold no time are not listed": lambda: [(lost_uploads, "STRETCHES", ("times",))],
+    "ids that hold another time are not listed": lambda: [(lost_uploads, "STRETCHES", ("odd",))],
+    "a sweep that was cut short is through": _through_when_cut_short,
+    "a sweep goes on from the end of the last one": _sweep_since_the_end,
     "uploads are looked for during a grant only": lambda: [(lost_uploads, "LOOKED_FOR", lost_uploads.LISTED_BACK)],
     "unanswered uploads are not remembered": lambda: [(lost_uploads.Look, "_remembered", lambda _self: iter(()))],
     "a range is done before its requests": _done_before_it_is,

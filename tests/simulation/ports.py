@@ -216,8 +216,10 @@ class SimObjects:
             lambda: self.stored.get(object_key) if version is None else self._versions.get((object_key, version)),
         )
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
-        return self._scheduler.call(f"{self._name}.list", prefix, lambda: self._list(prefix, after, limit))
+    def list(
+        self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
+    ) -> Sequence[ObjectInfo]:
+        return self._scheduler.call(f"{self._name}.list", prefix, lambda: self._list(prefix, after, up_to, limit))
 
     def delete(self, object_key: str) -> None:
         self._scheduler.call(f"{self._name}.delete", object_key, lambda: self._delete(object_key))
@@ -251,11 +253,11 @@ class SimObjects:
         self.on_put(object_key, data)
         return stored.etag
 
-    def _list(self, prefix: str, after: str | None, limit: int) -> Sequence[ObjectInfo]:
+    def _list(self, prefix: str, after: str | None, up_to: str | None, limit: int) -> Sequence[ObjectInfo]:
         begin = bisect_right(self._keys, after) if after is not None and after >= prefix else _first(self._keys, prefix)
         found = []
         for key in self._keys[begin : begin + limit]:
-            if not key.startswith(prefix):
+            if not key.startswith(prefix) or (up_to is not None and key > up_to):
                 break
             found.append(ObjectInfo(key, len(self.stored[key].data), self._modified[key]))
         return found

@@ -27,6 +27,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control, ends, inbox, lost_uploads, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import Ports, QueueName, Unavailable, Write
@@ -39,7 +40,7 @@ MAX_RECEIVES = 5
 MAX_RECOVERY_DEATHS = 3
 # Longer than the longest wait of the reconciler: the deadline of a command whose runner does not keep it.
 LONG_TICK_MS = 65 * MINUTE_MS
-LIST_ALL_MS = lost_uploads.LIST_ALL_EVERY // timedelta(milliseconds=1)
+LIST_ALL_MS = lost_uploads.LOOK_EVERY // timedelta(milliseconds=1)
 KEYS = 12
 # Many a delivery of a range has no time for all three of its requests.
 RANGE_LASTS_MS = 40
@@ -106,6 +107,8 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.settings = settings = settings or Settings()
+        # Small enough for sweeps of the inbox to take several rounds each.
+        self.budget = Budget(pages=3 + settings.requests // 40, page=3, reads=10 + settings.requests // 40)
         self.scheduler = Scheduler(
             seed, crash_rate=settings.crash_rate, unavailable_rate=settings.unavailable_rate, hunted=hunted
         )
@@ -305,7 +308,7 @@ class Simulation:
             self._must_be_injected(error)
 
         def run() -> None:
-            reconcile.handle(self.ports)
+            reconcile.handle(self.ports, budget=self.budget)
             self.records.purge_expired(self.clock.now())
 
         self._invoke("reconcile", run, finished)
@@ -334,9 +337,12 @@ class Simulation:
             for event in waiting:
                 self.scheduler.at(self.rng.randrange(1, 500), event)
 
+        def recover() -> None:
+            reconcile.handle(self.ports, starting_up=True, budget=self.budget)
+
         self._numbers["recovery"] += 1
         label = f"recovery-{self._numbers['recovery']}"
-        recovery = Invocation("recovery", label, lambda: reconcile.handle(self.ports, starting_up=True), finished)
+        recovery = Invocation("recovery", label, recover, finished)
         recovery.mortal = deaths < MAX_RECOVERY_DEATHS
         self.scheduler.begin(recovery)
 
@@ -359,8 +365,9 @@ class Simulation:
             self.scheduler.faults.enabled = False
             # The first when all is listed again, and while lost uploads are young enough to be looked for.
             for wait_ms in (LIST_ALL_MS, LONG_TICK_MS, LONG_TICK_MS):
-                # Then some that follow each other as rounds do: what a task is held for was seen twice, two minutes apart.
-                for next_ms in (wait_ms, MINUTE_MS, MINUTE_MS):
+                # Then some that follow each other as rounds do: what a task is held for was seen twice, two minutes apart; and the
+                # inbox is listed a part in each.
+                for next_ms in (wait_ms, *[MINUTE_MS] * 9):
                     self.scheduler.run(self.scheduler.now_ms + next_ms)
                     self.tick()
                     self._come_to_an_end()

@@ -13,7 +13,7 @@ from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 from runvoy_agent.core.model import LockRecord
 from runvoy_agent.handlers import store
 from runvoy_agent.ports import Launch, LaunchOutcome
-from runvoy_protocol import batches, codec, envelope, keys, object_keys
+from runvoy_protocol import batches, codec, envelope, ids, keys, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.requests import RunRequest
@@ -157,6 +157,10 @@ class Workload:
     def _request_id(self, signing_key: keys.SigningKey) -> str:
         if self._rng.random() < 0.8:
             return self._simulation.clock.new_id()
+        if self._rng.random() < 0.2:
+            # A request that was prepared long ago, or by a clock far ahead.
+            made_at = self._simulation.clock.now() + timedelta(hours=self._rng.randrange(-9_000, 1_000))
+            return ids.uuid7(made_at, self._simulation.clock.random(10))
         # The rare ids that sort before all that are made by time: a listing from some moment on passes over them.
         low = self._rng.random() < 0.2
         number = 0

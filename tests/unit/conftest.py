@@ -18,6 +18,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
 from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.repairs import Repair
 from runvoy_agent.handlers.routes import Request, Response
@@ -245,8 +246,8 @@ class World:
         signed = {"body": body, "mac": run_objects.mac_of(key, kind, body)}
         self.outbox.put(object_key, json.dumps(signed).encode(), content_type="")
 
-    def reconcile(self, *, starting_up: bool = False) -> list[Repair]:
-        return reconcile.handle(self.ports, starting_up=starting_up).repairs
+    def reconcile(self, *, starting_up: bool = False, budget: Budget | None = None) -> list[Repair]:
+        return reconcile.handle(self.ports, starting_up=starting_up, budget=budget).repairs
 
     # -- looking
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.unit.calls import audit_of, call, code_of, ok
 
+from runvoy_agent.handlers import healths
 from runvoy_agent.local.queue import LocalQueueCare, LocalQueueName, SqliteQueue
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
@@ -108,3 +109,19 @@ def test_a_queue_that_there_is_not(world: World, body: object) -> None:
 def test_a_deployment_without_queues_says_so(world: World) -> None:
     world.deployment = world.deployment._replace(queues=None)
     assert code_of(call(world, "GET", "/health/queues")) is ErrorCode.NOT_FOUND
+
+
+def test_executions_are_counted_of_a_month_and_while_they_are_not_over(world: World) -> None:
+    old, over, young = (world.request() for _ in range(3))
+    for request in (old, over):
+        world.submit(request)
+    world.start(over.request_id)
+    world.leave_result(over.request_id)
+    world.tell(over.request_id, "result")
+    world.tell(over.request_id, "stopped", 1)
+    created_at = world.deployment.created_at
+    assert healths.counts_by_state(world.records, created_at, world.clock.now()) == {"QUEUED": 1, "SUCCEEDED": 1}
+    world.clock.move(days=31)
+    world.submit(young := world.request(request_id=young.request_id))
+    assert young.expires_at > world.clock.now()
+    assert healths.counts_by_state(world.records, created_at, world.clock.now()) == {"QUEUED": 2}

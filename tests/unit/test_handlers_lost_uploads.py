@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from runvoy_agent.core.model import InboxGrantee, Reconciled
 from runvoy_agent.handlers import lost_uploads, store
 from runvoy_agent.handlers.messages import InboxDelivery
-from runvoy_agent.ports import StoredObject
+from runvoy_agent.ports import Page, StoredObject
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.errors import ErrorCode
 
@@ -196,6 +196,31 @@ def test_more_unanswered_uploads_than_are_remembered_are_found_again(world: Worl
     world.clock.move(minutes=10)
     assert _delivered(world) == set()
     assert _mark(world).unanswered == {}
+
+
+def test_keys_that_were_granted_nothing_lately_are_not_read(world: World) -> None:
+    """There is a record of every key that ever was granted an upload."""
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    delivery = world.upload(world.request())
+    long_ago = world.clock.now() - timedelta(days=30)
+    for number in range(1000):
+        other = InboxGrantee(key_id=f"k{number}", granted_at=long_ago)
+        world.records.commit([store.put_new(store.grantee_key(other.key_id), other)])
+    world.reconcile()
+    read: list[int] = []
+    query = world.records.query
+
+    def counted(index: str, partition: str, **limits: Any) -> Page:
+        page = query(index, partition, **limits)
+        if index == store.INDEX_GRANTEES:
+            read.append(len(page.records))
+        return page
+
+    world.records.query = counted  # type: ignore[method-assign]
+    world.clock.move(minutes=10)
+    assert delivery.object_key in {repair.subject for repair in world.reconcile()}
+    assert len(read) == store.SHARDS, "a page of each shard"
 
 
 def _delivered(world: World) -> set[str]:

@@ -82,7 +82,11 @@ class S3Objects:
                 raise
         return StoredObject(data, answer["ETag"], answer.get("VersionId", ""))
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
+    def list(
+        self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
+    ) -> Sequence[ObjectInfo]:
+        """As the port says: a call for each thousand, and one at least. S3 knows no end of a range, so the last of them may have
+        listed what is past it."""
         object_keys.check_prefix(prefix)
         found: list[ObjectInfo] = []
         place = {"StartAfter": after} if after else {}
@@ -90,10 +94,14 @@ class S3Objects:
             page_size = min(_PAGE, limit - len(found))
             with calling(f"listing {prefix}"):
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=page_size, **place)
+            listed = answer.get("Contents", ())
             found += [
-                ObjectInfo(item["Key"], item["Size"], item["LastModified"]) for item in answer.get("Contents", ())
+                ObjectInfo(item["Key"], item["Size"], item["LastModified"])
+                for item in listed
+                if up_to is None or item["Key"] <= up_to
             ]
-            if not answer.get("IsTruncated"):
+            is_past = up_to is not None and listed and listed[-1]["Key"] > up_to
+            if is_past or not answer.get("IsTruncated"):
                 break
             place = {"ContinuationToken": answer["NextContinuationToken"]}
         return found

@@ -140,17 +140,31 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime
 
 
+class InboxSweep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far the reconciler has listed a stretch of the inbox: it does so a part in each round.
+
+    What was written from `since` on is read; from `next_since` on, by the sweep that comes after this one. `reached`: the object
+    key up to which this one has come; empty when it is through.
+    """
+
+    began_at: datetime
+    since: datetime
+    next_since: datetime
+    reached: str = ""
+
+
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the last whole round of the reconciler began: the next looks at what changed since.
 
-    Of the inbox: `listed_at`, when the last round began that listed all of it; `looked_until`: what was written before then was
-    looked at; `unanswered`: the objects that had no answer then, with when they were written.
+    Of the inbox: `listed_at`, when the last round began that looked at all that is recent; `looked_until`: what was written before
+    then was looked at; `unanswered`: the objects that had no answer then, with when they were written; `sweeps`, by their names.
     """
 
     at: datetime
     listed_at: datetime | None = None
     looked_until: datetime | None = None
     unanswered: dict[str, datetime] = {}
+    sweeps: dict[str, InboxSweep] = {}
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,6 +4,7 @@ execution as it was kept. What is handed out is not judged here: whoever asks do
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -11,7 +12,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import AuditHead, Execution, Key, StoredRequest
 from runvoy_agent.handlers import listings, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
-from runvoy_agent.ports import Position, Records, StoredObject
+from runvoy_agent.ports import Position, Records, StoredObject, Versioned
 from runvoy_protocol import object_keys, seals
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.evidence import PIECE_BYTES, Evidence
@@ -29,6 +30,7 @@ from runvoy_protocol.seals import (
 
 _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most, and bytes grow by a third on their way
 _MOST_SEALS = 1000
+_SEALS_AT_ONCE = 50
 _RECORDS_PAGE = 500
 
 
@@ -58,12 +60,8 @@ def list_seals(call: Call) -> Response:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "from is no number of a seal")
     found: list[Seal] = []
     size = 0
-    for number in range(max(first, 1), min(first + limit, head.number + 1)):
-        one = _seal(call.ports.records, number)
-        if one is None:
-            continue
-        if with_leaves == "no":
-            one = msgspec.structs.replace(one, leaves=None)
+    for kept in _seals(call.ports.records, range(max(first, 1), min(first + limit, head.number + 1))):
+        one = kept if with_leaves == "yes" else msgspec.structs.replace(kept, leaves=None)
         size += len(one.leaves or b"") + 512
         if found and size > _MOST_ANSWERED_BYTES:
             break
@@ -81,7 +79,20 @@ def _head(call: Call) -> SealHead:
 
 def _seal(records: Records, number: int) -> Seal | None:
     """A seal; None where there is none, or nothing that is one."""
-    found = records.get(store.seal_key(number))
+    return _decoded(records.get(store.seal_key(number)))
+
+
+def _seals(records: Records, numbers: Sequence[int]) -> Iterator[Seal]:
+    """Those that there are. A chain of years is read for one day of it, so not one by one."""
+    for begun in range(0, len(numbers), _SEALS_AT_ONCE):
+        keys = [store.seal_key(number) for number in numbers[begun : begun + _SEALS_AT_ONCE]]
+        for found in records.get_many(keys):
+            one = _decoded(found)
+            if one is not None:
+                yield one
+
+
+def _decoded(found: Versioned | None) -> Seal | None:
     try:
         return None if found is None else msgspec.json.decode(found.body, type=Seal)
     except (msgspec.MsgspecError, UnicodeDecodeError):

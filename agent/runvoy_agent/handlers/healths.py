@@ -3,13 +3,16 @@ anybody may know (`GET health`) is the control handler's."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import AuditHead, Reconciled
+from runvoy_agent.core.model import AuditHead, Execution, Reconciled
 from runvoy_agent.handlers import reconcile, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
-from runvoy_agent.ports import QueueCare
+from runvoy_agent.ports import QueueCare, Records
 from runvoy_protocol import seals
 from runvoy_protocol.control import (
     QueueHealth,
@@ -21,6 +24,8 @@ from runvoy_protocol.control import (
     RepairAnswer,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+COUNTED_BACK = timedelta(days=30)
 
 MOST_REDRIVEN = 1000
 """Of each queue, in one call."""
@@ -42,6 +47,18 @@ def show_queues(call: Call) -> Response:
             audit_sealed_until=sealed_until,
         )
     )
+
+
+def counts_by_state(records: Records, created_at: datetime, now: datetime) -> dict[str, int]:
+    """How many executions there are in which state: of those admitted in the last COUNTED_BACK, and whatever is not over. To count
+    all of a deployment of years would be to read all of it."""
+    since = max(created_at, now - COUNTED_BACK)
+    states = Counter(one.state.value for one in store.active_executions(records) if one.admitted_at < since)
+    for record in store.executions_since(records, since, now):
+        execution = msgspec.json.decode(record.body, type=Execution)
+        if execution.admitted_at >= since:
+            states[execution.state.value] += 1
+    return dict(states)
 
 
 def redrive(call: Call) -> Response:

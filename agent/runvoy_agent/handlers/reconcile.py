@@ -25,6 +25,7 @@ from runvoy_agent.handlers import (
     store,
 )
 from runvoy_agent.handlers.careful_launcher import CarefulLauncher
+from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.repairs import Repair
 from runvoy_agent.ports import Conflict, Ports
 from runvoy_protocol import object_keys
@@ -46,14 +47,15 @@ class Round(NamedTuple):
     left: int = 0
 
 
-def handle(ports: Ports, *, starting_up: bool = False) -> Round:
-    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given.
+def handle(ports: Ports, *, starting_up: bool = False, budget: Budget | None = None) -> Round:
+    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given. `budget`: how much of the
+    inbox it may list beside what is recent.
 
     The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
     """
     launcher = CarefulLauncher(ports.launcher, ports.clock)
     ports = ports._replace(launcher=launcher)
-    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up)]
+    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up, budget)]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     if launcher.unanswered:
@@ -78,9 +80,9 @@ def _of_the_audit(ports: Ports) -> Iterator[Repair]:
         yield Repair("the audit", f"{late} records came after their minute was sealed", "sealed them as late")
 
 
-def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+def _of_the_inbox(ports: Ports, starting_up: bool, budget: Budget | None) -> Iterator[Repair]:
     mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    look = lost_uploads.Look(ports, mark.document, starting_up=starting_up)
+    look = lost_uploads.Look(ports, mark.document, starting_up=starting_up, budget=budget)
     yield from reconcile_inbox.lost_ranges(ports, starting_up)
     for object_key in look.deliver_again():
         yield Repair(object_key, "no delivery of it was handled", "delivered it again")

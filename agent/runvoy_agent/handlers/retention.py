@@ -25,6 +25,9 @@ MOST_AT_ONCE = 1000
 
 EVERY = timedelta(days=1)
 
+_LISTED_AT_ONCE = 50_000
+"""Of the inbox: a page of a folder costs by all that is in it."""
+
 
 class Removing(NamedTuple):
     """How objects go, all versions included. A deployment whose buckets have rules of their own for that has none."""
@@ -178,7 +181,7 @@ def _sweep_left(ports: Ports, made: _Sweep, before: datetime) -> None:
     """Requests that were refused, and batches whose executions must be over by now."""
     after: str | None = None
     while not made.is_full():
-        page = ports.inbox.list("requests/", after=after)
+        page = ports.inbox.list("requests/", after=after, limit=_LISTED_AT_ONCE)
         for info in page:
             batch, request = object_keys.parse_batch(info.key), object_keys.parse_request(info.key)
             if made.is_full():

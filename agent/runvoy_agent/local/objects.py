@@ -17,16 +17,16 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from runvoy_agent.local.durable import make_private_folder, remove_leftovers, sync, temporary_file, unavailable
+from runvoy_agent.local.folder_listing import FOLDER, Wanted, walk
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.ports import ObjectInfo, PostPolicy, PreconditionFailed, StoredObject, Unavailable
 from runvoy_protocol import object_keys
 
 _VERSION = re.compile(r"[0-9a-f]{32}\Z")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not to hang on a FIFO that somebody put there.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LEFTOVER_SECONDS = 3600
@@ -148,7 +148,10 @@ class FolderObjects:
             return None
         return StoredObject(data, f'"{digest}"', _version(digest))
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
+    def list(
+        self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
+    ) -> Sequence[ObjectInfo]:
+        """As the port says. Each call reads the names of whole folders, whatever it returns of them."""
         object_keys.check_prefix(prefix)
         folders = prefix.split("/")[:-1]
         found: list[ObjectInfo] = []
@@ -158,7 +161,7 @@ class FolderObjects:
             except FileNotFoundError:
                 return found
             path = "".join(f"{folder_name}/" for folder_name in folders)
-            _walk(folder, path, prefix, after or "", limit, found)
+            walk(folder, path, Wanted(prefix, after or "", up_to, limit), found)
         return found
 
     def delete(self, object_key: str) -> None:
@@ -230,7 +233,7 @@ class FolderObjects:
     @contextlib.contextmanager
     def _folder(self, object_key: str, folders: Sequence[str], *, make: bool) -> Iterator[int]:
         """A descriptor of the object's folder, reached without following a symbolic link; FileNotFoundError."""
-        descriptor = os.open(self._root, _FOLDER & ~os.O_NOFOLLOW)
+        descriptor = os.open(self._root, FOLDER & ~os.O_NOFOLLOW)
         try:
             path = ""
             for folder in folders:
@@ -303,7 +306,7 @@ def _make_folder(parent: int, name: str) -> bool:
 
 def _open_folder(parent: int, name: str, object_key: str, *, make: bool) -> int:
     try:
-        return os.open(name, _FOLDER, dir_fd=parent)
+        return os.open(name, FOLDER, dir_fd=parent)
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
@@ -360,37 +363,3 @@ def _read(folder: int, name: str) -> bytes | None:
 def _content(descriptor: int) -> bytes:
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read()
-
-
-def _walk(folder: int, path: str, prefix: str, after: str, limit: int, found: list[ObjectInfo]) -> None:
-    """Append the objects under `path` in key order, up to `limit`."""
-    with os.scandir(folder) as entries:
-        # A folder sorts as its name with the slash: `a-b` stands before `a/b`, and `a0` after it.
-        children = [
-            (f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name, entry)
-            for entry in entries
-            if object_keys.SEGMENT.match(entry.name)
-        ]
-    children.sort(key=lambda child: child[0])
-    for name, entry in children:
-        if len(found) >= limit:
-            return
-        key = path + name
-        if name.endswith("/"):
-            passed = key < after and not after.startswith(key)
-            if not passed and (key.startswith(prefix) or prefix.startswith(key)):
-                with _child(folder, entry.name) as child:
-                    _walk(child, key, prefix, after, limit, found)
-        elif key > after and key.startswith(prefix) and entry.is_file(follow_symlinks=False):
-            with contextlib.suppress(FileNotFoundError):  # deleted since
-                info = entry.stat(follow_symlinks=False)
-                found.append(ObjectInfo(key, info.st_size, datetime.fromtimestamp(info.st_mtime, UTC)))
-
-
-@contextlib.contextmanager
-def _child(folder: int, name: str) -> Iterator[int]:
-    descriptor = os.open(name, _FOLDER, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -255,7 +255,10 @@ def _show(found: dict[str, Any], settings: Settings) -> None:
         ("endpoint", found.get("endpoint", "")),
         ("version", found.get("version", "")),
         ("data", found["data_directory"]),
-        ("executions", ", ".join(f"{count} {state}" for state, count in counts.items())),
+        (
+            "executions",
+            ", ".join(f"{count} {state}" for state, count in counts.items()) + (" in 30 days" if counts else ""),
+        ),
     ]
     for line in facts(pairs):
         print_line(line)

@@ -1,0 +1,226 @@
+"""Listing an inbox that holds years: a bounded part in each round, and whatever is uploaded meanwhile is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runvoy_agent.core.model import InboxGrantee, Reconciled
+from runvoy_agent.handlers import inbox_sweeps, lost_uploads, store
+from runvoy_agent.handlers.inbox_sweeps import Budget
+from runvoy_protocol import ids, object_keys
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import World
+
+SMALL = Budget(pages=2, page=5, reads=3)
+
+
+@pytest.fixture(autouse=True)
+def granted(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)  # files carry the machine's time
+    _grant(world, world.signing_key)
+
+
+def _grant(world: World, signing_key: SigningKey) -> None:
+    grantee = store.load(world.records, store.grantee_key(signing_key.key_id), InboxGrantee)
+    noted = InboxGrantee(key_id=signing_key.key_id, granted_at=world.clock.now())
+    world.records.commit([store.put(grantee, noted)])
+
+
+def _odd(number: int) -> str:
+    return f"{number:012x}80008000000000000001"
+
+
+def _upload(world: World, request_id: str, signing_key: SigningKey | None = None) -> str:
+    return world.upload(world.request(request_id=request_id), signing_key).object_key
+
+
+def _found(world: World, budget: Budget = SMALL, *, starting_up: bool = False) -> list[str]:
+    return [repair.subject for repair in world.reconcile(budget=budget, starting_up=starting_up)]
+
+
+def _keep_long(world: World, request_ids: Sequence[str]) -> None:
+    """Requests that were answered long ago; they are listed, and not read."""
+    for request_id in request_ids:
+        world.inbox.put(object_keys.request(world.signing_key.key_id, request_id), b"answered", content_type="")
+    world.clock.move(hours=30)
+    _grant(world, world.signing_key)
+    world.reconcile()  # all of it, by the budget of a deployment
+    world.clock.move(minutes=30)
+    assert world.reconcile() == []
+    for _ in world.messages("inbox"):
+        pass
+
+
+def _mark(world: World) -> Reconciled:
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled).document
+    assert mark is not None
+    return mark
+
+
+def test_a_round_lists_no_more_for_what_was_kept_for_years(world: World) -> None:
+    made = [world.clock.now() - timedelta(hours=number) for number in range(2, 62)]
+    _keep_long(world, [ids.uuid7(at, bytes(10)) for at in made])
+    listed: list[int] = []
+    original = world.inbox.list
+
+    def counted(prefix: str, **limits: Any) -> Any:
+        found = original(prefix, **limits)
+        listed.append(len(found))
+        return found
+
+    world.inbox.list = counted  # type: ignore[method-assign]
+    world.clock.move(minutes=10)
+    rounds = []
+    for _ in range(20):
+        assert _found(world) == []
+        rounds.append(sum(listed))
+        listed.clear()
+        world.clock.move(minutes=1)
+    assert max(rounds) == SMALL.pages * SMALL.page
+    assert sum(rounds[:10]) == 60, "and by and by all of it"
+    assert rounds[6:10] == [0, 0, 0, 0], "then it rests"
+    assert sum(rounds) == 120
+
+
+def test_a_sweep_that_takes_for_hours_makes_haste(world: World) -> None:
+    _keep_long(world, [_odd(number) for number in range(70)])
+    world.clock.move(minutes=10)
+    assert _found(world) == []
+    world.clock.move(hours=6)
+    assert _found(world) == []
+    assert _mark(world).sweeps["odd"].reached.endswith(_odd(19))
+    world.clock.move(minutes=1)
+    assert _found(world) == []
+    assert _mark(world).sweeps["odd"].reached == ""
+
+
+def test_an_upload_is_found_whether_it_comes_before_or_behind_where_a_sweep_is(world: World) -> None:
+    _keep_long(world, [_odd(number) for number in range(10, 50)])
+    world.clock.move(minutes=10)
+    assert _found(world) == []
+    assert _mark(world).sweeps["odd"].reached.endswith(_odd(19))
+    _upload_now(world, _odd(1))
+    _upload_now(world, _odd(99))
+    found = []
+    for _ in range(12):
+        world.clock.move(minutes=1)
+        found += _found(world)
+    assert [key[-32:] for key in dict.fromkeys(found)] == [_odd(99), _odd(1)], "by this sweep, and by the next"
+
+
+def _upload_now(world: World, request_id: str) -> None:
+    """As written at the clock's time and not at the machine's."""
+    object_key = _upload(world, request_id)
+    seconds = world.clock.now().timestamp()
+    os.utime(world.folder / "inbox" / object_key, (seconds, seconds))
+
+
+def test_a_round_reads_no_more_than_it_may(world: World) -> None:
+    sent = [_upload(world, _odd(number)) for number in range(8)]
+    assert [_found(world) for _ in range(3)] == [sent[:3], sent[3:6], sent[6:]], "each once"
+
+
+def test_a_sweep_goes_from_one_key_to_the_next(world: World) -> None:
+    others = [world.add_user(f"dev{number}", Role.DEVELOPER) for number in range(3)]
+    for other in others:
+        _grant(world, other)
+    everybody = sorted([world.signing_key, *others], key=lambda one: one.key_id)
+    sent = [_upload(world, _odd(number), one) for one in everybody for number in (1, 2)]
+    rounds = [_found(world) for _ in range(3)]
+    assert rounds == [sent[:3], sent[3:6], sent[6:]]
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "00000000000080008000000000000001",
+        "ffffffffffff80008000000000000001",
+        "01a00000000080008000000000000001",
+        ids.uuid7(datetime(2024, 12, 31, tzinfo=UTC), bytes(10)),
+        ids.uuid7(datetime(2025, 1, 1, tzinfo=UTC), bytes(10)),
+        ids.uuid7(datetime(2025, 1, 1, tzinfo=UTC), bytes([0] * 9 + [1])),
+        ids.uuid7(datetime(2099, 12, 31, tzinfo=UTC), bytes(10)),
+        ids.uuid7(datetime(2100, 1, 1, tzinfo=UTC), bytes(10)),
+        ids.uuid7(datetime(2100, 1, 1, tzinfo=UTC), bytes([0] * 9 + [1])),
+        "ffffffffffff70008000000000000001",
+    ],
+)
+def test_whatever_its_id_begins_with_an_upload_is_found_once(world: World, request_id: str) -> None:
+    assert _found(world) == []
+    object_key = _upload(world, request_id)
+    world.clock.move(minutes=10)
+    assert _found(world) == [object_key]
+
+
+@pytest.mark.parametrize("minutes", [-75, -71, -69, 0, 9, 11, 20])
+def test_an_id_of_about_the_time_of_writing_is_found_by_one_look_or_the_other(world: World, minutes: int) -> None:
+    assert _found(world) == []
+    object_key = _upload(world, ids.uuid7(world.clock.now() + timedelta(minutes=minutes), bytes(10)))
+    found = []
+    for _ in range(10):
+        world.clock.move(minutes=1)
+        found += _found(world)
+    assert object_key in found
+
+
+def test_a_batch_whose_id_tells_no_time_is_found(world: World) -> None:
+    assert _found(world) == []
+    object_key = object_keys.batch(world.signing_key.key_id, _odd(7))
+    world.upload_raw(b"no batch", object_key)
+    world.clock.move(minutes=10)
+    assert _found(world) == [object_key]
+
+
+def test_what_a_sweep_found_and_nobody_remembers_is_found_by_the_next(world: World) -> None:
+    """More than are remembered, found by rounds that list a part each."""
+    assert _found(world) == []
+    count = lost_uploads.MOST_REMEMBERED + 20
+    sent = {_upload(world, _odd(number)) for number in range(count)}
+    world.clock.move(minutes=10)
+    budget = Budget(pages=100, page=5, reads=50)
+    found: list[str] = []
+    for _ in range(9):
+        found += _found(world, budget)
+        world.clock.move(minutes=1)
+    assert set(found) == sent
+    again: list[str] = []
+    world.clock.move(minutes=5)
+    for _ in range(9):
+        again += _found(world, budget)
+        world.clock.move(minutes=1)
+    assert set(again) == sent
+
+
+def test_a_start_does_not_wait_for_all_to_be_listed(world: World) -> None:
+    sent = [_upload(world, _odd(number)) for number in range(8)]
+    assert _found(world, starting_up=True) == sent[:3]
+    assert _found(world, starting_up=True) == [*sent[:3], *sent[3:6]]
+    assert _found(world) == sent[6:]
+
+
+def test_an_upload_under_an_id_that_is_remembered_is_looked_for_by_its_own_time(world: World) -> None:
+    """Another upload of an id that was never answered is young again."""
+    object_key = _upload(world, _odd(1))
+    assert _found(world) == [object_key]
+    world.clock.move(hours=23, minutes=55)
+    _grant(world, world.signing_key)
+    _upload_now(world, _odd(1))
+    assert object_key in _found(world)
+    world.clock.move(minutes=20)
+    assert object_key in _found(world)
+
+
+def test_the_stretches_leave_nothing_out() -> None:
+    """Where one of a key's ranges ends another begins."""
+    key_id = "a" * 32
+    odd, times = (list(inbox_sweeps._bounds(stretch, key_id)) for stretch in inbox_sweeps.STRETCHES)
+    assert [odd[0][1], times[0][1]] == [times[0][0], odd[1][0]]
+    assert (odd[0][0], odd[1][1]) == (object_keys.inbox_prefix(key_id), None)
