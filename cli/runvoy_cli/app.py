@@ -22,6 +22,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
+    from typer._click.shell_completion import CompletionItem
 
 PROGRAM = "runvoy"
 _COMPLETION_VARIABLE = "_RUNVOY_COMPLETE"
@@ -105,6 +106,14 @@ class LazyGroup(TyperGroup):
             )
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        # From the table, too.
+        from typer._click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=what) for name, what in COMMANDS.items() if name.startswith(incomplete)]
+
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - the base's signature
         # From the table: help for all of them must not import all of them.
         with formatter.section("Commands"):
@@ -118,6 +127,10 @@ def _load(name: str) -> Command:
     if hasattr(module, "prepare"):
         module.prepare(command)
     options.attach(command, getattr(module, "TIMEOUT_HELP", options.CALL_TIMEOUT_HELP))
+    if _COMPLETION_VARIABLE in os.environ:
+        from runvoy_cli import completion
+
+        completion.offer(command, name)
     return command
 
 
@@ -160,7 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings()
     group = root()
     if _COMPLETION_VARIABLE in os.environ:
+        from runvoy_cli import completion
+
         typer.main.get_install_completion_arguments()  # for its effect: it makes Typer's kinds of shells known
+        completion.register()
         group.main(args=arguments, prog_name=PROGRAM, complete_var=_COMPLETION_VARIABLE, obj=settings)
         return 0
     if not arguments:

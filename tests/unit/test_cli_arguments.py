@@ -293,13 +293,6 @@ def test_version_of_the_client_is_the_packages():
     assert project["version"] == __version__
 
 
-def test_completion_offers_commands_and_options(tmp_path):
-    assert "_RUNVOY_COMPLETE=complete_bash" in runvoy("completion", "bash", home=tmp_path).stdout
-    for words, cword, offered in [("runvoy sub", "1", "submit"), ("runvoy run --queue", "2", "--queue-timeout")]:
-        done = runvoy(home=tmp_path, _RUNVOY_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=cword)
-        assert offered in done.stdout.split()
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
