@@ -14,7 +14,7 @@ from runvoy_cli.client import Client, Target
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.short_ids import Written
 from runvoy_cli.transport import Transport
-from runvoy_cli.words import short_id
+from runvoy_cli.render import short_id
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import State
