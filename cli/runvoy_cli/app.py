@@ -93,9 +93,6 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
-            if args[0] == "help":
-                asked = f"{PROGRAM} {args[1]}" if args[1:2] and args[1] in COMMANDS else PROGRAM
-                raise problems.UsageProblem("there is no command 'help'", f"It is an option: `{asked} --help`.")
             nearest = get_close_matches(args[0], COMMANDS, n=1)
             elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if args[0] in names), None)
             raise problems.UsageProblem(
@@ -167,6 +164,8 @@ def root() -> LazyGroup:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail

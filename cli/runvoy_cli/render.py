@@ -192,7 +192,11 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], room: int | No
     if room is None:
         room = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
     widths = _widths(header, table)
-    if room and _all_but_the_last(widths) + _LEAST_CELLS > room and any(_is_too_wide(row, widths, room) for row in table):
+    if (
+        room
+        and _all_but_the_last(widths) + _LEAST_CELLS > room
+        and any(_is_too_wide(row, widths, room) for row in table)
+    ):
         table = [tuple(short_id(cell) if is_execution_id(cell) else cell for cell in row) for row in table]
         widths = _widths(header, table)
     lines = _fitted(header, widths, room)
