@@ -204,7 +204,13 @@ def ids_on_stdin() -> list[str]:
     if not lines:
         # Not success: an empty pipe is what a failed `submit` leaves.
         raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
-    return [execution_id(line) for line in lines]
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(execution_id(line))
+        except UsageProblem as problem:
+            raise UsageProblem(f"number {number:,} on standard input: {problem.message}", problem.hint) from problem
+    return found
 
 
 def id_text(text: str) -> str:

@@ -1,5 +1,6 @@
 """From a command line to a run request: where options may stand, what is literal, what is refused."""
 
+import io
 import os
 import signal
 import subprocess
@@ -278,6 +279,13 @@ def test_mistakes_of_a_process_exit_2(tmp_path, arguments, told):
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("command", ["wait", "kill"])
+def test_which_word_of_standard_input_is_no_id_is_told(monkeypatch, capsys, command):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{ID}\n\n  {ID}\nnot found\n"))
+    assert app.main([command, "-"]) == 2
+    assert "number 3 on standard input: 'not' is no execution id (INVALID_REQUEST)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--json", "run"], ["run", "--json", "--bogus", "x"]])
