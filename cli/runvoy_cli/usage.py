@@ -20,12 +20,12 @@ _CALLED_ELSEWHERE = {
     "delete": ("rm", "remove", "del"),
     "destroy": ("delete", "down", "rm", "remove"),
     "down": ("stop",),
-    "list": ("ls",),
     "register": ("add", "create", "push"),
     "release": ("unlock", "free", "force-unlock", "rm", "delete"),
     "revoke": ("rm", "remove", "delete", "disable"),
     "rotate": ("renew", "roll"),
     "show": ("get", "describe", "inspect", "view", "validate", "lint", "check"),
+    "list": ("ls", "show", "get", "status"),  # after `show`: where a group has both, that is nearer
     "template": ("synth", "print"),
     "unregister": ("rm", "remove", "delete"),
     "up": ("start",),
@@ -71,7 +71,7 @@ def _of_a_group(said: str, path: str, names: Sequence[str], see: str) -> UsagePr
     wrong = re.match(r"No such command '(.*?)'\.(?: Did you mean (.*)\?)?", said)
     if wrong is None:
         return UsageProblem(f"`{path}` needs a further word: what to do", has + see)
-    elsewhere = next((name for name in names if wrong[1] in _CALLED_ELSEWHERE.get(name, ())), None)
+    elsewhere = next((name for name, theirs in _CALLED_ELSEWHERE.items() if name in names and wrong[1] in theirs), None)
     near = f"Did you mean {wrong[2]}? " if wrong[2] else ""
     if elsewhere is not None:
         near = f"Perhaps `{path} {elsewhere}` is what you look for. "

@@ -199,6 +199,8 @@ MISTAKES = [
     (["playbook", "deploy"], "hint: A playbook is run with `runvoy playbook run NAME`."),
     (["users", "delete", "bob"], "hint: Perhaps `runvoy users revoke` is what you look for."),
     (["secrets", "set", "a", "A"], "hint: Perhaps `runvoy secrets create` is what you look for."),
+    (["quotas", "show"], "hint: Perhaps `runvoy quotas list` is what you look for."),
+    (["users", "get", "bob"], "hint: Perhaps `runvoy users show` is what you look for."),
     (["infra", "synth"], "hint: Perhaps `runvoy infra template` is what you look for."),
     (["playbook", "run", "deploy", "stage=test"], "hint: A parameter is given as --param NAME=VALUE."),
     (["run", "--env", "NO_SUCH_THING", "x"], "--env number 1 has no NAME=VALUE form, and is no variable"),
