@@ -30,6 +30,7 @@ _EXIT_FAILED = 125
 _WITH_A_COMMANDS_CODE = frozenset(
     {"run", "wait"}
 )  # their exit code is the remote command's, so runvoy's are 120 to 125
+_ONLY_LOOKS = frozenset({"wait", "logs"})  # Ctrl-C in them ends nothing but them, which is not so in `run`
 
 
 COMMANDS = {
@@ -216,6 +217,8 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         if isinstance(error, typer.Abort) and sys.stderr.isatty():
             sys.stderr.write("\n")  # the prompt's line is not ended yet
+        elif invoked in _ONLY_LOOKS and sys.stderr.isatty() and not settings.json:
+            sys.stderr.write("runvoy: left; what runs goes on\n")
         return problems.EXIT_INTERRUPTED
     if isinstance(error, (BrokenPipeError, problems.ReaderGone)):
         return _stdout_is_gone()
