@@ -99,7 +99,7 @@ prove *ARGS:
 
 # Make what `runvoy infra apply` deploys: the template, and the functions' zip for arm64 or x86_64; no Docker needed
 bundle *ARGS:
-    uv run python -m runvoy_infra.bundling {{ARGS}}
+    uv run --group infra python -m runvoy_infra.bundling {{ARGS}}
 
 # LocalStack (Docker) with a deployment's resources, and a worker on this machine for it: prints how its admin gets a key
 localstack:

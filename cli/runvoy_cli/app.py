@@ -22,6 +22,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter, Parameter
+    from typer._click.shell_completion import CompletionItem
 
 PROGRAM = "runvoy"
 _COMPLETION_VARIABLE = "_RUNVOY_COMPLETE"
@@ -29,6 +30,7 @@ _EXIT_FAILED = 125
 _WITH_A_COMMANDS_CODE = frozenset(
     {"run", "wait"}
 )  # their exit code is the remote command's, so runvoy's are 120 to 125
+_ONLY_LOOKS = frozenset({"wait", "logs"})  # Ctrl-C in them ends nothing but them, which is not so in `run`
 
 
 COMMANDS = {
@@ -92,9 +94,6 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
-            if args[0] == "help":
-                asked = f"{PROGRAM} {args[1]}" if args[1:2] and args[1] in COMMANDS else PROGRAM
-                raise problems.UsageProblem("there is no command 'help'", f"It is an option: `{asked} --help`.")
             nearest = get_close_matches(args[0], COMMANDS, n=1)
             elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if args[0] in names), None)
             raise problems.UsageProblem(
@@ -104,6 +103,14 @@ class LazyGroup(TyperGroup):
                 + "`runvoy --help` lists the commands. To run one of your own: runvoy run -- COMMAND",
             )
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        # From the table, too.
+        from typer._click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=what) for name, what in COMMANDS.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - the base's signature
         # From the table: help for all of them must not import all of them.
@@ -118,6 +125,10 @@ def _load(name: str) -> Command:
     if hasattr(module, "prepare"):
         module.prepare(command)
     options.attach(command, getattr(module, "TIMEOUT_HELP", options.CALL_TIMEOUT_HELP))
+    if _COMPLETION_VARIABLE in os.environ:
+        from runvoy_cli import completion
+
+        completion.offer(command, name)
     return command
 
 
@@ -154,13 +165,18 @@ def root() -> LazyGroup:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
     settings = Settings()
     group = root()
     if _COMPLETION_VARIABLE in os.environ:
+        from runvoy_cli import completion
+
         typer.main.get_install_completion_arguments()  # for its effect: it makes Typer's kinds of shells known
+        completion.register()
         group.main(args=arguments, prog_name=PROGRAM, complete_var=_COMPLETION_VARIABLE, obj=settings)
         return 0
     if not arguments:
@@ -201,6 +217,8 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         if isinstance(error, typer.Abort) and sys.stderr.isatty():
             sys.stderr.write("\n")  # the prompt's line is not ended yet
+        elif invoked in _ONLY_LOOKS and sys.stderr.isatty() and not settings.json:
+            sys.stderr.write("runvoy: left; what runs goes on\n")
         return problems.EXIT_INTERRUPTED
     if isinstance(error, (BrokenPipeError, problems.ReaderGone)):
         return _stdout_is_gone()

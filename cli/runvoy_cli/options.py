@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,16 @@ def attach(command: Command, timeout_help: str) -> None:
     command.params.extend(_global_options(timeout_help))
     if isinstance(command, TyperGroup):
         for child in command.commands.values():
+            child.short_help = summary_of(child.help or "")
             attach(child, getattr(child, "timeout_help", timeout_help))
+
+
+def summary_of(text: str) -> str:
+    """What a list of commands says of one: the first part of its help, whole; the parser's own would be cut anywhere."""
+    first = re.split(r"[:;.](?:\s|$)", text.strip(), maxsplit=1)[0]
+    if first.count("(") > first.count(")"):
+        first = first.rpartition("(")[0].rstrip()
+    return first.replace("\n", " ") + "."
 
 
 def _global_options(timeout_help: str) -> list[TyperOption]:

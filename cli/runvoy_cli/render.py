@@ -15,6 +15,7 @@ from runvoy_cli.sanitize import json_text, one_line
 from runvoy_cli.terminal import Screen, cells, clip, screen_of
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.status import ExecutionStatus
 
 if TYPE_CHECKING:
@@ -176,21 +177,45 @@ def moment(at: datetime | None) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
+def short_id(execution_id: str) -> str:
+    """Enough of an id to know it again. The beginning alone is its time: ids of one minute have it in common."""
+    return f"{execution_id[:8]}…{execution_id[-4:]}"
+
+
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]], room: int | None = None) -> list[str]:
     """Lines of a table for `room` cells, by default the terminal's; 0, as without a terminal, is no bound.
 
-    Where it is too narrow the last column is cut, the others never. Where hardly anything of it would be left, what does not fit
-    goes on in a line below, for it is mostly what a row is about.
+    Where it is too narrow the last column is cut, the others never. Where hardly anything of it would be left, ids of executions
+    are shown in short; and what does not fit then goes on in a line below, for it is mostly what a row is about.
     """
     table = [tuple(one_line(cell) for cell in row) for row in rows]
-    widths = [max(cells(row[index]) for row in (header, *table)) for index in range(len(header) - 1)]
     if room is None:
         room = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
-    head = _row_text(header, widths)
-    lines = [clip(head, room) if room else head]
+    widths = _widths(header, table)
+    if (
+        room
+        and _all_but_the_last(widths) + _LEAST_CELLS > room
+        and any(_is_too_wide(row, widths, room) for row in table)
+    ):
+        table = [tuple(short_id(cell) if is_execution_id(cell) else cell for cell in row) for row in table]
+        widths = _widths(header, table)
+    lines = _fitted(header, widths, room)
     for row in table:
         lines.extend(without_workflow_commands(line) for line in _fitted(row, widths, room))
     return lines
+
+
+def _widths(header: Sequence[str], table: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column but the last."""
+    return [max(cells(row[index]) for row in (header, *table)) for index in range(len(header) - 1)]
+
+
+def _all_but_the_last(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * len(widths)
+
+
+def _is_too_wide(row: Sequence[str], widths: Sequence[int], room: int) -> bool:
+    return cells(_row_text(row, widths)) > room
 
 
 def _fitted(row: Sequence[str], widths: Sequence[int], room: int) -> list[str]:
@@ -198,7 +223,7 @@ def _fitted(row: Sequence[str], widths: Sequence[int], room: int) -> list[str]:
     if not room or cells(line) <= room:
         return [line]
     ends = [sum(widths[:count]) + len(_GAP) * (count - 1) for count in range(1, len(widths) + 1)]
-    if not ends or room - ends[-1] - len(_GAP) >= _LEAST_CELLS:
+    if not ends or room - _all_but_the_last(widths) >= _LEAST_CELLS:
         return [clip(line, room)]
     kept = max(1, sum(end <= room for end in ends))
     rest = _GAP.join(filter(None, row[kept:]))

@@ -82,8 +82,9 @@ _OPTIONS = (
     ),
     _Spec(
         "env",
-        "NAME=VALUE",
-        "A variable for the command. Repeatable; stronger than --env-file, and that than RUNVOY_USER_NAME.",
+        "NAME[=VALUE]",
+        "A variable for the command; NAME alone takes it from here. Repeatable; stronger than --env-file, and that than "
+        "RUNVOY_USER_NAME.",
         list,
         True,
     ),
@@ -254,7 +255,7 @@ def _environment(given: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in given.get("env_file", ()):
         found.update(values.env_file(Path(path)))
-    found.update(values.pairs("--env", given.get("env", ())))
+    found.update(values.variables("--env", given.get("env", ())))
     if "git_depth" in given:
         found[git_sources.DEPTH] = given["git_depth"]
     return found

@@ -76,3 +76,27 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
 
     client = Client(stack.ensure(), cache_of, transport, limit, revive=revive)
     return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint}/")
+
+
+def running_client(settings: Settings, limit_seconds: float) -> Client | None:
+    """A client of the deployment that is meant, for who only asks in passing: nothing is said, and no embedded stack is started;
+    None if that is what is meant and does not run. Raises as `open_session` does."""
+
+    def say_nothing(_text: str) -> None:
+        return
+
+    transport = Transport(None)
+    home = config.home()
+    remote = config.resolve(settings.profile, say_nothing)
+    if remote is not None:
+        target: Target | None = Target(remote.endpoint, remote.deployment_id, remote.signing_key)
+    else:
+        from runvoy_cli.embedded import Embedded
+
+        stack = Embedded(home, transport, say_nothing)
+        target = stack.existing_target() if stack.has_begun() else None
+    if target is None:
+        return None
+    return Client(
+        target, lambda one: Cache(home, one.endpoint, one.signing_key.key_id), transport, limit_seconds=limit_seconds
+    )

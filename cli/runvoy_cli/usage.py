@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,26 @@ if TYPE_CHECKING:
     import typer
     from typer._click import Context
 
+# What other programs of this kind call the like: where a group has none of that name, who comes from there is told.
+_CALLED_ELSEWHERE = {
+    "apply": ("deploy", "create", "up", "upgrade", "update"),
+    "create": ("add", "new", "set", "put", "invite"),
+    "delete": ("rm", "remove", "del"),
+    "destroy": ("delete", "down", "rm", "remove"),
+    "down": ("stop",),
+    "register": ("add", "create", "push"),
+    "release": ("unlock", "free", "force-unlock", "rm", "delete"),
+    "revoke": ("rm", "remove", "delete", "disable"),
+    "rotate": ("renew", "roll"),
+    "show": ("get", "describe", "inspect", "view", "validate", "lint", "check"),
+    "list": ("ls", "show", "get", "status"),  # after `show`: where a group has both, that is nearer
+    "template": ("synth", "print"),
+    "unregister": ("rm", "remove", "delete"),
+    "up": ("start",),
+    "update": ("edit", "change", "rotate"),
+}
+_MOST_NAMED = 2
+_ALIKE = 0.65
 _KIND_OF_NUMBER = {"integer", "int range", "float", "float range"}
 
 
@@ -23,8 +44,9 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
     said = " ".join(error.format_message().split())
     possible: Sequence[str] | None = getattr(error, "possibilities", None)
     if said.startswith("No such option"):
-        near = f"Did you mean {' or '.join(sorted(possible))}? " if possible else ""
-        return UsageProblem(f"there is no option {getattr(error, 'option_name', '')}", near + see)
+        name = str(getattr(error, "option_name", ""))
+        near = _nearest_options(name, possible or (), context)
+        return UsageProblem(f"there is no option {name}", (f"Did you mean {' or '.join(near)}? " if near else "") + see)
     if said in ("Missing command.", "") or said.startswith("No such command"):
         return _of_a_group(said, path, _names(context), see)
     if said.startswith("Got unexpected extra argument"):
@@ -32,7 +54,10 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
         # Which may be a secret's value, or a key: this may be a CI's log.
         is_secret = path.startswith(f"{program} secrets") or re.search("rv[kc]1_", words) is not None
         shown = "" if is_secret else f": {words}"
-        return UsageProblem(f"there are more words than this takes{shown}", see)
+        hint = see
+        if path == f"{program} playbook run" and "=" in words:
+            hint = f"A parameter is given as --param NAME=VALUE. {see}"
+        return UsageProblem(f"there are more words than this takes{shown}", hint)
     for pattern, told in _SAID:
         if found := re.match(pattern, said):
             message, hint = told(*found.groups(""))
@@ -46,8 +71,24 @@ def _of_a_group(said: str, path: str, names: Sequence[str], see: str) -> UsagePr
     wrong = re.match(r"No such command '(.*?)'\.(?: Did you mean (.*)\?)?", said)
     if wrong is None:
         return UsageProblem(f"`{path}` needs a further word: what to do", has + see)
+    elsewhere = next((name for name, theirs in _CALLED_ELSEWHERE.items() if name in names and wrong[1] in theirs), None)
     near = f"Did you mean {wrong[2]}? " if wrong[2] else ""
+    if elsewhere is not None:
+        near = f"Perhaps `{path} {elsewhere}` is what you look for. "
+    elif not near and path.endswith(" playbook"):
+        near = f"A playbook is run with `{path} run NAME`. "
     return UsageProblem(f"there is no command '{path.partition(' ')[2]} {wrong[1]}'", near + has + see)
+
+
+def _nearest_options(name: str, possible: Sequence[str], context: Context | None) -> Sequence[str]:
+    """Those that may have been meant: of a single letter what begins with it, else those that are written alike, the nearest
+    first. Without their dashes, which all of them have in common."""
+    if re.fullmatch(r"-[a-z]", name) and context is not None:
+        long_names = [option for one in context.command.params for option in one.opts if option.startswith("--")]
+        return [option for option in long_names if option.startswith(f"-{name}")][:_MOST_NAMED]
+    bare = {option.lstrip("-"): option for option in possible}
+    near = difflib.get_close_matches(name.lstrip("-"), bare, n=_MOST_NAMED, cutoff=_ALIKE)
+    return [bare[one] for one in near] or possible[:1]
 
 
 def _names(context: Context | None) -> Sequence[str]:

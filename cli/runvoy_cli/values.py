@@ -113,6 +113,23 @@ def pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def variables(option: str, texts: Iterable[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The same for variables, where NAME alone stands for the one of this process: its value is on no command line then."""
+
+    def whole(position: int, text: str) -> str:
+        if "=" in text:
+            return text
+        if text not in environ:
+            # Nor is the name shown: it may be a password whose name was forgotten.
+            raise UsageProblem(
+                f"{option} number {position} has no NAME=VALUE form, and is no variable of the environment",
+                f"Write {option} NAME=VALUE, or export NAME and write {option} NAME.",
+            )
+        return f"{text}={environ[text]}"
+
+    return pairs(option, [whole(position, text) for position, text in enumerate(texts, start=1)])
+
+
 def exact_text(text: str, what: str) -> str:
     """`text` as the UTF-8 that the shell passed, whatever the locale made of it."""
     if text.isascii():
@@ -187,7 +204,13 @@ def ids_on_stdin() -> list[str]:
     if not lines:
         # Not success: an empty pipe is what a failed `submit` leaves.
         raise UsageProblem("there are no ids on standard input", "Pipe what `runvoy submit` printed.")
-    return [execution_id(line) for line in lines]
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(execution_id(line))
+        except UsageProblem as problem:
+            raise UsageProblem(f"number {number:,} on standard input: {problem.message}", problem.hint) from problem
+    return found
 
 
 def id_text(text: str) -> str:

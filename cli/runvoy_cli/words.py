@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from runvoy_cli.render import command_text, moment, ran_for, span
+from runvoy_cli.render import command_text, moment, ran_for, short_id, span
 from runvoy_protocol.costs import Cost, Rate, dollars, so_far
 from runvoy_protocol.explanations import exit_meaning, explain, place
 from runvoy_protocol.status import (
@@ -131,11 +131,6 @@ def image_text(status: ExecutionStatus) -> str:
     if status.image is None or status.image_name in (None, status.image):
         return status.image or ""
     return f"{status.image_name} ({status.image})"
-
-
-def short_id(execution_id: str) -> str:
-    """Enough of an id to know it again. The beginning alone is its time: ids of one minute have it in common."""
-    return f"{execution_id[:8]}…{execution_id[-4:]}"
 
 
 def lock_text(lock: LockStatus, now: datetime) -> str:

@@ -18,6 +18,19 @@ MAX_CHARACTERS = 64 * 1024
 _MAX_DEPTH = 16
 _NULL = "tag:yaml.org,2002:null"
 
+# What the parser says, and what somebody who wrote a file can do with.
+_MISTAKES = {
+    "but found another document": "a second document begins here, and a file holds one",
+    "could not find expected ':'": "a name{from_line} has no `:` after it",
+    "did not find expected ',' or ']'": "the list{from_line} does not end with ]",
+    "did not find expected ',' or '}'": "the mapping{from_line} does not end with }}",
+    "did not find expected key": "this is not indented as what it belongs to is",
+    "found character that cannot start any token": "a text that begins with this character needs quotes around it",
+    "found unexpected end of stream": "a quoted text{from_line} does not end",
+    "mapping values are not allowed in this context": "a text with `: ` in it needs quotes around it, or the line is "
+    "indented wrongly",
+}
+
 Report = Callable[[yaml.Node, str], None]
 
 
@@ -63,11 +76,23 @@ def compose(text: str, what: str, *, is_plain: bool = False) -> yaml.Node | None
         root: yaml.Node | None = yaml.compose(text, Loader=loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        # Not str(error): that quotes the line, and the line may hold the API key.
-        problem = str(getattr(error, "problem", None) or "it holds characters that are not allowed")
         place = Place(mark.line + 1, mark.column + 1) if mark is not None else None
-        raise BadYaml(f"this is no valid YAML: {problem}", place) from error
+        raise BadYaml(f"this is no valid YAML: {_in_words(error, text)}", place) from error
     return root
+
+
+def _in_words(error: yaml.YAMLError, text: str) -> str:
+    """What is wrong, and for the common mistakes what to do. Not str(error): that quotes the line, and the line may hold the API
+    key."""
+    problem = str(getattr(error, "problem", None) or "it holds characters that are not allowed")
+    mark, began = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    lines = text.splitlines()
+    before = lines[mark.line][: mark.column + 1] if mark is not None and mark.line < len(lines) else ""
+    if "\t" in before and not before.strip():
+        return "a tab stands here, and YAML takes only spaces there"
+    from_line = f" that begins in line {began.line + 1}" if began is not None else ""
+    known = _MISTAKES.get(problem)
+    return known.format(from_line=from_line) if known is not None else problem
 
 
 def _check_shape(text: str, what: str, is_plain: bool) -> None:

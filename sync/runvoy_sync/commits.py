@@ -8,6 +8,7 @@ execution, or a conflict if it signs with another key.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 import threading
@@ -32,6 +33,7 @@ _STATE = (*STATE, "committed")
 _GIT_SECONDS = 60
 _RETRY_SECONDS = 5.0
 _FILE_MODES = ("100644", "100755")
+_MOST_FILES_NAMED = 3
 
 
 class _Committed(NamedTuple):
@@ -64,13 +66,19 @@ class Commits(threading.Thread):
 
     def prepare(self) -> None:
         """Pull once, and see what is tracked; UsageProblem if the folder is in no checkout that can be used."""
-        if self._git("rev-parse", "--is-inside-work-tree").strip() != b"true":
+        if not self._is_in_a_checkout():
             raise UsageProblem(f"{self._tree.root} is in no Git checkout", "Leave --git-pull away, or clone one there.")
         if self._git("rev-parse", "--is-shallow-repository").strip() == b"true":
             raise UsageProblem(
                 f"the checkout of {self._tree.root} is shallow, so nobody can tell which repository it is of",
                 "Get the rest of it: git fetch --unshallow",
             )
+        try:
+            self._git("rev-parse", "--verify", "--quiet", "HEAD")
+        except UsageProblem as problem:
+            raise UsageProblem(
+                f"the checkout of {self._tree.root} has no commit yet", "Commit the requests first."
+            ) from problem
         self._pull()
         self._read_tracked()
 
@@ -102,7 +110,15 @@ class Commits(threading.Thread):
             self._git("pull", "--ff-only", "--quiet")
             self._teller.fine("git pull")
         except UsageProblem as problem:
-            self._teller.trouble("git pull", problem.message)
+            self._teller.trouble("git pull", problem.message.removeprefix("git pull failed: "))
+
+    def _is_in_a_checkout(self) -> bool:
+        try:
+            return self._git("rev-parse", "--is-inside-work-tree").strip() == b"true"
+        except UsageProblem as problem:
+            if "not a git repository" in problem.message:
+                return False
+            raise
 
     def _read_tracked(self) -> None:
         self.tracked = frozenset(one.name for one in self._list())
@@ -174,8 +190,8 @@ class Commits(threading.Thread):
 
     def _git(self, *words: str) -> bytes:
         """What a git command prints; UsageProblem with what it says on stderr if it fails."""
-        # No prompt: nobody is there to answer it.
-        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": _ssh()}
+        # No prompt: nobody is there to answer it. No translation: what it says is looked through for its errors.
+        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": _ssh(), "LC_ALL": "C"}
         try:
             done = subprocess.run(
                 ["git", "-C", str(self._tree.root), *words],
@@ -190,9 +206,23 @@ class Commits(threading.Thread):
         except subprocess.TimeoutExpired as error:
             raise UsageProblem(f"git {words[0]} took longer than {_GIT_SECONDS} s") from error
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise UsageProblem(f"git {words[0]} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+            said = _in_a_line(done.stderr.decode(errors="replace")) or f"exit code {done.returncode}"
+            raise UsageProblem(f"git {words[0]} failed: {said}")
         return done.stdout
+
+
+def _in_a_line(said: str) -> str:
+    """What git says of a failure, in a line: its first error with the files that it names, or how it begins. What comes after is
+    advice for somebody at the keyboard."""
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith(("error:", "fatal:"))]
+    if not errors:
+        return lines[0].strip() if lines else ""
+    first = errors[0]
+    named = list(itertools.takewhile(lambda line: line.startswith("\t"), lines[first + 1 :]))
+    shown = ", ".join(line.strip() for line in named[:_MOST_FILES_NAMED])
+    more = f" and {len(named) - _MOST_FILES_NAMED} more" if len(named) > _MOST_FILES_NAMED else ""
+    return lines[first].partition(":")[2].strip() + (f" {shown}{more}" if shown else "")
 
 
 def _ssh() -> str:

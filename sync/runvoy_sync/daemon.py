@@ -133,6 +133,7 @@ class _Daemon:
                 if watch is not None:
                     watch.stop()
                 self._stop()
+                self._teller.caught_up()
 
     def _check_deployment(self) -> None:
         found = self._listing.load()
@@ -187,6 +188,8 @@ class _Daemon:
         """One look at the inbox, then sleep until there is reason for the next; whether anything is in it."""
         if self._commits is not None:
             self._inbox.skip = self._commits.tracked
+        if self._listing.has_swept_since(0) and self._mirror.pending() == 0:
+            self._teller.caught_up()
         began = time.monotonic()
         is_left = True
         try:

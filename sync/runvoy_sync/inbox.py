@@ -95,7 +95,7 @@ class Inbox:
             if names.is_request(name):
                 if name not in self.skip:
                     wanted[name] = identity
-            elif not name.startswith("."):
+            elif not names.is_hidden(name):
                 others.append(name)
         self._tell_of_others(others, now)
         with self._lock:
@@ -266,7 +266,7 @@ class Inbox:
 
     def _reject_thing(self, name: str) -> None:
         """What is no file: moved as it is, without a look at what is in it or behind it."""
-        problem = "it is a link, a folder or a pipe"
+        problem = "it is a symbolic link, a folder or a pipe"
         kept = names.kept(name, os.urandom(8).hex())
         text = f"{problem}: a request is a regular file\n"
         self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode())

@@ -34,6 +34,11 @@ def is_request(name: str) -> bool:
     return not name.startswith(".") and name.endswith(REQUEST_SUFFIXES)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether it is a file that an editor keeps beside the one that it edits, and nobody's request that was named wrongly."""
+    return name.startswith((".", "#")) or name.endswith(("~", ".swp", ".bak", ".orig", ".tmp", ".part"))
+
+
 def kept(name: str, tag: str) -> str:
     """Where a request's file is kept: its own name, and what makes it the only one of that name before the ending."""
     stem, dot, suffix = name.rpartition(".")

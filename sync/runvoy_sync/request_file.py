@@ -116,7 +116,8 @@ class _Reader(Nodes):
 
     def _request(self, root: yaml.Node, nodes: Mapping[str, yaml.Node]) -> RunRequest | None:
         if "command" not in nodes:
-            if isinstance(root, yaml.MappingNode):
+            is_misspelt = any("Did you mean 'command'?" in one.hint for one in self.problems)
+            if isinstance(root, yaml.MappingNode) and not is_misspelt:
                 self._report(root, "`command` is missing", "Write a line for /bin/sh, or a list of words.")
             return None
         return RunRequest(

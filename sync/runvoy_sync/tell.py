@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from runvoy_cli.render import Console, command_text, print_json, span
+from runvoy_cli.render import Console, command_text, print_json, short_id, span
 from runvoy_cli.terminal import Row
-from runvoy_cli.words import result_json, short_id, summary
+from runvoy_cli.words import result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.names import REQUEST_SUFFIXES
@@ -30,6 +31,9 @@ class Teller:
         self._lock = threading.Lock()
         self._troubles: dict[str, str] = {}
         self._live: dict[str, tuple[ExecutionStatus, str]] = {}
+        self._began_at = now()
+        self._places: dict[str, str] = {}  # of what was submitted here and has not ended
+        self._earlier: Counter[str] = Counter()  # by state
 
     def say(self, text: str) -> None:
         """What no program has to know."""
@@ -37,6 +41,9 @@ class Teller:
 
     def submitted(self, place: str, execution_id: str, *, is_committed: bool = False) -> None:
         """A request file became an execution. `place` is relative to the folder."""
+        with self._lock:
+            if len(self._places) < _MOST_REMEMBERED:
+                self._places[execution_id] = place
         self._tell(
             f"{place}{_of_the_commit(is_committed)} is submitted as {execution_id}",
             "submitted",
@@ -46,8 +53,10 @@ class Teller:
 
     def rejected(self, place: str, error: RunvoyError, *, is_committed: bool = False) -> None:
         """A request file is not right, or what it asked for was refused."""
+        # What is wrong with a file names it in each of its lines, for they stand in a file of their own as well.
+        message = error.message.replace(f"{place}, line ", "line ")
         self._tell(
-            f"{place}{_of_the_commit(is_committed)} is rejected: {error.message}",
+            f"{place}{_of_the_commit(is_committed)} is rejected: " + message.replace("\n", f"\n{place}: "),
             "rejected",
             file=_utf8(place),
             code=error.code.value,
@@ -69,16 +78,31 @@ class Teller:
         self._tell(f"{place} of the commit {text}", "known", file=_utf8(place), execution_id=execution_id)
 
     def over(self, status: ExecutionStatus, *, log_is_whole: bool) -> None:
-        """An execution has ended, and its copy is there."""
+        """An execution has ended, and its copy is there. Of one that had ended before the daemon began, and was not submitted
+        by it, people are told in a number: see `caught_up`."""
         self.ended(status.execution_id)
-        self._tell(
-            summary(status, status.ended_at or status.admitted_at),
-            "ended",
-            **result_json(status),
-            log_is_whole=log_is_whole,
-        )
+        with self._lock:
+            place = self._places.pop(status.execution_id, "")
+            is_earlier = not place and status.ended_at is not None and status.ended_at < self._began_at
+            if is_earlier:
+                self._earlier[status.state.value] += 1
+        text = summary(status, status.ended_at or status.admitted_at)
+        known_as = place or status.name or ""
+        text = f"{known_as}: {text}" if known_as else text
+        if is_earlier and not self._as_json:
+            self._console.detail(text)
+        else:
+            self._tell(text, "ended", **result_json(status), log_is_whole=log_is_whole)
         if not log_is_whole and not self._as_json:
             self.say(f"{status.execution_id}: its log never became whole; log.txt has what there is of it")
+
+    def caught_up(self) -> None:
+        """Tell, for people, how many that had ended before the daemon began were copied since this was called last."""
+        with self._lock:
+            earlier, self._earlier = self._earlier, Counter()
+        if earlier.total() and not self._as_json:
+            counts = ", ".join(f"{count:,} {state}" for state, count in sorted(earlier.items()))
+            self.say(f"what had ended before is copied: {counts}")
 
     def ended_before(self, result: Mapping[str, object]) -> None:
         """What was submitted had ended and is copied, by its result.json: an event alone, for people see the file move."""
@@ -151,9 +175,12 @@ class Teller:
     def rows(self, _number: int) -> Sequence[Row]:
         with self._lock:
             live = list(self._live.values())
+            earlier = self._earlier.total()
         room = max(shutil.get_terminal_size().lines - 2, 1)
         now = self._now()
-        rows = [_row(status, last_line, now) for status, last_line in live[:room]]
+        if earlier and not live:
+            return [[(f"copying what had ended before: {earlier:,}", "dim")]]
+        rows: list[Row] = [_row(status, last_line, now) for status, last_line in live[:room]]
         if len(live) > room:
             rows[-1] = [(f"and {len(live) - room + 1} more", "dim")]
         return rows

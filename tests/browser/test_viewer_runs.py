@@ -220,6 +220,16 @@ def test_a_run_that_there_is_not_says_so(viewer: Any, watched: Any) -> None:
     watched.expect("404")
     viewer.goto(viewer.url.partition("?")[0] + "?execution_id=01a213cc0bff7d84b2f4f4ad6a2c0000")
     expect(viewer.get_by_role("alert")).to_contain_text("NOT_FOUND")
+    for part in (".log-host", ".facts"):  # of nothing there is nothing to show
+        expect(viewer.locator(part)).to_be_hidden()
+
+
+def test_a_label_that_there_is_no_room_for_ends_in_an_ellipsis(viewer: Any, stack: Any) -> None:
+    stack.ok("run", "--name", "crowded" * 12, "--label", f"env={'production-' * 8}", "--label", "team=core", "true")
+    label = rows(viewer, "crowded").locator(".label").first
+    expect(label).to_have_css("text-overflow", "ellipsis")
+    expect(label).to_have_css("display", "block")  # of a flex container's text none would be drawn
+    assert label.evaluate("one => one.scrollWidth > one.clientWidth")
 
 
 def _pipe(data: bytes) -> int:

@@ -130,6 +130,18 @@ def test_who_waits_sees_who_holds_the_lock_and_ctrl_c_twice_ends_the_wait(machin
     assert "✗ STOPPED".encode() in person.seen
 
 
+def test_who_only_looks_is_told_that_it_goes_on(machine: Machine) -> None:
+    holder = held_lock(machine, "prod")
+    for arguments in (["wait", holder], ["logs", "--follow", holder]):
+        with terminal(machine, *arguments) as person:
+            person.see(b"RUNNING")
+            person.type(b"\x03")
+            person.see(b"runvoy: left; what runs goes on")
+            assert person.end() == 130
+    assert machine.status(holder)["state"] == "RUNNING"
+    machine.ok("kill", holder)
+
+
 def test_nothing_is_live_on_a_dumb_terminal_or_with_json(machine: Machine) -> None:
     machine.ok("local", "up")
     cases: list[tuple[list[str], dict[str, Any]]] = [

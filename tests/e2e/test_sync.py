@@ -334,3 +334,22 @@ def test_what_is_committed_runs_once_in_every_clone(folder, tmp_path):
     folder.machine.wait_until(lambda: len(clones[0].ids()) == 2 and len(clones[0].results()) == 2)
     assert stop(process) == 0
     assert (tmp_path / "mark").read_text() == "run\nsecond\n"
+    # A checkout that somebody works in: what keeps it from being pulled is told, and what it holds runs no second time.
+    (origin / "inbox" / "a.yml").unlink()
+    git("add", ".", cwd=origin)
+    git("commit", "-qm", "three", cwd=origin)
+    (clones[0].inbox / "a.yml").write_text("command: false\n")
+    done = clones[0].once("--git-pull", "60s")
+    assert done.returncode == 0
+    assert b"would be overwritten by merge: inbox/a.yml; it is tried again" in done.stderr
+    assert (tmp_path / "mark").read_text() == "run\nsecond\n"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_a_folder_that_git_knows_nothing_of_cannot_be_pulled(folder):
+    folder.machine.ok("local", "up")
+    done = folder.once("--git-pull", "60s")
+    assert (done.returncode, b"is in no Git checkout" in done.stderr) == (2, True), done
+    subprocess.run(["git", "init", "-q", str(folder.path)], check=True)
+    done = folder.once("--git-pull", "60s")
+    assert (done.returncode, b"has no commit yet" in done.stderr) == (2, True), done

@@ -1,5 +1,6 @@
 """From a command line to a run request: where options may stand, what is literal, what is refused."""
 
+import io
 import os
 import signal
 import subprocess
@@ -175,13 +176,16 @@ def runvoy(*arguments, home, **environ):
 MISTAKES = [
     ([], "Usage: runvoy"),
     (["bogus"], "there is no command 'bogus'"),
-    (["help"], "hint: It is an option: `runvoy --help`."),
-    (["help", "run"], "hint: It is an option: `runvoy run --help`."),
+    (["help", "bogus"], "there is no command 'bogus'"),
     (["runn", "x"], "did you mean 'run'?"),
     (["run"], "no command is given"),
     (["run", "--bogus", "x"], "there is no option --bogus"),
     (["list", "--limt", "3"], "there is no option --limt"),
-    (["list", "--limt", "3"], "hint: Did you mean --limit or --timeout? See `runvoy list --help`."),
+    (["list", "--limt", "3"], "hint: Did you mean --limit? See `runvoy list --help`."),
+    (["run", "--imge", "a", "x"], "hint: Did you mean --image? See"),
+    (["run", "--timeuot", "5s", "x"], "hint: Did you mean --timeout? See"),
+    (["run", "-e", "A=b", "x"], "there is no option -e (INVALID_REQUEST)\nhint: Did you mean --env or --env-file? See"),
+    (["list", "-n", "3"], "there is no option -n (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
     (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
     (["list", "--label"], "--label needs a value (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
@@ -191,6 +195,16 @@ MISTAKES = [
     (["list", "more", "words"], "there are more words than this takes: more words"),
     (["health", "reconsile"], "there is no command 'health reconsile'"),
     (["playbook", "lst"], "hint: Did you mean 'list'? `runvoy playbook` has: list, show, run"),
+    (["playbook", "validate", "x"], "hint: Perhaps `runvoy playbook show` is what you look for."),
+    (["playbook", "deploy"], "hint: A playbook is run with `runvoy playbook run NAME`."),
+    (["users", "delete", "bob"], "hint: Perhaps `runvoy users revoke` is what you look for."),
+    (["secrets", "set", "a", "A"], "hint: Perhaps `runvoy secrets create` is what you look for."),
+    (["quotas", "show"], "hint: Perhaps `runvoy quotas list` is what you look for."),
+    (["users", "get", "bob"], "hint: Perhaps `runvoy users show` is what you look for."),
+    (["infra", "synth"], "hint: Perhaps `runvoy infra template` is what you look for."),
+    (["playbook", "run", "deploy", "stage=test"], "hint: A parameter is given as --param NAME=VALUE."),
+    (["run", "--env", "NO_SUCH_THING", "x"], "--env number 1 has no NAME=VALUE form, and is no variable"),
+    (["run", "--env", "=b", "x"], "--env number 1 has no NAME=VALUE form"),
     (["completion"], "shell is missing (INVALID_REQUEST)\nhint: Choose bash or zsh or fish."),
     (["run", "echo hi", "--timeout", "5"], "hint: Options stand before the command"),
     (["run", "a\udcff"], "word 1 of the command is not valid UTF-8"),
@@ -269,6 +283,13 @@ def test_mistakes_of_a_process_exit_2(tmp_path, arguments, told):
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize("command", ["wait", "kill"])
+def test_which_word_of_standard_input_is_no_id_is_told(monkeypatch, capsys, command):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{ID}\n\n  {ID}\nnot found\n"))
+    assert app.main([command, "-"]) == 2
+    assert "number 3 on standard input: 'not' is no execution id (INVALID_REQUEST)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--json", "run"], ["run", "--json", "--bogus", "x"]])
 def test_errors_are_json_on_stderr_if_asked_for(capsys, arguments):
     assert app.main(arguments) == 2
@@ -283,6 +304,15 @@ def test_every_command_has_help_with_an_example(capsys, name):
     assert "--json" in printed
 
 
+@pytest.mark.parametrize("words", [[], ["run"], ["users", "create"]])
+def test_help_is_a_command_as_well(capsys, words):
+    assert app.main(["help", *words]) == 0
+    asked = capsys.readouterr()
+    assert asked.out.startswith(f"Usage: {' '.join(['runvoy', *words])} ")
+    assert app.main([*words, "--help"]) == 0
+    assert capsys.readouterr() == asked
+
+
 def test_version_of_the_client_is_the_packages():
     import tomllib
     from pathlib import Path
@@ -291,13 +321,6 @@ def test_version_of_the_client_is_the_packages():
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["version"] == __version__
-
-
-def test_completion_offers_commands_and_options(tmp_path):
-    assert "_RUNVOY_COMPLETE=complete_bash" in runvoy("completion", "bash", home=tmp_path).stdout
-    for words, cword, offered in [("runvoy sub", "1", "submit"), ("runvoy run --queue", "2", "--queue-timeout")]:
-        done = runvoy(home=tmp_path, _RUNVOY_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=cword)
-        assert offered in done.stdout.split()
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,13 @@ def test_a_dry_run_of_a_file_is_a_mistake(runvoy: Run) -> None:
     code, out, err = runvoy("submit", "--dry-run", "--bulk", "-")
     assert (code, out) == (2, "")
     assert "tries one run out" in err
+
+
+def test_bars_are_drawn_where_there_is_room_for_the_longest() -> None:
+    group = CostGroup(key="ann", executions=3, billed_seconds=180, nanodollars=500_000, unpriced=0, running=0)
+    page = CostPage(by="user", groups=(group,), total=group, bases=("would_have_cost",), prices_of=())
+    widest = max(map(len, cost_command.lines_of(page, 1_000)))
+    for room, has_bars in ((0, False), (widest - 1, False), (widest, True)):
+        lines = cost_command.lines_of(page, room)
+        assert any("█" in line for line in lines) == has_bars
+        assert [line.split()[0] for line in lines] == ["USER", "ann", "ann"]

@@ -62,8 +62,27 @@ def test_what_does_not_fit_into_a_narrow_terminal_goes_on_below():
         "1" * 32 + "  FAILED",
         "    make all the things that there are",
     ]
-    assert columns(("ID", "STATE", "COMMAND"), ROWS, room=35)[3:] == ["1" * 32, "    FAILED  make all the things th…"]
+    assert columns(("ID", "STATE", "COMMAND"), ROWS, room=35)[4:] == ["1" * 32, "    FAILED  make all the things th…"]
     assert all(len(line) <= 35 for line in columns(("ID", "STATE", "COMMAND"), ROWS, room=35))
+
+
+def test_a_narrow_terminal_shows_ids_in_short_and_a_wide_one_whole():
+    one = "01890a5dac96774bbcceb302099a8057"
+    rows = [(one, "SUCCEEDED", "make all the things that there are"), ("no id", "", one)]
+    assert columns(("ID", "STATE", "COMMAND"), rows, room=52) == [
+        "ID             STATE      COMMAND",
+        "01890a5d…8057  SUCCEEDED  make all the things that …",
+        "no id                     01890a5d…8057",
+    ]
+    for room in (0, 90):
+        assert columns(("ID", "STATE", "COMMAND"), rows, room=room)[1].startswith(one)
+    # Where that is not enough the header goes on below as its rows do.
+    assert columns(("ID", "STATE", "COMMAND"), rows, room=30)[:4] == [
+        "ID             STATE",
+        "    COMMAND",
+        "01890a5d…8057  SUCCEEDED",
+        "    make all the things that …",
+    ]
 
 
 def test_wide_characters_take_two_cells_in_a_table():

@@ -303,33 +303,34 @@ def test_a_value_from_stdin_is_kept_exactly_but_for_its_last_newline():
 
 COMPLETE = """
 source <(runvoy() { "$RUNVOY_PYTHON" -m runvoy_cli.app "$@"; }; runvoy completion bash)
-runvoy() { "$RUNVOY_PYTHON" -m runvoy_cli.app "$@"; }
 env() { command env "${@:1:$#-1}" "$RUNVOY_PYTHON" -m runvoy_cli.app; }
-COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-_runvoy_completion runvoy
+COMP_LINE=$1; COMP_POINT=${#1}
+_runvoy_completion runvoy "$2"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
 @pytest.mark.parametrize(
-    ("words", "offered"),
+    ("line", "replaced", "offered"),
     [
-        (["playbook", ""], ["list", "show", "run", "publish"]),
-        (["playbook", "run", ""], ["deploy"]),
-        (["playbook", "show", "de"], ["deploy"]),
-        (["playbook", "run", "deploy", "--param", ""], ["stage=", "who=", "token="]),
-        (["playbook", "run", "deploy", "--param", "st"], ["stage="]),
-        # bash takes the = for a word of its own, and what stands behind it for the word to complete.
-        (["playbook", "run", "deploy", "--param", "stage", "="], ["test", "prod"]),
-        (["playbook", "run", "deploy", "--param", "stage", "=", "p"], ["prod"]),
-        (["playbook", "run", "deploy", "--param", "who", "=", "x", "--param", "s"], ["stage="]),
-        (["playbook", "run", "deploy", "--param", "who", "="], [""]),
-        (["playbook", "run", "nothing", "--param", ""], [""]),
-        (["playbook", "run", "deploy", "--dry"], ["--dry-run"]),
-        (["run", "--queue"], ["--queue-timeout"]),
+        ("runvoy playbook ", "", ["list", "show", "run", "publish"]),
+        ("runvoy playbook run ", "", ["deploy"]),
+        ("runvoy playbook show de", "de", ["deploy"]),
+        ("runvoy playbook run deploy --param ", "", ["stage=", "who=", "token="]),
+        ("runvoy playbook run deploy --param st", "st", ["stage="]),
+        # bash replaces what stands behind the =, and that alone.
+        ("runvoy playbook run deploy --param stage=", "", ["test", "prod"]),
+        ("runvoy playbook run deploy --param stage=p", "p", ["prod"]),
+        ("runvoy playbook run deploy --param=stage=p", "p", ["prod"]),
+        ("runvoy playbook run deploy --param who=x --param s", "s", ["stage="]),
+        ("runvoy playbook run deploy --param who=", "", [""]),
+        ("runvoy playbook run nothing --param ", "", [""]),
+        ("runvoy playbook run deploy --dry", "--dry", ["--dry-run"]),
+        ("runvoy run --queue", "--queue", ["--queue-timeout"]),
+        ("A=b RUNVOY_PROFILE= runvoy run --queue", "--queue", ["--queue-timeout"]),
     ],
 )
-def test_completion_in_bash(project, words, offered):
+def test_completion_in_bash(project, line, replaced, offered):
     import os
     import shutil
 
@@ -337,7 +338,7 @@ def test_completion_in_bash(project, words, offered):
     if bash is None:
         pytest.skip("no bash here")
     done = subprocess.run(
-        [bash, "-c", COMPLETE, "bash", "runvoy", *words],
+        [bash, "-c", COMPLETE, "bash", line, replaced],
         env={**os.environ, "RUNVOY_PYTHON": sys.executable},
         capture_output=True,
         text=True,

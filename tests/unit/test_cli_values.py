@@ -121,3 +121,22 @@ def test_a_chosen_id_is_the_id_itself_or_what_a_text_stands_for():
     assert values.chosen_id("deploy-42", KEY) != values.chosen_id("deploy-43", KEY)
     with pytest.raises(UsageProblem, match="empty"):
         values.chosen_id("", KEY)
+
+
+def test_a_variable_without_a_value_is_taken_from_the_environment():
+    here = {"TOKEN": "a=b c", "EMPTY": "", "RAW": "\udcff"}
+    assert values.variables("--env", ["TOKEN", "EMPTY", "STAGE=test", "X="], here) == {
+        "TOKEN": "a=b c",
+        "EMPTY": "",
+        "STAGE": "test",
+        "X": "",
+    }
+    assert values.variables("--env", ["TOKEN=one", "TOKEN"], here) == {"TOKEN": "a=b c"}
+
+
+@pytest.mark.parametrize("text", ["hunter2 of mine", "", "RAW"])
+def test_what_is_no_variable_here_is_told_of_and_not_shown(text):
+    with pytest.raises(UsageProblem) as caught:
+        values.variables("--env", [text], {"RAW": "\udcff"})
+    assert "--env number 1" in caught.value.message
+    assert "hunter2" not in f"{caught.value.message}{caught.value.hint}"

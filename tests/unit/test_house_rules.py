@@ -69,3 +69,10 @@ def test_test_files_have_names_of_their_own(tracked_files):
     """With --import-mode=importlib two equal names would work, and confuse whoever reads a failure."""
     names = [path.name for path in tracked_files if path.name.startswith("test_")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_recipe_that_makes_the_bundle_brings_what_synthesizes_the_template():
+    """Who deploys begins with it, in a checkout that has nothing but uv."""
+    lines = [line for line in (ROOT / "justfile").read_text().splitlines() if "runvoy_infra.bundling" in line]
+    assert lines
+    assert all("uv run --group infra " in line for line in lines)

@@ -193,6 +193,15 @@ def test_what_is_wrong_is_told_with_its_place(text, place, told, seen):
         ('commands: ["a\\0b"]', (1, 12), "holds a NUL character"),
         ("commands: [a\x07]", (1, 1), "not allowed"),
         ("commands: [a]\nlabels: {x: ${{ y }}}", (2, 17), "no valid YAML"),
+        ("commands:\n\t- a", (2, 1), "a tab stands here"),
+        ("commands: [a]\nenv:\n \tA: b", (3, 1), "a tab stands here"),
+        ("commands: [a]\n---\ncommands: [b]", (2, 1), "a second document begins here"),
+        ("commands:\n  - 'x\n  - b", (3, 6), "a quoted text that begins in line 2 does not end"),
+        ("commands:\n  - echo a: b: c", (2, 12), "a text with `: ` in it needs quotes"),
+        ("commands: [@x]", (1, 12), "a text that begins with this character needs quotes"),
+        ("commands:\n  - a\n b: c", (3, 2), "not indented as what it belongs to"),
+        ("commands: [a\nenv: {}", (2, 4), "the list that begins in line 1 does not end with ]"),
+        ("commands: [a]\nenv: {A: b\nlabels: {}", (3, 7), "the mapping that begins in line 2 does not end with }"),
     ],
 )  # fmt: skip
 def test_no_yaml_of_the_plain_sort(text, place, told):

@@ -170,3 +170,16 @@ def test_names_are_plain_and_never_the_same_for_two_texts():
 )
 def test_which_files_are_requests(name, is_one):
     assert names.is_request(name) == is_one
+
+
+@pytest.mark.parametrize(
+    "name", [".a.yml.swp", "a.yml~", "#a.yml#", ".#a.yml", "a.yml.bak", "a.yml.part", ".a.yml.Xy3"]
+)
+def test_what_an_editor_keeps_beside_a_file_is_nobodys_request(name):
+    assert names.is_hidden(name)
+    assert not names.is_request(name)
+
+
+@pytest.mark.parametrize("name", ["a.YML", "a.txt", "noext", "a.yml.txt"])
+def test_what_may_be_a_request_by_a_wrong_name_is_not_hidden(name):
+    assert not names.is_hidden(name)

@@ -106,3 +106,10 @@ def test_json_that_is_none_is_refused(text):
 def test_hostile_yaml_is_refused_at_once(text):
     with pytest.raises(UsageProblem):
         read(Path("a.yml"), text)
+
+
+def test_a_misspelt_command_is_one_mistake():
+    with pytest.raises(UsageProblem) as caught:
+        read(Path("a.yml"), b"comand: x\n")
+    (line,) = caught.value.message.splitlines()
+    assert "a request has no 'comand' (Did you mean 'command'?" in line

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.unit.sync_cases import ended
 
@@ -52,6 +53,69 @@ def test_a_row_for_each_until_it_ends():
     assert second.endswith("line of 2")
     teller.ended(running(1).execution_id)
     assert told(teller) == [second]
+
+
+def said(capsys):
+    """What was said for people since the last look, without the program's name."""
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return [line.removeprefix("runvoy: ") for line in printed.err.splitlines()]
+
+
+def ended_at(number, moment, **fields):
+    return msgspec.structs.replace(ended(number), started_at=moment, ended_at=moment, **fields)
+
+
+def test_what_had_ended_before_is_told_in_a_number(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW)
+    for number in range(40):
+        state, code = (State.FAILED, 7) if number % 10 == 0 else (State.SUCCEEDED, 0)
+        teller.over(ended_at(number, NOW - timedelta(days=1), state=state, exit_code=code), log_is_whole=True)
+    assert told(teller) == ["copying what had ended before: 40"]
+    assert said(capsys) == []
+    for _ in range(2):
+        teller.caught_up()
+    assert said(capsys) == ["what had ended before is copied: 4 FAILED, 36 SUCCEEDED"]
+    assert told(teller) == []
+    teller.over(ended_at(50, NOW + timedelta(seconds=1), name="nightly"), log_is_whole=True)
+    (line,) = said(capsys)
+    assert line.startswith("nightly: ")
+    assert "SUCCEEDED, exit code 0" in line
+
+
+def test_with_verbose_each_that_had_ended_before_is_told(capsys):
+    settings = Settings()
+    settings.verbose = True
+    Teller(Console(settings), lambda: NOW).over(ended_at(1, NOW - timedelta(days=1)), log_is_whole=True)
+    (line,) = said(capsys)
+    assert "SUCCEEDED" in line
+
+
+def test_what_was_submitted_here_is_told_by_its_file_whenever_it_ended(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW)
+    one = ended_at(1, NOW - timedelta(seconds=2), name="nightly")  # the deployment's clock may be behind
+    teller.submitted("inbox/n.yml", one.execution_id)
+    teller.over(one, log_is_whole=True)
+    first, second = said(capsys)
+    assert first == f"inbox/n.yml is submitted as {one.execution_id}"
+    assert second.startswith(f"inbox/n.yml: {one.execution_id} SUCCEEDED")
+
+
+def test_with_json_each_is_an_event_whenever_it_ended(capsys):
+    teller = Teller(Console(Settings()), lambda: NOW, as_json=True)
+    teller.over(ended_at(1, NOW - timedelta(days=1)), log_is_whole=True)
+    assert event(teller, capsys)["event"] == "ended"
+    teller.caught_up()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bad_file_is_named_once_a_line(capsys):
+    text = "inbox/a.yml, line 1, column 2: this\ninbox/a.yml, line 3, column 4: that"
+    Teller(Console(Settings()), lambda: NOW).rejected("inbox/a.yml", RunvoyError(ErrorCode.INVALID_REQUEST, text))
+    assert said(capsys) == [
+        "inbox/a.yml is rejected: line 1, column 2: this",
+        "inbox/a.yml: line 3, column 4: that",
+    ]
 
 
 REFUSED = RunvoyError(ErrorCode.FORBIDDEN, "not you", "Ask.")

@@ -40,6 +40,7 @@ class RunPage {
       if (this.signal.aborted || error.isOfTheKey) return;
       if (!(error instanceof ApiError)) throw error;
       fill(this.failure, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
+      if (!this.run) this.logHost.hidden = this.side.hidden = true;
     }
   }
 

@@ -11,28 +11,34 @@ from runvoy_cli.render import print_json, print_line
 
 app = new_app()
 
-# The other half of this protocol is Typer's: with _RUNVOY_COMPLETE in the environment it prints the candidates.
+# The other half of this is in runvoy_cli.completion, and for fish it is Typer's: with _RUNVOY_COMPLETE in the environment runvoy
+# prints the candidates.
 _BASH = """\
 _runvoy_completion() {
-    local IFS=$'\\n' words=("${COMP_WORDS[0]}") last=0 piece
-    for piece in "${COMP_WORDS[@]:1:$COMP_CWORD}"; do
-        # bash takes `=` for a word of its own: what belongs together is put together again.
-        if [[ $piece == = || ${words[last]} == *?= ]]; then
-            words[last]+=$piece
-        else
-            last=$((last + 1)) && words[last]=$piece
-        fi
-    done
-    COMPREPLY=( $( env COMP_WORDS="${words[*]}" COMP_CWORD=$last _RUNVOY_COMPLETE=complete_bash "$1" ) )
-    [[ ${words[last]} == *=* ]] && COMPREPLY=( "${COMPREPLY[@]#*=}" )
-    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace 2>/dev/null
+    local IFS=$'\\n'
+    # $2 is what bash replaces: of a word with =, : or @ in it what stands behind the last of these.
+    COMPREPLY=( $( env _RUNVOY_COMPLETE=complete_bash _RUNVOY_LINE="${COMP_LINE:0:COMP_POINT}" _RUNVOY_WORD="$2" \\
+        "$1" 2>/dev/null ) )
+    [[ ${#COMPREPLY[@]} -gt 0 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
     return 0
 }
-complete -o default -F _runvoy_completion runvoy"""
+complete -o default -o nosort -F _runvoy_completion runvoy 2>/dev/null ||
+    complete -o default -F _runvoy_completion runvoy"""
 _ZSH = """\
 #compdef runvoy
 _runvoy_completion() {
-    eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _RUNVOY_COMPLETE=complete_zsh runvoy)
+    local one
+    local -a whole begun
+    for one in "${(@f)$(env _RUNVOY_COMPLETE=complete_zsh _RUNVOY_LINE="${words[1,$CURRENT]}" "${words[1]}" 2>/dev/null)}"; do
+        [[ -z $one ]] && continue
+        if [[ ${one%%:*} == *= ]]; then begun+=("$one"); else whole+=("$one"); fi
+    done
+    if (( $#whole + $#begun == 0 )); then
+        _files
+        return
+    fi
+    (( $#whole )) && _describe -V runvoy whole
+    (( $#begun )) && _describe -V runvoy begun -S ''
 }
 compdef _runvoy_completion runvoy"""
 _FISH_CALL = "env _RUNVOY_COMPLETE=complete_fish _TYPER_COMPLETE_ARGS=(commandline -cp) _TYPER_COMPLETE_FISH_ACTION="

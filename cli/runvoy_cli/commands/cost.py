@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -13,7 +14,7 @@ from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, span, whole
 from runvoy_cli.session import open_session
-from runvoy_cli.terminal import STYLES, has_colour
+from runvoy_cli.terminal import STYLES, cells, has_colour
 from runvoy_cli.values import check_moments
 from runvoy_cli.values import moment as moment_of
 from runvoy_protocol.costs import CostGroup, CostPage, added, dollars
@@ -95,23 +96,27 @@ def _instant(text: str | None, now: datetime) -> str | None:
 
 
 def _show(found: CostPage) -> None:
-    has_bars = sys.stdout.isatty() and _is_utf8()
+    is_drawn = sys.stdout.isatty() and _is_utf8()
+    room = os.get_terminal_size(sys.stdout.fileno()).columns if is_drawn else 0
+    has_colours = is_drawn and has_colour(sys.stdout)
+    for line in lines_of(found, room):
+        print_line(_coloured(line) if has_colours else line)
+
+
+def lines_of(found: CostPage, room: int) -> list[str]:
+    """The sums in columns, with bars behind them where a terminal of so many cells has room for them; 0: there is none."""
+    with_bars = _table(found, has_bars=True)
+    return with_bars if room and max(map(cells, with_bars)) <= room else _table(found, has_bars=False)
+
+
+def _table(found: CostPage, *, has_bars: bool) -> list[str]:
     largest = max(group.nanodollars for group in found.groups)
-    header = (
-        found.by.upper(),
-        _HEADS[found.bases[0]] if len(found.bases) == 1 else "COST",
-        "RUNS",
-        "TIME",
-        *(("",) if has_bars else ()),
-    )
-    rows = [
-        (*_row(group, _NONE.get(found.by, "")), *((bar(group.nanodollars, largest),) if has_bars else ()))
-        for group in found.groups
-    ]
-    rows.append((*_row(found.total, "total"), *(("",) if has_bars else ())))
-    colour = has_bars and has_colour(sys.stdout)
-    for line in columns(header, rows):
-        print_line(_coloured(line) if colour else line)
+    header = (found.by.upper(), _HEADS[found.bases[0]] if len(found.bases) == 1 else "COST", "RUNS", "TIME")
+    rows = [(*_row(group, _NONE.get(found.by, "")), bar(group.nanodollars, largest)) for group in found.groups]
+    rows.append((*_row(found.total, "total"), ""))
+    if has_bars:
+        return columns((*header, ""), rows, room=0)
+    return columns(header, [row[:-1] for row in rows])
 
 
 def _row(group: CostGroup, nameless: str) -> tuple[str, ...]:

@@ -61,9 +61,7 @@ def show(
         print_line(line)
 
 
-@app.command(
-    epilog="Example: runvoy images register hashicorp/terraform:1.9 --name tf-prod --task-role deploy --default"
-)
+@app.command(epilog="Example: runvoy images register hashicorp/terraform:1.9 --name tf-prod --memory 2g --default")
 def register(  # noqa: PLR0913, PLR0917 - as many as there are options
     context: typer.Context,
     reference: Annotated[
@@ -82,7 +80,12 @@ def register(  # noqa: PLR0913, PLR0917 - as many as there are options
         typer.Option(help="The platform to run it on.  [default: the deployment's]", show_default=False),
     ] = None,
     task_role: Annotated[
-        str | None, typer.Option(metavar="ROLE", help="The role that commands in it act as.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="ARN",
+            help="The role that commands in it act as, on AWS: one of the deployment's TaskRoleArns.",
+            show_default=False,
+        ),
     ] = None,
     default: Annotated[
         bool | None,

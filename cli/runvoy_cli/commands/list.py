@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated
 
 import typer
 
-from runvoy_cli.client import EXECUTIONS_PAGE
+from runvoy_cli.client import EXECUTIONS_PAGE, Client
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import Console, age, columns, print_json, print_line, ran_for
 from runvoy_cli.session import NothingRanHere, open_session
-from runvoy_cli.values import label_filter
+from runvoy_cli.values import check_moments, label_filter, moment
 from runvoy_cli.words import what_ran
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -34,11 +35,16 @@ def list_executions(
     label: Annotated[
         str | None, typer.Option(metavar="NAME[=VALUE]", help="Only with this label, or this value of it.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only admitted since then: 10m (ago), or 2030-01-31T09:00:00Z."),
+    ] = None,
 ) -> None:
     """List executions, newest first.
 
     With --json one array of the executions' statuses.
     """
+    check_moments(since)
     query = {
         "status": ",".join(_state(text) for text in status or ()),
         "owner": owner or "",
@@ -51,17 +57,31 @@ def list_executions(
         Console(context.obj).say(nothing.message)
         found = []
     else:
-        found = list(islice(session.client.executions(wanted, min(limit, EXECUTIONS_PAGE)), limit))
+        found = list(islice(_newest(session.client, wanted, limit, since), limit + 1))
         if not found:
             session.console.remark("there are no such executions")
+    shown = found[:limit]
     if context.obj.json:
-        print_json(found)
+        print_json(shown)
+    elif shown:
+        now = datetime.now(UTC)
+        for line in columns(_HEADER, [_row(one, now) for one in shown]):
+            print_line(line)
+    if len(found) > limit:
+        Console(context.obj).remark(f"these are the newest {limit:,}; --limit shows more")
+
+
+def _newest(client: Client, query: dict[str, str], limit: int, since: str | None) -> Iterator[ExecutionStatus]:
+    """The executions that fit the query, newest first; no more than needs be is asked for if `limit` and one are taken."""
+    page_size = min(limit + 1, EXECUTIONS_PAGE)
+    if since is None:
+        yield from client.executions(query, page_size)
         return
-    if not found:
-        return
-    now = datetime.now(UTC)
-    for line in columns(_HEADER, [_row(one, now) for one in found]):
-        print_line(line)
+    begins = moment(since, client.now())
+    # What was admitted since then was updated since then: that spares the deployment to look further back.
+    for one in client.executions({**query, "updated_since": begins.isoformat()}, page_size):
+        if one.admitted_at >= begins:
+            yield one
 
 
 def _state(text: str) -> str:
