@@ -153,12 +153,12 @@ def test_loss_is_told(new_run: NewRun, until: Callable[..., None]) -> None:
 )
 def test_a_command_that_spoils_its_spool(new_run: NewRun, sabotage: str) -> None:
     run = new_run().start(f"echo a; sleep 0.3; {sabotage}; echo b; exit 4")
-    assert run.wait(20)["exit_code"] == 4
+    assert run.wait(60)["exit_code"] == 4
 
 
 def test_a_run_folder_that_was_removed_ends_the_runner(new_run: NewRun) -> None:
     run = new_run().start('echo a; sleep 0.3; rm -rf "$(dirname "$PWD")"')
-    run.runners[0].wait(20)
+    run.runners[0].wait(60)
     assert not run.folder.exists()
 
 
