@@ -119,7 +119,7 @@ work-at URL:
 
 # The viewer's tests in the system's Chromium (needs `uv sync --group browser`)
 browser *ARGS:
-    uv run --group browser pytest -m browser {{ARGS}}
+    uv run --group browser pytest -n 3 -m browser {{ARGS}}
 
 # Make the pictures of docs/images anew
 screenshots:
