@@ -13,7 +13,7 @@ setup:
     uv sync --compile-bytecode
 
 # All that must hold before a change is handed in
-check: lint types contracts docs-current servers test
+check: lint types contracts docs-current servers long test
 
 # Run the tests; arguments go to pytest
 test *ARGS:
@@ -21,7 +21,11 @@ test *ARGS:
 
 # The tests that answer while one works
 quick *ARGS:
-    uv run pytest -m "not slow and not servers" -x -q {{ARGS}}
+    uv run pytest -m "not slow and not servers and not browser and not long" -x -q {{ARGS}}
+
+# The searches whose quick form alone a plain run has: the worlds of planted bugs without them, under every seed
+long *ARGS:
+    uv run pytest -m long {{ARGS}}
 
 # The tests that a plain run leaves out: on MiniStack and SeaweedFS, and with the CDK; they take minutes
 servers *ARGS:
@@ -115,7 +119,7 @@ work-at URL:
 
 # The viewer's tests in the system's Chromium (needs `uv sync --group browser`)
 browser *ARGS:
-    uv run --group browser pytest -m browser {{ARGS}}
+    uv run --group browser pytest -n 3 -m browser {{ARGS}}
 
 # Make the pictures of docs/images anew
 screenshots:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from runvoy_cli.output import Line
 from runvoy_cli.sanitize import RESET, Sanitizer
@@ -26,14 +25,15 @@ _MARKS: Mapping[str, _Mark] = {"out": _Mark(" ", ""), "err": _Mark("!", "red"), 
 
 
 class LogView:
-    """Prints records on stdout as `line  time (UTC)  message`, a line's beginning as soon as it is there.
+    """Prints records on `file` as `line  time (UTC)  message`, a line's beginning as soon as it is there.
 
     A line that another stream cuts into is gone on with under its own number, after an ellipsis. What comes after a return
     stands below, without a number.
     """
 
-    def __init__(self, screen: Screen, has_colour: bool) -> None:
+    def __init__(self, screen: Screen, file: BinaryIO, has_colour: bool) -> None:
         self._screen = screen
+        self._file = file
         self._has_colour = has_colour
         self._sanitizers = {name: Sanitizer() for name in _MARKS}
         self._begun: dict[str, int] = {}  # stream: the line of it that has begun and not ended
@@ -103,4 +103,4 @@ class LogView:
 
     def _write(self, data: bytes, stream: str) -> None:
         if data:
-            self._screen.show(sys.stdout.buffer, data, self._sanitizers[stream])
+            self._screen.show(self._file, data, self._sanitizers[stream])

@@ -56,9 +56,10 @@ class Platform:
             )
         self.staging = Staging(folder / "staging", grants=Grants(bytes(32), "http://127.0.0.1:1"))
 
-    def launcher(self) -> EcsLauncher:
+    def launcher(self, **options: Any) -> EcsLauncher:
+        endpoints = {"ecs": self.ecs.url}
         return EcsLauncher(
-            Clients(region="eu-west-1", credentials=Credentials("id", "key"), endpoints={"ecs": self.ecs.url}),
+            Clients(region="eu-west-1", credentials=Credentials("id", "key"), endpoints=endpoints, **options),
             cluster="runvoy",
             network=Network(["subnet-1", "subnet-2"], ["sg-1"]),
             staging=self.staging,

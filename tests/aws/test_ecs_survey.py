@@ -12,7 +12,8 @@ from tests.aws.test_ecs_launcher import Platform
 
 from runvoy_agent.ports import Attempt, Launch, TaskState
 
-_TRIES_OF_THE_SECOND = range(2, 6)  # the client makes a call four times
+_TRIES = 2  # of each call, by the client; between four it pauses for seconds
+_TRIES_OF_THE_SECOND = range(2, 2 + _TRIES)
 
 
 @pytest.fixture
@@ -82,21 +83,21 @@ def test_a_few_among_many_are_not_looked_for_so_far(platform: Platform) -> None:
 def test_a_page_that_is_throttled_hides_no_other(platform: Platform) -> None:
     tasks = started(platform, 250)
     platform.ecs.busy["DescribeTasks"] = _TRIES_OF_THE_SECOND
-    assert platform.launcher().survey(list(tasks)).keys() == set(list(tasks)[:100] + list(tasks)[200:])
+    assert platform.launcher(tries=_TRIES).survey(list(tasks)).keys() == set(list(tasks)[:100] + list(tasks)[200:])
 
 
 def test_a_platform_that_describes_nothing_is_not_asked_page_after_page(platform: Platform) -> None:
     """A thousand pages, each tried for seconds, would be all of the round's time."""
     tasks = started(platform, 600)
     platform.ecs.busy["DescribeTasks"] = range(1, 1000)
-    assert platform.launcher().survey(list(tasks)) == {}
+    assert platform.launcher(tries=_TRIES).survey(list(tasks)) == {}
     assert calls(platform)["ListTasks"] == 3 + 1, "three pages of what runs, and one of what stopped, which is none"
 
 
 def test_a_list_that_is_throttled_leaves_out_what_it_did_not_come_to(platform: Platform) -> None:
     tasks = started(platform, 250)
     platform.ecs.busy["ListTasks"] = _TRIES_OF_THE_SECOND
-    assert platform.launcher().survey(list(tasks)).keys() == set(list(tasks)[:100])
+    assert platform.launcher(tries=_TRIES).survey(list(tasks)).keys() == set(list(tasks)[:100])
 
 
 def test_one_that_is_listed_and_not_known_any_more_is_left_out(platform: Platform) -> None:

@@ -15,6 +15,7 @@ from runvoy_agent.aws.secrets import SsmSecrets
 from runvoy_agent.ports import PreconditionFailed, Unavailable
 
 LARGEST = bytes(range(256)) * 256
+TRIES = 2  # of each call, by the client; between four it pauses for seconds
 WRITES = 23  # 22 parts, and what names them
 OLD = b"old" * 2000  # of two parts
 
@@ -42,7 +43,9 @@ class Ssm:
     """moto's SSM, and what becomes of the writes that are made: `fate` gets each with its number, from 1."""
 
     def __init__(self) -> None:
-        self._clients = [Clients(region="eu-west-1", credentials=Credentials("id", "secret")) for _ in range(2)]
+        self._clients = [
+            Clients(region="eu-west-1", credentials=Credentials("id", "secret"), tries=TRIES) for _ in range(2)
+        ]
         key = self._clients[0].get("kms").create_key()["KeyMetadata"]["Arn"]
         self.secrets, self.other = (SsmSecrets(clients, "/d/secrets", key) for clients in self._clients)
         self.impatient = SsmSecrets(self._clients[0], "/d/secrets", key, throttled_seconds=0)
@@ -106,7 +109,7 @@ def test_a_value_is_the_new_one_with_the_last_write(ssm: Ssm) -> None:
 
 def test_a_write_that_is_throttled_is_made_again(ssm: Ssm) -> None:
     """By the client a few times, and then for as long as the put has: what gave up here would begin with the first part anew."""
-    throttled = range(3, 9)  # the client makes a call four times
+    throttled = range(3, 3 + TRIES + 1)  # more than the client's own tries
     ssm.fate = lambda number, request: failed(request, 400, "ThrottlingException") if number in throttled else None
     ssm.secrets.put("a", LARGEST)
     assert ssm.writes == WRITES + len(throttled)

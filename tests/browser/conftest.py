@@ -39,7 +39,7 @@ def _missing() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = _missing()
     for item in items:
-        if HERE in item.path.parents:
+        if item.path.is_relative_to(HERE):
             item.add_marker("browser")
             if missing:
                 item.add_marker(pytest.mark.skip(reason=missing))

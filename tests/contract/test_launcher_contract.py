@@ -63,7 +63,7 @@ class Machine:
         whole = json.dumps(payload | {"timeout_seconds": 60, "grace_seconds": 1} | fields).encode()
         return Launch(execution_id, attempt, isolation, None, None, None, whole)
 
-    def await_stopped(self, launch: Launch, timeout: float = 20) -> None:
+    def await_stopped(self, launch: Launch, timeout: float = 60) -> None:
         wanted = (launch.execution_id, launch.attempt)
         with self.changed:
             assert self.changed.wait_for(lambda: wanted in self.stopped, timeout), "the end was not told"
@@ -97,7 +97,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "this did not come about in time"
@@ -460,7 +460,7 @@ def test_an_end_that_could_not_be_told_is_told_again(tmp_path: Path) -> None:
     launcher = ProcessLauncher(tmp_path / "runs", on_stopped, machine.on_bell)
     machine.launchers.append(launcher)
     launcher.start(machine.launch("true"))
-    assert done.wait(10)
+    assert done.wait(60)
     machine.close()
 
 

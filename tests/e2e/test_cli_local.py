@@ -184,15 +184,17 @@ def test_a_reader_that_goes_away_is_no_failure_to_tell(runvoy):
     process = runvoy.start("run", "yes | head -c 3000000; sleep 1; echo more")
     process.stdout.read(10)
     process.stdout.close()
-    assert process.wait(timeout=30) == 141
+    assert process.wait(timeout=60) == 141
     assert process.stderr.read() == b""
 
 
-def test_an_interrupt_says_how_to_come_back(runvoy):
-    process = runvoy.start("run", "echo started; sleep 5; echo finished")
+def test_an_interrupt_says_how_to_come_back(runvoy, tmp_path):
+    gate = tmp_path / "gate"
+    process = runvoy.start("run", f"echo started; until [ -e {gate} ]; do sleep 0.05; done; echo finished")
     assert process.stdout.readline() == b"started\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=60) == 130
+    gate.touch()
     told = process.stderr.read().decode()
     assert "runvoy logs --follow " in told
     execution_id = told.rsplit(maxsplit=1)[-1]
@@ -205,7 +207,7 @@ def test_a_killed_stack_does_not_end_what_is_followed(own):
     process = own.start("run", "for n in 1 2 3 4; do echo $n; sleep 0.4; done; exit 9")
     assert process.stdout.readline() == b"1\n"
     os.kill(own.endpoint()["pid"], signal.SIGKILL)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (9, b"2\n3\n4\n"), err.decode()
 
 

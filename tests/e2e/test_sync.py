@@ -50,7 +50,8 @@ def test_with_json_a_program_follows_what_becomes_of_its_files(folder):
     done = folder.once("--json")
     assert (done.returncode, done.stderr) == (121, b"")
     events = {one["event"]: one for one in map(json.loads, done.stdout.splitlines())}
-    assert set(events) == {"submitted", "ended", "rejected", "ignored"}
+    # The stack of a machine that others keep busy may be slow to answer, which is told.
+    assert set(events) - {"trouble"} == {"submitted", "ended", "rejected", "ignored"}
     assert events["ignored"]["file"] == "inbox/no-request.txt"
     assert events["submitted"]["file"] == "inbox/good.yml"
     assert "inbox/bad.yml, line 1" in events["rejected"]["message"]

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 RUNVOY = Path(sys.executable).parent / "runvoy"
 
 
+HERE = Path(__file__).parent
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.xdist_group("infra"))
 
 

@@ -10,28 +10,38 @@ import pytest
 from tests.mutation.__main__ import EQUIVALENT, Copy, files_of, stages_of
 from tests.mutation.mutants import ROOT, Mutant, all_mutants, apply, mutants_of
 
-MUTANTS = all_mutants()
+SAMPLE = 40
 STATES = "protocol/runvoy_protocol/states.py"
 
 
-def test_every_mutant_has_a_key_of_its_own() -> None:
-    keys = [mutant.key for mutant in MUTANTS]
+pytestmark = pytest.mark.xdist_group("mutation")
+
+
+@pytest.fixture(scope="module")
+def mutants() -> list[Mutant]:
+    """All of them. Not made on import: every worker imports this, and one of them has its tests."""
+    return all_mutants()
+
+
+def test_every_mutant_has_a_key_of_its_own(mutants: list[Mutant]) -> None:
+    keys = [mutant.key for mutant in mutants]
     assert len(set(keys)) == len(keys) > 1000
 
 
-def test_what_is_explained_as_equivalent_exists() -> None:
-    assert EQUIVALENT.keys() <= {mutant.key for mutant in MUTANTS}
+def test_what_is_explained_as_equivalent_exists(mutants: list[Mutant]) -> None:
+    assert EQUIVALENT.keys() <= {mutant.key for mutant in mutants}
     assert all(EQUIVALENT.values())
 
 
-@pytest.mark.parametrize("mutant", Random(1).sample(MUTANTS, 40), ids=lambda mutant: mutant.key)
-def test_a_mutant_is_one_change_that_compiles(mutant: Mutant) -> None:
+@pytest.mark.parametrize("number", range(SAMPLE))
+def test_a_mutant_is_one_change_that_compiles(mutants: list[Mutant], number: int) -> None:
+    mutant = Random(1).sample(mutants, SAMPLE)[number]
     source = (ROOT / mutant.path).read_text()
     changed = apply(mutant, source)
     compile(changed, mutant.path, "exec")
     before, after = ast.unparse(ast.parse(source)).splitlines(), changed.splitlines()
-    assert before != after
-    assert abs(len(before) - len(after)) <= 1
+    assert before != after, mutant.key
+    assert abs(len(before) - len(after)) <= 1, mutant.key
 
 
 def test_texts_for_people_and_annotations_are_left_alone() -> None:
@@ -45,18 +55,18 @@ def f(x: Literal["c"] = "d") -> None:
     assert {mutant.before for mutant in mutants_of("x.py", source) if mutant.operator == "constant"} == {"'b'", "'d'"}
 
 
-def test_every_file_has_tests_to_be_tried_with() -> None:
-    for path in {mutant.path for mutant in MUTANTS}:
+def test_every_file_has_tests_to_be_tried_with(mutants: list[Mutant]) -> None:
+    for path in {mutant.path for mutant in mutants}:
         for stage in stages_of(path):
             assert files_of(stage, ROOT)
     with pytest.raises(LookupError):
         files_of(["tests/unit/test_of_nothing*.py"], ROOT)
 
 
-def test_a_known_mutant_is_killed_and_the_code_as_it_is_survives(tmp_path: Path) -> None:
+def test_a_known_mutant_is_killed_and_the_code_as_it_is_survives(mutants: list[Mutant], tmp_path: Path) -> None:
     [mutant] = [
         mutant
-        for mutant in MUTANTS
+        for mutant in mutants
         if mutant.path == STATES and mutant.operator == "return" and "can_follow" in mutant.place
     ]
     copy = Copy(tmp_path)

@@ -57,6 +57,7 @@ class Planted(NamedTuple):
 class Caught(NamedTuple):
     name: str
     how: str | None  # None: it was not
+    seed: int | None = None  # the simulator's, if it was by that
 
 
 @contextlib.contextmanager
@@ -72,6 +73,12 @@ def planted(bug: Planted) -> Iterator[None]:
 
 
 SEEDS = range(24)
+# Where the rarest were seen, to begin there: a hint that became wrong costs time only.
+_SEEN_AT = {
+    "a word on an earlier attempt is taken for one on this": 5,
+    "ids that hold no time are not listed": 15,
+    "unanswered uploads are not remembered": 14,
+}
 
 
 def hunt(bug: Planted) -> Caught:
@@ -80,10 +87,11 @@ def hunt(bug: Planted) -> Caught:
         if bug.bounds is not None:
             result = explore(bug.bounds)
             return Caught(bug.name, result.violation and f"explorer, {result.states} states: {result.violation}")
-        for seed in SEEDS:
+        first = _SEEN_AT.get(bug.name, 0)
+        for seed in (*SEEDS[first:], *SEEDS[:first]):
             violation = Simulation(seed, bug.world).run().violation
             if violation is not None:
-                return Caught(bug.name, f"seed {seed}: {violation}")
+                return Caught(bug.name, f"seed {seed}: {violation}", seed)
     return Caught(bug.name, None)
 
 

@@ -291,11 +291,9 @@ def test_places(position, text):
     assert explanations.place(position) == text
 
 
-def log_view(monkeypatch, columns=80):
+def log_view(columns=80):
     terminal = Terminal(columns)
-    out = io.TextIOWrapper(terminal.file, encoding="utf-8")
-    monkeypatch.setattr("sys.stdout", out)
-    return terminal, logview.LogView(terminal.screen, has_colour=False)
+    return terminal, logview.LogView(terminal.screen, terminal.file, has_colour=False)
 
 
 def record(n, stream, text, t=1_000, p=False):
@@ -305,8 +303,8 @@ def record(n, stream, text, t=1_000, p=False):
 HEADER = " line  time (UTC)     message"
 
 
-def test_a_log_has_numbers_times_and_marks(monkeypatch):
-    terminal, view = log_view(monkeypatch)
+def test_a_log_has_numbers_times_and_marks():
+    terminal, view = log_view()
     view(record(1, "out", "one\ntwo\n"))
     view(record(3, "err", "oops\n", t=3_723_004))
     view(record(4, "sys", "lost\n"))
@@ -323,8 +321,8 @@ def test_a_log_has_numbers_times_and_marks(monkeypatch):
     ]
 
 
-def test_a_beginning_is_shown_at_once_and_gone_on_with(monkeypatch):
-    terminal, view = log_view(monkeypatch)
+def test_a_beginning_is_shown_at_once_and_gone_on_with():
+    terminal, view = log_view()
     view(record(1, "out", "Sure? ", p=True))
     assert terminal.rows[-1] == "    1  00:00:01.000   Sure? "
     view(record(1, "out", "y", p=True))
@@ -342,15 +340,15 @@ def test_a_beginning_is_shown_at_once_and_gone_on_with(monkeypatch):
     ]
 
 
-def test_a_return_hides_nothing_and_looks_like_no_line(monkeypatch):
-    terminal, view = log_view(monkeypatch)
+def test_a_return_hides_nothing_and_looks_like_no_line():
+    terminal, view = log_view()
     view(record(1, "out", "10%\r    2  00:00:01.000   forged\x1b[2A\n"))
     view.finish()
     assert terminal.rows[1:] == ["    1  00:00:01.000   10%", " " * 22 + "    2  00:00:01.000   forged", ""]
 
 
-def test_a_colour_ends_with_its_line_and_begins_again_with_the_next(monkeypatch):
-    terminal, view = log_view(monkeypatch)
+def test_a_colour_ends_with_its_line_and_begins_again_with_the_next():
+    terminal, view = log_view()
     view(record(1, "out", "\x1b[31mone\ntwo\x1b[0m\n"))
     assert "\x1b[31mone\x1b[0m\n" in terminal.written
     assert "   \x1b[31mtwo\x1b[0m\n" in terminal.written

@@ -147,7 +147,7 @@ class Machine:
                     os.killpg(int(path.read_text()), signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "this did not come about in time"

@@ -62,7 +62,7 @@ def test_a_copy_that_fails_is_a_reason_and_the_container_is_removed(machine: Mac
 def test_a_kill_while_it_is_cloned(machine: Machine, http: HttpHost) -> None:
     http.is_stuck.set()
     launch = machine.start("echo ran", **checkout(http))
-    assert http.asked.wait(20)
+    assert http.asked.wait(60)
     machine.launcher.stop(launch.execution_id, 1)
     machine.await_stopped(launch)
     assert machine.result(launch)["outcome"] == "killed"

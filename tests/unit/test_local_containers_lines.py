@@ -217,7 +217,7 @@ class Probe:
 
     def __call__(self, path: str, environment: Mapping[str, str]) -> str:
         self.asked.append(path)
-        self.may_answer.wait(20)
+        self.may_answer.wait(60)
         return self.answer
 
 
@@ -251,7 +251,7 @@ def test_many_ask_and_one_looks_and_nobody_waits_for_ever() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert {found.path for found in answers} == {None}
     assert "no answer within" in answers[0].why
     probe.may_answer.set()

@@ -94,7 +94,7 @@ class Served:
         # Its workers first: they wake that thread when they are done.
         self.server.task_dispatcher.shutdown()
         self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def form(self, object_key: str, file: bytes, **changes: str | None) -> list[tuple[str, str | bytes]]:
@@ -203,7 +203,7 @@ def test_a_waiting_read_returns_on_the_write(served: Served) -> None:
     reader.start()
     time.sleep(0.2)
     served.outbox.put("executions/a/run/logs/00000001", b"chunk", content_type="")
-    reader.join(10)
+    reader.join(20)
     assert not reader.is_alive(), "the read slept through the write"
     assert [(reply.status, reply.body) for reply in replies] == [(200, b"chunk")]
 
@@ -218,7 +218,7 @@ def test_a_wait_ends_early_when_something_else_of_the_execution_changed(served: 
     reader.join(0.5)
     assert reader.is_alive(), "another execution's news ended the wait"
     served.outbox.put("executions/a/status.json", b"{}", content_type="")
-    reader.join(10)
+    reader.join(20)
     assert [reply.status for reply in replies] == [404]
 
 

@@ -45,7 +45,7 @@ class Served:
         return status_of(self.begin(*args, **options))
 
     def wait_until_free(self, places: int) -> None:
-        give_up_at = time.monotonic() + 20
+        give_up_at = time.monotonic() + 60
         while len(self.server.channel_class.parser_class.large) > MOST_LARGE_BODIES - places:
             assert time.monotonic() < give_up_at, "no place became free"
             time.sleep(0.01)
@@ -58,7 +58,7 @@ class Served:
         # It may have done so before the trigger is pulled: another thread's pull woke it when this was on the list already.
         with contextlib.suppress(OSError):
             self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 

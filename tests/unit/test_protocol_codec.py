@@ -284,7 +284,7 @@ def test_the_worst_input_of_the_allowed_size_is_answered_quickly():
     raw = b"\x97\x01\xa1x\x00\x80\xdd\x00\x03\xff\x00" + b"\xa0" * 0x3FF00
     started = time.process_time()
     refusal(raw, max_bytes=len(raw))
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10, "it is milliseconds, and were hours if it took the square of the size"
 
 
 def test_times_keep_their_microseconds_in_every_zone_s_utc():

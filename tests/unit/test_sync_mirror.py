@@ -135,7 +135,7 @@ class Kept:
         self.mirror.stop()
         for thread in (self.listing, *self.mirror.threads):
             if thread.ident is not None:
-                thread.join(20)
+                thread.join(60)
         self.tree.close()
 
     def lines(self):

@@ -32,17 +32,21 @@ class Clients:
         region: str | None = None,
         credentials: Credentials | None = None,
         endpoints: Mapping[str, str] | None = None,
+        tries: int = _ATTEMPTS,
     ) -> None:
-        """`endpoints` are by service; without one the environment's (AWS_ENDPOINT_URL…), or else AWS itself."""
+        """`endpoints` are by service; without one the environment's (AWS_ENDPOINT_URL…), or else AWS itself. Each call is made
+        `tries` times at most, with pauses of half a second, one, two… on average between them."""
         self._region = region
         self._credentials = credentials
         self._endpoints = endpoints or {}
+        self._tries = tries
         self._lock = threading.Lock()
         self._session: Any = None
         self._made: dict[tuple[str, int], Any] = {}
 
-    def get(self, service: str, *, tries: int = _ATTEMPTS) -> Any:
-        """The client of a service, which makes each call so many times at most."""
+    def get(self, service: str, *, tries: int | None = None) -> Any:
+        """The client of a service, which makes each call so many times at most; None: as often as the others."""
+        tries = tries or self._tries
         wanted = service, tries
         made = self._made.get(wanted)
         if made is None:

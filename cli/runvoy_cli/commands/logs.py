@@ -155,7 +155,7 @@ def _printer(as_json: bool, raw: bool, screen: Screen) -> _Printer:
     if as_json:
         return AsJson()
     if not raw and is_capable(sys.stdout):
-        return LogView(screen, has_colour(sys.stdout))
+        return LogView(screen, sys.stdout.buffer, has_colour(sys.stdout))
     return Together(screen, is_raw=raw)
 
 

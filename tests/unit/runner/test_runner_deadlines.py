@@ -24,6 +24,9 @@ NewRun = Callable[[], Any]
 Until = Callable[..., None]
 GRACE_MS = 1000
 TOLERANCE_MS = 1000
+HAND_OVERS = (
+    4  # the runner wakes, the command, its last child, and the runner again, each as late as the witness at worst
+)
 AGENT = Path(next(iter(runvoy_agent.__path__))).parent
 
 pytestmark = pytest.mark.xdist_group("deadlines")  # all commands run at once, for one worker
@@ -62,9 +65,9 @@ class Timed(NamedTuple):
     lag_ms: float
 
     def lasted(self, after_deadline_ms: int) -> bool:
-        """Whether it ended so long after its deadline."""
+        """Whether it ended so long after its deadline, as far as the machine was quick enough to tell."""
         late = self.result["ended_at_ms"] - self.result["started_at_ms"] - self.timeout_ms - after_deadline_ms
-        return 0 <= late <= TOLERANCE_MS + self.lag_ms
+        return 0 <= late <= TOLERANCE_MS + HAND_OVERS * self.lag_ms
 
     @property
     def end(self) -> tuple[str, int | None, int | None]:

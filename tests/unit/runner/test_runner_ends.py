@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +36,10 @@ DAEMON = (
 
 
 def test_a_daemon_that_holds_the_pipe_is_ended(new_run: NewRun) -> None:
-    began = time.monotonic()
     run = new_run().start(python(DAEMON))
     assert run.wait()["exit_code"] == 5
-    assert time.monotonic() - began < 4, "the pipe was not waited for"
     assert run.output() == b"daemon\n"
+    assert run.output("sys") == b"", "a pipe that was waited for in vain would be told of"
     assert run.pids() == []
 
 
@@ -93,7 +91,7 @@ def test_of_20_runners_one_runs(new_run: NewRun) -> None:
     payload = run.payload("echo $$ >> ../ran; sleep 0.3; exit 7")
     for _ in range(20):
         run.start_with(payload)
-    assert [runner.wait(30) for runner in run.runners] == [0] * 20
+    assert [runner.wait(60) for runner in run.runners] == [0] * 20
     assert len((run.folder / "ran").read_text().splitlines()) == 1
     assert run.result()["exit_code"] == 7
     assert json.loads((run.folder / "started").read_text())["pid"] in [runner.pid for runner in run.runners]
@@ -117,7 +115,7 @@ def test_of_20_runners_one_runs(new_run: NewRun) -> None:
 )
 def test_a_bad_payload_claims_nothing(new_run: NewRun, spoil: Callable[[bytes], bytes]) -> None:
     run = new_run()
-    assert run.start_with(spoil(run.payload("true"))).wait(20) == 64
+    assert run.start_with(spoil(run.payload("true"))).wait(60) == 64
     assert not run.is_claimed()
     assert (run.folder / "runner.log").read_text()
 

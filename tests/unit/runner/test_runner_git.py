@@ -282,7 +282,7 @@ def test_a_repository_that_is_not_there_is_a_reason(new_run, http):
 def test_a_kill_ends_a_clone(new_run, http):
     http.is_stuck.set()
     run = checkout(new_run(), "echo ran", f"{http.url}/infra.git")
-    assert http.asked.wait(20)
+    assert http.asked.wait(60)
     os.kill(run.runners[0].pid, signal.SIGTERM)
     result = run.wait()
     assert (result["outcome"], result["exit_code"]) == ("killed", None)
@@ -303,7 +303,7 @@ def test_the_commands_deadline_does_not_run_while_it_is_cloned(new_run, reposito
     http.is_stuck.set()
     run = new_run()
     checkout(run, "echo ran", f"{http.url}/infra.git", credentials=encoded(TOKEN=TOKEN.encode()))
-    assert http.asked.wait(20)
+    assert http.asked.wait(60)
     assert not (run.folder / "spool" / "started.json").exists()
     http.is_stuck.clear()
     assert run.wait()["outcome"] == "exited"

@@ -231,7 +231,7 @@ class Task:
         task_processes.end(self.id, self.folder, self.runner, self.main)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "this did not come about in time"

@@ -201,7 +201,7 @@ def test_a_reader_of_a_cut_off_script_runs_nothing(new_task: NewTask, until: Unt
         (task.folder / "go.new").rename(task.folder / "go")
         with (task.folder / "go").open("wb") as go:
             go.write(b"{ set +euvx\ntouch ran\nset -- 'x\n")
-        assert task.main.wait(20) != 0
+        assert task.main.wait(60) != 0
         assert not (task.folder / "home/ran").exists()
 
 
@@ -216,7 +216,7 @@ def test_a_payload_that_is_no_good(new_task: NewTask, name: str) -> None:
         del task.payload["grant"]
     task.start_main()
     task.start_runner("touch ran") if name != "no payload" else start_without_payload(task)
-    assert task.runner.wait(30) == (66 if name == "no payload" else 64), task.remarks()
+    assert task.runner.wait(60) == (66 if name == "no payload" else 64), task.remarks()
     assert not (task.folder / "home/ran").exists()
     assert task.server.uploads == []
 

@@ -49,7 +49,7 @@ def test_a_ref_that_is_not_there_starts_nothing(new_task: NewTask, http: HttpHos
 def test_a_kill_while_it_is_cloned(new_task: NewTask, http: HttpHost) -> None:
     http.is_stuck.set()
     task = new_task().start("echo ran", **checkout(http))
-    assert http.asked.wait(20)
+    assert http.asked.wait(60)
     os.kill(task.runner.pid, signal.SIGTERM)
     assert task.wait().outcome == "killed"
 
