@@ -95,17 +95,22 @@ class Client:
 
     def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
         """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
+        return self._answered(method, path, body, query).body
+
+    def _answered(
+        self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None, accept: str = ""
+    ) -> Answer:
         if not all(path.split("/")[1:]):  # an empty name would ask for something else
             raise UsageProblem("a name is empty", "Perhaps a variable that was to hold it is not set.")
         target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
-        answer = self._persist(lambda: self._signed(method, target, body))
+        answer = self._persist(lambda: self._signed(method, target, body, accept))
         if _is_success(answer):
-            return answer.body
+            return answer
         error = self._error_of(answer)
         if self.learn_time(error):
-            answer = self._persist(lambda: self._signed(method, target, body))
+            answer = self._persist(lambda: self._signed(method, target, body, accept))
             if _is_success(answer):
-                return answer.body
+                return answer
             error = self._error_of(answer)
         if self._may_be_done and method != "GET" and error.code in _AS_AFTER_IT_WAS_DONE:
             error.hint = f"An earlier try got no answer and may have done it: look before you repeat it. {error.hint}"
@@ -117,9 +122,10 @@ class Client:
         """A call whose answer is a JSON message of a known kind."""
         return self.parse(self.call(method, path, body, query), kind)
 
-    def parse(self, raw: bytes, kind: type[M]) -> M:
+    def parse(self, raw: bytes, kind: type[M], content_type: str = "") -> M:
+        decode = msgspec.msgpack.decode if content_type == control.MSGPACK else msgspec.json.decode
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return decode(raw, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
@@ -262,7 +268,8 @@ class Client:
     def log_grants(self, execution_ids: Sequence[str]) -> control.LogGrantsAnswer:
         """Reads of the logs of up to 200 ended executions, in that order. Perhaps of the first only, but of one at least."""
         body = msgspec.json.encode(control.LogGrantsRequest(execution_ids=tuple(execution_ids)))
-        found = self.ask(control.LogGrantsAnswer, "POST", "/grants/logs", body)
+        answer = self._answered("POST", "/grants/logs", body, accept=control.MSGPACK)
+        found = self.parse(answer.body, control.LogGrantsAnswer, answer.headers.get("content-type", ""))
         told = [one.execution_id for one in found.executions]
         if not told or told != list(execution_ids[: len(told)]):
             raise _told_of_others()
@@ -279,7 +286,7 @@ class Client:
             headers["Prefer"] = f"wait={int(wait_seconds)}"
         return self.transport.send("GET", url, headers=headers, timeout=READ_SECONDS + wait_seconds)
 
-    def _signed(self, method: str, target: str, body: bytes) -> Answer:
+    def _signed(self, method: str, target: str, body: bytes, accept: str = "") -> Answer:
         # Signed anew at every try: a nonce counts once, and the first try may have arrived.
         call = control.ControlCall(
             version=1,
@@ -293,6 +300,8 @@ class Client:
         headers = {"Authorization": control.authorization(call, self.target.signing_key)}
         if body:
             headers["Content-Type"] = "application/json"
+        if accept:
+            headers["Accept"] = accept
         url = self.target.endpoint + target
         return self.transport.send(method, url, headers=headers, body=body or None, timeout=self._read_seconds())
 
