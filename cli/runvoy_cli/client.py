@@ -126,7 +126,8 @@ class Client:
         decode = msgspec.msgpack.decode if content_type == control.MSGPACK else msgspec.json.decode
         try:
             return decode(raw, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # OverflowError, ValueError: a timestamp of msgpack may lie in a year that there is not.
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as error:
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
                 f"{self.target.endpoint} gave an answer that is no {kind.__name__}: {error}",

@@ -1,14 +1,14 @@
-"""HTTP/1.1 on http.client: one kept connection per host, nothing retried, nothing logged that is secret."""
+"""HTTP: one kept connection per host, nothing retried, nothing logged that is secret."""
 
 from __future__ import annotations
 
-import http.client
 import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from runvoy_cli.http1 import Connection, HttpError, connected
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 CONNECT_SECONDS = 10.0
@@ -16,7 +16,6 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHOWN_CHARACTERS = 24
 _NO_TLS = "WRONG_VERSION_NUMBER"  # what OpenSSL makes of an answer in plain text
-_SMALL_BODY_BYTES = 64 * 1024
 
 
 class Answer(NamedTuple):
@@ -81,7 +80,7 @@ class Transport:
     """Sends requests. Not for several threads."""
 
     def __init__(self, trace: Callable[[str], None] | None = None) -> None:
-        self._connections: dict[tuple[str, str], _OneWrite] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
         self._trace = trace
 
     def send(
@@ -99,36 +98,35 @@ class Transport:
         began = time.monotonic()
         place = (parts.scheme, parts.netloc)
         connection = self._connections.get(place)
-        reused = connection is not None and connection.sock is not None
-        if connection is None:
-            connection = self._connections[place] = _connection(parts)
-        is_sent = reused
+        reused = connection is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        sent = {"User-Agent": "runvoy", **(headers or {})}
         try:
-            if not reused:
-                connection.timeout = min(timeout, connect_timeout)
-                connection.connect()
-                is_sent = True
-            connection.sock.settimeout(timeout)
-            answer = _exchange(connection, method, target, dict(headers or {}), body)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            if connection is None:
+                connection = self._connections[place] = Connection(parts, min(timeout, connect_timeout))
+            received = connection.exchange(method, target, sent, body, timeout=timeout, most=MAX_BODY_BYTES)
+        except (OSError, HttpError) as error:
+            self._drop(place)
             self.tell(method, parts, f"no answer: {reason_of(error)}", began)
-            raise NoAnswer(parts.netloc, reason_of(error), reused, is_sent) from error
+            raise NoAnswer(parts.netloc, reason_of(error), reused, is_sent=connection is not None) from error
         except BaseException:
-            connection.close()  # interrupted halfway: what comes next on it is not ours to read
+            self._drop(place)  # interrupted halfway: what comes next on it is not ours to read
             raise
-        self.tell(method, parts, str(answer.status), began)
-        return answer
+        if not received.goes_on:
+            self._drop(place)
+        self.tell(method, parts, str(received.status), began)
+        return Answer(received.status, received.headers, received.body)
+
+    def _drop(self, place: tuple[str, str]) -> None:
+        connection = self._connections.pop(place, None)
+        if connection is not None:
+            connection.close()
 
     def connect(self, parts: SplitResult, timeout: float) -> socket.socket:
-        """A connection of the caller's own to where a checked URL leads; raises OSError. `timeout` bounds every read."""
-        connection = _connection(parts)
-        connection.timeout = min(timeout, CONNECT_SECONDS)
-        connection.connect()
-        connected: socket.socket = connection.sock
-        connected.settimeout(timeout)
-        return connected
+        """A connection of the caller's own to where a checked URL leads; raises OSError and HttpError. `timeout` bounds every read."""
+        made = connected(parts, min(timeout, CONNECT_SECONDS))
+        made.settimeout(timeout)
+        return made
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -145,66 +143,10 @@ class Transport:
             )
 
 
-class _OneWrite(http.client.HTTPConnection):
-    """Sends the head of a request and a small body in one write. http.client makes two, and the reader of the first is woken
-    for nothing: a third of the time that a small upload takes on loopback."""
-
-    _held: list[bytes] | None = None
-
-    def send(self, data: object) -> None:
-        if self._held is not None and isinstance(data, bytes):
-            self._held.append(data)
-        else:
-            super().send(data)  # type: ignore[arg-type]
-
-    def request_at_once(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> None:
-        """`request`, on a connection that is open."""
-        if body is None or len(body) > _SMALL_BODY_BYTES:
-            self.request(method, target, body=body, headers=headers)
-            return
-        held: list[bytes] = []
-        self._held = held
-        try:
-            self.request(method, target, body=body, headers=headers)
-        finally:
-            self._held = None
-        super().send(b"".join(held))
-
-
-class _OneWriteTls(_OneWrite, http.client.HTTPSConnection):
-    """The same over TLS."""
-
-
-def _connection(parts: SplitResult) -> _OneWrite:
-    host = parts.hostname or ""
-    if parts.scheme == "http":
-        return _OneWrite(host, parts.port)
-    return _OneWriteTls(host, parts.port)
-
-
-def _exchange(connection: _OneWrite, method: str, target: str, headers: dict[str, str], body: bytes | None) -> Answer:
-    headers.setdefault("User-Agent", "runvoy")
-    try:
-        connection.request_at_once(method, target, body, headers)
-    except (BrokenPipeError, ConnectionResetError):
-        # A server that refuses a body early answers and closes; the answer can still be read.
-        if body is None:
-            raise
-    response = connection.getresponse()
-    raw = response.read(MAX_BODY_BYTES + 1)
-    if len(raw) > MAX_BODY_BYTES:
-        raise http.client.HTTPException(f"the answer is over {MAX_BODY_BYTES:,} bytes")
-    if response.will_close:
-        connection.close()
-    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, raw)
-
-
 def reason_of(error: BaseException) -> str:
     """The reason in words, for messages."""
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, http.client.RemoteDisconnected):
-        return "the connection was closed before an answer"
     if getattr(error, "reason", None) == _NO_TLS:
         return "it does not speak TLS there, as https:// asks for"
     if isinstance(error, OSError) and error.strerror:

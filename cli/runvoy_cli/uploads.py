@@ -8,7 +8,6 @@ rules these are: the grant is renewed there, what got no answer is repeated ther
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 from urllib.parse import SplitResult
 
+from runvoy_cli.http1 import HttpError
 from runvoy_cli.transport import Transport, check_url
 from runvoy_protocol.control import InboxGrant
 
@@ -137,7 +137,7 @@ class _Lane:
                 self._socket = self._transport.connect(parts, self._timeout)
                 self._parts = parts
             self._socket.sendall(request)
-        except (OSError, http.client.HTTPException):
+        except (OSError, HttpError):
             self.close()
             return False
         return True

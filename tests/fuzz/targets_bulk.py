@@ -14,6 +14,7 @@ from tests.fuzz.targets import ID, KEY, Target
 from runvoy_cli import bulk_reader
 from runvoy_cli.bulk_reader import Problem
 from runvoy_cli.bulk_requests import Maker
+from runvoy_cli.http1 import HttpError, read_answer
 from runvoy_cli.uploads import read_success
 from runvoy_protocol import requests
 from runvoy_protocol.requests import RunRequest
@@ -87,6 +88,21 @@ def run_upload_answer(raw: bytes) -> str:
     return "answered" if success.goes_on else "answered, the last"
 
 
+def run_http_answer(raw: bytes) -> str:
+    """What is taken for an answer the standard library takes for the same one, but for those that only announce another."""
+    try:
+        found = read_answer(io.BytesIO(raw), 1 << 16)
+    except HttpError:
+        return "no answer"
+    response = http.client.HTTPResponse(_Answered(raw))  # type: ignore[arg-type]
+    response.begin()
+    if response.status < 200:
+        return "announced"
+    assert (response.status, response.read()) == (found.status, found.body)
+    assert not (response.will_close and found.goes_on)
+    return "answered" if found.goes_on else "answered, the last"
+
+
 ANSWERS = (
     b'HTTP/1.1 204 No Content\r\nETag: "x"\r\nDate: Mon, 04 May 2026 12:00:00 GMT\r\n\r\n',
     b"HTTP/1.1 200 OK\r\ncontent-length:  3 \r\nServer: s\r\nConnection: keep-alive\r\n\r\nabc",
@@ -94,6 +110,7 @@ ANSWERS = (
     b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nA: b\r\n c\r\nConnection: keep-alive\r\n\r\nto the end",
 )
 BULK_TARGETS = [
     Target(
@@ -104,4 +121,5 @@ BULK_TARGETS = [
     ),
     Target("bulk-yaml", YAML, (YAML.dump(RUN), b"command: a\n---\ncommand: [b]\n"), run_bulk_file("f.yml")),
     Target("upload-answer", TEXT, ANSWERS, run_upload_answer),
+    Target("http-answer", TEXT, ANSWERS, run_http_answer),
 ]

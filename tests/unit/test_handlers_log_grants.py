@@ -111,7 +111,9 @@ def test_chunks_are_answered_as_msgpack_to_who_takes_it(world: World) -> None:
         response = world.call(request._replace(headers={**request.headers, "accept": accept}))
         assert (response.status, response.content_type) == (200, kind)
         decode = msgspec.msgpack.decode if kind == MSGPACK else msgspec.json.decode
-        assert decode(response.body, type=LogGrantsAnswer).executions == (LogGrant(execution_id=one, chunks=(b"\x1f\x8b",)),)
+        assert decode(response.body, type=LogGrantsAnswer).executions == (
+            LogGrant(execution_id=one, chunks=(b"\x1f\x8b",)),
+        )
 
 
 def test_an_answer_without_chunks_is_json(world: World) -> None:
