@@ -126,9 +126,9 @@ def read_answer(stream: BinaryIO, most: int) -> Received:
     else:
         raise HttpError("it announces an answer again and again")
     goes_on = is_newer and "close" not in headers.get("connection", "").lower()
-    if status in _BODILESS:
-        return Received(status, headers, b"", goes_on)
     coding = headers.get("transfer-encoding")
+    if status in _BODILESS:
+        return Received(status, headers, b"", goes_on and coding is None)
     if coding is not None:
         if coding.lower() != "chunked":
             raise HttpError(f"the answer comes as {coding[:40]!r}")

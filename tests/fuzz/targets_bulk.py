@@ -94,11 +94,18 @@ def run_http_answer(raw: bytes) -> str:
         found = read_answer(io.BytesIO(raw), 1 << 16)
     except HttpError:
         return "no answer"
+    if b" \n" in raw.replace(b"\r", b"").replace(b"\t", b" "):
+        return "answered, with blanks at the end of a field"  # which the standard library takes for a part of it
     response = http.client.HTTPResponse(_Answered(raw))  # type: ignore[arg-type]
     response.begin()
     if response.status < 200:
         return "announced"
-    assert (response.status, response.read()) == (found.status, found.body)
+    assert response.status == found.status
+    if response.status not in (
+        204,
+        304,
+    ):  # which have no body, whatever they say; the standard library looks for chunks
+        assert response.read() == found.body
     assert not (response.will_close and found.goes_on)
     return "answered" if found.goes_on else "answered, the last"
 

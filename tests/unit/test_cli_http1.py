@@ -61,6 +61,7 @@ def server(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
         (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc", False),
         (b"HTTP/1.1 200 OK\r\n\r\nto the end", 200, b"to the end", False),
         (b"HTTP/1.1 204 No Content\r\n\r\nnext", 204, b"", True),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 204, b"", False),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\nnext", 304, b"", True),
         (
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx",
