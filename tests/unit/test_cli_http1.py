@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from runvoy_cli.http1 import Connection, HttpError, read_answer
 from runvoy_cli.transport import NoAnswer, Transport
@@ -220,3 +228,64 @@ def test_a_server_that_answers_early_to_a_large_body_is_heard() -> None:
         answer = Transport().send("POST", url, body=bytes(8 * 1024 * 1024), timeout=10)
         thread.join(10)
     assert (answer.status, answer.body) == (413, b"no")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of localhost, by itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path: Path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(made.public_bytes(encoding) + private)
+    return path
+
+
+@contextmanager
+def tls_server(certificate: Path) -> Iterator[int]:
+    """A server that answers each request on a connection; its port."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as made:
+                    while made.recv(65536):
+                        made.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with tls_server(certificate) as port:
+        transport = Transport()
+        for _ in range(2):
+            answer = transport.send("GET", f"https://localhost:{port}/", timeout=10)
+            assert (answer.status, len(answer.body)) == (200, 100_000)
+        transport.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_certificate_that_is_unknown_or_of_another_host_is_refused(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    if host != "localhost":
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with tls_server(certificate) as port, pytest.raises(NoAnswer, match="certificate verify failed") as refused:
+        Transport().send("GET", f"https://{host}:{port}/", timeout=10)
+    assert not refused.value.is_sent

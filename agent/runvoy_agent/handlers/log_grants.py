@@ -25,7 +25,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 
 _MOST_URLS = 1_024  # of one answer: S3's have under 2 KB each, and Lambda answers with 6 MB at most
-_MOST_INLINE_BYTES = 2 * 1024 * 1024  # of one answer
+_MOST_INLINE_BYTES = 4 * 1024 * 1024  # of one answer
 _MOST_INLINE_CHUNKS = 4
 _MOST_ID_CHARACTERS = 64
 
