@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import msgspec
 from runvoy_cli.cache import Cache
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import Answer, NoAnswer, Transport, check_led_to
-from runvoy_cli.uploads import Form, Upload, Uploads
+from runvoy_cli.uploads import Form, Upload, Uploads, upload_error
 from runvoy_protocol import claims, control, members, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -255,7 +254,7 @@ class Client:
             self._cache.inbox_grant = None
             answer = self._persist(lambda: self._post(self._inbox_grant(), object_key, sealed))
         if not _is_success(answer):
-            raise _upload_error(answer)
+            raise upload_error(answer)
 
     def outbox_grant(
         self, execution_id: str, from_chunk: int = 1, object_sha256: str | None = None
@@ -388,19 +387,6 @@ def _told_of_others() -> RunvoyError:
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
-
-
-def _upload_error(answer: Answer) -> RunvoyError:
-    known = control.parse_error(answer.body)
-    if known is not None:
-        return known
-    # S3 explains itself in XML: <Error><Code>EntityTooLarge</Code><Message>…
-    text = answer.body[:4096].decode(errors="replace")
-    parts = [match.group(1) for tag in ("Code", "Message") if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text))]
-    code = ErrorCode.TOO_LARGE if "EntityTooLarge" in parts else ErrorCode.UNAVAILABLE
-    return RunvoyError(
-        code, f"the inbox refused the upload with {answer.status}: {': '.join(parts) or 'no reason given'}"
-    )
 
 
 def digest(sealed: bytes) -> str:
