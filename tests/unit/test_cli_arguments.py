@@ -372,7 +372,7 @@ group = app.root()
 outer = group.make_context("runvoy", sys.argv[1:], obj=Settings())
 name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
 command.make_context(name, rest, parent=outer)
-slow = {"boto3", "rich", "pydantic", "httpx", "yaml", "asyncio", "runvoy_agent", "runvoy_sync", "watchdog", "pygments", "importlib.metadata"}
+slow = {"boto3", "rich", "pydantic", "httpx", "yaml", "asyncio", "runvoy_agent", "runvoy_sync", "watchdog", "pygments", "importlib.metadata", "email", "http.client", "ssl"}
 slow |= {module for module in sys.modules if module.startswith(("runvoy_cli.playbook", "runvoy_cli.yaml"))}
 print(sorted(slow & set(sys.modules)))
 print(sorted(m for m in sys.modules if m.startswith("runvoy_cli.commands.")))
