@@ -4,7 +4,7 @@ same content from moto's S3 on loopback; and how long a printed line takes to be
 All peers start as processes, on an empty folder in each round, when the file system has written what was left of the one before: ours
 syncs it, and would wait for what the others did not. What they copied is compared with what was printed. Logs of a MiB
 come in three kinds: such as compress to nothing, such as compress to a fifth, as text of a log does, and such as hardly compress.
-The stack hands the first two out within a grant; of the last each is read on its own. The executions are
+The stack hands all of them out within grants. The executions are
 put into a home of their own for each kind (`seeding`), and a stack is started on it. `RUNVOY_BENCH_SMALL` says how many small
 ones; `RUNVOY_BENCH_ROUNDS` how many rounds; `RUNVOY_BENCH_PEER` is an environment in which the peers are already.
 """
@@ -87,13 +87,13 @@ def _line() -> bytes:
 
 
 def _one_line(size: int) -> bytes:
-    """A line again and again, which compresses to less than what comes within the grant."""
+    """A line again and again, which compresses to next to nothing."""
     line = _line()
     return line * (size // len(line) + 1)
 
 
 def _many_lines(size: int) -> bytes:
-    """Lines that are all different and compress to a half: each log is read on its own."""
+    """Lines that are all different, and compress to 0.6 of their size."""
     return b"".join(_line() for _ in range(size // len(_line()) + 1))
 
 

@@ -56,7 +56,9 @@ _VISIBILITY_SECONDS = 300.0
 _RANGE_LASTS = timedelta(seconds=60)
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
-INLINE_LOG_BYTES = 256 * 1024
+INLINE_LOG_BYTES = (
+    1024 * 1024
+)  # compressed, as nearly all logs have: a read of its own takes either end a millisecond and more
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:

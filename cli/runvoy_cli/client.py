@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import msgspec
 from runvoy_cli.cache import Cache
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.transport import Answer, NoAnswer, Transport, check_led_to
-from runvoy_cli.uploads import Form, Upload, Uploads
+from runvoy_cli.uploads import Form, Upload, Uploads, upload_error
 from runvoy_protocol import claims, control, members, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -95,17 +94,22 @@ class Client:
 
     def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
         """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
+        return self._answered(method, path, body, query).body
+
+    def _answered(
+        self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None, accept: str = ""
+    ) -> Answer:
         if not all(path.split("/")[1:]):  # an empty name would ask for something else
             raise UsageProblem("a name is empty", "Perhaps a variable that was to hold it is not set.")
         target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
-        answer = self._persist(lambda: self._signed(method, target, body))
+        answer = self._persist(lambda: self._signed(method, target, body, accept))
         if _is_success(answer):
-            return answer.body
+            return answer
         error = self._error_of(answer)
         if self.learn_time(error):
-            answer = self._persist(lambda: self._signed(method, target, body))
+            answer = self._persist(lambda: self._signed(method, target, body, accept))
             if _is_success(answer):
-                return answer.body
+                return answer
             error = self._error_of(answer)
         if self._may_be_done and method != "GET" and error.code in _AS_AFTER_IT_WAS_DONE:
             error.hint = f"An earlier try got no answer and may have done it: look before you repeat it. {error.hint}"
@@ -117,10 +121,12 @@ class Client:
         """A call whose answer is a JSON message of a known kind."""
         return self.parse(self.call(method, path, body, query), kind)
 
-    def parse(self, raw: bytes, kind: type[M]) -> M:
+    def parse(self, raw: bytes, kind: type[M], content_type: str = "") -> M:
+        decode = msgspec.msgpack.decode if content_type == control.MSGPACK else msgspec.json.decode
         try:
-            return msgspec.json.decode(raw, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return decode(raw, type=kind)
+        # OverflowError, ValueError: a timestamp of msgpack may lie in a year that there is not.
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as error:
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
                 f"{self.target.endpoint} gave an answer that is no {kind.__name__}: {error}",
@@ -248,7 +254,7 @@ class Client:
             self._cache.inbox_grant = None
             answer = self._persist(lambda: self._post(self._inbox_grant(), object_key, sealed))
         if not _is_success(answer):
-            raise _upload_error(answer)
+            raise upload_error(answer)
 
     def outbox_grant(
         self, execution_id: str, from_chunk: int = 1, object_sha256: str | None = None
@@ -262,7 +268,8 @@ class Client:
     def log_grants(self, execution_ids: Sequence[str]) -> control.LogGrantsAnswer:
         """Reads of the logs of up to 200 ended executions, in that order. Perhaps of the first only, but of one at least."""
         body = msgspec.json.encode(control.LogGrantsRequest(execution_ids=tuple(execution_ids)))
-        found = self.ask(control.LogGrantsAnswer, "POST", "/grants/logs", body)
+        answer = self._answered("POST", "/grants/logs", body, accept=control.MSGPACK)
+        found = self.parse(answer.body, control.LogGrantsAnswer, answer.headers.get("content-type", ""))
         told = [one.execution_id for one in found.executions]
         if not told or told != list(execution_ids[: len(told)]):
             raise _told_of_others()
@@ -279,7 +286,7 @@ class Client:
             headers["Prefer"] = f"wait={int(wait_seconds)}"
         return self.transport.send("GET", url, headers=headers, timeout=READ_SECONDS + wait_seconds)
 
-    def _signed(self, method: str, target: str, body: bytes) -> Answer:
+    def _signed(self, method: str, target: str, body: bytes, accept: str = "") -> Answer:
         # Signed anew at every try: a nonce counts once, and the first try may have arrived.
         call = control.ControlCall(
             version=1,
@@ -293,6 +300,8 @@ class Client:
         headers = {"Authorization": control.authorization(call, self.target.signing_key)}
         if body:
             headers["Content-Type"] = "application/json"
+        if accept:
+            headers["Accept"] = accept
         url = self.target.endpoint + target
         return self.transport.send(method, url, headers=headers, body=body or None, timeout=self._read_seconds())
 
@@ -378,19 +387,6 @@ def _told_of_others() -> RunvoyError:
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
-
-
-def _upload_error(answer: Answer) -> RunvoyError:
-    known = control.parse_error(answer.body)
-    if known is not None:
-        return known
-    # S3 explains itself in XML: <Error><Code>EntityTooLarge</Code><Message>…
-    text = answer.body[:4096].decode(errors="replace")
-    parts = [match.group(1) for tag in ("Code", "Message") if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text))]
-    code = ErrorCode.TOO_LARGE if "EntityTooLarge" in parts else ErrorCode.UNAVAILABLE
-    return RunvoyError(
-        code, f"the inbox refused the upload with {answer.status}: {': '.join(parts) or 'no reason given'}"
-    )
 
 
 def digest(sealed: bytes) -> str:

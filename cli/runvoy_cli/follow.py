@@ -7,6 +7,7 @@ from 100 ms to 1 s; news sets it back.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +32,9 @@ _FIRST_OUTPUT_SECONDS = 3.0
 _BEFORE_THE_START = (State.QUEUED, State.STARTING)
 _TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after its status
 
+_LARGE_BYTES = 8 * 1024 * 1024  # twice what a runner puts into a chunk
+_large = threading.Lock()
+
 OnStatus = Callable[[ExecutionStatus], None]
 OnRecord = Callable[[LogRecord], None]
 OnChunk = Callable[[Chunk], None]
@@ -46,6 +50,12 @@ def chunk_of(raw: bytes, number: int) -> Chunk:
     except RunvoyError as error:
         told = f"chunk {number} of the log cannot be read: {error.message}\n"
         return Chunk([LogRecord(n=0, t=0, s="sys", m=told)], None)
+
+
+def one_large(raw: bytes) -> AbstractContextManager[object]:
+    """To be entered while a chunk is decoded and used. Of those that hold much more than a runner puts into one, and take several
+    times that in memory, one at a time is in use, by whatever threads."""
+    return _large if logs.claimed_size(raw) > _LARGE_BYTES else nullcontext()
 
 
 def _each(on_record: OnRecord) -> OnChunk:
@@ -230,11 +240,13 @@ class Follower:
             if answer is None or answer.status != _OK:
                 return False
             raw = answer.body
-        chunk = chunk_of(raw, self._next_chunk)
-        self._next_chunk += 1
-        self._pause = _FIRST_PAUSE_SECONDS
-        self._log_is_complete = any(record.end for record in chunk.records)
-        on_chunk(chunk)
+        with one_large(raw):
+            chunk = chunk_of(raw, self._next_chunk)
+            self._next_chunk += 1
+            self._pause = _FIRST_PAUSE_SECONDS
+            self._log_is_complete = any(record.end for record in chunk.records)
+            on_chunk(chunk)
+            del chunk  # while it is held: what it takes is free before the next is decoded
         return True
 
     def _read_status(self, wait: bool = False) -> bool:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 from urllib.parse import SplitResult
 
-from runvoy_cli.transport import Transport, check_url
-from runvoy_protocol.control import InboxGrant
+from runvoy_cli.transport import Answer, Transport, check_url
+from runvoy_protocol.control import InboxGrant, parse_error
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 CONNECTIONS = 32
 _HEAD_BYTES = 16 * 1024
@@ -116,6 +117,20 @@ def read_success(receive: Callable[[int], bytes]) -> Success | None:
     if left < 0:
         return None  # more than the answer: whose is it?
     return Success(answer[1].decode(), _ENDS.search(head) is None)
+
+
+def upload_error(answer: Answer) -> RunvoyError:
+    """What an answer says that is no success."""
+    known = parse_error(answer.body)
+    if known is not None:
+        return known
+    # S3 explains itself in XML: <Error><Code>EntityTooLarge</Code><Message>…
+    text = answer.body[:4096].decode(errors="replace")
+    parts = [match.group(1) for tag in ("Code", "Message") if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text))]
+    code = ErrorCode.TOO_LARGE if "EntityTooLarge" in parts else ErrorCode.UNAVAILABLE
+    return RunvoyError(
+        code, f"the inbox refused the upload with {answer.status}: {': '.join(parts) or 'no reason given'}"
+    )
 
 
 class _Lane:

@@ -97,9 +97,14 @@ def run_prefix(execution_id: str) -> str:
     return f"{execution_prefix(execution_id)}run/"
 
 
+def log_prefix(execution_id: str) -> str:
+    """What the keys of an execution's chunks begin with."""
+    return f"{run_prefix(execution_id)}logs/"
+
+
 def log_chunk(execution_id: str, number: int) -> str:
     """The chunk's place; chunks are numbered from 1."""
-    return f"{run_prefix(execution_id)}logs/{number:0{_CHUNK_DIGITS}d}"
+    return f"{log_prefix(execution_id)}{number:0{_CHUNK_DIGITS}d}"
 
 
 def started(execution_id: str) -> str:

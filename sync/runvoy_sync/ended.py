@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from runvoy_cli.client import Client
-from runvoy_cli.follow import chunk_of
+from runvoy_cli.follow import chunk_of, one_large
 from runvoy_cli.transport import Answer, NoAnswer
 from runvoy_protocol.control import LogGrant
+from runvoy_protocol.logs import Chunk
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, request_of, stage_result, write_request, write_status
 from runvoy_sync.log_text import LogText
@@ -52,16 +53,22 @@ def _write_log(tree: Tree, execution_id: str, chunks: Iterable[bytes]) -> None:
     ):
         text, lines = _Gathered(text_descriptor), _Gathered(json_descriptor)
         for number, raw in enumerate(chunks, 1):
-            chunk = chunk_of(raw, number)
-            forms = made.feed(chunk)
-            for piece in forms.text:
-                text.add(piece)
-            lines.add(forms.json)
-            if any(record.end for record in chunk.records):
+            with one_large(raw):
+                is_last = _add(chunk_of(raw, number), made, text, lines)
+            if is_last:
                 break
         text.add(made.rest())
         text.finish()
         lines.finish()
+
+
+def _add(chunk: Chunk, made: LogText, text: _Gathered, lines: _Gathered) -> bool:
+    """Whether it is the log's last."""
+    forms = made.feed(chunk)
+    for piece in forms.text:
+        text.add(piece)
+    lines.add(forms.json)
+    return any(record.end for record in chunk.records)
 
 
 class _Gathered:
@@ -84,7 +91,7 @@ class _Gathered:
             self._append(view[:fitting])
             self._flush()
             view = view[fitting:]
-        self._append(view)
+        self._append(bytes(view))  # and not all that it is a part of
 
     def finish(self) -> None:
         self._flush()

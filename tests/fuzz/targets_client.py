@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from tests.fuzz.mutators import AT, JSON, TEXT, YAML, as_bytes
+from tests.fuzz.mutators import AT, JSON, MSGPACK, TEXT, YAML, as_bytes
 from tests.fuzz.targets import ACCEPTED, ENDED, FULL, ID, KEY, RECORDS, REFUSED, SHOWN, Target, coded
 
 from runvoy_cli import (
@@ -272,9 +272,9 @@ def _client(tree: Mapping[str, Any]) -> Client:
     return Client(deployment, lambda _: Cache(folder(), "https://other.example", KEY.key_id), Scripted(tree), 1.0)
 
 
-def run_parsed(kind: type[M]) -> Any:
+def run_parsed(kind: type[M], content_type: str = "application/json") -> Any:
     def run(raw: bytes) -> str:
-        message = _client({}).parse(raw, kind)
+        message = _client({}).parse(raw, kind, content_type)
         again = msgspec.json.encode(message)
         assert _client({}).parse(again, kind) == message
         if isinstance(message, ExecutionStatus):
@@ -447,6 +447,12 @@ CLIENT_TARGETS = [
     Target("receipt", JSON, (msgspec.json.encode(ACCEPTED), msgspec.json.encode(REFUSED)), run_parsed(Receipt)),
     Target("outbox-grant", JSON, (msgspec.json.encode(GRANT),), run_parsed(control.OutboxGrant)),
     Target("log-grants", JSON, (msgspec.json.encode(LOG_GRANTS),), run_parsed(control.LogGrantsAnswer)),
+    Target(
+        "log-grants-msgpack",
+        MSGPACK,
+        (msgspec.msgpack.encode(LOG_GRANTS),),
+        run_parsed(control.LogGrantsAnswer, control.MSGPACK),
+    ),
     Target("signed-request", JSON, (msgspec.json.encode(SIGNED),), run_parsed(SignedRequestAnswer)),
     Target("follow", JSON, (json.dumps(FOLLOWED).encode(), json.dumps(PENDING).encode()), coded(run_follow)),
     Target("clock-skew", JSON, (SKEW,), run_clock_skew),

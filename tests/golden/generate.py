@@ -719,6 +719,16 @@ def messages() -> list[Golden]:
                 f"the control API's {type(body).__name__}",
             )
         )
+    granted = BODIES["log-grants-answer"]
+    golden.append(
+        Golden(
+            "api-log-grants-answer.msgpack",
+            msgspec.msgpack.encode(granted),
+            partial(msgspec.msgpack.decode, type=type(granted)),
+            granted,
+            "the control API's LogGrantsAnswer for who takes msgpack",
+        )
+    )
     return golden
 
 

@@ -175,6 +175,29 @@ def test_a_call_is_signed_over_what_is_sent(server, client_of):
     assert call.issued_at.microsecond % 1000 == 0
 
 
+@pytest.mark.parametrize(
+    ("encode", "content_type"),
+    [(msgspec.json.encode, "application/json"), (msgspec.msgpack.encode, control.MSGPACK)],
+)
+def test_logs_come_as_msgpack_or_as_an_older_deployment_sends_them(server, client_of, encode, content_type):
+    granted = control.LogGrantsAnswer(
+        expires_at=datetime.now(UTC), executions=(control.LogGrant(execution_id=ID, chunks=(b"\x1f\x8b", b"")),)
+    )
+    server.answers["/api/v1/grants/logs"] = [(200, encode(granted), ("Content-Type", content_type))]
+    assert client_of().log_grants([ID]) == granted
+    assert server.seen[0][2]["Accept"] == control.MSGPACK
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"\x80", b"\xc1", msgspec.msgpack.encode({"executions": [], "expires_at": 1 << 60})]
+)
+def test_what_is_no_msgpack_of_logs_is_told_as_that(server, client_of, raw):
+    server.answers["/api/v1/grants/logs"] = [(200, raw, ("Content-Type", control.MSGPACK))]
+    with pytest.raises(RunvoyError, match="no LogGrantsAnswer") as failed:
+        client_of().log_grants([ID])
+    assert failed.value.code is ErrorCode.UNAVAILABLE
+
+
 def test_one_connection_carries_several_calls(server, client_of):
     server.answers["/api/v1/whoami"] = [(200, WHO)]
     client = client_of()

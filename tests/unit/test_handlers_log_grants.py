@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.unit.calls import call, ok, signed
 
 from runvoy_protocol import object_keys
-from runvoy_protocol.control import MAX_LOG_GRANTS
+from runvoy_protocol.control import MAX_LOG_GRANTS, MSGPACK, LogGrant, LogGrantsAnswer, LogGrantsRequest
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 
@@ -85,10 +87,40 @@ def test_a_chunk_that_is_not_there_yet_is_to_be_read(world: World) -> None:
 
 def test_an_answer_has_bounds(world: World) -> None:
     inlining(world, 1024 * 1024)
-    ids = [ended(world, bytes(1024 * 1024)) for _ in range(4)]
+    ids = [ended(world, bytes(1024 * 1024)) for _ in range(5)]
     found = granted(world, ids)
-    assert [one["execution_id"] for one in found] == ids[:2], "the rest is to be asked for again"
+    assert [one["execution_id"] for one in found] == ids[:4], "the rest is to be asked for again"
     assert all("chunks" in one for one in found)
+
+
+def test_a_log_that_is_not_handed_out_is_not_read(world: World) -> None:
+    inlining(world, 1024 * 1024)
+    one = ended(world)
+    (path,) = (path for path in world.folder.rglob("run/logs/*") if one in path.parts)
+    os.truncate(path, 1 << 40)  # no memory holds it
+    (found,) = granted(world, [one])
+    assert len(found["chunk_urls"]) == 1
+
+
+def test_chunks_are_answered_as_msgpack_to_who_takes_it(world: World) -> None:
+    inlining(world, 100)
+    one = ended(world, b"\x1f\x8b")
+    body = msgspec.json.encode(LogGrantsRequest(execution_ids=(one,)))
+    for accept, kind in (("text/html, application/msgpack;q=0.9", MSGPACK), ("*/*", "application/json")):
+        request = signed(world, "POST", "/api/v1/grants/logs", body)
+        response = world.call(request._replace(headers={**request.headers, "accept": accept}))
+        assert (response.status, response.content_type) == (200, kind)
+        decode = msgspec.msgpack.decode if kind == MSGPACK else msgspec.json.decode
+        assert decode(response.body, type=LogGrantsAnswer).executions == (
+            LogGrant(execution_id=one, chunks=(b"\x1f\x8b",)),
+        )
+
+
+def test_an_answer_without_chunks_is_json(world: World) -> None:
+    """A front that hands text on has no other to hand on where none are handed out."""
+    request = signed(world, "POST", "/api/v1/grants/logs", b'{"execution_ids": ["%s"]}' % ended(world).encode())
+    response = world.call(request._replace(headers={**request.headers, "accept": MSGPACK}))
+    assert (response.status, response.content_type) == (200, "application/json")
 
 
 def test_each_execution_granted_is_in_the_audit(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -194,6 +195,19 @@ def test_an_etag_that_is_known_is_not_sent_again(served: Served) -> None:
     etag = served.send("GET", target).etag
     assert etag is not None
     assert served.send("GET", target, If_None_Match=etag).status == 304
+
+
+def test_a_large_object_comes_whole_and_the_connection_goes_on(served: Served) -> None:
+    object_key = "executions/a/run/logs/00000001"
+    contents = [os.urandom(3 * 1024 * 1024), b"small", os.urandom(256 * 1024), os.urandom(256 * 1024 - 1)]
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=40)
+    try:
+        for content in contents:
+            served.outbox.put(object_key, content, content_type="")
+            connection.request("GET", read_target(served, object_key))
+            assert connection.getresponse().read() == content
+    finally:
+        connection.close()
 
 
 def test_a_waiting_read_returns_on_the_write(served: Served) -> None:

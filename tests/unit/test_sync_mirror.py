@@ -335,6 +335,36 @@ def test_a_disk_that_becomes_full_leaves_no_torn_line(tmp_path):
     assert {path.name: path.stat().st_size for path in folder.iterdir()} == {"log.txt": 0, "log.jsonl": 0}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_chunks_that_take_much_memory_are_copied_one_after_the_other(tmp_path):
+    """Of records of a byte each a chunk takes seven times its size while it is decoded."""
+    record = msgspec.json.encode({"n": 1, "t": 5, "s": "out", "m": "\n"}) + b"\n"
+    chunk = gzip.compress(record * (12 * 1024 * 1024 // len(record)), 1)
+    copied = [
+        (status, LogGrant(execution_id=status.execution_id, chunks=(chunk,)))
+        for status in (ended(1), ended(2), ended(3))
+    ]
+    script = (
+        "import re, sys, threading, msgspec\n"
+        "from pathlib import Path\n"
+        "from runvoy_protocol.control import LogGrant\n"
+        "from runvoy_protocol.status import ExecutionStatus\n"
+        "from runvoy_sync.ended import copy_ended\n"
+        "from runvoy_sync.tree import Tree\n"
+        "copied = msgspec.json.decode(sys.stdin.buffer.read(), type=list[tuple[ExecutionStatus, LogGrant]])\n"
+        "tree = Tree(Path(sys.argv[1]))\n"
+        "threads = [threading.Thread(target=copy_ended, args=(tree, None, *one)) for one in copied]\n"
+        "[one.start() for one in threads]\n"
+        "[one.join() for one in threads]\n"
+        "print(re.search(r'VmHWM:\\s*([0-9]+) kB', Path('/proc/self/status').read_text())[1])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], input=msgspec.json.encode(copied), capture_output=True, check=True
+    )
+    assert all(len(list((tmp_path / "executions" / one.execution_id).iterdir())) == 5 for one, _ in copied)
+    assert int(ran.stdout) < 170 * 1024
+
+
 def test_who_is_told_of_the_last_end_finds_nothing_left(kept):
     """A `--once` looks when it is told, and would sleep on if there were something."""
     one = kept(Deployment(*(ended(number) for number in range(1, 4))))

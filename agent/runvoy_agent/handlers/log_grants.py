@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import executions, store
 from runvoy_agent.handlers.executions import READ_GRANT_LIFETIME
@@ -14,6 +16,7 @@ from runvoy_protocol import object_keys
 from runvoy_protocol.control import (
     CHUNKS_PER_GRANT,
     MAX_LOG_GRANTS,
+    MSGPACK,
     LogGrant,
     LogGrantsAnswer,
     LogGrantsRequest,
@@ -22,7 +25,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
 
 _MOST_URLS = 1_024  # of one answer: S3's have under 2 KB each, and Lambda answers with 6 MB at most
-_MOST_INLINE_BYTES = 2 * 1024 * 1024  # of one answer
+_MOST_INLINE_BYTES = 4 * 1024 * 1024  # of one answer
 _MOST_INLINE_CHUNKS = 4
 _MOST_ID_CHARACTERS = 64
 
@@ -43,11 +46,11 @@ def grant_logs(call: Call) -> Response:
     for execution_id in asked:
         known = loaded.get(execution_id)
         log = _log_of(call, execution_id, None if known is None else known.document)
-        inline_bytes = sum(map(len, log.chunks))
-        if logs and (len(log.unread) > urls_left or inline_bytes > bytes_left):
+        if logs and (len(log.unread) > urls_left or log.inline_bytes > bytes_left):
             break
+        log = _read(call, log)
         urls_left -= len(log.unread)
-        bytes_left -= inline_bytes
+        bytes_left -= log.inline_bytes
         logs.append(log)
     expires_at = call.ports.clock.now() + READ_GRANT_LIFETIME
     unread = [object_key for log in logs for object_key in log.unread]
@@ -61,14 +64,17 @@ def grant_logs(call: Call) -> Response:
         for log in logs
     )
     _note(call, [log.execution_id for log in logs if log.chunks or log.unread])
-    return answer(LogGrantsAnswer(expires_at=expires_at, executions=granted))
+    return _answer(call, LogGrantsAnswer(expires_at=expires_at, executions=granted))
 
 
 class _Log(NamedTuple):
-    """What a caller gets of a log: the keys of chunks to read, or the chunks."""
+    """What a caller gets of a log: chunks to read by URLs (`unread`), or, once it is read, the `chunks`. `inline_bytes`: how many
+    bytes they have together that are handed out within the answer; then `small` are their keys."""
 
     execution_id: str
     unread: Sequence[str] = ()
+    small: Sequence[str] = ()
+    inline_bytes: int = 0
     chunks: tuple[bytes, ...] = ()
 
 
@@ -78,23 +84,28 @@ def _log_of(call: Call, execution_id: str, found: Execution | None) -> _Log:
         return _Log(execution_id)
     last = min(found.chunks or 0, CHUNKS_PER_GRANT)
     chunk_keys = [object_keys.log_chunk(execution_id, number) for number in range(1, last + 1)]
-    if last == found.chunks and last <= _MOST_INLINE_CHUNKS:
-        chunks = _inline(call, chunk_keys, call.deployment.inline_log_bytes)
-        if chunks is not None:
-            return _Log(execution_id, chunks=chunks)
+    if call.deployment.inline_log_bytes and last == found.chunks and 0 < last <= _MOST_INLINE_CHUNKS:
+        there = call.ports.outbox.list(object_keys.log_prefix(execution_id), limit=_MOST_INLINE_CHUNKS + 1)
+        total = sum(one.size for one in there)
+        if [one.key for one in there] == chunk_keys and total <= call.deployment.inline_log_bytes:
+            return _Log(execution_id, small=chunk_keys, inline_bytes=total)
     return _Log(execution_id, unread=chunk_keys)
 
 
-def _inline(call: Call, chunk_keys: Sequence[str], most_bytes: int) -> tuple[bytes, ...] | None:
-    """All the chunks, if they are there and have so few bytes together."""
-    chunks: list[bytes] = []
-    for object_key in chunk_keys if most_bytes > 0 else ():
-        stored = call.ports.outbox.get(object_key)
-        if stored is None or len(stored.data) > most_bytes:
-            return None
-        most_bytes -= len(stored.data)
-        chunks.append(stored.data)
-    return tuple(chunks) or None
+def _read(call: Call, log: _Log) -> _Log:
+    """With the chunks that are handed out within the answer, if they are what they were a moment ago."""
+    found = [call.ports.outbox.get(object_key) for object_key in log.small]
+    chunks = tuple(stored.data for stored in found if stored is not None)
+    if len(chunks) == len(log.small) and sum(map(len, chunks)) == log.inline_bytes:
+        return log._replace(chunks=chunks)
+    return _Log(log.execution_id, unread=log.small)
+
+
+def _answer(call: Call, document: LogGrantsAnswer) -> Response:
+    """As JSON; with chunks in it as msgpack for who takes that, for base64 costs either end more than sending it."""
+    if MSGPACK in call.request.headers.get("accept", "") and any(one.chunks for one in document.executions):
+        return Response(200, msgspec.msgpack.encode(document), MSGPACK)
+    return answer(document)
 
 
 def _note(call: Call, granted: Sequence[str]) -> None:

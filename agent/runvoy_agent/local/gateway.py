@@ -7,6 +7,7 @@ those that its owner named. The viewer's files are public, and opening them from
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ log = logging.getLogger("runvoy.gateway")
 MAX_WAIT_SECONDS = 25.0
 MAX_FORM_BYTES = codec.MAX_BATCH_BYTES + 64 * 1024
 _MAX_FORM_FIELDS = 32
+_LARGE_ANSWER_BYTES = 256 * 1024  # which waitress would copy, and write to a temporary file from a MiB on
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
 
@@ -114,7 +116,12 @@ class Gateway:
         if answer.body:
             headers.append(("Content-Type", answer.content_type))
         start_response(f"{answer.status} {_REASONS.get(answer.status, 'Unknown')}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return []
+        if len(answer.body) < _LARGE_ANSWER_BYTES:
+            return [answer.body]
+        large: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(answer.body))
+        return large
 
     def _page(self, environ: Environ) -> pages.Served | None:
         """One of the viewer's files; None if it is not one that is asked for, or not by a name of this server's."""
@@ -176,7 +183,7 @@ class Gateway:
             query = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=64))
         except ValueError as error:
             raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the query is malformed: {error}") from error
-        headers = {"authorization": environ.get("HTTP_AUTHORIZATION", "")}
+        headers = {"authorization": environ.get("HTTP_AUTHORIZATION", ""), "accept": environ.get("HTTP_ACCEPT", "")}
         source = environ.get("REMOTE_ADDR", "")
         return self._serve_control(ControlCall(method, path, target, query, headers, body, source))
 
