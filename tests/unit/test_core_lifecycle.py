@@ -343,6 +343,43 @@ def test_a_deadlines_backstop_waits_for_its_grace() -> None:
     assert lifecycle.expire_run(starting(), end, grace) is None
 
 
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_runner_s_clock_that_is_off_ends_nothing_early_and_changes_no_duration(minutes: int) -> None:
+    """It waited for an hour before it was launched, and its command began a second after that."""
+    waited = msgspec.structs.replace(QUEUED, admitted_at=NOW - timedelta(hours=1))
+    launched = lifecycle.begin_start(waited, NOW)
+    assert launched is not None
+    off_ms = minutes * 60_000
+    told = msgspec.structs.replace(STARTED, started_at_ms=NOW_MS + 1000 + off_ms)
+    began = lifecycle.note_started(launched, told, NOW + timedelta(seconds=2))
+    assert began is not None
+    grace = timedelta(seconds=150)
+    assert lifecycle.expire_run(began, NOW + timedelta(seconds=60) + grace - timedelta(milliseconds=1), grace) is None
+    assert lifecycle.expire_run(began, NOW + timedelta(seconds=62) + grace, grace) is not None
+    result = msgspec.structs.replace(
+        make_result("exited", 0), started_at_ms=NOW_MS + 1000 + off_ms, ended_at_ms=NOW_MS + 31_000 + off_ms
+    )
+    for execution in (began, launched):
+        ended = lifecycle.settle(execution, result, NOW + timedelta(minutes=11))
+        assert ended is not None
+        assert ended.started_at is not None
+        assert ended.ended_at is not None
+        assert ended.ended_at - ended.started_at == timedelta(seconds=30)
+        assert NOW <= ended.started_at
+
+
+@pytest.mark.parametrize("ended_at_ms", [0, NOW_MS - 3_600_000, 253_402_300_799_999])
+def test_no_run_ends_before_it_began_or_after_it_was_told(ended_at_ms: int) -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    result = msgspec.structs.replace(make_result("exited", 0), ended_at_ms=ended_at_ms)
+    told_at = NOW + timedelta(seconds=5)
+    ended = lifecycle.settle(began, result, told_at)
+    assert ended is not None
+    assert began.started_at is not None
+    assert ended.ended_at in (began.started_at, told_at)
+
+
 def test_a_queue_timeout_passes_at_its_last_second() -> None:
     patient = msgspec.structs.replace(QUEUED, queue_timeout_seconds=30)
     assert lifecycle.expire_in_queue(patient, NOW + timedelta(seconds=30, milliseconds=-1)) is None

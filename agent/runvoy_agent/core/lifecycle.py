@@ -3,10 +3,11 @@ that come early, late or twice are normal."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
+from runvoy_agent.core import told_times
 from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution, FixedSecret
 from runvoy_protocol.explanations import ENDED_FROM_OUTSIDE, explained
@@ -163,7 +164,7 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
         now,
         state=state,
         reason=reason,
-        started_at=_instant(started.started_at_ms, execution, now),
+        started_at=told_times.instant(started.started_at_ms, execution, now),
         git=_with_commit(execution, started.git_commit),
     )
 
@@ -181,7 +182,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
     is_unasked = result.outcome == "killed" and execution.state is not State.TERMINATING
     started_at = execution.started_at
     if started_at is None and result.started_at_ms is not None:
-        started_at = _instant(result.started_at_ms, execution, now)
+        started_at = told_times.instant(result.started_at_ms, execution, now)
     return _changed(
         execution,
         now,
@@ -189,7 +190,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         reason=reason,
         message=ENDED_FROM_OUTSIDE if is_unasked else _short(result.message),
         started_at=started_at,
-        ended_at=_instant(result.ended_at_ms, execution, now),
+        ended_at=told_times.ended_at(result, execution, started_at, now),
         exit_code=result.exit_code,
         signal=result.signal,
         lines=result.lines,
@@ -345,12 +346,6 @@ def _end(execution: Execution, now: datetime, state: State, reason: Reason | Non
 def _changed(execution: Execution, now: datetime, **fields: object) -> Execution:
     # A clock that was set back must not make updated_at fall: windows over it overlap by time.
     return msgspec.structs.replace(execution, updated_at=max(now, execution.updated_at), **fields)
-
-
-def _instant(milliseconds: int, execution: Execution, now: datetime) -> datetime:
-    """A time that the run told, within its life: the command may hold the key that signs it, and a start in the year 3000
-    would put off the deadline's backstop till then."""
-    return min(max(datetime.fromtimestamp(milliseconds / 1000, UTC), execution.admitted_at), now)
 
 
 def _short(message: str) -> str:
