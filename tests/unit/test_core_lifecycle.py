@@ -97,7 +97,8 @@ def test_events_in_any_order_and_twice_end_the_same() -> None:
         execution = starting()
         for event in order:
             execution = apply(execution, event)
-        ends.add(msgspec.json.encode(execution))
+        # Only the started event is a moment at which it was known to run.
+        ends.add(msgspec.json.encode(msgspec.structs.replace(execution, running_since=None)))
     assert len(ends) == 1
     final = msgspec.json.decode(ends.pop(), type=Execution)
     assert (final.state, final.exit_code, final.stopped_at) == (State.FAILED, 4, NOW)
@@ -285,6 +286,7 @@ def test_status_says_all_that_the_record_knows() -> None:
         "object_version",
         "counted",
         "placed",
+        "running_since",
         "rate",
         "pull_started_at",
         "task_stopped_at",
@@ -335,7 +337,7 @@ def test_a_deadlines_backstop_waits_for_its_grace() -> None:
     began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
     assert began is not None
     grace = timedelta(seconds=150)
-    end = NOW + timedelta(milliseconds=100) + timedelta(seconds=60) + grace
+    end = NOW + timedelta(seconds=1) + timedelta(seconds=60) + grace
     assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
     expired = lifecycle.expire_run(began, end, grace)
     assert expired is not None
@@ -354,8 +356,9 @@ def test_a_runner_s_clock_that_is_off_ends_nothing_early_and_changes_no_duration
     began = lifecycle.note_started(launched, told, NOW + timedelta(seconds=2))
     assert began is not None
     grace = timedelta(seconds=150)
-    assert lifecycle.expire_run(began, NOW + timedelta(seconds=60) + grace - timedelta(milliseconds=1), grace) is None
-    assert lifecycle.expire_run(began, NOW + timedelta(seconds=62) + grace, grace) is not None
+    end = NOW + timedelta(seconds=62) + grace
+    assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
+    assert lifecycle.expire_run(began, end, grace) is not None
     result = msgspec.structs.replace(
         make_result("exited", 0), started_at_ms=NOW_MS + 1000 + off_ms, ended_at_ms=NOW_MS + 31_000 + off_ms
     )
@@ -408,7 +411,9 @@ def test_a_look_changes_nothing_but_itself() -> None:
 def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
     began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
     assert began is not None
-    restored = msgspec.structs.replace(began, started_at=None)
+    older = msgspec.structs.replace(began, running_since=None)
+    assert lifecycle.expire_run(older, NOW + timedelta(seconds=61), timedelta(0)) is not None
+    restored = msgspec.structs.replace(older, started_at=None)
     assert lifecycle.expire_run(restored, NOW + timedelta(days=9), timedelta(0)) is None
 
 

@@ -157,13 +157,13 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
     """The command began: STARTING → RUNNING. Later states keep, but learn when it began."""
     if execution.started_at is not None or execution.state is State.QUEUED:
         return None
-    state = State.RUNNING if execution.state is State.STARTING else execution.state
-    reason = None if execution.state is State.STARTING else execution.reason
+    begins = execution.state is State.STARTING
     return _changed(
         execution,
         now,
-        state=state,
-        reason=reason,
+        state=State.RUNNING if begins else execution.state,
+        reason=None if begins else execution.reason,
+        running_since=now if begins else None,
         started_at=told_times.instant(started.started_at_ms, execution, now),
         git=_with_commit(execution, started.git_commit),
     )
@@ -316,10 +316,12 @@ def expire_start(execution: Execution, now: datetime) -> Execution | None:
 
 
 def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Execution | None:
-    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much."""
-    if execution.state is not State.RUNNING or execution.started_at is None:
+    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much. It counts from when
+    the deployment knew, for the runner's clock may be behind; what an older version saw begin has no such time."""
+    since = execution.running_since or execution.started_at
+    if execution.state is not State.RUNNING or since is None:
         return None
-    if now < execution.started_at + timedelta(seconds=execution.timeout_seconds) + grace:
+    if now < since + timedelta(seconds=execution.timeout_seconds) + grace:
         return None
     return _terminate(execution, now, Reason.DEADLINE, f"its timeout of {execution.timeout_seconds} s passed")
 

@@ -9,8 +9,7 @@ from runvoy_protocol.run_objects import RunResult
 
 
 def instant(milliseconds: int, execution: Execution, now: datetime) -> datetime:
-    """A time that the run told, between its launch and now. A start in the year 3000 would put off the deadline's backstop till
-    then, and by one before the launch the backstop would end a command that has time left."""
+    """A time that the run told, between its launch and now."""
     earliest = execution.starting_at or execution.admitted_at
     return min(max(datetime.fromtimestamp(milliseconds / 1000, UTC), earliest), now)
 
