@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.calls import audit_of, call, code_of, watch
@@ -254,7 +254,7 @@ class Asked:
         self.prefixes.append(prefix)
         return self._bucket.list(prefix, after=after, limit=limit)
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._bucket, name)
 
 
