@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,3 +127,23 @@ def _switches(pid: int) -> int:
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches" in line)
     return total
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_clock_that_was_set_while_a_grant_was_kept_costs_one_more_try(machine: Machine, command: str) -> None:
+    """Nothing of the deployment's is asked before the upload, so the receipt is what tells the time."""
+    machine.ok("run", "true")
+    (cache,) = (machine.home / "cache").glob("*.json")
+    kept = json.loads(cache.read_bytes())
+    assert kept["inbox_grant"]
+    ahead = {"offset_seconds": 600.0, "offset_learned_at": datetime.now(UTC).isoformat()}
+    cache.write_text(json.dumps(kept | ahead))
+    done = machine(command, "--id", "nightly", "echo once") if command == "submit" else machine(command, "echo once")
+    assert done.returncode == 0, done
+    if command == "submit":
+        execution_id = done.stdout.decode().strip()
+        assert machine("wait", execution_id).returncode == 0
+        assert machine.ok("logs", execution_id) == "once\n"
+    else:
+        assert done.stdout == b"once\n"
+    assert abs(json.loads(cache.read_bytes())["offset_seconds"]) < 60

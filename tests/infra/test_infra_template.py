@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -131,6 +132,18 @@ def test_the_queues_of_people_wait_longer_than_their_functions_take(template):
     for name in ("Inbox", "Starts", "Bulk", "Ends"):
         queue = template.named(f"{name}Queue", "AWS::SQS::Queue")
         assert template.properties(queue)["VisibilityTimeout"] >= 6 * timeout
+
+
+def test_a_launch_that_is_held_up_is_over_before_its_task_may_be_taken_for_gone(template):
+    """A function that is frozen in the middle of a launch may go on as long as its timeout lets it, and no longer. The last launch
+    of an attempt is begun within the window; its task has a minute to be listed before the second look that misses it frees its
+    locks."""
+    from runvoy_agent.aws.launcher import RELAUNCH_WINDOW
+    from runvoy_agent.handlers import reconcile_runs
+
+    last_launch = RELAUNCH_WINDOW + timedelta(seconds=template.properties("StartsFunction")["Timeout"])
+    earliest_end = reconcile_runs.GONE_AFTER + reconcile_runs.GONE_LOOKS_APART
+    assert last_launch + timedelta(minutes=1) <= earliest_end
 
 
 def test_the_table_is_as_the_layout_says(template):

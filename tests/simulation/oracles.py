@@ -304,10 +304,10 @@ class Oracles:
             living.discard(task.execution_id)
 
     def stop_asked(self, task: Task) -> None:
-        """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began. What was launched while
-        its key was good goes on."""
+        """Nobody's command is stopped without a reason: a kill, its deadline, or that it never began; or that it has ended. What was
+        launched while its key was good goes on."""
         execution = self.executions[task.execution_id]
-        if task.execution_id in self.kill_asked:
+        if task.execution_id in self.kill_asked or task.result is not None:
             return
         check(execution.reason is not Reason.REVOKED, f"{task.execution_id} was withdrawn, and it had a task")
         if execution.reason is Reason.START:

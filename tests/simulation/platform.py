@@ -44,6 +44,8 @@ class Plan(NamedTuple):
     vanishes: bool = False  # and the platform forgets it as well
     no_room: bool = False  # it is taken, and stops for want of room without beginning
     deaf: bool = False  # its runner does not enforce the deadline
+    lingers: bool = False  # it leaves its result, and goes on until it is stopped
+    skew_ms: int = 0  # how far its runner's clock is ahead
     lag_ms: int = 0  # how long listings do not show it
     stop_delay_ms: int = 100  # from the runner's end to the platform's noticing
 
@@ -179,7 +181,7 @@ class SimPlatform:
 
     @staticmethod
     def _is_supervised(task: Task) -> bool:
-        return task.runs and not task.plan.deaf
+        return task.runs and not task.plan.deaf and not task.plan.lingers
 
     # -- what tasks do
 
@@ -208,10 +210,12 @@ class SimPlatform:
         """The runner ends: it leaves its result, if the command ever began, and goes."""
         if task.ended:
             return
-        task.ended = True
-        if task.began_ms is not None:
+        if task.began_ms is not None and task.result is None:
             task.result = {"outcome": outcome, "exit_code": exit_code}
             self._leave(task, "result", object_keys.result(task.execution_id), task.result)
+        if task.plan.lingers and not task.stop_asked:
+            return
+        task.ended = True
         self._scheduler.note("platform", f"task of {task.execution_id} ended: {outcome}")
         self._scheduler.at(task.plan.stop_delay_ms, lambda: self._notice(task))
 
@@ -240,8 +244,8 @@ class SimPlatform:
 
     def _leave(self, task: Task, event: EndEvent, object_key: str, fields: dict[str, Any]) -> None:
         """The runner writes a report, signed with its execution's key."""
-        at_ms = _START_MS + self._scheduler.now_ms
-        began_ms = _START_MS + (task.began_ms or 0)
+        at_ms = _START_MS + self._scheduler.now_ms + task.plan.skew_ms
+        began_ms = _START_MS + (task.began_ms or 0) + task.plan.skew_ms
         body: dict[str, Any] = {"execution_id": task.execution_id, "attempt": task.attempt, "started_at_ms": began_ms}
         if event == "result":
             body |= {"signal": None, "message": "", "ended_at_ms": at_ms, "lines": 0, "chunks": 1, "lost_bytes": 0}

@@ -65,6 +65,9 @@ class Settings(NamedTuple):
     long_runs: float = 0.05  # as many take up to half an hour
     slow_boots: float = 0.1  # as many tasks take up to two minutes to begin
     no_room: float = 0.05  # as many tasks are taken, and stop for want of room
+    deaf: float = 0.02  # as many runners do not enforce the deadline
+    lingering: float = 0.02  # as many tasks go on after their result
+    skewed: float = 0.2  # as many runners' clocks are off by up to ten minutes
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key

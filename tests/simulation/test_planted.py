@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 from tests.simulation.planted import IN_WORLDS, SEEDS, Planted, bugs, hunt
 from tests.simulation.simulation import Settings, Simulation
@@ -29,6 +32,25 @@ def test_a_planted_bug_is_caught(without: Violations, bug: Planted) -> None:
     if place not in without:
         without[place] = Simulation(*place).run().violation
     assert without[place] is None
+
+
+def names(function: Callable[..., object]) -> list[str] | None:
+    """Those of its positional parameters; None where it takes whatever comes."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return None
+    return [one.name.strip("_") for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+
+
+@pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name)
+def test_a_planted_function_takes_what_the_real_one_takes(bug: Planted) -> None:
+    for owner, name, mutant in bug.patches:
+        real = owner.__dict__[name]
+        if inspect.isfunction(real) and (own := names(mutant)) is not None:
+            assert own == names(real), name
 
 
 @pytest.mark.parametrize("world", dict.fromkeys(IN_WORLDS.values()))

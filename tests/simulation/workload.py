@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class Workload:
         self._simulation = simulation
         self._scheduler = simulation.scheduler
         self._rng = simulation.rng
+        self._clocks = random.Random(f"clocks {simulation.seed}")
         self._settings = simulation.settings
         self._revoked: set[str] = set()
         self._to_revoke: dict[str, int] = {}  # key id → from when on, at its next upload
@@ -259,7 +261,7 @@ class Workload:
 
     def plan_task(self, launch: Launch) -> Plan:
         """What becomes of a task; without faults it begins soon and ends by itself."""
-        rng = self._rng
+        rng, settings = self._rng, self._settings
         hurt = rng.random() if self._scheduler.faults.enabled else 1.0
         fields: dict[str, Any] = {
             "boot_ms": rng.randrange(50, 5_000)
@@ -278,8 +280,12 @@ class Workload:
             fields["dies"] = True
         elif hurt < 0.05:
             fields["vanishes"] = True
-        elif hurt < 0.07:
+        elif hurt < (below := 0.05 + settings.deaf):
             fields |= {"deaf": True, "duration_ms": 10**9}
-        elif hurt < 0.07 + self._settings.no_room:
+        elif hurt < (below := below + settings.no_room):
             fields["no_room"] = True
+        elif hurt < below + settings.lingering:
+            fields["lingers"] = True
+        if self._clocks.random() < self._settings.skewed:
+            fields["skew_ms"] = self._clocks.randrange(-10 * MINUTE_MS, 10 * MINUTE_MS)
         return Plan(**fields)

@@ -149,6 +149,7 @@ class World:
             queues=LocalQueueCare(self.queue),
         )
         self.signing_key = self.add_user("ada", Role.ADMIN)
+        self._began_ms: dict[str, int] = {}  # execution id → when its started.json says that it began
 
     def close(self) -> None:
         self.queue.close()
@@ -228,7 +229,7 @@ class World:
             "exit_code": exit_code,
             "signal": None,
             "message": "",
-            "started_at_ms": now_ms,
+            "started_at_ms": self._began_ms.get(execution_id, now_ms),
             "ended_at_ms": now_ms,
             "lines": 0,
             "chunks": 1,
@@ -238,6 +239,7 @@ class World:
 
     def leave_started(self, execution_id: str) -> None:
         now_ms = int(self.clock.now().timestamp() * 1000)
+        self._began_ms[execution_id] = now_ms
         body = {"execution_id": execution_id, "attempt": 1, "started_at_ms": now_ms, "pid": 1}
         self.leave_signed(object_keys.started(execution_id), b"started", json.dumps(body), execution_id)
 

@@ -97,7 +97,8 @@ def test_events_in_any_order_and_twice_end_the_same() -> None:
         execution = starting()
         for event in order:
             execution = apply(execution, event)
-        ends.add(msgspec.json.encode(execution))
+        # Only the started event is a moment at which it was known to run.
+        ends.add(msgspec.json.encode(msgspec.structs.replace(execution, running_since=None)))
     assert len(ends) == 1
     final = msgspec.json.decode(ends.pop(), type=Execution)
     assert (final.state, final.exit_code, final.stopped_at) == (State.FAILED, 4, NOW)
@@ -285,6 +286,7 @@ def test_status_says_all_that_the_record_knows() -> None:
         "object_version",
         "counted",
         "placed",
+        "running_since",
         "rate",
         "pull_started_at",
         "task_stopped_at",
@@ -335,12 +337,50 @@ def test_a_deadlines_backstop_waits_for_its_grace() -> None:
     began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
     assert began is not None
     grace = timedelta(seconds=150)
-    end = NOW + timedelta(milliseconds=100) + timedelta(seconds=60) + grace
+    end = NOW + timedelta(seconds=1) + timedelta(seconds=60) + grace
     assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
     expired = lifecycle.expire_run(began, end, grace)
     assert expired is not None
     assert (expired.state, expired.reason) == (State.TERMINATING, Reason.DEADLINE)
     assert lifecycle.expire_run(starting(), end, grace) is None
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_runner_s_clock_that_is_off_ends_nothing_early_and_changes_no_duration(minutes: int) -> None:
+    """It waited for an hour before it was launched, and its command began a second after that."""
+    waited = msgspec.structs.replace(QUEUED, admitted_at=NOW - timedelta(hours=1))
+    launched = lifecycle.begin_start(waited, NOW)
+    assert launched is not None
+    off_ms = minutes * 60_000
+    told = msgspec.structs.replace(STARTED, started_at_ms=NOW_MS + 1000 + off_ms)
+    began = lifecycle.note_started(launched, told, NOW + timedelta(seconds=2))
+    assert began is not None
+    grace = timedelta(seconds=150)
+    end = NOW + timedelta(seconds=62) + grace
+    assert lifecycle.expire_run(began, end - timedelta(milliseconds=1), grace) is None
+    assert lifecycle.expire_run(began, end, grace) is not None
+    result = msgspec.structs.replace(
+        make_result("exited", 0), started_at_ms=NOW_MS + 1000 + off_ms, ended_at_ms=NOW_MS + 31_000 + off_ms
+    )
+    for execution in (began, launched):
+        ended = lifecycle.settle(execution, result, NOW + timedelta(minutes=11))
+        assert ended is not None
+        assert ended.started_at is not None
+        assert ended.ended_at is not None
+        assert ended.ended_at - ended.started_at == timedelta(seconds=30)
+        assert ended.started_at >= NOW
+
+
+@pytest.mark.parametrize("ended_at_ms", [0, NOW_MS - 3_600_000, 253_402_300_799_999])
+def test_no_run_ends_before_it_began_or_after_it_was_told(ended_at_ms: int) -> None:
+    began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
+    assert began is not None
+    result = msgspec.structs.replace(make_result("exited", 0), ended_at_ms=ended_at_ms)
+    told_at = NOW + timedelta(seconds=5)
+    ended = lifecycle.settle(began, result, told_at)
+    assert ended is not None
+    assert began.started_at is not None
+    assert ended.ended_at in (began.started_at, told_at)
 
 
 def test_a_queue_timeout_passes_at_its_last_second() -> None:
@@ -371,7 +411,9 @@ def test_a_look_changes_nothing_but_itself() -> None:
 def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
     began = lifecycle.note_started(starting(), STARTED, NOW + timedelta(seconds=1))
     assert began is not None
-    restored = msgspec.structs.replace(began, started_at=None)
+    older = msgspec.structs.replace(began, running_since=None)
+    assert lifecycle.expire_run(older, NOW + timedelta(seconds=61), timedelta(0)) is not None
+    restored = msgspec.structs.replace(older, started_at=None)
     assert lifecycle.expire_run(restored, NOW + timedelta(days=9), timedelta(0)) is None
 
 

@@ -506,6 +506,22 @@ def test_portions_hold_what_a_batch_can(world: World) -> None:
         batches.seal_batch(batch, world.signing_key)
 
 
+def test_a_batch_of_just_the_size_is_sealed_and_one_byte_more_is_not(world: World) -> None:
+    def of(last: int) -> Batch:
+        made = [world.request(env={"A": "x" * 120_000, "B": "x" * 120_000}) for _ in range(34)]
+        made.append(world.request(env={"A": "x" * last, "B": "x" * 120_000}))
+        return Batch(1, world.clock.new_id(), tuple(batched(one) for one in made))
+
+    room = batches.MAX_BYTES - len(batches.encode(of(66_000)))
+    assert 0 < room < 50_000, "lengths from 65,536 on are written alike"
+    exact = of(66_000 + room)
+    assert len(batches.encode(exact)) == batches.MAX_BYTES
+    assert batches.seal_batch(exact, world.signing_key)
+    with pytest.raises(RunvoyError) as refused:
+        batches.seal_batch(of(66_001 + room), world.signing_key)
+    assert refused.value.code is ErrorCode.TOO_LARGE
+
+
 @pytest.mark.parametrize("how", ["single", "in a batch", "as a batch"])
 def test_what_is_undecided_under_an_id_shows_nothing_of_another_s_execution_of_that_id(
     world: World, at: Batches, how: str

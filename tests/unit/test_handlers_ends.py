@@ -114,6 +114,16 @@ def test_kill_of_what_has_ended_says_so_and_changes_nothing(world: World) -> Non
     assert world.launcher.stops == []
 
 
+def test_kill_of_what_has_ended_and_goes_on_has_its_task_stopped(world: World) -> None:
+    execution_id = running(world, locks=("db",))
+    world.leave_result(execution_id)
+    world.tell(execution_id, "result")
+    before = world.execution(execution_id)
+    assert kill(world, execution_id)["status"]["state"] == "SUCCEEDED"
+    assert world.launcher.stops == [execution_id]
+    assert world.execution(execution_id) == before
+
+
 def test_kill_again_tells_the_task_again(world: World) -> None:
     execution_id = running(world)
     kill(world, execution_id)

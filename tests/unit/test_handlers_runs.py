@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -543,3 +543,13 @@ def test_a_queue_timeout_longer_than_a_delay_is_the_reconcilers(world: World) ->
     world.clock.move(minutes=61)
     assert second.request_id in {repair.subject for repair in world.reconcile()}
     assert world.status(second.request_id).state is State.TIMED_OUT
+
+
+def test_a_receipt_for_a_clock_that_is_off_tells_the_time(world: World) -> None:
+    ahead = world.clock.now() + timedelta(minutes=10)
+    request = world.request(issued_at=ahead, expires_at=ahead + timedelta(minutes=15))
+    receipt = world.submit(request)
+    assert receipt.code is ErrorCode.CLOCK_SKEW
+    assert datetime.fromisoformat(receipt.details["server_time"]) == world.clock.now()
+    world.clock.move(hours=1)
+    assert world.submit(request) == receipt

@@ -16,9 +16,12 @@ from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.states import Reason, State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.unit.conftest import World
+
+    from runvoy_agent.ports import Attempt
 
 FINISHED = TaskState("stopped", 0)
 
@@ -228,3 +231,61 @@ def test_the_command_line_says_what_is_left(
     assert "the tasks of 1 executions" in left.err
     assert "its task stopped and nobody was told" in mended.out
     assert mended.err == ""
+
+
+def test_a_look_says_nothing_of_what_came_after_it(world: World) -> None:
+    """The second look is at the same gap of the listing as the first; whoever made it was held up for minutes then."""
+    execution_id = running(world, timeout_seconds=36_000)
+    world.clock.move(minutes=11)
+    world.launcher.gaps = 2
+    world.launcher.unlisted.add(execution_id)
+    world.reconcile()
+    world.clock.move(seconds=30)
+    describe = world.launcher.describe
+
+    def held_up(execution_id: str, attempt: int) -> TaskState:
+        seen = describe(execution_id, attempt)
+        world.clock.move(minutes=3)
+        return seen
+
+    world.launcher.describe = held_up  # type: ignore[method-assign]
+    assert world.reconcile() == []
+    assert world.messages("ends") == []
+
+
+def test_what_began_while_the_reconciler_was_held_up_is_not_ended_for_not_having_begun(world: World) -> None:
+    execution_id = started(world)
+    world.clock.move(minutes=14)
+    survey = world.launcher.survey
+
+    def held_up(attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
+        seen = survey(attempts)
+        world.clock.move(minutes=2)
+        return seen
+
+    world.launcher.survey = held_up  # type: ignore[method-assign]
+    assert world.reconcile() == []
+    assert world.status(execution_id).state is State.STARTING
+    assert [repair.action for repair in world.reconcile()] == ["had it stopped"]
+
+
+def test_what_outlives_its_end_is_stopped_and_lets_go_of_its_locks(world: World) -> None:
+    """Its runner hangs behind its last word, or the command gave that word itself."""
+    execution_id = running(world, locks=("db",), timeout_seconds=3600)
+    waits = world.request(locks=("db",))
+    world.submit(waits)
+    world.messages("starts")
+    world.leave_result(execution_id)
+    world.tell(execution_id, "result")
+    assert world.status(execution_id).state is State.SUCCEEDED
+    world.clock.move(seconds=149)
+    assert world.reconcile() == []
+    world.clock.move(seconds=1)
+    assert [(repair.subject, repair.action) for repair in world.reconcile()] == [(execution_id, "had it stopped")]
+    world.launcher.tasks[execution_id] = TaskState("running", stopping=True)
+    assert world.reconcile() == []
+    assert world.launcher.stops == [execution_id]
+    assert world.messages("starts") == []
+    world.tell(execution_id, "stopped", 1)
+    assert world.pushed() == [waits.request_id]
+    assert world.status(execution_id).state is State.SUCCEEDED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.calls import audit_of, call, code_of, watch
@@ -13,13 +13,18 @@ from tests.unit.proving import prove_day, seal_all
 from runvoy_agent.handlers import retention, store
 from runvoy_agent.handlers.retention import Removing, Swept
 from runvoy_agent.local.durable import cut_log
-from runvoy_protocol import object_keys
+from runvoy_protocol import ids, object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.requests import RunRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.unit.conftest import World
+
+    from runvoy_agent.ports import ObjectInfo, Ports
+    from runvoy_protocol.receipts import Receipt
 
 KEEP = timedelta(days=30)
 
@@ -206,6 +211,77 @@ def test_without_buckets_to_remove_from_records_go_alone(world: World) -> None:
     assert files(world) == before
     assert world.records.get(store.execution_key(request.request_id)) is None
     assert code_of(call(world, "GET", f"/audit/evidence/{request.request_id}")) is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("who", ["ada", "eve"])
+@pytest.mark.parametrize("has_time", [True, False])
+def test_an_id_is_taken_for_as_long_as_there_is_something_of_its_execution(
+    world: World, who: str, has_time: bool
+) -> None:
+    """Who used it again would be told of the first one's end, and given its log."""
+    eve = world.add_user("eve", Role.DEVELOPER)
+    made = {} if has_time else {"request_id": ids.uuid8(b"nightly of ada's")}
+    first = ended(world, **made)
+    world.clock.move(days=31)
+    assert retention.sweep(world.ports, world.deployment.created_at, KEEP).executions == 1
+    asked = Asked(world.ports)
+    world.ports = world.ports._replace(outbox=asked)
+
+    def again() -> Receipt:
+        request = world.request(request_id=first.request_id, command=("echo", "again"))
+        return world.submit(request, {"ada": world.signing_key, "eve": eve}[who])
+
+    refused = again()
+    assert refused.code is ErrorCode.ID_CONFLICT
+    assert "ada" not in refused.message
+    assert world.records.get(store.execution_key(first.request_id)) is None
+    for info in world.outbox.list(object_keys.execution_prefix(first.request_id)):
+        world.outbox.remove(info.key)  # as a bucket's rules do
+    world.clock.move(seconds=1)  # another object: what was refused stays so
+    assert again().outcome == "accepted"
+    assert world.status(first.request_id).command == ("echo", "again")
+    asked.prefixes.clear()
+    assert world.submit(world.request()).outcome == "accepted"
+    assert asked.prefixes == [], "what was made lately is not looked for"
+
+
+class Asked:
+    """A bucket that remembers what was listed of it."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._bucket = ports.outbox
+        self.prefixes: list[str] = []
+
+    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
+        self.prefixes.append(prefix)
+        return self._bucket.list(prefix, after=after, limit=limit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bucket, name)
+
+
+@pytest.mark.parametrize("with_objects", [True, False])
+def test_what_was_signed_once_runs_once_though_all_of_it_was_forgotten(world: World, with_objects: bool) -> None:
+    """The very object again, as a dead letter that is redriven, or as somebody has kept it."""
+    request = world.request()
+    object_key = object_keys.request(world.signing_key.key_id, request.request_id)
+    assert world.submit(request).outcome == "accepted"
+    stored = world.inbox.get(object_key)
+    assert stored is not None
+    end(world, request.request_id)
+    world.clock.move(days=31)
+    removing = Removing(world.inbox.remove, world.outbox.remove) if with_objects else None
+    assert retention.sweep(world.ports, world.deployment.created_at, KEEP, removing).executions == 1
+    launched = len(world.launcher.launches)
+    receipt = world.deliver(world.upload_raw(stored.data, object_key))
+    # Where its receipt is kept, that is its answer still.
+    assert (receipt.outcome, receipt.code) == (
+        ("refused", ErrorCode.REQUEST_EXPIRED) if with_objects else ("accepted", None)
+    )
+    assert world.records.get(store.execution_key(request.request_id)) is None
+    assert world.pushed() == [request.request_id]  # the first admission's
+    world.start(request.request_id)
+    assert len(world.launcher.launches) == launched
 
 
 def test_the_reconciler_s_sweep_is_a_day_s_and_goes_on_from_where_it_was(world: World) -> None:

@@ -50,7 +50,7 @@ class Facts(NamedTuple):
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
     `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if
     one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in. `unfinished`: how many
-    executions the user has that are not over.
+    executions the user has that are not over. `has_remains`: an execution of this id was forgotten, and what it left was not.
     """
 
     deployment_id: str
@@ -69,6 +69,7 @@ class Facts(NamedTuple):
     object_version: str = ""
     unfinished: int = 0
     default_quotas: DefaultQuotas | None = None
+    has_remains: bool = False
 
 
 class Accepted(NamedTuple):
@@ -124,6 +125,13 @@ def _admit(request: RunRequest, key_id: str, facts: Facts) -> Accepted | Known:
         )
     _check_fresh(request, facts.now)
     access.check_allowed(member, access.Action.RUN)
+    if facts.has_remains:
+        # They would be its own: a log that somebody else may read, and a result that its runner's key proves.
+        raise RunvoyError(
+            ErrorCode.ID_CONFLICT,
+            f"the id {request.request_id} was used before, by an execution that is forgotten but for what it left",
+            "Use another one: an id is free again when nothing is kept of its execution any more.",
+        )
     may_use_any = facts.capabilities.any_image and member.may(access.Action.MANAGE_IMAGES)
     limits = member.key.limits
     try:

@@ -3,10 +3,11 @@ that come early, late or twice are normal."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
+from runvoy_agent.core import told_times
 from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution, FixedSecret
 from runvoy_protocol.explanations import ENDED_FROM_OUTSIDE, explained
@@ -156,14 +157,14 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
     """The command began: STARTING → RUNNING. Later states keep, but learn when it began."""
     if execution.started_at is not None or execution.state is State.QUEUED:
         return None
-    state = State.RUNNING if execution.state is State.STARTING else execution.state
-    reason = None if execution.state is State.STARTING else execution.reason
+    begins = execution.state is State.STARTING
     return _changed(
         execution,
         now,
-        state=state,
-        reason=reason,
-        started_at=_instant(started.started_at_ms, execution, now),
+        state=State.RUNNING if begins else execution.state,
+        reason=None if begins else execution.reason,
+        running_since=now if begins else None,
+        started_at=told_times.instant(started.started_at_ms, execution, now),
         git=_with_commit(execution, started.git_commit),
     )
 
@@ -181,7 +182,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
     is_unasked = result.outcome == "killed" and execution.state is not State.TERMINATING
     started_at = execution.started_at
     if started_at is None and result.started_at_ms is not None:
-        started_at = _instant(result.started_at_ms, execution, now)
+        started_at = told_times.instant(result.started_at_ms, execution, now)
     return _changed(
         execution,
         now,
@@ -189,7 +190,7 @@ def settle(execution: Execution, result: RunResult, now: datetime) -> Execution 
         reason=reason,
         message=ENDED_FROM_OUTSIDE if is_unasked else _short(result.message),
         started_at=started_at,
-        ended_at=_instant(result.ended_at_ms, execution, now),
+        ended_at=told_times.ended_at(result, execution, started_at, now),
         exit_code=result.exit_code,
         signal=result.signal,
         lines=result.lines,
@@ -315,10 +316,12 @@ def expire_start(execution: Execution, now: datetime) -> Execution | None:
 
 
 def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Execution | None:
-    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much."""
-    if execution.state is not State.RUNNING or execution.started_at is None:
+    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much. It counts from when
+    the deployment knew, for the runner's clock may be behind; what an older version saw begin has no such time."""
+    since = execution.running_since or execution.started_at
+    if execution.state is not State.RUNNING or since is None:
         return None
-    if now < execution.started_at + timedelta(seconds=execution.timeout_seconds) + grace:
+    if now < since + timedelta(seconds=execution.timeout_seconds) + grace:
         return None
     return _terminate(execution, now, Reason.DEADLINE, f"its timeout of {execution.timeout_seconds} s passed")
 
@@ -345,12 +348,6 @@ def _end(execution: Execution, now: datetime, state: State, reason: Reason | Non
 def _changed(execution: Execution, now: datetime, **fields: object) -> Execution:
     # A clock that was set back must not make updated_at fall: windows over it overlap by time.
     return msgspec.structs.replace(execution, updated_at=max(now, execution.updated_at), **fields)
-
-
-def _instant(milliseconds: int, execution: Execution, now: datetime) -> datetime:
-    """A time that the run told, within its life: the command may hold the key that signs it, and a start in the year 3000
-    would put off the deadline's backstop till then."""
-    return min(max(datetime.fromtimestamp(milliseconds / 1000, UTC), execution.admitted_at), now)
 
 
 def _short(message: str) -> str:

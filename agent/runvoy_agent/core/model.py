@@ -235,7 +235,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
     `counted`: it counts among its owner's unfinished ones for as long as it is active; `placed`: it has a task, or a launch of it
     may be under way, and it counts among its owner's running ones for as long. What versions before there were quotas admitted or
-    started does neither.
+    started does neither. `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not.
     """
 
     execution_id: str
@@ -288,6 +288,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     object_version: str = ""
     counted: bool = False
     placed: bool = False
+    running_since: datetime | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runvoy_agent.core import admission, locks
+from runvoy_agent.core import admission, locks, retention
 from runvoy_agent.core.admission import Decision, Facts
 from runvoy_agent.core.model import DefaultQuotas, Execution, Key, LockRecord, User
 from runvoy_agent.handlers import counts, registered, secret_values, store
@@ -13,6 +13,7 @@ from runvoy_agent.handlers.counts import Number
 from runvoy_agent.handlers.registered import Images
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports
+from runvoy_protocol import ids, object_keys
 from runvoy_protocol.requests import RunRequest
 
 if TYPE_CHECKING:
@@ -71,5 +72,15 @@ def judge(
         pricing=deployment.pricing,
         unfinished=unfinished.value,
         default_quotas=known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document,
+        has_remains=existing.document is None and _has_remains(ports, request.request_id),
     )
     return Judged(admission.admit(request, key_id, facts), facts, user, existing, unfinished, named, images)
+
+
+def _has_remains(ports: Ports, execution_id: str) -> bool:
+    """Whether there are objects of an execution that has no record: its record is forgotten sooner than they, where buckets have
+    rules of their own. Looked for only where it may be: no execution that was made lately, as its id says, is forgotten."""
+    made_at = ids.made_at(execution_id)
+    if made_at is not None and abs(ports.clock.now() - made_at) < retention.SHORTEST_KEEP:
+        return False
+    return bool(ports.outbox.list(object_keys.execution_prefix(execution_id), limit=1))

@@ -59,13 +59,20 @@ def end(
     """Commit what `change` makes of the execution, with its `audit` record, and have its task stopped, if it has one;
     whether that was new. `hold` gives what else the commit depends on, anew for each try.
 
-    A task that was told before is told again: the first telling may have been lost.
+    A task that was told before is told again: the first telling may have been lost. So is one that goes on though its execution
+    has ended: nothing else of it can be ended any more.
     """
     current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, change, audit, hold))
     stands = changed or current
-    if stands is not None and stands.state is State.TERMINATING and not end_unlaunched(ports, stands, audit):
+    if stands is not None and _has_task_to_end(ports, stands, audit):
         ports.launcher.stop(execution_id, stands.attempt)
     return changed is not None
+
+
+def _has_task_to_end(ports: Ports, execution: Execution, audit: Callable[[Execution], Put]) -> bool:
+    if execution.is_terminal:
+        return execution.is_active
+    return execution.state is State.TERMINATING and not end_unlaunched(ports, execution, audit)
 
 
 def end_unlaunched(ports: Ports, execution: Execution, audit: Callable[[Execution], Put]) -> bool:

@@ -10,6 +10,7 @@ from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution, Refusal, TakenBatch
 from runvoy_agent.ports import Objects, Ports, PreconditionFailed
 from runvoy_protocol import object_keys, receipts, status
+from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.receipts import Receipt, Resolved
 
 JSON = "application/json"
@@ -44,6 +45,8 @@ def resolved(execution: Execution) -> Resolved:
 
 
 def refused_receipt(refusal: Refusal) -> Receipt:
+    """With the server's time for whose clock is off: a client keeps the offset, and tries once more."""
+    is_of_clocks = refusal.code is ErrorCode.CLOCK_SKEW
     return Receipt(
         outcome="refused",
         execution_id=refusal.request_id,
@@ -53,6 +56,7 @@ def refused_receipt(refusal: Refusal) -> Receipt:
         code=refusal.code,
         message=refusal.message,
         hint=refusal.hint,
+        details={"server_time": refusal.at.isoformat()} if is_of_clocks else {},
     )
 
 

@@ -4,9 +4,10 @@ tasks that are gone."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +27,8 @@ GONE_AFTER = timedelta(minutes=10)
 GONE_LOOKS_APART = timedelta(minutes=2)  # longer than a listing leaves out a task that is there: no two at one omission
 GONE_LOOKS_WITHIN = timedelta(minutes=5)  # since an older look it may have been back unseen: no looks at two omissions
 DEADLINE_GRACE = timedelta(seconds=150)
-"""After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so."""
+"""After a deadline the runner has its grace (90 s at most) to end the command, and a minute to say so. After its result it has
+nothing more to do: for so long a task may take to be seen stopped."""
 
 _LOADED = 100
 
@@ -44,9 +46,11 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
         elif lifecycle.waits_for_room(execution) and ports.launcher.relaunch_window is not None:
             # The record knows the answer. Thousands may wait, and ECS answers some twenty calls a second: a round that looked
             # at each would end there, before it came to the locks, the audit and the inbox.
-            yield from _left_if_unanswered(_repair_looked_at(ports, execution, TaskState("missing"), starting_up))
+            look = _Look(TaskState("missing"), ports.clock.now())
+            yield from _left_if_unanswered(_repair_looked_at(ports, execution, look, starting_up))
         else:
             to_look_at.append(execution)
+    began = ports.clock.now()
     seen = ports.launcher.survey([_attempt(execution) for execution in to_look_at]) if to_look_at else {}
     unseen: list[Execution] = []
     for execution in to_look_at:
@@ -54,7 +58,7 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
         if task is None:
             unseen.append(execution)
         else:
-            yield from _left_if_unanswered(_repair_looked_at(ports, execution, task, starting_up))
+            yield from _left_if_unanswered(_repair_looked_at(ports, execution, _Look(task, began), starting_up))
     # Those that were missed before come first, for their second look has its time; of the rest each round begins elsewhere, so
     # that it is nobody's fate to be left for the next one each time.
     unseen.sort(key=lambda execution: (execution.missing_since is None, ports.clock.random(4)))
@@ -104,20 +108,30 @@ def _repair_alone(ports: Ports, execution_id: str, starting_up: bool) -> Iterato
     execution = store.load_execution(ports.records, execution_id).document
     if execution is None or not execution.is_active or not _is_quiet(ports, execution, starting_up):
         return  # something was heard of it while others were looked at
-    task = ports.launcher.describe(execution_id, execution.attempt)
-    yield from _repair_looked_at(ports, execution, task, starting_up)
+    began = ports.clock.now()
+    look = _Look(ports.launcher.describe(execution_id, execution.attempt), began)
+    yield from _repair_looked_at(ports, execution, look, starting_up)
 
 
-def _repair_looked_at(ports: Ports, execution: Execution, task: TaskState, starting_up: bool) -> Iterator[Repair]:
+class _Look(NamedTuple):
+    """What a look at a task saw, and when it began: whoever looks may be held up for minutes before the answer is acted on, and it
+    says nothing of those."""
+
+    task: TaskState
+    at: datetime
+
+
+def _repair_looked_at(ports: Ports, execution: Execution, look: _Look, starting_up: bool) -> Iterator[Repair]:
+    task = look.task
     if task.phase != "missing" and execution.missing_since is not None:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=ports.clock.now(), missing=False))
     if task.phase == "stopped":
         _send_end(ports, execution, "stopped", task)
         yield Repair(execution.execution_id, "its task stopped and nobody was told", "told it again")
     elif task.phase == "missing" and execution.state is State.STARTING:
-        yield from _repair_unlaunched(ports, execution, starting_up)
+        yield from _repair_unlaunched(ports, execution, look.at, starting_up)
     elif task.phase == "missing":
-        yield from _repair_missing(ports, execution, starting_up)
+        yield from _repair_missing(ports, execution, look.at, starting_up)
     elif execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None:
         # Before any clock is looked at: it began in time, and would be ended for not having begun.
         _send_end(ports, execution, "started")
@@ -125,17 +139,27 @@ def _repair_looked_at(ports: Ports, execution: Execution, task: TaskState, start
     elif execution.state is State.TERMINATING:
         if not task.stopping:
             ports.launcher.stop(execution.execution_id, execution.attempt)  # told again until it is seen stopped
+    elif execution.is_terminal:
+        yield from _stop_what_outlives_its_end(ports, execution, task)
     elif not task.supervised:
-        yield from _terminate_expired(ports, execution)
+        yield from _terminate_expired(ports, execution, look.at)
 
 
-def _repair_unlaunched(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
+def _stop_what_outlives_its_end(ports: Ports, execution: Execution, task: TaskState) -> Iterator[Repair]:
+    """Its result is there and its task goes on, with its locks: its runner hangs, or the command wrote the result itself. No clock
+    of it runs any more."""
+    if not task.stopping and ports.clock.now() >= execution.updated_at + DEADLINE_GRACE:
+        ports.launcher.stop(execution.execution_id, execution.attempt)
+        yield Repair(execution.execution_id, "it ended and its task goes on", "had it stopped")
+
+
+def _repair_unlaunched(ports: Ports, execution: Execution, looked_at: datetime, starting_up: bool) -> Iterator[Repair]:
     """STARTING without a task: its push was lost between the commit and the launch, or it is still being launched."""
     begun = execution.starting_at or execution.updated_at
     waited = ports.clock.now() - begun
     window = ports.launcher.relaunch_window
     if window is not None and waited >= window and not lifecycle.waits_for_room(execution):
-        yield from _repair_missing(ports, execution, starting_up)
+        yield from _repair_missing(ports, execution, looked_at, starting_up)
     elif lifecycle.expire_for_room(execution, ports.clock.now()) is not None:
         yield from _end_waiting(ports, execution.execution_id)
     elif starting_up or waited > LOOK_AFTER:
@@ -154,8 +178,9 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
     return True
 
 
-def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> Iterator[Repair]:
-    """The platform knows no task of it. Two looks are to say so before that is believed, for it frees locks: see GONE_LOOKS_…"""
+def _repair_missing(ports: Ports, execution: Execution, looked_at: datetime, starting_up: bool) -> Iterator[Repair]:
+    """The platform knows no task of it. Two looks are to say so before that is believed, for it frees locks: see GONE_LOOKS_…
+    The second counts from when it began, the first from when its answer is noted: so they are no less apart than they seem."""
     now = ports.clock.now()
     # Of what has no launch counted there is no task, and never was, so there is no second look to wait for: whoever was to have it
     # stopped could not look, or died of it.
@@ -165,11 +190,11 @@ def _repair_missing(ports: Ports, execution: Execution, starting_up: bool) -> It
         if current is not None and kills.end_unlaunched(ports, current, partial(_expiry, ports)):
             yield Repair(execution.execution_id, "it was to be stopped and was never launched", "ended it")
             return
-    if now < (execution.starting_at or execution.updated_at) + GONE_AFTER:
+    if looked_at < (execution.starting_at or execution.updated_at) + GONE_AFTER:
         return
     if execution.missing_since is None or now > execution.missing_since + GONE_LOOKS_WITHIN:
         _note(ports, execution.execution_id, partial(lifecycle.note_look, now=now, missing=True))
-    elif now >= execution.missing_since + GONE_LOOKS_APART:
+    elif looked_at >= execution.missing_since + GONE_LOOKS_APART:
         _send_end(ports, execution, "stopped")
         yield Repair(execution.execution_id, "the platform knows no task of it", "settled it")
 
@@ -226,12 +251,12 @@ def _expiry(ports: Ports, expired: Execution) -> Put:
     )
 
 
-def _terminate_expired(ports: Ports, execution: Execution) -> Iterator[Repair]:
-    """End what is past its clocks and has nobody beside it to do so."""
+def _terminate_expired(ports: Ports, execution: Execution, looked_at: datetime) -> Iterator[Repair]:
+    """End what was past its clocks when it was looked at, and has nobody beside it to do so."""
 
     def expire(current: Execution) -> Execution | None:
-        now = ports.clock.now()
-        return lifecycle.expire_start(current, now) or lifecycle.expire_run(current, now, DEADLINE_GRACE)
+        begun_late = lifecycle.expire_start(current, looked_at)
+        return begun_late or lifecycle.expire_run(current, looked_at, DEADLINE_GRACE)
 
     if expire(execution) is not None and kills.end(ports, execution.execution_id, expire, partial(_expiry, ports)):
         yield Repair(execution.execution_id, "it is past its deadline and its runner did not end it", "had it stopped")
