@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import msgspec
 
@@ -24,6 +25,10 @@ class MeteredRecords:
     def __init__(self, records: Records, count: Count) -> None:
         self._records = records
         self._count = count
+
+    @property
+    def index_lag(self) -> timedelta:
+        return self._records.index_lag
 
     def get(self, key: str) -> Versioned | None:
         return self._records.get(key)
@@ -51,6 +56,8 @@ class MeteredRecords:
             case "start", State.STARTING:
                 self._count(aws_layout.METRIC_STARTED, 1)
                 self._count_lock_wait(writes)
+            case "recount", "corrected":
+                self._count(aws_layout.METRIC_CORRECTED, 1)
 
     def _count_lock_wait(self, writes: Sequence[Write]) -> None:
         for write in writes:

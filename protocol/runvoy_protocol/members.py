@@ -100,6 +100,32 @@ class SetQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     quotas: Quotas = Quotas()
 
 
+class RecountQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """POST quotas/recount: compare what is counted of a user, or of all, with the records. The answer is a RecountAnswer."""
+
+    user: str | None = None
+
+
+class RecountedUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user whose numbers were wrong, or seem too high. `unfinished` and `running` as they are now; `…_added` is what was added to put
+    them right, negative for what was too high; `…_suspected` by how many they seem too high, beyond what indexes show so far: the
+    reconciler tells, and puts it right, within half an hour."""
+
+    user: str
+    unfinished: int
+    running: int
+    unfinished_added: int = 0
+    running_added: int = 0
+    unfinished_suspected: int = 0
+    running_suspected: int = 0
+
+
+class RecountAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Those whose numbers were wrong, or seem so, by name: nobody else's were found wrong."""
+
+    users: tuple[RecountedUser, ...]
+
+
 class UserAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A user. `version` rises with each change; who changes the user says which one they saw. `quotas` are their own."""
 

@@ -14,7 +14,7 @@ from tests.simulation.platform import MINUTE_MS, SimPlatform
 from tests.simulation.ports import SimRecords
 from tests.simulation.simulation import Settings, Simulation
 
-from runvoy_agent.core import access, admission, lifecycle, locks
+from runvoy_agent.core import access, admission, lifecycle, locks, recounts
 from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
@@ -448,6 +448,31 @@ def _place_back_on_result() -> list[Patch]:
     return [(counts, "_is_running", lambda execution: execution.placed and not execution.is_terminal)]
 
 
+def _believe_the_indexes() -> list[Patch]:
+    """What no index shows is taken for gone at once, and nobody looks whether one shows it later."""
+    return [
+        (recounts, "is_ripe", lambda _suspicion, _lag, _now: True),
+        (recounts, "unknown", lambda _suspicion, _admitted: 0),
+    ]
+
+
+def _count_the_first_look() -> list[Patch]:
+    """What changed while it was counted is taken for what it was at first."""
+
+    def as_at_first(kind: str) -> Callable[..., recounts.Bounds]:
+        def count(before: Mapping[str, recounts.Looked], _after: object) -> recounts.Bounds:
+            found = sum(getattr(one, kind) for one in before.values())
+            return recounts.Bounds(found, found)
+
+        return count
+
+    return [(recounts, kind, as_at_first(kind)) for kind in ("unfinished", "running")]
+
+
+def _correct_by_what_was_found_once() -> list[Patch]:
+    return [(recounts, "correction", lambda found, confirmed: -found if found < 0 else -confirmed)]
+
+
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -489,6 +514,11 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "an end leaves its place taken": _places_stay_taken,
     "a place is free on the result, not when the task stopped": _place_back_on_result,
     "an end gives its place back twice": _count_down_twice,
+    "a recount believes the indexes": _believe_the_indexes,
+    "a recount takes what changed for what it was": _count_the_first_look,
+    "a recount does not look whether it is still so": _correct_by_what_was_found_once,
+    "two recounts put the same right twice": lambda: _without("recount#", Put),
+    "nothing recounts": lambda: [(reconcile, "_of_the_counts", lambda _ports, _starting_up: iter(()))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }
 _NOTHING_WRONG = Bounds(crashes=0, duplicates=0)
@@ -531,7 +561,14 @@ _AWAY = Settings(requests=60, loss=0.4, process_crashes=False, window_ms=10 * 60
 # Words on starts are lost, and on ends come twice and late; many tasks have no room, and all are slow to begin.
 _DEAF = Settings(requests=200, duplicates=0, reorder=0, loss=0.5)
 _FULL = Settings(requests=200, duplicates=0.3, reorder=0.9, loss=0, no_room=0.6, slow_boots=0.9)
+# Somebody makes numbers wrong, indexes are far behind, and several count at once.
+_MISCOUNTED = Settings(requests=150, tick_ms=MINUTE_MS // 2, miscounts=25, longest_index_lag_ms=5 * MINUTE_MS)
 IN_WORLDS = {
+    "a recount believes the indexes": _MISCOUNTED,
+    "a recount takes what changed for what it was": _MISCOUNTED,
+    "a recount does not look whether it is still so": _MISCOUNTED,
+    "two recounts put the same right twice": _MISCOUNTED,
+    "nothing recounts": _MISCOUNTED._replace(recounted=False),
     "uploads are looked for during a grant only": _AWAY,
     "unanswered uploads are not remembered": _AWAY,
     "what stopped is launched again": _DEAF,

@@ -69,6 +69,8 @@ class Settings(NamedTuple):
     revoked_within_ms: int = 300  # of an upload by the key
     max_unfinished: int = 3  # of every sixth member
     max_running: int = 1  # of every sixth other
+    miscounts: int = 0  # so often somebody makes the numbers of somebody wrong
+    recounted: bool = True  # and an admin has them counted, now and then
 
     @property
     def lock_names(self) -> list[str]:
@@ -152,6 +154,7 @@ class Simulation:
         self._reconciling = False
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
+        self.admin = self.add_user("admin", Role.ADMIN) if settings.miscounts else None
         self.members = [self.add_user(f"dev{number}", Role.DEVELOPER, **self._quotas(number)) for number in range(KEYS)]
 
     def _committed(self, writes: Sequence[Write]) -> None:

@@ -122,7 +122,7 @@ def test_what_cannot_be_recorded_is_not_told(world: World) -> None:
     class NoAudit:
         def __init__(self, records: Any) -> None:
             self.get, self.get_many, self.query = records.get, records.get_many, records.query
-            self._commit = records.commit
+            self.index_lag, self._commit = records.index_lag, records.commit
 
         def commit(self, writes: Any) -> None:
             if any(write.key.startswith("audit#") for write in writes):

@@ -153,6 +153,24 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unanswered: dict[str, datetime] = {}
 
 
+class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user's numbers seemed too high: by how many, beyond all that was looked at. `version` is that of the number of unfinished ones
+    then; `known`: the executions admitted of late that were looked at."""
+
+    at: datetime
+    version: int
+    unfinished: int = 0
+    running: int = 0
+    known: tuple[str, ...] = ()
+
+
+class Recount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a user's numbers being wrong. Every commit that puts them right writes it: of two at once one fails."""
+
+    user: str
+    suspicion: Suspicion | None = None
+
+
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A secret but for its value, which lies in the Secrets port at `value_ref`: a name that no other value ever had.
 
@@ -219,9 +237,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is
     what an hour of it costs, as it was known at admission; `pull_started_at` and `task_stopped_at` bound the time that the platform
     charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
-    `counted`: it counts among its owner's unfinished ones for as long as it is active; `placed`: it has a task, or a launch of it
-    may be under way, and it counts among its owner's running ones for as long. What versions before there were quotas admitted or
-    started does neither.
+    `counted`: it counts among its owner's unfinished ones for as long as it is active, and its admission read their number at the
+    version `counted_from`, before it raised it; `placed`: it has a task, or a launch of it may be under way, and it counts among its
+    owner's running ones for as long. What versions before there were quotas admitted or started does neither.
     """
 
     execution_id: str
@@ -274,6 +292,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     object_version: str = ""
     counted: bool = False
     placed: bool = False
+    counted_from: int = 0
 
     @property
     def is_terminal(self) -> bool:

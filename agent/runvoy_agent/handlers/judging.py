@@ -70,6 +70,7 @@ def judge(
         object_version=object_version,
         pricing=deployment.pricing,
         unfinished=unfinished.value,
+        unfinished_version=unfinished.version,
         default_quotas=known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document,
     )
     return Judged(admission.admit(request, key_id, facts), facts, user, existing, unfinished, named, images)

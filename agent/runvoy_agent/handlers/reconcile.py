@@ -19,6 +19,7 @@ from runvoy_agent.handlers import (
     outbox,
     reconcile_inbox,
     reconcile_runs,
+    recounts,
     releases,
     seals,
     secret_values,
@@ -26,13 +27,15 @@ from runvoy_agent.handlers import (
 )
 from runvoy_agent.handlers.careful_launcher import CarefulLauncher
 from runvoy_agent.handlers.repairs import Repair
-from runvoy_agent.ports import Conflict, Ports
+from runvoy_agent.ports import Conflict, Ports, Put
 from runvoy_protocol import object_keys
 
 log = logging.getLogger("runvoy.reconcile")
 
 FIRST_LOOK_BACK = timedelta(days=1)
 """Where no round ever came through: none may have for as long as that."""
+
+RECOUNT_EVERY = timedelta(minutes=10)
 
 OVERLAP = timedelta(minutes=5)
 """Index reads may be stale."""
@@ -53,7 +56,12 @@ def handle(ports: Ports, *, starting_up: bool = False) -> Round:
     """
     launcher = CarefulLauncher(ports.launcher, ports.clock)
     ports = ports._replace(launcher=launcher)
-    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up)]
+    repairs = [
+        *_of_the_records(ports, starting_up),
+        *_of_the_audit(ports),
+        *_of_the_counts(ports, starting_up),
+        *_of_the_inbox(ports, starting_up),
+    ]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     if launcher.unanswered:
@@ -76,6 +84,24 @@ def _of_the_audit(ports: Ports) -> Iterator[Repair]:
     late = seals.seal(ports)
     if late:
         yield Repair("the audit", f"{late} records came after their minute was sealed", "sealed them as late")
+
+
+def _of_the_counts(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    """What is counted of each user, every ten minutes: no commit of this version makes it wrong, so a start does not wait for it."""
+    now = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_COUNTS_KEY, Reconciled)
+    if starting_up or (mark.document is not None and now - mark.document.at < RECOUNT_EVERY):
+        return
+
+    def audit(user: str, words: str) -> Put:
+        return store.audit(ports.clock, "reconciler", "recount", "corrected", subject=user, message=words)
+
+    result = recounts.round_of(ports, audit)
+    for one in result.users:
+        if one.is_corrected:
+            yield Repair(f"the count of {one.user}", f"it was not that of the records: {one.words}", "put it right")
+    if not result.left:
+        _mark(ports, mark, Reconciled(at=now))
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool) -> Iterator[Repair]:

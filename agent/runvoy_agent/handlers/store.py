@@ -27,6 +27,7 @@ from runvoy_agent.core.model import (
     Nonce,
     PlaybookSet,
     Reconciled,
+    Recount,
     Refusal,
     Retained,
     Secret,
@@ -80,6 +81,7 @@ RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
 DEFAULT_QUOTAS_KEY = "default_quotas"
 RECONCILED_INBOX_KEY = "reconciled#inbox"
+RECONCILED_COUNTS_KEY = "reconciled#counts"
 AUDIT_HEAD_KEY = "audit_head"
 RETAINED_KEY = "retained"
 
@@ -98,6 +100,10 @@ def lock_key(name: str) -> str:
 
 def user_key(name: str) -> str:
     return f"user#{name}"
+
+
+def recount_key(user: str) -> str:
+    return f"recount#{user}"
 
 
 def key_key(key_id: str) -> str:
@@ -328,7 +334,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
         case TakenBatch(key_id=key_id, batch_id=batch_id):
             is_over = not batches.missing(document)
             return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
-        case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | Seal():
+        case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Recount() | Refusal() | Seal():
             return {}
         case PlaybookSet() | Retained() | StoredRequest():
             return {}

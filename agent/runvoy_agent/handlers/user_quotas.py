@@ -9,12 +9,22 @@ import msgspec
 from runvoy_agent.core import quotas
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import DefaultQuotas, User
-from runvoy_agent.handlers import counts, store, users
+from runvoy_agent.handlers import counts, recounts, store, users
+from runvoy_agent.handlers.recounts import Recounted
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Records
+from runvoy_agent.ports import Put, Records
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import Quotas, QuotasAnswer, QuotaUse, SetQuotas, check_quotas
+from runvoy_protocol.members import (
+    Quotas,
+    QuotasAnswer,
+    QuotaUse,
+    RecountAnswer,
+    RecountedUser,
+    RecountQuotas,
+    SetQuotas,
+    check_quotas,
+)
 
 
 def list_quotas(call: Call) -> Response:
@@ -45,6 +55,33 @@ def set_quotas(call: Call) -> Response:
     )
     call.commit(store.put(current, changed), call.audit("set-quotas", message=_words(asked.quotas)))
     return answer(users.shown(changed, current.version + 1), audited=True)
+
+
+def recount_quotas(call: Call) -> Response:
+    """Compare what is counted with the records, and put right what is wrong, as the reconciler does every ten minutes."""
+    asked = call.body(RecountQuotas)
+    call.concerns(asked.user or "all users")
+    if asked.user is not None:
+        users.find(call, asked.user)
+    call.hold()
+
+    def audit(user: str, words: str) -> Put:
+        return call.audit("recount", "corrected", subject=user, message=words)
+
+    found = recounts.recount(call.ports, audit, asked.user).users
+    return answer(RecountAnswer(users=tuple(_recounted(one) for one in found)))
+
+
+def _recounted(one: Recounted) -> RecountedUser:
+    return RecountedUser(
+        user=one.user,
+        unfinished=one.unfinished_before + one.unfinished_added,
+        running=one.running_before + one.running_added,
+        unfinished_added=one.unfinished_added,
+        running_added=one.running_added,
+        unfinished_suspected=one.unfinished_suspected,
+        running_suspected=one.running_suspected,
+    )
 
 
 def use_of(records: Records, members: Sequence[User], default: DefaultQuotas | None = None) -> list[QuotaUse]:
@@ -96,5 +133,6 @@ def _words(asked: Quotas) -> str:
 ROUTES: tuple[Route, ...] = (
     route("GET", "/quotas", Action.READ_USERS, list_quotas),
     route("PUT", "/quotas", Action.MANAGE_USERS, set_default_quotas, single_use=True),
+    route("POST", "/quotas/recount", Action.MANAGE_USERS, recount_quotas, single_use=True),
     route("PUT", "/users/{name}/quotas", Action.MANAGE_USERS, set_quotas, single_use=True),
 )

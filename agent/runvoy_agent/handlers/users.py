@@ -110,7 +110,10 @@ def create_claim(call: Call) -> Response:
 
 
 def load(call: Call) -> tuple[Loaded[User], User]:
-    name = call.groups["name"]
+    return find(call, call.groups["name"])
+
+
+def find(call: Call, name: str) -> tuple[Loaded[User], User]:
     current = store.load(call.ports.records, store.user_key(name), User)
     if current.document is None:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
