@@ -82,7 +82,17 @@ class Oracles:
         made = Oracles.__new__(Oracles)
         made.__dict__.update(self.__dict__)
         made._records, made._outbox = records, outbox
-        for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts", "_users", "_owners", "_drift"):
+        for name in (
+            "executions",
+            "starts",
+            "_fences",
+            "_started_fences",
+            "_shown",
+            "_receipts",
+            "_users",
+            "_owners",
+            "_drift",
+        ):
             setattr(made, name, dict(getattr(self, name)))
         for name in ("_revoked", "_forced", "kill_asked", "_miscounted"):
             setattr(made, name, set(getattr(self, name)))
@@ -156,10 +166,15 @@ class Oracles:
     def _recounted(self, writes: Sequence[Write], owners: set[str]) -> None:
         """A recount takes away of a number what was wrong with it, and nothing else ever changes one beside the executions."""
         is_recount = any(
-            isinstance(write, Put) and write.key.startswith("audit#") and _RECOUNT in write.item.body for write in writes
+            isinstance(write, Put) and write.key.startswith("audit#") and _RECOUNT in write.item.body
+            for write in writes
         )
         for write in writes:
-            if not isinstance(write, Add) or write.key.partition("#")[2] in owners or not write.key.startswith(_NUMBERS):
+            if (
+                not isinstance(write, Add)
+                or write.key.partition("#")[2] in owners
+                or not write.key.startswith(_NUMBERS)
+            ):
                 continue
             check(is_recount, f"{write.key} was changed by {write.amount}, and no execution")
             drift = self._drift.get(write.key, 0)

@@ -16,12 +16,12 @@ from runvoy_agent.core import recounts
 from runvoy_agent.core.model import Execution, Suspicion
 from runvoy_agent.core.recounts import Bounds, Looked
 from runvoy_agent.handlers import counts, reconcile, store
-from runvoy_agent.ports import Add, Delete, Page, Position, Versioned
+from runvoy_agent.ports import Add, Delete, Page, Position, Versioned, Write
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import World
+    from tests.unit.conftest import Run, World
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 START_AT_VERSION = 7
@@ -129,7 +129,7 @@ def test_right_numbers_are_left_alone_and_cost_no_commit(world: World) -> None:
     assert not any(write.key.startswith(("unfinished#", "running#", "recount#")) for write in written(watched))
 
 
-def written(watched: WatchedRecords) -> list[object]:
+def written(watched: WatchedRecords) -> list[Write]:
     return [write for commit in watched.commits for write in commit]
 
 
@@ -365,7 +365,9 @@ def admitted(execution_id: str, counted_from: int) -> Execution:
 
 
 def test_a_suspicion_fits_into_a_record() -> None:
-    suspicion = Suspicion(at=START, version=1, unfinished=1, known=tuple(f"{n:032x}" for n in range(recounts.MOST_KNOWN)))
+    suspicion = Suspicion(
+        at=START, version=1, unfinished=1, known=tuple(f"{n:032x}" for n in range(recounts.MOST_KNOWN))
+    )
     assert len(msgspec.json.encode(suspicion)) < 300_000, "a record of DynamoDB's holds 400 KB"
 
 
@@ -387,6 +389,24 @@ def test_an_admin_asks_for_it(world: World) -> None:
     assert code_of(call(world, "POST", "/quotas/recount", {}, bob)) is ErrorCode.FORBIDDEN
     assert code_of(call(world, "POST", "/quotas/recount", {"user": "nobody"})) is ErrorCode.NOT_FOUND
     assert code_of(call(world, "POST", "/quotas/recount", {"user": 3})) is ErrorCode.INVALID_REQUEST
+
+
+def test_the_command_tells_what_was_wrong(world: World, runvoy: Run) -> None:
+    world.add_user("bob", Role.DEVELOPER)
+    assert runvoy("quotas", "recount") == (0, "every count was right\n", "")
+    miscount(world, 3, 1)
+    miscount(world, -1, 0, "bob")
+    told = "ada: unfinished was 3 and is 0, running was 1 and is 0\nbob: unfinished was -1 and is 0\n"
+    assert runvoy("quotas", "recount") == (0, told, "")
+    code, _, error = runvoy("quotas", "recount", "--user", "nobody")
+    assert (code, "NOT_FOUND" in error) == (1, True)
+
+
+def test_the_command_tells_of_what_is_not_certain_yet(world: World, runvoy: Run) -> None:
+    lag(world)
+    miscount(world, 2)
+    code, out, _ = runvoy("quotas", "recount", "--user", "ada")
+    assert (code, "ada: unfinished is 2, which seems 2 too high; that is told, and put right," in out) == (0, True)
 
 
 def test_a_start_does_not_wait_for_it(world: World) -> None:

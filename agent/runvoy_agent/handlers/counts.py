@@ -49,4 +49,3 @@ def changes(
         (running_key(after.owner), running, max_running),
     )
     return tuple(Add(key, amount, limit if amount > 0 else None) for key, amount, limit in both if amount)
-

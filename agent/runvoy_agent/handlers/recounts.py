@@ -265,4 +265,3 @@ def _owned_since(ports: Ports, user: str, since: datetime, until: datetime) -> I
                 return
             yield execution
         day -= timedelta(days=1)
-
