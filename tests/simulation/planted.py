@@ -27,6 +27,7 @@ from runvoy_agent.handlers import (
     kills,
     lost_uploads,
     outbox,
+    places,
     reconcile,
     reconcile_inbox,
     reconcile_runs,
@@ -445,7 +446,7 @@ def _count_down_twice() -> list[Patch]:
 
 def _place_back_on_result() -> list[Patch]:
     """A command gives its place to the next when its runner told of its end, before its task was seen stopped."""
-    return [(counts, "_is_running", lambda execution: execution.placed and not execution.is_terminal)]
+    return [(counts, "counts_as_running", lambda execution: execution.placed and not execution.is_terminal)]
 
 
 def _believe_the_indexes() -> list[Patch]:
@@ -518,6 +519,7 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "a recount takes what changed for what it was": _count_the_first_look,
     "a recount does not look whether it is still so": _correct_by_what_was_found_once,
     "two recounts put the same right twice": lambda: _without("recount#", Put),
+    "a lost push for a place is not made again": lambda: [(places, "repair", lambda _ports, _owner, _seen: iter(()))],
     "nothing recounts": lambda: [(reconcile, "_of_the_counts", lambda _ports, _starting_up: iter(()))],
     "an end can change": lambda: [(lifecycle, "can_follow", lambda _current, _wanted: True)],
 }

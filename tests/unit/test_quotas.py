@@ -361,22 +361,6 @@ def test_a_users_places_are_nobody_elses(world: World) -> None:
     assert launched(world) == [*mine[:2], theirs]
 
 
-def test_what_waits_for_a_place_is_pushed_again_once(world: World) -> None:
-    set_user(world, "ada", max_running=0)
-    request = accept(world)
-    assert world.pushed() == [request.request_id]
-    world.start(request.request_id)
-    assert world.pushed() == [], "not before a pause"
-    assert world.deployment.queues is not None
-    assert {state.name: state.delayed for state in world.deployment.queues.states()}["starts"] == 1
-
-
-@pytest.mark.parametrize(("others", "seconds"), [(1, 5), (250, 5), (600, 12), (5_000, 30), (10**7, 30)])
-def test_the_more_wait_for_a_place_the_seldomer_each_asks(world: World, others: int, seconds: int) -> None:
-    execution = world.execution(accept(world).request_id)
-    assert lifecycle.capacity_delay(execution, world.clock.now(), others) == timedelta(seconds=seconds)
-
-
 def test_a_place_without_room_is_given_back(world: World) -> None:
     world.launcher.outcome = NoCapacity("full")
     waiting = run_one(world)

@@ -26,15 +26,16 @@ _EXPIRED = frozenset({Reason.QUEUE, Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
 _SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
-_DELAY_FOR_EACH = timedelta(milliseconds=20)
 _LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler takes its push for lost
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
 
 
-def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret, ...] = ()) -> Execution | None:
+def begin_start(
+    execution: Execution, now: datetime, secrets: tuple[FixedSecret, ...] = (), *, limited: bool = False
+) -> Execution | None:
     """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched. From it on
-    the run is fixed to these secrets' values."""
+    the run is fixed to these secrets' values. `limited`: its owner may not have any number of running ones."""
     if execution.state is not State.QUEUED or not execution.granted:
         return None
     return _changed(
@@ -48,27 +49,39 @@ def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret,
         message="",
         fixed_secrets=secrets,
         placed=True,
+        limited=limited,
     )
 
 
 def wait_for_place(
     execution: Execution, now: datetime, message: str, secrets: tuple[FixedSecret, ...] = ()
 ) -> Execution | None:
-    """It might start, and its owner has as many running as they may: it waits as if the platform had no room."""
+    """It might start, and its owner has as many running as they may: it waits as if the platform had no room, until it is pushed for a
+    place. None if it does so already: who waits on changes nothing."""
+    if execution.waits_for_place:
+        return None
     fields: dict[str, object] = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
     if waits_for_room(execution):
-        return _changed(execution, now, **fields)
+        return _changed(execution, now, for_place=True, **fields)
     begun = begin_start(execution, now, secrets)
-    return None if begun is None else _changed(begun, now, launches=0, placed=False, **fields)
+    return None if begun is None else _changed(begun, now, launches=0, placed=False, for_place=True, **fields)
 
 
-def begin_launch(execution: Execution, now: datetime) -> Execution | None:
+def begin_launch(execution: Execution, now: datetime, *, limited: bool = False) -> Execution | None:
     """One more launch of an attempt that may have been launched before. Counted before it is made: whoever dies of it
     leaves a count that says so. Of what waited for room it is the first that may have a task: its clocks begin anew."""
     if execution.state is not State.STARTING:
         return None
     starting_at = now if waits_for_room(execution) else execution.starting_at
-    return _changed(execution, now, launches=execution.launches + 1, starting_at=starting_at, placed=True)
+    return _changed(
+        execution,
+        now,
+        launches=execution.launches + 1,
+        starting_at=starting_at,
+        placed=True,
+        for_place=False,
+        limited=limited,
+    )
 
 
 def waits_for_room(execution: Execution) -> bool:
@@ -84,11 +97,10 @@ def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
     return tried_at is not None and tried_at < execution.starting_at
 
 
-def capacity_delay(execution: Execution, now: datetime, others: int = 0) -> timedelta:
-    """How long to let pass before the platform is asked for room again: the longer it waited, the longer; and the longer the more
-    `others` wait for the same place, for one of them will come to it soon."""
+def capacity_delay(execution: Execution, now: datetime) -> timedelta:
+    """How long to let pass before the platform is asked for room again: the longer it waited, the longer."""
     waited = now - execution.admitted_at
-    return min(max(waited / 20, others * _DELAY_FOR_EACH, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
+    return min(max(waited / 20, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
 
 
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:

@@ -239,7 +239,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
     `counted`: it counts among its owner's unfinished ones for as long as it is active, and its admission read their number at the
     version `counted_from`, before it raised it; `placed`: it has a task, or a launch of it may be under way, and it counts among its
-    owner's running ones for as long. What versions before there were quotas admitted or started does neither.
+    owner's running ones for as long. What versions before there were quotas admitted or started does neither. `for_place`: it was to be
+    launched and waits for a place of its owner's, and is pushed when there is one; `limited`: when it took its own, its owner could
+    not have any number of them, so that others may wait for it.
     """
 
     execution_id: str
@@ -293,6 +295,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counted: bool = False
     placed: bool = False
     counted_from: int = 0
+    for_place: bool = False
+    limited: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -301,6 +305,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_active(self) -> bool:
         return self.stopped_at is None
+
+    @property
+    def waits_for_place(self) -> bool:
+        return self.for_place and self.state is State.STARTING
 
 
 class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):

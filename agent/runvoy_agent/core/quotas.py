@@ -26,6 +26,12 @@ def running_limit(user: User, defaults: DefaultQuotas | None) -> int | None:
     return None if defaults is None else defaults.max_running
 
 
+def free_places(user: User, running: int, defaults: DefaultQuotas | None, most: int) -> int:
+    """How many more of the user's may start now, `most` at most."""
+    limit = running_limit(user, defaults)
+    return most if limit is None else max(0, min(most, limit - running))
+
+
 def why_no_place(user: User, running: int, limit: int | None) -> str | None:
     """What one more is to wait for; None if it may start."""
     if limit is None or running < limit:

@@ -49,3 +49,7 @@ def changes(
         (running_key(after.owner), running, max_running),
     )
     return tuple(Add(key, amount, limit if amount > 0 else None) for key, amount, limit in both if amount)
+
+
+def gives_place(before: Execution, after: Execution) -> bool:
+    return counts_as_running(before) and not counts_as_running(after)

@@ -50,7 +50,7 @@ INDEX_AUDIT = "audit_day"
 INDEX_AUDIT_EXECUTION = "audit_execution"
 INDEX_GRANTEES = "grantees"
 INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
-INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name
+INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name; and what waits for a place
 KIND_USER = "user"
 KIND_IMAGE = "image"
 KIND_SECRET = "secret"
@@ -149,6 +149,12 @@ def playbooks_key(user: str) -> str:
 def keys_partition(user: str) -> str:
     """The partition of the kind index with a user's keys."""
     return f"key#{user}"
+
+
+def places_partition(user: str) -> str:
+    """The partition of the kind index with a user's executions that wait for a place of theirs, in the order in which they get one:
+    those of batches last."""
+    return f"place#{user}"
 
 
 def refusal_key(key_id: str, request_id: str, object_sha256: str) -> str:
@@ -352,6 +358,8 @@ def _execution_indexes(execution: Execution) -> dict[str, IndexEntry]:
     }
     if execution.is_active:
         indexes[INDEX_ACTIVE] = IndexEntry(shard_partition("", shard), admitted)
+    if execution.waits_for_place:
+        indexes[INDEX_KIND] = IndexEntry(places_partition(execution.owner), f"{int(execution.bulk)}#{admitted}")
     return indexes
 
 

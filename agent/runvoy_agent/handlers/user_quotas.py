@@ -9,7 +9,7 @@ import msgspec
 from runvoy_agent.core import quotas
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import DefaultQuotas, User
-from runvoy_agent.handlers import counts, recounts, store, users
+from runvoy_agent.handlers import counts, places, recounts, store, users
 from runvoy_agent.handlers.recounts import Recounted
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
@@ -54,6 +54,7 @@ def set_quotas(call: Call) -> Response:
         user, max_unfinished=asked.quotas.max_unfinished, max_running=asked.quotas.max_running
     )
     call.commit(store.put(current, changed), call.audit("set-quotas", message=_words(asked.quotas)))
+    places.wake(call.ports, user.name)  # who sets the default has the reconciler do it
     return answer(users.shown(changed, current.version + 1), audited=True)
 
 
