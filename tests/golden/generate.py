@@ -409,6 +409,7 @@ BODIES: dict[str, msgspec.Struct] = {
         ),
     ),
     "set-quotas": members.SetQuotas(version=1, quotas=members.Quotas(max_unfinished=50)),
+    "set-log-quota": members.SetQuotas(version=2, quotas=members.Quotas(max_log_mib=100)),
     "recount-quotas": members.RecountQuotas(user="ada@example.com"),
     "recounted": members.RecountAnswer(
         users=(

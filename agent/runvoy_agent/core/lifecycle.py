@@ -32,10 +32,15 @@ START_TIMEOUT = timedelta(minutes=15)
 
 
 def begin_start(
-    execution: Execution, now: datetime, secrets: tuple[FixedSecret, ...] = (), *, limited: bool = False
+    execution: Execution,
+    now: datetime,
+    secrets: tuple[FixedSecret, ...] = (),
+    *,
+    max_log_mib: int | None = None,
+    limited: bool = False,
 ) -> Execution | None:
     """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched. From it on
-    the run is fixed to these secrets' values. `limited`: its owner may not have any number of running ones."""
+    the run is fixed to these secrets' values and to what its log may hold. `limited`: its owner may not have any number of running ones."""
     if execution.state is not State.QUEUED or not execution.granted:
         return None
     return _changed(
@@ -50,11 +55,17 @@ def begin_start(
         fixed_secrets=secrets,
         placed=True,
         limited=limited,
+        max_log_mib=max_log_mib,
     )
 
 
 def wait_for_place(
-    execution: Execution, now: datetime, message: str, secrets: tuple[FixedSecret, ...] = ()
+    execution: Execution,
+    now: datetime,
+    message: str,
+    secrets: tuple[FixedSecret, ...] = (),
+    *,
+    max_log_mib: int | None = None,
 ) -> Execution | None:
     """It might start, and its owner has as many running as they may: it waits as if the platform had no room, until it is pushed for a
     place. None if it does so already: who waits on changes nothing."""
@@ -63,7 +74,7 @@ def wait_for_place(
     fields: dict[str, object] = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
     if waits_for_room(execution):
         return _changed(execution, now, for_place=True, **fields)
-    begun = begin_start(execution, now, secrets)
+    begun = begin_start(execution, now, secrets, max_log_mib=max_log_mib)
     return None if begun is None else _changed(begun, now, launches=0, placed=False, for_place=True, **fields)
 
 

@@ -21,7 +21,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member. `name` is what executions are owned by, in this one form everywhere. `life` counts how often the user came
     back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree.
     `lives_ended_at` is when each earlier one was revoked, for people to read and for no decision. `max_unfinished` and
-    `max_running`: how many unfinished executions they may have, and how many at once with a task; None is the deployment's default."""
+    `max_running`: how many unfinished executions they may have, and how many at once with a task;
+    `max_log_mib`: how much the log of one keeps; None is the deployment's default."""
 
     name: str
     role: Role
@@ -32,6 +33,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lives_ended_at: tuple[datetime, ...] = ()
     max_unfinished: int | None = None
     max_running: int | None = None
+    max_log_mib: int | None = None
 
 
 class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +41,7 @@ class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     max_unfinished: int | None = None
     max_running: int | None = None
+    max_log_mib: int | None = None
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -241,7 +244,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version `counted_from`, before it raised it; `placed`: it has a task, or a launch of it may be under way, and it counts among its
     owner's running ones for as long. What versions before there were quotas admitted or started does neither. `for_place`: it was to be
     launched and waits for a place of its owner's, and is pushed when there is one; `limited`: when it took its own, its owner could
-    not have any number of them, so that others may wait for it.
+    not have any number of them, so that others may wait for it. `max_log_mib`: what its log keeps; None of what older versions started.
     """
 
     execution_id: str
@@ -296,6 +299,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     placed: bool = False
     counted_from: int = 0
     for_place: bool = False
+    max_log_mib: int | None = None
     limited: bool = False
 
     @property

@@ -101,9 +101,12 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     if rights.refused is not None:
         changed = lifecycle.refuse_start(execution, now, rights.refused)
     elif rights.no_place is not None:
-        changed = lifecycle.wait_for_place(execution, now, rights.no_place, rights.secrets)
+        changed = lifecycle.wait_for_place(
+            execution, now, rights.no_place, rights.secrets, max_log_mib=rights.max_log_mib
+        )
     else:
-        changed = lifecycle.begin_start(execution, now, rights.secrets, limited=rights.max_running is not None)
+        limited = rights.max_running is not None
+        changed = lifecycle.begin_start(execution, now, rights.secrets, max_log_mib=rights.max_log_mib, limited=limited)
     if changed is None:
         return _Begun(current, launch=False)
     if changed.state is not State.STARTING:
@@ -153,6 +156,7 @@ class _Rights(NamedTuple):
     no_place: str | None = None
     max_running: int | None = None
     running: Number | None = None
+    max_log_mib: int | None = None
 
     def held_by(self, changed: Execution) -> tuple[Check, ...]:
         """What the commit of `changed` depends on. Who begins to wait for a place holds to it that there is none: whoever frees one
@@ -180,10 +184,11 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
             secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
     except RunvoyError as error:
         return _Rights(error.message)
-    limit = quotas.running_limit(member.user, known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document)
+    default = known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document
+    limit, log_limit = quotas.running_limit(member.user, default), quotas.log_limit(member.user, default)
     running = counts.number(known.record(running_key), running_key)
     no_place = quotas.why_no_place(member.user, running.value, limit)
-    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, running)
+    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, running, log_limit)
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
@@ -304,6 +309,7 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         grant=run_grants.first_grant(ports, deployment, execution.execution_id),
         git=_checkout(request),
         git_credentials={name: value for name, value in secrets.items() if name in git_sources.CREDENTIALS},
+        max_log_bytes=_log_bytes(execution),
     )
     return Launch(
         execution_id=execution.execution_id,
@@ -316,6 +322,11 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         platform=execution.platform,
         task_role=execution.task_role,
     )
+
+
+def _log_bytes(execution: Execution) -> int:
+    """A log that keeps nothing keeps a byte: 0 is no bound, as of what older versions started."""
+    return 0 if execution.max_log_mib is None else max(1, execution.max_log_mib * 1024 * 1024)
 
 
 def _checkout(request: RunRequest) -> GitCheckout | None:

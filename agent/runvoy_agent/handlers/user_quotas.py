@@ -50,9 +50,7 @@ def set_quotas(call: Call) -> Response:
     check_quotas(asked.quotas)
     current, user = users.load(call)
     users.check_version(current, user, asked.version)
-    changed = msgspec.structs.replace(
-        user, max_unfinished=asked.quotas.max_unfinished, max_running=asked.quotas.max_running
-    )
+    changed = msgspec.structs.replace(user, **msgspec.structs.asdict(asked.quotas))
     call.commit(store.put(current, changed), call.audit("set-quotas", message=_words(asked.quotas)))
     places.wake(call.ports, user.name)  # who sets the default has the reconciler do it
     return answer(users.shown(changed, current.version + 1), audited=True)
@@ -105,6 +103,7 @@ def _use(known: store.Several, user: User, default: DefaultQuotas | None) -> Quo
         max_unfinished=quotas.unfinished_limit(user, default),
         max_running=quotas.running_limit(user, default),
         own=users.own_quotas(user),
+        max_log_mib=quotas.log_limit(user, default),
     )
 
 
@@ -118,16 +117,17 @@ def _all(records: Records, default: Loaded[DefaultQuotas]) -> QuotasAnswer:
     used = zip(members, use_of(records, members, in_force), strict=True)
     shown = tuple(use for user, use in used if user.revoked_at is None or use.unfinished)
     return QuotasAnswer(
-        default=Quotas(max_unfinished=in_force.max_unfinished, max_running=in_force.max_running),
+        default=msgspec.convert(in_force, Quotas, from_attributes=True),
         max_unfinished=quotas.default_unfinished(in_force),
         version=default.version,
         users=shown,
+        max_log_mib=quotas.default_log(in_force),
     )
 
 
 def _words(asked: Quotas) -> str:
     """For the audit."""
-    numbers = ((asked.max_unfinished, "unfinished"), (asked.max_running, "running"))
+    numbers = ((asked.max_unfinished, "unfinished"), (asked.max_running, "running"), (asked.max_log_mib, "MiB of log"))
     return ", ".join(f"{what}: {'default' if number is None else number}" for number, what in numbers)
 
 

@@ -141,7 +141,7 @@ def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
 
 
 def own_quotas(user: User) -> Quotas | None:
-    found = Quotas(max_unfinished=user.max_unfinished, max_running=user.max_running)
+    found = msgspec.convert(user, Quotas, from_attributes=True)
     return None if found == Quotas() else found
 
 
