@@ -19,7 +19,7 @@ import msgspec
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, routes, starts, store
+from runvoy_agent.handlers import all_executions, control, ends, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.batches import RangesApart
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
@@ -273,7 +273,7 @@ class EmbeddedServices:
     def _show_stack(self, call: Call) -> Response:
         """What `local status` shows."""
         states: Counter[str] = Counter()
-        for record in store.executions_since(self._records, self._deployment.created_at, call.ports.clock.now()):
+        for record in all_executions.since(self._records, self._deployment.created_at, call.ports.clock.now()):
             states[msgspec.json.decode(record.body, type=Execution).state.value] += 1
         body = {
             "pid": self.endpoint.pid,

@@ -25,8 +25,6 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
 _EXPIRED = frozenset({Reason.QUEUE, Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
-_SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
-_LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler takes its push for lost
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
 
@@ -98,20 +96,6 @@ def begin_launch(execution: Execution, now: datetime, *, limited: bool = False) 
 def waits_for_room(execution: Execution) -> bool:
     """Whether each of its launches came to nothing for want of room: no task of it is there, however long it waits."""
     return execution.state is State.STARTING and execution.reason is Reason.CAPACITY and not execution.launches
-
-
-def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
-    """Whether a push, made when it was last tried, or admitted, at `tried_at`, is one too many: it waits for room, and a later try, which
-    found none either, has a push of its own."""
-    if not waits_for_room(execution) or execution.starting_at is None:
-        return False
-    return tried_at is not None and tried_at < execution.starting_at
-
-
-def capacity_delay(execution: Execution, now: datetime) -> timedelta:
-    """How long to let pass before the platform is asked for room again: the longer it waited, the longer."""
-    waited = now - execution.admitted_at
-    return min(max(waited / 20, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
 
 
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:

@@ -16,7 +16,7 @@ import msgspec
 from runvoy_agent.core import recounts
 from runvoy_agent.core.model import Execution, Recount, Suspicion, User
 from runvoy_agent.core.recounts import Looked
-from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers import all_executions, counts, store
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Add, Conflict, Ports, Put, Versioned, Write
 
@@ -108,7 +108,7 @@ def round_of(ports: Ports, audit: Audit) -> Result:
 def _active_by_owner(ports: Ports) -> dict[str, _Active]:
     """What indexes show as unfinished, by owner: where to look, and no more."""
     found: dict[str, _Active] = {}
-    for execution in store.active_executions(ports.records):
+    for execution in all_executions.active(ports.records):
         found.setdefault(execution.owner, {})[execution.execution_id] = _Shown(
             recounts.counts_as_unfinished(execution), recounts.counts_as_running(execution), execution.admitted_at
         )

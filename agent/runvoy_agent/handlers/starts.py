@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, lifecycle, quotas
+from runvoy_agent.core import access, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
 from runvoy_agent.handlers import counts, kills, outbox, places, pushes, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.counts import Number
@@ -80,7 +80,7 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
         log.warning("a push names execution %.64s, which has no record", message.execution_id)
         return None
     now = ports.clock.now()
-    if lifecycle.is_superseded(execution, message.tried_at) and lifecycle.expire_for_room(execution, now) is None:
+    if waiting.is_superseded(execution, message.tried_at) and lifecycle.expire_for_room(execution, now) is None:
         # Each push that finds no room sends one: without this, two of an execution would be two for as long as it waits.
         return _Begun(current, launch=False)
     if execution.state is State.STARTING:
@@ -235,7 +235,7 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
 
 def _push_later(ports: Ports, execution: Execution) -> None:
     """A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter."""
-    delay = lifecycle.capacity_delay(execution, ports.clock.now())
+    delay = waiting.capacity_delay(execution, ports.clock.now())
     pushes.push(ports.queue, execution, delay_seconds=delay.total_seconds())
 
 

@@ -380,21 +380,6 @@ def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple
         yield msgspec.json.decode(record.body, type=schema), record.version
 
 
-def active_executions(records: Records) -> Iterator[Execution]:
-    """Every execution whose task was not yet seen stopped."""
-    for shard in range(SHARDS):
-        for record in partition_records(records, INDEX_ACTIVE, shard_partition("", shard)):
-            yield msgspec.json.decode(record.body, type=Execution)
-
-
-def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:
-    """Every execution admitted on the days from `since` to `until`."""
-    for days in range((until.date() - since.date()).days + 1):
-        of_day = day(since + timedelta(days=days))
-        for shard in range(SHARDS):
-            yield from partition_records(records, INDEX_DAY, shard_partition(of_day, shard))
-
-
 def with_retries(clock: Clock, attempt: Callable[[], R]) -> R:
     """Run `attempt` (read, decide, commit) until its commit meets no conflict; CONFLICT after a bounded number of tries.
 

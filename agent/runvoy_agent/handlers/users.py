@@ -6,7 +6,7 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import User
-from runvoy_agent.handlers import admins, claims, kills, store
+from runvoy_agent.handlers import admins, all_executions, claims, kills, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -134,7 +134,7 @@ def _check_active(user: User) -> None:
 
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
     killed = []
-    for execution in store.active_executions(call.ports.records):
+    for execution in all_executions.active(call.ports.records):
         if execution.owner == owner and kills.kill(call, execution.execution_id):
             killed.append(execution.execution_id)
     return tuple(killed)
