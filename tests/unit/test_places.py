@@ -129,7 +129,7 @@ def test_one_of_a_batch_comes_after_single_ones(world: World) -> None:
     assert (world.pushed(), world.messages("bulk")) == ([single], [])
     world.start(single)
     end_by_result_of(world, single)
-    assert (world.pushed(), len(world.messages("bulk"))) == ([], 0)
+    assert (world.pushed(), len(world.messages("bulk"))) == ([], 1)
 
 
 def test_who_begins_to_wait_as_a_place_is_freed_gets_it(world: World) -> None:

@@ -138,25 +138,12 @@ def launch_again(execution: Execution, now: datetime, message: str) -> Execution
     )
 
 
-def call_off_launch(execution: Execution) -> Execution | None:
-    """One of its launches was counted and not made: it is not room that it waits for now."""
-    if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:
-        return None
-    for_room = {"reason": None, "message": ""} if execution.reason is Reason.CAPACITY else {}
-    return msgspec.structs.replace(execution, launches=execution.launches - 1, **for_room)
-
-
 def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
     """It was to be stopped, and no launch of it can be under way: nothing was started, and nothing will be."""
     if execution.state is not State.TERMINATING or execution.launches or execution.started_at is not None:
         return None
     ended = settle_lost(execution, now, execution.message)
     return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
-
-
-def forget_launches(execution: Execution) -> Execution | None:
-    """No launch of it is under way any more, whatever became of those that were."""
-    return msgspec.structs.replace(execution, launches=0) if execution.launches else None
 
 
 def note_started(execution: Execution, started: RunStarted, now: datetime) -> Execution | None:

@@ -10,7 +10,7 @@ from itertools import islice
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import launches, lifecycle
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import kills, messages, outbox, places, pushes, releases, store
 from runvoy_agent.handlers.careful_launcher import Unanswered
@@ -169,7 +169,7 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
     waited = ports.clock.now() - (execution.starting_at or execution.updated_at)
     if ports.launcher.relaunch_window is not None or not (starting_up or waited > GONE_AFTER):
         return False
-    _note(ports, execution.execution_id, lifecycle.forget_launches)
+    _note(ports, execution.execution_id, launches.forget_launches)
     return True
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, lifecycle, quotas, waiting
+from runvoy_agent.core import access, launches, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
 from runvoy_agent.handlers import counts, kills, outbox, places, pushes, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.counts import Number
@@ -259,7 +259,7 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
 
 def _call_off(ports: Ports, launched: Execution) -> None:
     current = _of_that_attempt(ports, launched)
-    changed = None if current.document is None else lifecycle.call_off_launch(current.document)
+    changed = None if current.document is None else launches.call_off_launch(current.document)
     if changed is not None:
         ports.records.commit([store.put(current, changed)])
 
