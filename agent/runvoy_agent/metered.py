@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from runvoy_agent.core.model import AuditEvent, Execution
-from runvoy_agent.ports import Page, Position, Put, Records, Versioned, Write
+from runvoy_agent.ports import Add, Page, Position, Put, Records, Versioned, Write
 from runvoy_protocol import aws_layout
 from runvoy_protocol.states import State
 
@@ -56,7 +56,7 @@ class MeteredRecords:
             case "start", State.STARTING:
                 self._count(aws_layout.METRIC_STARTED, 1)
                 self._count_lock_wait(writes)
-            case "recount", "corrected":
+            case "recount-quotas", "ok" if any(isinstance(write, Add) for write in writes):
                 self._count(aws_layout.METRIC_CORRECTED, 1)
 
     def _count_lock_wait(self, writes: Sequence[Write]) -> None:

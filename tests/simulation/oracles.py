@@ -24,7 +24,7 @@ from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import TERMINAL, Reason, State, can_follow
 
 _FORCED = b'"release-lock"'
-_RECOUNT = b'"recount"'
+_RECOUNT = b'"recount-quotas"'
 _NUMBERS = ("unfinished#", "running#")
 _MILLISECOND = timedelta(milliseconds=1)
 _START_CLOCK_MS = int(lifecycle.START_TIMEOUT.total_seconds() * 1000)

@@ -296,8 +296,9 @@ def test_a_lock_that_the_reconciler_mends_is_on_record(world: World) -> None:
     gone = store.load_execution(world.records, holder.request_id)
     world.records.commit([Delete(gone.key, gone.version)])  # as a restored backup may have it
     world.reconcile()
-    event = audit_of(world)[-1]
+    *_, event, recounted = audit_of(world)
     assert (event.actor, event.action, event.outcome) == ("reconciler", "mend-lock", "released")
+    assert (recounted.action, recounted.subject, recounted.message) == ("recount-quotas", "ada", "unfinished: 2 to 1")
     assert (event.subject, event.execution_id) == ("db", holder.request_id)
     lock = store.load(world.records, store.lock_key("db"), LockRecord).document
     assert lock is not None

@@ -16,7 +16,9 @@ from runvoy_agent.core import recounts
 from runvoy_agent.core.model import Execution, Suspicion
 from runvoy_agent.core.recounts import Bounds, Looked
 from runvoy_agent.handlers import counts, reconcile, store
+from runvoy_agent.metered import MeteredRecords
 from runvoy_agent.ports import Add, Delete, Page, Position, Versioned, Write
+from runvoy_protocol import aws_layout
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
 
@@ -97,7 +99,11 @@ def recount(world: World) -> list[str]:
 
 
 def corrections(world: World) -> list[tuple[str, str, str]]:
-    return [(one.actor, one.subject, one.message) for one in audit_of(world) if one.action == "recount"]
+    return [
+        (one.actor, one.subject, one.message)
+        for one in audit_of(world)
+        if one.action == "recount-quotas" and one.message
+    ]
 
 
 @pytest.mark.parametrize(("unfinished", "places"), [(3, 0), (-2, 0), (0, 5), (0, -1), (4, -1), (-2, 1)])
@@ -414,3 +420,14 @@ def test_a_start_does_not_wait_for_it(world: World) -> None:
     world.clock.move(minutes=30)
     reconcile.handle(world.ports, starting_up=True)
     assert counted(world) == 1
+
+
+def test_a_correction_is_a_metric_and_a_call_that_finds_nothing_is_none(world: World) -> None:
+    counted_metrics: list[str] = []
+    metered = MeteredRecords(world.records, lambda name, _value, **_dimensions: counted_metrics.append(name))
+    world.ports = world.ports._replace(records=metered)
+    ok(world, "POST", "/quotas/recount", {})
+    assert counted_metrics == []
+    miscount(world, 1)
+    recount(world)
+    assert counted_metrics == [aws_layout.METRIC_CORRECTED]

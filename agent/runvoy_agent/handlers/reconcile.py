@@ -94,7 +94,7 @@ def _of_the_counts(ports: Ports, starting_up: bool) -> Iterator[Repair]:
         return
 
     def audit(user: str, words: str) -> Put:
-        return store.audit(ports.clock, "reconciler", "recount", "corrected", subject=user, message=words)
+        return store.audit(ports.clock, "reconciler", "recount-quotas", "ok", subject=user, message=words)
 
     result = recounts.round_of(ports, audit)
     for one in result.users:

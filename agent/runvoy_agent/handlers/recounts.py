@@ -18,7 +18,7 @@ from runvoy_agent.core.model import Execution, Recount, Suspicion, User
 from runvoy_agent.core.recounts import Looked
 from runvoy_agent.handlers import all_executions, counts, store
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Add, Conflict, Ports, Put, Versioned, Write
+from runvoy_agent.ports import Add, Check, Conflict, Ports, Put, Versioned, Write
 
 log = logging.getLogger("runvoy.recounts")
 
@@ -30,6 +30,9 @@ _PAGE = 100
 
 Audit = Callable[[str, str], Put]
 """The audit record of a correction: of which user, and what was put right."""
+
+Hold = Callable[[], Sequence[Check]]
+"""What else a commit depends on, anew for each try: who asked for it."""
 
 
 class Recounted(NamedTuple):
@@ -81,7 +84,7 @@ class _Shown(NamedTuple):
 _Active = dict[str, _Shown]  # by id
 
 
-def recount(ports: Ports, audit: Audit, user: str | None = None, most: int | None = None) -> Result:
+def recount(ports: Ports, audit: Audit, user: str | None = None, most: int | None = None, hold: Hold = tuple) -> Result:
     """Compare the numbers of all users, or of one, and put right what is wrong for certain; of `most` users at most. Those of whom
     nothing is told are right, or change too much to tell."""
     active = _active_by_owner(ports)
@@ -92,7 +95,7 @@ def recount(ports: Ports, audit: Audit, user: str | None = None, most: int | Non
         # Each time others, so that it is nobody's fate to be left.
         seeming.sort(key=lambda _name: ports.clock.random(4))
     taken = seeming if most is None else seeming[:most]
-    found = (_recount_one(ports, name, active.get(name, {}), audit) for name in taken)
+    found = (_recount_one(ports, name, active.get(name, {}), audit, hold) for name in taken)
     told = [one for one in found if one is not None]
     for one in told:
         if one.is_corrected:
@@ -131,11 +134,11 @@ def _read(ports: Ports, keys: Sequence[str]) -> Sequence[Versioned | None]:
     return ports.records.get_many(keys) if keys else ()
 
 
-def _recount_one(ports: Ports, user: str, active: _Active, audit: Audit) -> Recounted | None:
+def _recount_one(ports: Ports, user: str, active: _Active, audit: Audit, hold: Hold) -> Recounted | None:
     """What is told of one user, if anything. Who changes too much meanwhile is left for another time."""
     for _ in range(_TRIES):
         try:
-            return _compare(ports, user, active, audit)
+            return _compare(ports, user, active, audit, hold)
         except Conflict:
             log.info("the count of %s changed while it was to be put right", user)
     return None
@@ -160,8 +163,9 @@ class _Measured(NamedTuple):
         return Suspicion(at=self.at, version=self.version, unfinished=unfinished, running=running, known=self.known)
 
 
-def _compare(ports: Ports, user: str, active: _Active, audit: Audit) -> Recounted | None:
+def _compare(ports: Ports, user: str, active: _Active, audit: Audit, hold: Hold) -> Recounted | None:
     """One measurement, and the commit of what it shows. Raises Conflict, and then nothing was changed."""
+    checks = hold()
     # Read first: whoever put something right since the measurement began has written it.
     held = store.load(ports.records, store.recount_key(user), Recount)
     before = None if held.document is None else held.document.suspicion
@@ -186,7 +190,7 @@ def _compare(ports: Ports, user: str, active: _Active, audit: Audit) -> Recounte
         0 if suspicion is None else suspicion.unfinished,
         0 if suspicion is None else suspicion.running,
     )
-    _commit(ports, held, Recount(user=user, suspicion=suspicion), told, audit)
+    _commit(ports, held, Recount(user=user, suspicion=suspicion), told, audit, checks)
     return told if told.is_corrected or suspicion is not None else None
 
 
@@ -194,10 +198,12 @@ def _still_counts(ports: Ports, suspicion: Suspicion | None) -> bool:
     return suspicion is not None and not recounts.is_stale(suspicion, ports.clock.now())
 
 
-def _commit(ports: Ports, held: Loaded[Recount], noted: Recount, told: Recounted, audit: Audit) -> None:
+def _commit(
+    ports: Ports, held: Loaded[Recount], noted: Recount, told: Recounted, audit: Audit, checks: Sequence[Check]
+) -> None:
     if not told.is_corrected and (held.document or Recount(user=told.user)) == noted:
         return
-    writes: list[Write] = [store.put(held, noted)]
+    writes: list[Write] = [store.put(held, noted), *checks]
     if told.is_corrected:
         both = (
             (counts.unfinished_key(told.user), told.unfinished_added),

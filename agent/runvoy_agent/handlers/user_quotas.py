@@ -62,13 +62,13 @@ def recount_quotas(call: Call) -> Response:
     call.concerns(asked.user or "all users")
     if asked.user is not None:
         users.find(call, asked.user)
-    call.hold()
 
     def audit(user: str, words: str) -> Put:
-        return call.audit("recount", "corrected", subject=user, message=words)
+        return call.audit("recount-quotas", subject=user, message=words)
 
-    found = recounts.recount(call.ports, audit, asked.user).users
-    return answer(RecountAnswer(users=tuple(_recounted(one) for one in found)))
+    found = recounts.recount(call.ports, audit, asked.user, hold=call.hold).users
+    told = RecountAnswer(users=tuple(_recounted(one) for one in found))
+    return answer(told, audited=any(one.is_corrected for one in found))
 
 
 def _recounted(one: Recounted) -> RecountedUser:
