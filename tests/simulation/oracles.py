@@ -158,6 +158,9 @@ class Oracles:
         for owner in owners:
             self._counted(owner)
 
+    def is_wrong(self, key: str) -> bool:
+        return bool(self._drift.get(key))
+
     def miscounted(self, key: str, amount: int) -> None:
         """Somebody changes a number, and no execution."""
         self._drift[key] = self._drift.get(key, 0) + amount

@@ -245,10 +245,13 @@ class Workload:
             self._scheduler.at(3_000, self._force_release)
 
     def _miscount(self) -> None:
-        """Another version, or a hand in the table, makes somebody's numbers wrong."""
+        """Another version, or a hand in the table, makes somebody's number wrong that is right. (One that is made wrong again the other
+        way, while an earlier look at it waits to be confirmed, may be put right by too much, and is then put right once more.)"""
         rng, owner = self._rng, f"dev{self._rng.randrange(len(self._simulation.members))}"
         key = rng.choice([counts.unfinished_key(owner), counts.running_key(owner)])
         amount = rng.choice([-2, -1, 1, 2, 5])
+        if self._simulation.oracles.is_wrong(key):
+            return
         self._simulation.oracles.miscounted(key, amount)
         self._simulation.records.miscount(Add(key, amount))
         if rng.random() < 0.5:
