@@ -470,10 +470,6 @@ def _count_the_first_look() -> list[Patch]:
     return [(recounts, kind, as_at_first(kind)) for kind in ("unfinished", "running")]
 
 
-def _correct_by_what_was_found_once() -> list[Patch]:
-    return [(recounts, "correction", lambda found, confirmed: -found if found < 0 else -confirmed)]
-
-
 _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "locks are released on the result, not when the task stopped": _release_on_result,
     "a write has no condition": lambda: _without("execution#", Put),
@@ -517,7 +513,6 @@ _MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "an end gives its place back twice": _count_down_twice,
     "a recount believes the indexes": _believe_the_indexes,
     "a recount takes what changed for what it was": _count_the_first_look,
-    "a recount does not look whether it is still so": _correct_by_what_was_found_once,
     "two recounts put the same right twice": lambda: _without("recount#", Put),
     "a lost push for a place is not made again": lambda: [(places, "repair", lambda _ports, _owner, _seen: iter(()))],
     "nothing recounts": lambda: [(reconcile, "_of_the_counts", lambda _ports, _starting_up: iter(()))],
@@ -568,7 +563,6 @@ _MISCOUNTED = Settings(requests=150, tick_ms=MINUTE_MS // 2, miscounts=25, longe
 IN_WORLDS = {
     "a recount believes the indexes": _MISCOUNTED,
     "a recount takes what changed for what it was": _MISCOUNTED,
-    "a recount does not look whether it is still so": _MISCOUNTED,
     "two recounts put the same right twice": _MISCOUNTED,
     "nothing recounts": _MISCOUNTED._replace(recounted=False),
     "uploads are looked for during a grant only": _AWAY,
