@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import msgspec
 
 from runvoy_agent.core.model import AuditEvent, Execution
-from runvoy_agent.ports import Page, Position, Put, Records, Versioned, Write
+from runvoy_agent.ports import Add, Page, Position, Put, Records, Versioned, Write
 from runvoy_protocol import aws_layout
 from runvoy_protocol.states import State
 
@@ -24,6 +25,10 @@ class MeteredRecords:
     def __init__(self, records: Records, count: Count) -> None:
         self._records = records
         self._count = count
+
+    @property
+    def index_lag(self) -> timedelta:
+        return self._records.index_lag
 
     def get(self, key: str) -> Versioned | None:
         return self._records.get(key)
@@ -51,6 +56,8 @@ class MeteredRecords:
             case "start", State.STARTING:
                 self._count(aws_layout.METRIC_STARTED, 1)
                 self._count_lock_wait(writes)
+            case "recount-quotas", "ok" if any(isinstance(write, Add) for write in writes):
+                self._count(aws_layout.METRIC_CORRECTED, 1)
 
     def _count_lock_wait(self, writes: Sequence[Write]) -> None:
         for write in writes:

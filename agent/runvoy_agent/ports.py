@@ -100,7 +100,10 @@ class Page(NamedTuple):
 
 
 class Records(Protocol):
-    """Versioned documents with atomic conditional commits."""
+    """Versioned documents with atomic conditional commits. `index_lag`: a query shows every commit that was made so long before."""
+
+    @property
+    def index_lag(self) -> timedelta: ...
 
     def get(self, key: str) -> Versioned | None:
         """The record as of the last commit (a consistent read)."""

@@ -52,7 +52,11 @@ def own_quotas_text(quotas: Quotas | None) -> str:
     """A user's own quotas in one line; empty without any."""
     if quotas is None:
         return ""
-    numbers = ((quotas.max_unfinished, "unfinished"), (quotas.max_running, "running"))
+    numbers = (
+        (quotas.max_unfinished, "unfinished"),
+        (quotas.max_running, "running"),
+        (quotas.max_log_mib, "MiB of log"),
+    )
     return ", ".join(f"{number:,} {what}" for number, what in numbers if number is not None)
 
 

@@ -67,14 +67,17 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of the deployment a user may take up. None: the deployment's default, or of that, what runvoy comes with.
 
     `max_unfinished`: executions that wait, run, or were not seen stopped. `max_running`: those of them with a task, at once.
+    `max_log_mib`: how much the log of an execution keeps of what its command prints.
     """
 
     max_unfinished: int | None = None
     max_running: int | None = None
+    max_log_mib: int | None = None
 
 
 class QuotaUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a user takes up, and may: their own quotas, or the default. `max_running` None: as many as there is room for."""
+    """What a user takes up, and may: their own quotas, or the default. `max_running` None: as many as there is room for;
+    `max_log_mib` None: the deployment is too old to tell."""
 
     user: str
     unfinished: int
@@ -82,16 +85,18 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_unfinished: int
     max_running: int | None = None
     own: Quotas | None = None
+    max_log_mib: int | None = None
 
 
-class QuotasAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """GET quotas: the deployment's default as it was set, with its version, and `max_unfinished` as it is; and every user who was
-    not revoked or takes something up, by name."""
+class QuotasAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """GET quotas: the deployment's default as it was set, with its version, and `max_unfinished` and `max_log_mib` as they are; and
+    every user who was not revoked or takes something up, by name."""
 
     default: Quotas
     max_unfinished: int
     version: int
     users: tuple[QuotaUse, ...]
+    max_log_mib: int | None = None
 
 
 class SetQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,6 +105,32 @@ class SetQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     version: int
     quotas: Quotas = Quotas()
+
+
+class RecountQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """POST quotas/recount: compare what is counted of a user, or of all, with the records. The answer is a RecountAnswer."""
+
+    user: str | None = None
+
+
+class RecountedUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user whose numbers were wrong, or seem too high. `unfinished` and `running` as they are now; `…_added` is what was added to put
+    them right, negative for what was too high; `…_suspected` by how many they seem too high, beyond what indexes show so far: the
+    reconciler tells, and puts it right, within half an hour."""
+
+    user: str
+    unfinished: int
+    running: int
+    unfinished_added: int = 0
+    running_added: int = 0
+    unfinished_suspected: int = 0
+    running_suspected: int = 0
+
+
+class RecountAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Those whose numbers were wrong, or seem so, by name: nobody else's were found wrong."""
+
+    users: tuple[RecountedUser, ...]
 
 
 class UserAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -230,10 +261,15 @@ def check_user_name(name: str) -> None:
 
 def check_quotas(quotas: Quotas) -> None:
     """INVALID_REQUEST unless these are numbers that a quota can be."""
-    for what, number in (("unfinished", quotas.max_unfinished), ("running", quotas.max_running)):
+    numbers = (
+        ("unfinished executions", quotas.max_unfinished),
+        ("running executions", quotas.max_running),
+        ("MiB of log", quotas.max_log_mib),
+    )
+    for what, number in numbers:
         if number is not None and not 0 <= number <= MAX_QUOTA:
             raise RunvoyError(
-                ErrorCode.INVALID_REQUEST, f"{number} is no quota of {what} executions; one is from 0 to {MAX_QUOTA:,}"
+                ErrorCode.INVALID_REQUEST, f"{number} is no quota of {what}; one is from 0 to {MAX_QUOTA:,}"
             )
 
 

@@ -82,6 +82,8 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     Where the runner is beside the command's container: `start_seconds` bounds the wait for that container, `ship_seconds`
     how long after the command's end what it said may still be uploaded, under `grant`.
 
+    `max_log_bytes`: what the log keeps of the output; the rest is counted and lost. 0 is no bound.
+
     `git_credentials` are secrets for the clone alone, by the variables of git_sources.CREDENTIALS: masked, and not the command's.
     """
 
@@ -98,6 +100,7 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     grant: RunGrant | None = None
     git: GitCheckout | None = None
     git_credentials: dict[str, bytes] = {}
+    max_log_bytes: int = 0
 
     def __repr__(self) -> str:
         return repr_without(self, "execution_key", "secrets", "grant", "git_credentials")

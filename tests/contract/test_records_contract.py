@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -286,6 +286,13 @@ def test_a_number_can_be_checked(records: Records) -> None:
     for version in (0, 1):
         with pytest.raises(Conflict):
             records.commit([Check("n", version), Put("c", Item(b""), 0)])
+
+
+def test_an_index_without_a_lag_shows_what_was_committed(records: Records) -> None:
+    assert records.index_lag >= timedelta(0)
+    records.commit([Put("a", placed(b"", day=("monday", "1")), 0)])
+    if not records.index_lag:
+        assert keys_of(records, "day", "monday") == ["a"]
 
 
 def test_many_who_add_at_once_fill_a_number_to_its_bound_exactly(records: Records) -> None:

@@ -104,6 +104,7 @@ def test_the_rest(machine: Machine) -> None:
     assert (
         json.loads(machine.ok("--json", "whoami"))["quota"].items() >= {"max_unfinished": 50, "max_running": 2}.items()
     )
+    assert check(machine, "quotas recount") == [{"users": []}]
     check(machine, "health")
     [repairs] = check(machine, "health reconcile")
     assert repairs == {"repairs": [], "left": 0}

@@ -224,6 +224,7 @@ MEMBER_CALLS: list[dict[str, Any]] = [
     {"method": "POST", "target": "/api/v1/users/eve/revoke", "body": {"version": 1, "stop_all": True}},
     {"method": "GET", "target": "/api/v1/quotas"},
     {"method": "PUT", "target": "/api/v1/quotas", "body": {"version": 0, "quotas": {"max_unfinished": 5}}},
+    {"method": "POST", "target": "/api/v1/quotas/recount", "body": {"user": "eve"}},
     {"method": "PUT", "target": "/api/v1/users/eve/quotas", "body": {"version": 1, "quotas": {"max_running": 2}}},
     {"method": "POST", "target": "/api/v1/users/ada/claims", "body": {"terms": TERMS}},
     {"method": "GET", "target": "/api/v1/keys", "query": {"user": "ada"}},

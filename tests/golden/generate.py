@@ -409,6 +409,15 @@ BODIES: dict[str, msgspec.Struct] = {
         ),
     ),
     "set-quotas": members.SetQuotas(version=1, quotas=members.Quotas(max_unfinished=50)),
+    "set-log-quota": members.SetQuotas(version=2, quotas=members.Quotas(max_log_mib=100)),
+    "recount-quotas": members.RecountQuotas(user="ada@example.com"),
+    "recounted": members.RecountAnswer(
+        users=(
+            members.RecountedUser(
+                user="ada@example.com", unfinished=12, running=2, unfinished_added=-3, running_suspected=1
+            ),
+        )
+    ),
     "change-role": members.ChangeRole(role=members.Role.OPERATOR, version=2),
     "revoke-user": members.RevokeUser(version=2, stop_all=True),
     "revoked": members.RevokedAnswer(user=USER, killed=(ID,)),

@@ -30,6 +30,7 @@ _UNIT = "tests/unit/test_"
 # The tests that say most about a file, where they are not named for it.
 _OWN = {
     "model": "core_model",
+    "progress": "core_model",
     "audit": "protocol_golden",
     "batches": "handlers_batches",
     "cost_sums": "handlers_cost",
@@ -41,7 +42,10 @@ _OWN = {
     "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
+    "launches": "core_lifecycle",
     "quotas": "quotas",
+    "recounts": "recounts",
+    "waiting": "waiting_for_room",
     "patterns": "playbook_pattern*",
     "playbooks": "handlers_playbooks",
     "receipts": "protocol_golden",

@@ -234,6 +234,10 @@ class ExploredRecords:
     def rows(self) -> dict[str, tuple[bytes, int]]:
         return self._run.world.records
 
+    @property
+    def index_lag(self) -> timedelta:
+        return timedelta(0)
+
     def get(self, key: str) -> Versioned | None:
         rows = self._run.world.records
         return self._run.read(lambda: Versioned(key, *rows[key]) if key in rows else None)

@@ -17,13 +17,15 @@ from tests.simulation.ports import START, SimObjects, SimRecords
 from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord, Refusal, User
 from runvoy_agent.handlers import counts, store
-from runvoy_agent.ports import Put, Write
+from runvoy_agent.ports import Add, Put, Write
 from runvoy_protocol import object_keys, receipts, status
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import TERMINAL, Reason, State, can_follow
 
 _FORCED = b'"release-lock"'
+_RECOUNT = b'"recount-quotas"'
+_NUMBERS = ("unfinished#", "running#")
 _MILLISECOND = timedelta(milliseconds=1)
 _START_CLOCK_MS = int(lifecycle.START_TIMEOUT.total_seconds() * 1000)
 
@@ -58,6 +60,9 @@ class Oracles:
         self.starts: dict[str, int] = {}
         self.grants = 0
         self.at_limit = 0  # refusals for a quota
+        self.corrections = 0
+        self._drift: dict[str, int] = {}  # number → by how much somebody has made it too high
+        self._miscounted: set[str] = set()  # whose numbers were wrong once, so that a limit may have been passed
         self._users: dict[str, User] = {}
         self._owners: dict[str, str] = {}  # key id → user
         self._unfinished: dict[str, set[str]] = {}  # user → their executions that are not over
@@ -77,9 +82,19 @@ class Oracles:
         made = Oracles.__new__(Oracles)
         made.__dict__.update(self.__dict__)
         made._records, made._outbox = records, outbox
-        for name in ("executions", "starts", "_fences", "_started_fences", "_shown", "_receipts", "_users", "_owners"):
+        for name in (
+            "executions",
+            "starts",
+            "_fences",
+            "_started_fences",
+            "_shown",
+            "_receipts",
+            "_users",
+            "_owners",
+            "_drift",
+        ):
             setattr(made, name, dict(getattr(self, name)))
-        for name in ("_revoked", "_forced", "kill_asked"):
+        for name in ("_revoked", "_forced", "kill_asked", "_miscounted"):
             setattr(made, name, set(getattr(self, name)))
         made.tasks = {execution_id: task.copy() for execution_id, task in self.tasks.items()}
         made._unfinished = {name: set(owned) for name, owned in self._unfinished.items()}
@@ -138,19 +153,56 @@ class Oracles:
             self._lock(lock)
         for lock in locks:
             self._woken(lock)
-        for owner in {execution.owner for execution in changed}:
+        owners = {execution.owner for execution in changed}
+        self._recounted(writes, owners)
+        for owner in owners:
             self._counted(owner)
 
+    def is_wrong(self, key: str) -> bool:
+        return bool(self._drift.get(key))
+
+    def miscounted(self, key: str, amount: int) -> None:
+        """Somebody changes a number, and no execution."""
+        self._drift[key] = self._drift.get(key, 0) + amount
+        self._miscounted.add(key.partition("#")[2])
+
+    def _recounted(self, writes: Sequence[Write], owners: set[str]) -> None:
+        """A recount takes away of a number what was wrong with it, and nothing else ever changes one beside the executions."""
+        is_recount = any(
+            isinstance(write, Put) and write.key.startswith("audit#") and _RECOUNT in write.item.body
+            for write in writes
+        )
+        for write in writes:
+            if (
+                not isinstance(write, Add)
+                or write.key.partition("#")[2] in owners
+                or not write.key.startswith(_NUMBERS)
+            ):
+                continue
+            check(is_recount, f"{write.key} was changed by {write.amount}, and no execution")
+            drift = self._drift.get(write.key, 0)
+            is_better = abs(drift + write.amount) < abs(drift) and (drift + write.amount) * drift >= 0
+            check(is_better, f"{write.key} was wrong by {drift}, and is put right by {write.amount}")
+            self._drift[write.key] = drift + write.amount
+            self.corrections += 1
+
     def _counted(self, owner: str) -> None:
-        """The numbers that are kept are those of the records, in every commit, and never over the owner's limits."""
+        """The numbers that are kept are those of the records, in every commit, but for what somebody else did to them; and never
+        over the owner's limits."""
         count, limit = len(self._unfinished[owner]), self._limit_of(owner)
-        kept = self._number(counts.unfinished_key(owner))
+        kept = self._right(counts.unfinished_key(owner))
         check(kept == count, f"{owner} has {count} unfinished executions, and {kept} are counted")
-        check(count <= limit, f"{owner} has {count} unfinished executions, and may have {limit}")
         placed = sum(self.executions[execution_id].placed for execution_id in self._unfinished[owner])
-        kept, most = self._number(counts.running_key(owner)), self._users[owner].max_running
+        kept, most = self._right(counts.running_key(owner)), self._users[owner].max_running
         check(kept == placed, f"{owner} has {placed} running executions, and {kept} are counted")
+        if owner in self._miscounted:
+            return
+        check(count <= limit, f"{owner} has {count} unfinished executions, and may have {limit}")
         check(most is None or placed <= most, f"{owner} has {placed} running executions, and may have {most}")
+
+    def _right(self, key: str) -> int:
+        """What is kept, without what somebody else did to it."""
+        return self._number(key) - self._drift.get(key, 0)
 
     def _number(self, key: str) -> int:
         row = self._records.rows.get(key)
@@ -164,7 +216,7 @@ class Oracles:
             return
         self.at_limit += 1
         owner = self._owners[refusal.key_id]
-        count, limit = len(self._unfinished.get(owner, ())), self._limit_of(owner)
+        count, limit = self._number(counts.unfinished_key(owner)), self._limit_of(owner)
         check(count >= limit, f"{owner} was refused for a quota with {count} unfinished executions of {limit}")
 
     def _execution(self, execution: Execution, revoked: set[str]) -> None:
@@ -284,7 +336,8 @@ class Oracles:
         living = self._living.setdefault(execution.owner, set())
         living.add(execution_id)
         most = self._users[execution.owner].max_running
-        check(most is None or len(living) <= most, f"{execution.owner} has {len(living)} tasks, and may have {most}")
+        is_within = most is None or len(living) <= most or execution.owner in self._miscounted
+        check(is_within, f"{execution.owner} has {len(living)} tasks, and may have {most}")
         fences = dict(pair.split("=") for pair in task.payload.env.get("RUNVOY_LOCK_FENCES", "").split())
         check(set(fences) == {lock.name for lock in execution.locks}, f"{execution_id} was told of locks {fences}")
         for name, fence in fences.items():
@@ -333,6 +386,8 @@ class Oracles:
         """All that must hold when faults have stopped and the reconciler has had its last rounds."""
         for execution in self.executions.values():
             self._judge_execution(execution)
+        for key, drift in self._drift.items():
+            check(not drift, f"{key} is still wrong by {drift}")
         for name, queue in self._queues.items():
             check(not queue, f"lock {name} is still held or waited for: {list(queue)}")
         accepted: dict[str, set[str]] = {}

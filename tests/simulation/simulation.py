@@ -73,6 +73,8 @@ class Settings(NamedTuple):
     revoked_within_ms: int = 300  # of an upload by the key
     max_unfinished: int = 3  # of every sixth member
     max_running: int = 1  # of every sixth other
+    miscounts: int = 0  # so often somebody makes the numbers of somebody wrong
+    recounted: bool = True  # and an admin has them counted, now and then
 
     @property
     def lock_names(self) -> list[str]:
@@ -156,13 +158,19 @@ class Simulation:
         self._down = False
         self._waiting: list[Callable[[], None]] = []
         self._reconciling = False
+        self._violation: Violation | None = None
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
+        self.admin = self.add_user("admin", Role.ADMIN) if settings.miscounts else None
         self.members = [self.add_user(f"dev{number}", Role.DEVELOPER, **self._quotas(number)) for number in range(KEYS)]
 
     def _committed(self, writes: Sequence[Write]) -> None:
-        self.secrecy.committed(writes)  # first: it asks the other for what was before
-        self.oracles.committed(writes)
+        try:
+            self.secrecy.committed(writes)  # first: it asks the other for what was before
+            self.oracles.committed(writes)
+        except Violation as seen:
+            self._violation = seen  # a call's handler makes an answer of whatever is raised
+            raise
 
     def _launched(self, task: Task) -> None:
         self.oracles.launched(task)
@@ -212,6 +220,8 @@ class Simulation:
 
         def serve() -> None:
             response = control.handle(self.ports, self.deployment, request)
+            if self._violation is not None:
+                raise self._violation
             check(response.status != 500, f"{method} {path} failed: {response.body!r}")
             if response.status == 503:
                 again()

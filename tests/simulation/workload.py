@@ -12,8 +12,8 @@ import msgspec
 from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 
 from runvoy_agent.core.model import LockRecord
-from runvoy_agent.handlers import store
-from runvoy_agent.ports import Launch, LaunchOutcome
+from runvoy_agent.handlers import counts, store
+from runvoy_agent.ports import Add, Launch, LaunchOutcome
 from runvoy_protocol import batches, codec, envelope, ids, keys, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.envelope import PayloadType
@@ -65,6 +65,9 @@ class Workload:
         for signing_key in simulation.members[: round(len(simulation.members) * self._settings.revoked)]:
             self._to_revoke[signing_key.key_id] = rng.randrange(window)
         simulation.secrecy.plan(window)
+        for _ in range(self._settings.miscounts):
+            self._scheduler.at(rng.randrange(window), self._miscount)
+            self._scheduler.at(rng.randrange(window), self._recount)
         if self._settings.process_crashes:
             for _ in range(3):
                 down_ms = rng.choices([100, 3_000, MINUTE_MS, 10 * MINUTE_MS], [6, 6, 3, 1])[0]
@@ -246,6 +249,26 @@ class Workload:
                 return
         if self._scheduler.faults.enabled:  # nobody runs under a lock just now
             self._scheduler.at(3_000, self._force_release)
+
+    def _miscount(self) -> None:
+        """Another version, or a hand in the table, makes somebody's number wrong that is right. (One that is made wrong again the other
+        way, while an earlier look at it waits to be confirmed, may be put right by too much, and is then put right once more.)"""
+        rng, owner = self._rng, f"dev{self._rng.randrange(len(self._simulation.members))}"
+        key = rng.choice([counts.unfinished_key(owner), counts.running_key(owner)])
+        amount = rng.choice([-2, -1, 1, 2, 5])
+        if self._simulation.oracles.is_wrong(key):
+            return
+        self._simulation.oracles.miscounted(key, amount)
+        self._simulation.records.miscount(Add(key, amount))
+        if rng.random() < 0.5:
+            self._scheduler.at(rng.randrange(2_000), self._recount)
+
+    def _recount(self) -> None:
+        """An admin asks for a recount, beside the reconciler's rounds and another admin's."""
+        admin = self._simulation.admin
+        for _ in range(2):
+            if admin is not None and self._settings.recounted:
+                self._simulation.call("recount", admin, "POST", "/quotas/recount", b"{}")
 
     def _fill(self) -> None:
         """The platform has no room for a while."""

@@ -157,6 +157,10 @@ class WatchedRecords:
         self.calls: list[str] = []
         self.on_call: Callable[[int], None] = lambda _number: None
 
+    @property
+    def index_lag(self) -> timedelta:
+        return self._records.index_lag
+
     def get(self, key: str) -> Versioned | None:
         self._note(f"get {key}")
         return self._records.get(key)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.unit.calls import add_key, claim_body, new_key, ok, set_user, user_of
 
+from runvoy_agent.handlers import counts
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route
+from runvoy_agent.ports import Add
 from runvoy_protocol import requests
 from runvoy_protocol.control import API_PREFIX
 from runvoy_protocol.keys import SigningKey
@@ -47,6 +49,11 @@ class Scene(NamedTuple):
         execution_id = self.execution(name := f"lock-{self.name}")
         self.world.start(execution_id)
         return name, execution_id
+
+    def miscounted(self) -> str:
+        """A user whose count is wrong: `whose`."""
+        self.world.records.commit([Add(counts.unfinished_key(self.whose_name), -1)])
+        return self.whose_name
 
     def image(self) -> str:
         """A registered image."""
@@ -134,6 +141,7 @@ CASES: dict[str, Callable[[Scene], Asked]] = {
         "/quotas",
         {"version": ok(scene.world, "GET", "/quotas")["version"], "quotas": {"max_unfinished": 50_000}},
     ),
+    "POST /quotas/recount": lambda scene: ("POST", "/quotas/recount", {"user": scene.miscounted()}),
     "PUT /users/{name}/quotas": lambda scene: (
         "PUT",
         f"/users/{scene.whose_name}/quotas",

@@ -46,6 +46,7 @@ POST /users/{name}/revoke           no        no         no        yes
 POST /users/{name}/claims           no        no         no        yes
 GET /quotas                         no        no         yes       yes
 PUT /quotas                         no        no         no        yes
+POST /quotas/recount                no        no         no        yes
 PUT /users/{name}/quotas            no        no         no        yes
 GET /keys                           yes/no    yes/no     yes/yes   yes/yes
 POST /keys                          yes       yes        yes       yes
@@ -101,6 +102,7 @@ POST /users/{name}/revoke           no           no           no           no
 POST /users/{name}/claims           no           no           no           no
 GET /quotas                         no           no           no           no
 PUT /quotas                         no           no           no           no
+POST /quotas/recount                no           no           no           no
 PUT /users/{name}/quotas            no           no           no           no
 GET /keys                           no/no/no     no/no/no     no/no/no     no/no/no
 POST /keys                          no           no           no           no

@@ -122,7 +122,7 @@ def test_what_cannot_be_recorded_is_not_told(world: World) -> None:
     class NoAudit:
         def __init__(self, records: Any) -> None:
             self.get, self.get_many, self.query = records.get, records.get_many, records.query
-            self._commit = records.commit
+            self.index_lag, self._commit = records.index_lag, records.commit
 
         def commit(self, writes: Any) -> None:
             if any(write.key.startswith("audit#") for write in writes):
@@ -296,8 +296,9 @@ def test_a_lock_that_the_reconciler_mends_is_on_record(world: World) -> None:
     gone = store.load_execution(world.records, holder.request_id)
     world.records.commit([Delete(gone.key, gone.version)])  # as a restored backup may have it
     world.reconcile()
-    event = audit_of(world)[-1]
+    *_, event, recounted = audit_of(world)
     assert (event.actor, event.action, event.outcome) == ("reconciler", "mend-lock", "released")
+    assert (recounted.action, recounted.subject, recounted.message) == ("recount-quotas", "ada", "unfinished: 2 to 1")
     assert (event.subject, event.execution_id) == ("db", holder.request_id)
     lock = store.load(world.records, store.lock_key("db"), LockRecord).document
     assert lock is not None

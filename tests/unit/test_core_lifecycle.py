@@ -8,7 +8,7 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import launches, lifecycle
 from runvoy_agent.core.model import Execution
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State
@@ -156,10 +156,10 @@ def test_what_was_killed_ends_when_its_last_launch_came_to_nothing(refused: bool
 
 
 def test_forgotten_launches_count_for_nothing_and_never_below() -> None:
-    forgotten = lifecycle.forget_launches(starting())
+    forgotten = launches.forget_launches(starting())
     assert forgotten is not None
     assert forgotten.launches == 0
-    assert lifecycle.forget_launches(forgotten) is None
+    assert launches.forget_launches(forgotten) is None
     full = lifecycle.note_unlaunched(forgotten, NOW, "full", refused=False)
     assert full is not None
     assert full.launches == 0
@@ -287,6 +287,10 @@ def test_status_says_all_that_the_record_knows() -> None:
         "counted",
         "placed",
         "running_since",
+        "counted_from",
+        "for_place",
+        "limited",
+        "max_log_mib",
         "rate",
         "pull_started_at",
         "task_stopped_at",
@@ -432,12 +436,12 @@ def in_state(state: State, **fields: object) -> Execution:
 
 @pytest.mark.parametrize("state", State)
 def test_a_launch_that_was_not_made_counts_no_longer(state: State) -> None:
-    called_off = lifecycle.call_off_launch(in_state(state, launches=2))
+    called_off = launches.call_off_launch(in_state(state, launches=2))
     if state in (State.STARTING, State.TERMINATING):
         assert called_off == in_state(state, launches=1)
     else:
         assert called_off is None
-    assert lifecycle.call_off_launch(in_state(state, launches=0)) is None
+    assert launches.call_off_launch(in_state(state, launches=0)) is None
 
 
 @pytest.mark.parametrize("state", State)

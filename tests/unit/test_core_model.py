@@ -18,11 +18,11 @@ from runvoy_agent.core.model import (
     Key,
     LockRecord,
     Nonce,
-    Reconciled,
     Refusal,
     StoredRequest,
     User,
 )
+from runvoy_agent.core.progress import Reconciled
 from runvoy_protocol.states import TERMINAL, State
 
 AT = "2026-05-04T12:00:00Z"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runvoy_agent.core.model import InboxGrantee, Reconciled
+from runvoy_agent.core.model import InboxGrantee
+from runvoy_agent.core.progress import Reconciled
 from runvoy_agent.handlers import inbox_sweeps, lost_uploads, store
 from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_protocol import ids, object_keys

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from runvoy_agent.core.model import InboxGrantee, Reconciled
+from runvoy_agent.core.model import InboxGrantee
+from runvoy_agent.core.progress import Reconciled
 from runvoy_agent.handlers import lost_uploads, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import Page, StoredObject

@@ -48,6 +48,7 @@ NAMES = {
     "METRIC_FAILED_DELIVERIES": "FailedDeliveries",
     "METRIC_DEAD_LETTERS": "DeadLetters",
     "METRIC_REPAIRS": "Repairs",
+    "METRIC_CORRECTED": "CorrectedCounts",
     "METRIC_LEFT": "LeftForTheNextRound",
     "DIMENSION_DEPLOYMENT": "deployment",
     "SEED_ADMIN": "seed_admin",

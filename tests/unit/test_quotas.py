@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_agent.handlers import counts, reconcile, store
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
+from runvoy_agent.runner import payload
 from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -361,22 +363,6 @@ def test_a_users_places_are_nobody_elses(world: World) -> None:
     assert launched(world) == [*mine[:2], theirs]
 
 
-def test_what_waits_for_a_place_is_pushed_again_once(world: World) -> None:
-    set_user(world, "ada", max_running=0)
-    request = accept(world)
-    assert world.pushed() == [request.request_id]
-    world.start(request.request_id)
-    assert world.pushed() == [], "not before a pause"
-    assert world.deployment.queues is not None
-    assert {state.name: state.delayed for state in world.deployment.queues.states()}["starts"] == 1
-
-
-@pytest.mark.parametrize(("others", "seconds"), [(1, 5), (250, 5), (600, 12), (5_000, 30), (10**7, 30)])
-def test_the_more_wait_for_a_place_the_seldomer_each_asks(world: World, others: int, seconds: int) -> None:
-    execution = world.execution(accept(world).request_id)
-    assert lifecycle.capacity_delay(execution, world.clock.now(), others) == timedelta(seconds=seconds)
-
-
 def test_a_place_without_room_is_given_back(world: World) -> None:
     world.launcher.outcome = NoCapacity("full")
     waiting = run_one(world)
@@ -460,6 +446,31 @@ def test_a_raised_limit_holds_at_the_next_try(world: World) -> None:
     assert launched(world) == [waiting]
 
 
+def test_what_a_log_keeps_is_fixed_when_a_run_starts(world: World) -> None:
+    default = accept(world).request_id
+    world.start(default)
+    world.records.commit([store.put_new(store.DEFAULT_QUOTAS_KEY, DefaultQuotas(max_log_mib=7))])
+    run_one(world)
+    set_user(world, "ada", max_log_mib=0)
+    run_one(world)
+    told = [json.loads(launch.payload)["max_log_bytes"] for launch in world.launcher.launches]
+    assert told == [quotas.MAX_LOG_MIB * 1024 * 1024, 7 * 1024 * 1024, 1]
+    world.start(default)
+    assert json.loads(world.launcher.launches[-1].payload)["max_log_bytes"] == told[0], "the same launch again"
+    assert payload.parse(world.launcher.launches[0].payload).max_log_bytes == told[0]
+
+
+def test_what_an_older_version_started_has_no_bound(world: World) -> None:
+    set_user(world, "ada", max_running=0)
+    waiting = run_one(world)
+    current = store.load_execution(world.records, waiting)
+    assert current.document is not None
+    world.records.commit([store.put(current, msgspec.structs.replace(current.document, max_log_mib=None))])
+    set_user(world, "ada", max_running=1)
+    world.start(waiting)
+    assert "max_log_bytes" not in json.loads(world.launcher.launches[0].payload)
+
+
 def test_many_starts_at_once_fill_the_places_exactly(world: World) -> None:
     set_user(world, "ada", max_running=3)
     requests = [accept(world) for _ in range(12)]
@@ -482,10 +493,12 @@ def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
     assert user["quotas"] == {"max_unfinished": 1}
     run_one(world, bob)
     assert world.submit(world.request(), bob).code is ErrorCode.QUOTA_EXCEEDED
+    log = {"max_log_mib": quotas.MAX_LOG_MIB}
     assert ok(world, "GET", "/quotas")["users"] == [
-        {"user": "ada", "unfinished": 0, "running": 0, "max_unfinished": 2, "max_running": 1},
+        {"user": "ada", "unfinished": 0, "running": 0, "max_unfinished": 2, "max_running": 1} | log,
         {"user": "bob", "unfinished": 1, "running": 1, "max_unfinished": 1, "max_running": 1}
-        | {"own": {"max_unfinished": 1}},
+        | {"own": {"max_unfinished": 1}}
+        | log,
     ]
     assert ok(world, "GET", "/whoami", None, bob)["quota"]["unfinished"] == 1
     ok(world, "PUT", "/users/bob/quotas", {"version": user["version"], "quotas": {}})
@@ -493,7 +506,7 @@ def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
     assert [(event.action, event.subject, event.message) for event in audit_of(world) if "quotas" in event.action][
         1:3
     ] == [
-        ("set-default-quotas", "default", "unfinished: 2, running: 1"),
+        ("set-default-quotas", "default", "unfinished: 2, running: 1, MiB of log: default"),
         ("list-quotas", "", ""),
     ]
 
@@ -505,6 +518,7 @@ def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
         {"version": 1, "quotas": {"max_unfinished": -1}},
         {"version": 1, "quotas": {"max_running": 10_000_001}},
         {"version": 1, "quotas": {"max_running": "3"}},
+        {"version": 1, "quotas": {"max_log_mib": -1}},
         {"quotas": {}},
         {"version": 1, "quotas": {"max_unfinished": 1.5}},
     ],

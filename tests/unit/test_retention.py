@@ -252,9 +252,11 @@ class Asked:
         self._bucket = ports.outbox
         self.prefixes: list[str] = []
 
-    def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Sequence[ObjectInfo]:
+    def list(
+        self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
+    ) -> Sequence[ObjectInfo]:
         self.prefixes.append(prefix)
-        return self._bucket.list(prefix, after=after, limit=limit)
+        return self._bucket.list(prefix, after=after, up_to=up_to, limit=limit)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bucket, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -77,6 +78,10 @@ class CountedRecords:
     def __init__(self, records: Records, calls: Calls) -> None:
         self._records = records
         self._calls = calls
+
+    @property
+    def index_lag(self) -> timedelta:
+        return self._records.index_lag
 
     def get(self, key: str) -> Versioned | None:
         return self._calls.call(lambda: self._records.get(key))

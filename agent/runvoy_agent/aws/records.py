@@ -46,6 +46,9 @@ from runvoy_agent.ports import (
 from runvoy_protocol import aws_layout
 
 FORGET_AFTER = timedelta(days=1)
+INDEX_LAG = timedelta(minutes=5)
+"""AWS promises no bound, and says a fraction of a second: this allows for a table under load."""
+
 _MOST_KEYS = 100  # of one BatchGetItem
 _TRIES_IN_VAIN = 6
 _SHORTEST_PAUSE_SECONDS = 0.05
@@ -72,6 +75,10 @@ class DynamoRecords:
         self._clients = clients
         self._table = table
         self._clock = clock
+
+    @property
+    def index_lag(self) -> timedelta:
+        return INDEX_LAG
 
     def get(self, key: str) -> Versioned | None:
         _check_text(key)

@@ -49,8 +49,9 @@ class Facts(NamedTuple):
 
     `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
     `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if
-    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object it came in. `unfinished`: how many
-    executions the user has that are not over. `has_remains`: an execution of this id was forgotten, and what it left was not.
+    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object
+    it came in. `unfinished`: how many executions the user has that are not over, read at the version `unfinished_version` of that
+    number. `has_remains`: an execution of this id was forgotten, and what it left was not.
     """
 
     deployment_id: str
@@ -68,6 +69,7 @@ class Facts(NamedTuple):
     batch_id: str | None = None
     object_version: str = ""
     unfinished: int = 0
+    unfinished_version: int = 0
     default_quotas: DefaultQuotas | None = None
     has_remains: bool = False
 
@@ -217,6 +219,7 @@ def _execution(
         batch_id=facts.batch_id,
         object_version=facts.object_version,
         counted=True,
+        counted_from=facts.unfinished_version,
     )
 
 

@@ -26,16 +26,20 @@ _OUTCOMES: dict[str, tuple[State, Reason]] = {
 _EXPIRED = frozenset({Reason.QUEUE, Reason.START, Reason.DEADLINE})
 _OUT_OF_MEMORY = "OutOfMemory"  # ECS: "OutOfMemoryError: Container killed due to memory usage"
 MAX_MESSAGE_CHARACTERS = 1000
-_SHORTEST_CAPACITY_DELAY = timedelta(seconds=5)
-_DELAY_FOR_EACH = timedelta(milliseconds=20)
-_LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler takes its push for lost
 START_TIMEOUT = timedelta(minutes=15)
 """Bounds pulling an image and booting, from the launch to the command's first moment."""
 
 
-def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret, ...] = ()) -> Execution | None:
+def begin_start(
+    execution: Execution,
+    now: datetime,
+    secrets: tuple[FixedSecret, ...] = (),
+    *,
+    max_log_mib: int | None = None,
+    limited: bool = False,
+) -> Execution | None:
     """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched. From it on
-    the run is fixed to these secrets' values."""
+    the run is fixed to these secrets' values and to what its log may hold. `limited`: its owner may not have any number of running ones."""
     if execution.state is not State.QUEUED or not execution.granted:
         return None
     return _changed(
@@ -49,47 +53,50 @@ def begin_start(execution: Execution, now: datetime, secrets: tuple[FixedSecret,
         message="",
         fixed_secrets=secrets,
         placed=True,
+        limited=limited,
+        max_log_mib=max_log_mib,
     )
 
 
 def wait_for_place(
-    execution: Execution, now: datetime, message: str, secrets: tuple[FixedSecret, ...] = ()
+    execution: Execution,
+    now: datetime,
+    message: str,
+    secrets: tuple[FixedSecret, ...] = (),
+    *,
+    max_log_mib: int | None = None,
 ) -> Execution | None:
-    """It might start, and its owner has as many running as they may: it waits as if the platform had no room."""
+    """It might start, and its owner has as many running as they may: it waits as if the platform had no room, until it is pushed for a
+    place. None if it does so already: who waits on changes nothing."""
+    if execution.waits_for_place:
+        return None
     fields: dict[str, object] = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
     if waits_for_room(execution):
-        return _changed(execution, now, **fields)
-    begun = begin_start(execution, now, secrets)
-    return None if begun is None else _changed(begun, now, launches=0, placed=False, **fields)
+        return _changed(execution, now, for_place=True, **fields)
+    begun = begin_start(execution, now, secrets, max_log_mib=max_log_mib)
+    return None if begun is None else _changed(begun, now, launches=0, placed=False, for_place=True, **fields)
 
 
-def begin_launch(execution: Execution, now: datetime) -> Execution | None:
+def begin_launch(execution: Execution, now: datetime, *, limited: bool = False) -> Execution | None:
     """One more launch of an attempt that may have been launched before. Counted before it is made: whoever dies of it
     leaves a count that says so. Of what waited for room it is the first that may have a task: its clocks begin anew."""
     if execution.state is not State.STARTING:
         return None
     starting_at = now if waits_for_room(execution) else execution.starting_at
-    return _changed(execution, now, launches=execution.launches + 1, starting_at=starting_at, placed=True)
+    return _changed(
+        execution,
+        now,
+        launches=execution.launches + 1,
+        starting_at=starting_at,
+        placed=True,
+        for_place=False,
+        limited=limited,
+    )
 
 
 def waits_for_room(execution: Execution) -> bool:
     """Whether each of its launches came to nothing for want of room: no task of it is there, however long it waits."""
     return execution.state is State.STARTING and execution.reason is Reason.CAPACITY and not execution.launches
-
-
-def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
-    """Whether a push, made when it was last tried, or admitted, at `tried_at`, is one too many: it waits for room, and a later try, which
-    found none either, has a push of its own."""
-    if not waits_for_room(execution) or execution.starting_at is None:
-        return False
-    return tried_at is not None and tried_at < execution.starting_at
-
-
-def capacity_delay(execution: Execution, now: datetime, others: int = 0) -> timedelta:
-    """How long to let pass before the platform is asked for room again: the longer it waited, the longer; and the longer the more
-    `others` wait for the same place, for one of them will come to it soon."""
-    waited = now - execution.admitted_at
-    return min(max(waited / 20, others * _DELAY_FOR_EACH, _SHORTEST_CAPACITY_DELAY), _LONGEST_CAPACITY_DELAY)
 
 
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:
@@ -132,25 +139,12 @@ def launch_again(execution: Execution, now: datetime, message: str) -> Execution
     )
 
 
-def call_off_launch(execution: Execution) -> Execution | None:
-    """One of its launches was counted and not made: it is not room that it waits for now."""
-    if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:
-        return None
-    for_room = {"reason": None, "message": ""} if execution.reason is Reason.CAPACITY else {}
-    return msgspec.structs.replace(execution, launches=execution.launches - 1, **for_room)
-
-
 def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
     """It was to be stopped, and no launch of it can be under way: nothing was started, and nothing will be."""
     if execution.state is not State.TERMINATING or execution.launches or execution.started_at is not None:
         return None
     ended = settle_lost(execution, now, execution.message)
     return None if ended is None else msgspec.structs.replace(ended, stopped_at=now)
-
-
-def forget_launches(execution: Execution) -> Execution | None:
-    """No launch of it is under way any more, whatever became of those that were."""
-    return msgspec.structs.replace(execution, launches=0) if execution.launches else None
 
 
 def note_started(execution: Execution, started: RunStarted, now: datetime) -> Execution | None:

@@ -21,7 +21,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member. `name` is what executions are owned by, in this one form everywhere. `life` counts how often the user came
     back after a revocation: keys and claims of an earlier life are worth nothing. No time, for clocks disagree.
     `lives_ended_at` is when each earlier one was revoked, for people to read and for no decision. `max_unfinished` and
-    `max_running`: how many unfinished executions they may have, and how many at once with a task; None is the deployment's default."""
+    `max_running`: how many unfinished executions they may have, and how many at once with a task;
+    `max_log_mib`: how much the log of one keeps; None is the deployment's default."""
 
     name: str
     role: Role
@@ -32,6 +33,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lives_ended_at: tuple[datetime, ...] = ()
     max_unfinished: int | None = None
     max_running: int | None = None
+    max_log_mib: int | None = None
 
 
 class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +41,7 @@ class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     max_unfinished: int | None = None
     max_running: int | None = None
+    max_log_mib: int | None = None
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -140,33 +143,6 @@ class InboxGrantee(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime
 
 
-class InboxSweep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far the reconciler has listed a stretch of the inbox: it does so a part in each round.
-
-    What was written from `since` on is read; from `next_since` on, by the sweep that comes after this one. `reached`: the object
-    key up to which this one has come; empty when it is through.
-    """
-
-    began_at: datetime
-    since: datetime
-    next_since: datetime
-    reached: str = ""
-
-
-class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since.
-
-    Of the inbox: `listed_at`, when the last round began that looked at all that is recent; `looked_until`: what was written before
-    then was looked at; `unanswered`: the objects that had no answer then, with when they were written; `sweeps`, by their names.
-    """
-
-    at: datetime
-    listed_at: datetime | None = None
-    looked_until: datetime | None = None
-    unanswered: dict[str, datetime] = {}
-    sweeps: dict[str, InboxSweep] = {}
-
-
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A secret but for its value, which lies in the Secrets port at `value_ref`: a name that no other value ever had.
 
@@ -233,9 +209,12 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is
     what an hour of it costs, as it was known at admission; `pull_started_at` and `task_stopped_at` bound the time that the platform
     charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
-    `counted`: it counts among its owner's unfinished ones for as long as it is active; `placed`: it has a task, or a launch of it
-    may be under way, and it counts among its owner's running ones for as long. What versions before there were quotas admitted or
-    started does neither. `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not.
+    `counted`: it counts among its owner's unfinished ones for as long as it is active, and its admission read their number at the
+    version `counted_from`, before it raised it; `placed`: it has a task, or a launch of it may be under way, and it counts among its
+    owner's running ones for as long. What versions before there were quotas admitted or started does neither. `for_place`: it was to be
+    launched and waits for a place of its owner's, and is pushed when there is one; `limited`: when it took its own, its owner could
+    not have any number of them, so that others may wait for it. `max_log_mib`: what its log keeps; None of what older versions started.
+    `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not.
     """
 
     execution_id: str
@@ -289,6 +268,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counted: bool = False
     placed: bool = False
     running_since: datetime | None = None
+    counted_from: int = 0
+    for_place: bool = False
+    max_log_mib: int | None = None
+    limited: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -297,6 +280,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_active(self) -> bool:
         return self.stopped_at is None
+
+    @property
+    def waits_for_place(self) -> bool:
+        return self.for_place and self.state is State.STARTING
 
 
 class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,15 +347,6 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subject: str = ""
     source: str = ""
     message: str = ""
-
-
-class Retained(msgspec.Struct, frozen=True, kw_only=True):
-    """When the last sweep for executions to be forgotten began, from which admission on the next has to look, and whether it left
-    some to be forgotten."""
-
-    at: datetime
-    oldest: datetime
-    more: bool = False
 
 
 class AuditHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

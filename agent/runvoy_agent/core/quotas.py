@@ -9,6 +9,10 @@ MAX_UNFINISHED = 100_000
 """Of each user, unless an admin says otherwise: ten of the largest batches, and what a reconciler's round still gets through."""
 
 
+MAX_LOG_MIB = 2048
+"""Of each execution, unless an admin says otherwise: no log that anybody reads is so long, and what prints for ever ends there."""
+
+
 def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
     """How many unfinished executions the user may have: their own limit, else the deployment's, else MAX_UNFINISHED."""
     return default_unfinished(defaults) if user.max_unfinished is None else user.max_unfinished
@@ -24,6 +28,22 @@ def running_limit(user: User, defaults: DefaultQuotas | None) -> int | None:
     if user.max_running is not None:
         return user.max_running
     return None if defaults is None else defaults.max_running
+
+
+def log_limit(user: User, defaults: DefaultQuotas | None) -> int:
+    """How many MiB of its output the log of an execution of the user's keeps."""
+    return default_log(defaults) if user.max_log_mib is None else user.max_log_mib
+
+
+def default_log(defaults: DefaultQuotas | None) -> int:
+    """The same of who has no limit of their own."""
+    return MAX_LOG_MIB if defaults is None or defaults.max_log_mib is None else defaults.max_log_mib
+
+
+def free_places(user: User, running: int, defaults: DefaultQuotas | None, most: int) -> int:
+    """How many more of the user's may start now, `most` at most."""
+    limit = running_limit(user, defaults)
+    return most if limit is None else max(0, min(most, limit - running))
 
 
 def why_no_place(user: User, running: int, limit: int | None) -> str | None:

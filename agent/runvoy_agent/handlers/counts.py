@@ -1,11 +1,13 @@
 """How many unfinished and how many running executions each user has: numbers that change in the very commits that admit, start
-and end them, so that no crash and no delivery that comes twice can make them differ from the records."""
+and end them, so that no crash and no delivery that comes twice can make them differ from the records. What does all the same (two
+versions at once, a record that somebody removed, a bug) `recounts` finds and puts right."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from runvoy_agent.core.model import Execution
+from runvoy_agent.core.recounts import counts_as_running, counts_as_unfinished
 from runvoy_agent.ports import Add, Check, Versioned
 
 
@@ -40,8 +42,8 @@ def changes(
 ) -> tuple[Add, ...]:
     """What a commit that makes `after` of `before` (None: admits it) adds to its owner's numbers. With a limit it is held to it: it
     does not hold if there would be more."""
-    unfinished = _is_unfinished(after) - (before is not None and _is_unfinished(before))
-    running = _is_running(after) - (before is not None and _is_running(before))
+    unfinished = counts_as_unfinished(after) - (before is not None and counts_as_unfinished(before))
+    running = counts_as_running(after) - (before is not None and counts_as_running(before))
     both = (
         (unfinished_key(after.owner), unfinished, max_unfinished),
         (running_key(after.owner), running, max_running),
@@ -49,9 +51,5 @@ def changes(
     return tuple(Add(key, amount, limit if amount > 0 else None) for key, amount, limit in both if amount)
 
 
-def _is_unfinished(execution: Execution) -> bool:
-    return execution.counted and execution.is_active
-
-
-def _is_running(execution: Execution) -> bool:
-    return execution.placed and execution.is_active
+def gives_place(before: Execution, after: Execution) -> bool:
+    return counts_as_running(before) and not counts_as_running(after)

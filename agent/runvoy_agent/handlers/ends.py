@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import lifecycle, waiting
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import outbox, pushes, releases, store
 from runvoy_agent.handlers.inbox import Deployment
@@ -28,7 +28,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     changed = store.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
     if changed is not None and message.no_room and lifecycle.waits_for_room(changed):
         # Whoever dies before this leaves what waits for room without a push, and the reconciler sends one.
-        delay = lifecycle.capacity_delay(changed, ports.clock.now())
+        delay = waiting.capacity_delay(changed, ports.clock.now())
         pushes.push(ports.queue, changed, delay_seconds=delay.total_seconds())
 
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import AuditHead, Execution, Reconciled
-from runvoy_agent.handlers import reconcile, store
+from runvoy_agent.core.model import AuditHead, Execution
+from runvoy_agent.core.progress import Reconciled
+from runvoy_agent.handlers import all_executions, reconcile, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import QueueCare, Records
 from runvoy_protocol import seals
@@ -53,8 +54,8 @@ def counts_by_state(records: Records, created_at: datetime, now: datetime) -> di
     """How many executions there are in which state: of those admitted in the last COUNTED_BACK, and whatever is not over. To count
     all of a deployment of years would be to read all of it."""
     since = max(created_at, now - COUNTED_BACK)
-    states = Counter(one.state.value for one in store.active_executions(records) if one.admitted_at < since)
-    for record in store.executions_since(records, since, now):
+    states = Counter(one.state.value for one in all_executions.active(records) if one.admitted_at < since)
+    for record in all_executions.since(records, since, now):
         execution = msgspec.json.decode(record.body, type=Execution)
         if execution.admitted_at >= since:
             states[execution.state.value] += 1

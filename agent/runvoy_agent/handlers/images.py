@@ -7,7 +7,7 @@ import msgspec
 from runvoy_agent.core import images
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import DefaultImage, Image
-from runvoy_agent.handlers import registered, store
+from runvoy_agent.handlers import all_executions, registered, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import Write
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -92,7 +92,7 @@ def _deregister(call: Call, gone: Image) -> None:
     meant = (gone.reference, gone.platform)
     if any((image.reference, image.platform) == meant for image, _ in registered.every(call.ports.records)):
         return
-    for execution in store.active_executions(call.ports.records):
+    for execution in all_executions.active(call.ports.records):
         if (execution.image, execution.platform) == meant and execution.state in (State.QUEUED, State.STARTING):
             return  # its definition stays; `infra destroy` takes what is left
     definitions.deregister(*meant)

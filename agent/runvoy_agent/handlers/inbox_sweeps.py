@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core.model import InboxSweep
+from runvoy_agent.core.progress import InboxSweep
 from runvoy_agent.ports import ObjectInfo, Objects
 from runvoy_protocol import ids, object_keys
 

@@ -71,6 +71,7 @@ def judge(
         object_version=object_version,
         pricing=deployment.pricing,
         unfinished=unfinished.value,
+        unfinished_version=unfinished.version,
         default_quotas=known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document,
         has_remains=existing.document is None and _has_remains(ports, request.request_id),
     )

@@ -21,7 +21,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from runvoy_agent.core import retention
-from runvoy_agent.core.model import InboxGrantee, InboxSweep, Reconciled
+from runvoy_agent.core.model import InboxGrantee
+from runvoy_agent.core.progress import InboxSweep, Reconciled
 from runvoy_agent.handlers import batches, inbox_sweeps, messages, store
 from runvoy_agent.handlers.inbox_sweeps import STRETCHES, Budget, Sweep
 from runvoy_agent.handlers.messages import InboxDelivery

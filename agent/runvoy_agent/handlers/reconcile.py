@@ -12,13 +12,15 @@ from typing import NamedTuple
 import msgspec
 
 from runvoy_agent.core import locks
-from runvoy_agent.core.model import Execution, Reconciled
+from runvoy_agent.core.model import Execution
+from runvoy_agent.core.progress import Reconciled
 from runvoy_agent.handlers import (
     lock_queues,
     lost_uploads,
     outbox,
     reconcile_inbox,
     reconcile_runs,
+    recounts,
     releases,
     seals,
     secret_values,
@@ -27,13 +29,15 @@ from runvoy_agent.handlers import (
 from runvoy_agent.handlers.careful_launcher import CarefulLauncher
 from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.repairs import Repair
-from runvoy_agent.ports import Conflict, Ports
+from runvoy_agent.ports import Conflict, Ports, Put
 from runvoy_protocol import object_keys
 
 log = logging.getLogger("runvoy.reconcile")
 
 FIRST_LOOK_BACK = timedelta(days=1)
 """Where no round ever came through: none may have for as long as that."""
+
+RECOUNT_EVERY = timedelta(minutes=10)
 
 OVERLAP = timedelta(minutes=5)
 """Index reads may be stale."""
@@ -55,7 +59,12 @@ def handle(ports: Ports, *, starting_up: bool = False, budget: Budget | None = N
     """
     launcher = CarefulLauncher(ports.launcher, ports.clock)
     ports = ports._replace(launcher=launcher)
-    repairs = [*_of_the_records(ports, starting_up), *_of_the_audit(ports), *_of_the_inbox(ports, starting_up, budget)]
+    repairs = [
+        *_of_the_records(ports, starting_up),
+        *_of_the_audit(ports),
+        *_of_the_counts(ports, starting_up),
+        *_of_the_inbox(ports, starting_up, budget),
+    ]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
     if launcher.unanswered:
@@ -78,6 +87,24 @@ def _of_the_audit(ports: Ports) -> Iterator[Repair]:
     late = seals.seal(ports)
     if late:
         yield Repair("the audit", f"{late} records came after their minute was sealed", "sealed them as late")
+
+
+def _of_the_counts(ports: Ports, starting_up: bool) -> Iterator[Repair]:
+    """What is counted of each user, every ten minutes: no commit of this version makes it wrong, so a start does not wait for it."""
+    now = ports.clock.now()
+    mark = store.load(ports.records, store.RECONCILED_COUNTS_KEY, Reconciled)
+    if starting_up or (mark.document is not None and now - mark.document.at < RECOUNT_EVERY):
+        return
+
+    def audit(user: str, words: str) -> Put:
+        return store.audit(ports.clock, "reconciler", "recount-quotas", "ok", subject=user, message=words)
+
+    result = recounts.round_of(ports, audit)
+    for one in result.users:
+        if one.is_corrected:
+            yield Repair(f"the count of {one.user}", f"it was not that of the records: {one.words}", "put it right")
+    if not result.left:
+        _mark(ports, mark, Reconciled(at=now))
 
 
 def _of_the_inbox(ports: Ports, starting_up: bool, budget: Budget | None) -> Iterator[Repair]:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import launches, lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import kills, messages, outbox, pushes, releases, store
+from runvoy_agent.handlers import kills, messages, outbox, places, pushes, releases, store
 from runvoy_agent.handlers.careful_launcher import Unanswered
 from runvoy_agent.handlers.messages import EndEvent, EndMessage
+from runvoy_agent.handlers.places import Waiting
 from runvoy_agent.handlers.repairs import Repair
 from runvoy_agent.ports import Attempt, Ports, Put, TaskState
 from runvoy_protocol import object_keys
@@ -38,9 +39,14 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     of a task that is missing only a look of its own says so.
     """
     to_look_at: list[Execution] = []
+    waiting: dict[str, Waiting] = {}
     for execution in _active(ports):
+        _note_waiting(waiting, execution)
         if execution.state is State.QUEUED:
             yield from _repair_queued(ports, execution, starting_up)
+        elif execution.waits_for_place:
+            if lifecycle.expire_for_room(execution, ports.clock.now()) is not None:
+                yield from _left_if_unanswered(_end_waiting(ports, execution.execution_id))
         elif not _is_quiet(ports, execution, starting_up):
             continue
         elif lifecycle.waits_for_room(execution) and ports.launcher.relaunch_window is not None:
@@ -50,6 +56,9 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
             yield from _left_if_unanswered(_repair_looked_at(ports, execution, look, starting_up))
         else:
             to_look_at.append(execution)
+    for owner, found in waiting.items():
+        if found.key_ids:
+            yield from places.repair(ports, owner, found)
     began = ports.clock.now()
     seen = ports.launcher.survey([_attempt(execution) for execution in to_look_at]) if to_look_at else {}
     unseen: list[Execution] = []
@@ -64,6 +73,16 @@ def repair_active(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     unseen.sort(key=lambda execution: (execution.missing_since is None, ports.clock.random(4)))
     for execution in unseen:
         yield from _left_if_unanswered(_repair_alone(ports, execution.execution_id, starting_up))
+
+
+def _note_waiting(waiting: dict[str, Waiting], execution: Execution) -> None:
+    if not lifecycle.waits_for_room(execution):
+        return
+    found = waiting.setdefault(execution.owner, Waiting())
+    if execution.waits_for_place:
+        found.key_ids.add(execution.key_id)
+    else:
+        found.for_room += 1
 
 
 def _active(ports: Ports) -> Iterator[Execution]:
@@ -174,7 +193,7 @@ def _forget_launches(ports: Ports, execution: Execution, starting_up: bool) -> b
     waited = ports.clock.now() - (execution.starting_at or execution.updated_at)
     if ports.launcher.relaunch_window is not None or not (starting_up or waited > GONE_AFTER):
         return False
-    _note(ports, execution.execution_id, lifecycle.forget_launches)
+    _note(ports, execution.execution_id, launches.forget_launches)
     return True
 
 

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution, LockRecord
-from runvoy_agent.handlers import counts, outbox, pushes, store
+from runvoy_agent.handlers import counts, outbox, places, pushes, store
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Check, Ports, Write
 from runvoy_protocol.states import State
 
 
 class Freed(NamedTuple):
-    """What a commit changed, each execution with the version it has now."""
+    """What a commit changed, each execution with the version it has now; and whose place it freed, for others that wait."""
 
     changed: list[tuple[Execution, int]]
+    place_of: str | None = None
 
 
 def change_and_release(
@@ -28,7 +29,9 @@ def change_and_release(
     names = [] if changed.is_active else [lock.name for lock in changed.locks]
     counted = counts.changes(current.document, changed)
     freed = release(ports, changed.execution_id, names, [store.put(current, changed), audit, *counted, *checks])
-    return Freed([(changed, current.version + 1), *freed.changed])
+    before = current.document
+    gave_place = before is not None and before.limited and counts.gives_place(before, changed)
+    return Freed([(changed, current.version + 1), *freed.changed], changed.owner if gave_place else None)
 
 
 def release(ports: Ports, execution_id: str, names: Iterable[str], writes: Sequence[Write] = ()) -> Freed:
@@ -60,11 +63,14 @@ def release(ports: Ports, execution_id: str, names: Iterable[str], writes: Seque
 
 
 def announce(ports: Ports, freed: Freed) -> None:
-    """Tell what a commit changed: status.json of each, and a push for those that may start."""
+    """Tell what a commit changed: status.json of each, and a push for those that may start, and for who waits for a place that is
+    free now."""
     for execution, version in freed.changed:
         outbox.publish_status(ports, execution, version)
         if execution.state is State.QUEUED and execution.granted:
             pushes.push(ports.queue, execution)
+    if freed.place_of is not None:
+        places.wake(ports, freed.place_of)
 
 
 def _documents(loaded: dict[str, Loaded[LockRecord]]) -> dict[str, LockRecord]:

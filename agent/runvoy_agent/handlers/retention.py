@@ -11,8 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from runvoy_agent.core import retention
-from runvoy_agent.core.model import Execution, Retained
-from runvoy_agent.handlers import store
+from runvoy_agent.core.model import Execution
+from runvoy_agent.core.progress import Retained
+from runvoy_agent.handlers import all_executions, store
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Conflict, ObjectInfo, Objects, Ports, Write
 from runvoy_protocol import object_keys
@@ -173,7 +174,7 @@ def _admitted(ports: Ports, oldest: datetime, before: datetime) -> Iterator[Load
     """Every execution that was admitted on these days, as its record has it now: an index may be behind."""
     if oldest > before:
         return
-    for record in store.executions_since(ports.records, oldest, before):
+    for record in all_executions.since(ports.records, oldest, before):
         yield store.load_execution(ports.records, msgspec.json.decode(record.body, type=Execution).execution_id)
 
 

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_agent.core import access, lifecycle, quotas
+from runvoy_agent.core import access, launches, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
-from runvoy_agent.handlers import counts, kills, outbox, pushes, releases, run_grants, secret_values, store
+from runvoy_agent.handlers import counts, kills, outbox, places, pushes, releases, run_grants, secret_values, store
+from runvoy_agent.handlers.counts import Number
 from runvoy_agent.handlers.inbox import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
@@ -44,14 +45,12 @@ log = logging.getLogger("runvoy.starts")
 
 class _Begun(NamedTuple):
     """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may. `waits`: it
-    is to be pushed again, for its owner has as many running as they may; how many of theirs wait."""
+    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may."""
 
     current: Loaded[Execution]
     launch: bool
     refused: str | None = None
     overdue: bool = False
-    waits: int = 0
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -66,10 +65,11 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
         _withdraw(ports, begun.current.document, begun.refused)
     elif begun.overdue:
         _end(ports, begun.current.document, lambda current: lifecycle.expire_for_room(current, ports.clock.now()))
-    elif begun.waits:
-        _push_later(ports, begun.current.document, begun.waits)
     elif begun.launch:
         _launch(ports, deployment, begun.current.document)
+    was_woken = begun.current.document.for_place
+    if was_woken and (begun.refused is not None or begun.overdue or not begun.current.document.waits_for_place):
+        places.wake(ports, begun.current.document.owner, 1)  # the place that it was pushed for is the next one's
 
 
 def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
@@ -80,7 +80,7 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
         log.warning("a push names execution %.64s, which has no record", message.execution_id)
         return None
     now = ports.clock.now()
-    if lifecycle.is_superseded(execution, message.tried_at):
+    if waiting.is_superseded(execution, message.tried_at) and lifecycle.expire_for_room(execution, now) is None:
         # Each push that finds no room sends one: without this, two of an execution would be two for as long as it waits.
         return _Begun(current, launch=False)
     if execution.state is State.STARTING:
@@ -101,9 +101,12 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     if rights.refused is not None:
         changed = lifecycle.refuse_start(execution, now, rights.refused)
     elif rights.no_place is not None:
-        changed = lifecycle.wait_for_place(execution, now, rights.no_place, rights.secrets)
+        changed = lifecycle.wait_for_place(
+            execution, now, rights.no_place, rights.secrets, max_log_mib=rights.max_log_mib
+        )
     else:
-        changed = lifecycle.begin_start(execution, now, rights.secrets)
+        limited = rights.max_running is not None
+        changed = lifecycle.begin_start(execution, now, rights.secrets, max_log_mib=rights.max_log_mib, limited=limited)
     if changed is None:
         return _Begun(current, launch=False)
     if changed.state is not State.STARTING:
@@ -111,9 +114,9 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
         return None
     # The Checks make a revocation that committed first win against this start, of a right to a secret too.
     counted = counts.changes(execution, changed, max_running=rights.max_running)
-    ports.records.commit([store.put(current, changed), *rights.checks, *counted, _audit(ports, changed)])
-    begun = Loaded(current.key, changed, current.version + 1)
-    return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
+    held = rights.held_by(changed)
+    ports.records.commit([store.put(current, changed), *held, *counted, _audit(ports, changed)])
+    return _Begun(Loaded(current.key, changed, current.version + 1), launch=changed.placed)
 
 
 def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution) -> _Begun:
@@ -133,35 +136,42 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
     if rights.no_place is not None and lifecycle.waits_for_room(execution) and not execution.placed:
         changed = lifecycle.wait_for_place(execution, now, rights.no_place)
     else:
-        changed = lifecycle.begin_launch(execution, now)
+        changed = lifecycle.begin_launch(execution, now, limited=rights.max_running is not None)
     if changed is None:
         return _Begun(current, launch=False)
     # What an older version started has no place and may have a task: held to the limit, each try would end in a conflict.
     most = rights.max_running if lifecycle.waits_for_room(execution) else None
     counted = counts.changes(execution, changed, max_running=most)
-    ports.records.commit([store.put(current, changed), *rights.checks, *counted])
-    begun = Loaded(current.key, changed, current.version + 1)
-    return _Begun(begun, launch=changed.placed, waits=0 if changed.placed else rights.waiting)
+    ports.records.commit([store.put(current, changed), *rights.held_by(changed), *counted])
+    return _Begun(Loaded(current.key, changed, current.version + 1), launch=changed.placed)
 
 
 class _Rights(NamedTuple):
     """Whether an execution may start now: `refused` says why it never may, `no_place` why it has to wait for others of its owner's,
-    of whom `max_running` may run at once and `waiting` do not run. `checks` hold a commit to that; `secrets` are what it gets."""
+    of whom `max_running` may run at once and `running` do. `checks` hold a commit to that; `secrets` are what it gets."""
 
     refused: str | None
     checks: tuple[Check, ...] = ()
     secrets: tuple[FixedSecret, ...] = ()
     no_place: str | None = None
     max_running: int | None = None
-    waiting: int = 0
+    running: Number | None = None
+    max_log_mib: int | None = None
+
+    def held_by(self, changed: Execution) -> tuple[Check, ...]:
+        """What the commit of `changed` depends on. Who begins to wait for a place holds to it that there is none: whoever frees one
+        before that commit cannot know of them, and who frees one after it finds them."""
+        if self.running is None or not changed.waits_for_place:
+            return self.checks
+        return (*self.checks, self.running.check)
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
     """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
     already is not looked up again."""
     key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
-    running_key, unfinished_key = counts.running_key(execution.owner), counts.unfinished_key(execution.owner)
-    known = store.Several(ports.records, [key_key, user_key, running_key, unfinished_key, store.DEFAULT_QUOTAS_KEY])
+    running_key = counts.running_key(execution.owner)
+    known = store.Several(ports.records, [key_key, user_key, running_key, store.DEFAULT_QUOTAS_KEY])
     key, user = known.document(key_key, Key), known.document(user_key, User)
     try:
         member = access.check_key(key.document, user.document, ports.clock.now())
@@ -174,11 +184,11 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
             secrets, secret_checks = secret_values.fix(ports.records, execution, member.user)
     except RunvoyError as error:
         return _Rights(error.message)
-    limit = quotas.running_limit(member.user, known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document)
-    running = counts.number(known.record(running_key), running_key).value
-    no_place = quotas.why_no_place(member.user, running, limit)
-    waiting = max(1, counts.number(known.record(unfinished_key), unfinished_key).value - running)
-    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, waiting)
+    default = known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document
+    limit, log_limit = quotas.running_limit(member.user, default), quotas.log_limit(member.user, default)
+    running = counts.number(known.record(running_key), running_key)
+    no_place = quotas.why_no_place(member.user, running.value, limit)
+    return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, running, log_limit)
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
@@ -223,9 +233,9 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
             store.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=True))
 
 
-def _push_later(ports: Ports, execution: Execution, others: int = 0) -> None:
+def _push_later(ports: Ports, execution: Execution) -> None:
     """A new message, not a redelivery: waiting for room is no failure, and must not end as a dead letter."""
-    delay = lifecycle.capacity_delay(execution, ports.clock.now(), others)
+    delay = waiting.capacity_delay(execution, ports.clock.now())
     pushes.push(ports.queue, execution, delay_seconds=delay.total_seconds())
 
 
@@ -249,7 +259,7 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
 
 def _call_off(ports: Ports, launched: Execution) -> None:
     current = _of_that_attempt(ports, launched)
-    changed = None if current.document is None else lifecycle.call_off_launch(current.document)
+    changed = None if current.document is None else launches.call_off_launch(current.document)
     if changed is not None:
         ports.records.commit([store.put(current, changed)])
 
@@ -299,6 +309,7 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         grant=run_grants.first_grant(ports, deployment, execution.execution_id),
         git=_checkout(request),
         git_credentials={name: value for name, value in secrets.items() if name in git_sources.CREDENTIALS},
+        max_log_bytes=_log_bytes(execution),
     )
     return Launch(
         execution_id=execution.execution_id,
@@ -311,6 +322,11 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
         platform=execution.platform,
         task_role=execution.task_role,
     )
+
+
+def _log_bytes(execution: Execution) -> int:
+    """A log that keeps nothing keeps a byte: 0 is no bound, as of what older versions started."""
+    return 0 if execution.max_log_mib is None else max(1, execution.max_log_mib * 1024 * 1024)
 
 
 def _checkout(request: RunRequest) -> GitCheckout | None:

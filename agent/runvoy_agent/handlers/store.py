@@ -26,14 +26,13 @@ from runvoy_agent.core.model import (
     MinuteNote,
     Nonce,
     PlaybookSet,
-    Reconciled,
     Refusal,
-    Retained,
     Secret,
     StoredRequest,
     TakenBatch,
     User,
 )
+from runvoy_agent.core.progress import Reconciled, Recount, Retained
 from runvoy_agent.ports import Check, Clock, Conflict, Delete, IndexEntry, Item, Position, Put, Records, Versioned
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.seals import Seal
@@ -49,7 +48,7 @@ INDEX_AUDIT = "audit_day"
 INDEX_AUDIT_EXECUTION = "audit_execution"
 INDEX_GRANTEES = "grantees"
 INDEX_LOCKS = "locks"  # locks with somebody in their queue, and no others
-INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name
+INDEX_KIND = "kind"  # what there are few of, by what it is (the constants below), in the order of its name; and what waits for a place
 KIND_USER = "user"
 KIND_IMAGE = "image"
 KIND_SECRET = "secret"
@@ -80,6 +79,7 @@ RECONCILED_KEY = "reconciled"
 DEFAULT_IMAGE_KEY = "default_image"
 DEFAULT_QUOTAS_KEY = "default_quotas"
 RECONCILED_INBOX_KEY = "reconciled#inbox"
+RECONCILED_COUNTS_KEY = "reconciled#counts"
 AUDIT_HEAD_KEY = "audit_head"
 RETAINED_KEY = "retained"
 
@@ -98,6 +98,10 @@ def lock_key(name: str) -> str:
 
 def user_key(name: str) -> str:
     return f"user#{name}"
+
+
+def recount_key(user: str) -> str:
+    return f"recount#{user}"
 
 
 def key_key(key_id: str) -> str:
@@ -143,6 +147,12 @@ def playbooks_key(user: str) -> str:
 def keys_partition(user: str) -> str:
     """The partition of the kind index with a user's keys."""
     return f"key#{user}"
+
+
+def places_partition(user: str) -> str:
+    """The partition of the kind index with a user's executions that wait for a place of theirs, in the order in which they get one:
+    those of batches last."""
+    return f"place#{user}"
 
 
 def refusal_key(key_id: str, request_id: str, object_sha256: str) -> str:
@@ -328,7 +338,7 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
         case TakenBatch(key_id=key_id, batch_id=batch_id):
             is_over = not batches.missing(document)
             return {} if is_over else {INDEX_KIND: IndexEntry(KIND_BATCH, f"{key_id}#{batch_id}")}
-        case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Refusal() | Seal():
+        case AuditHead() | Claim() | KeyUse() | MinuteNote() | Nonce() | Reconciled() | Recount() | Refusal() | Seal():
             return {}
         case PlaybookSet() | Retained() | StoredRequest():
             return {}
@@ -346,6 +356,8 @@ def _execution_indexes(execution: Execution) -> dict[str, IndexEntry]:
     }
     if execution.is_active:
         indexes[INDEX_ACTIVE] = IndexEntry(shard_partition("", shard), admitted)
+    if execution.waits_for_place:
+        indexes[INDEX_KIND] = IndexEntry(places_partition(execution.owner), f"{int(execution.bulk)}#{admitted}")
     return indexes
 
 
@@ -364,21 +376,6 @@ def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple
     """Every document of a partition of the kind index, with its version, in the order of its sort."""
     for record in partition_records(records, INDEX_KIND, partition):
         yield msgspec.json.decode(record.body, type=schema), record.version
-
-
-def active_executions(records: Records) -> Iterator[Execution]:
-    """Every execution whose task was not yet seen stopped."""
-    for shard in range(SHARDS):
-        for record in partition_records(records, INDEX_ACTIVE, shard_partition("", shard)):
-            yield msgspec.json.decode(record.body, type=Execution)
-
-
-def executions_since(records: Records, since: datetime, until: datetime) -> Iterator[Versioned]:
-    """Every execution admitted on the days from `since` to `until`."""
-    for days in range((until.date() - since.date()).days + 1):
-        of_day = day(since + timedelta(days=days))
-        for shard in range(SHARDS):
-            yield from partition_records(records, INDEX_DAY, shard_partition(of_day, shard))
 
 
 def with_retries(clock: Clock, attempt: Callable[[], R]) -> R:

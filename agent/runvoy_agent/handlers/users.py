@@ -6,7 +6,7 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import User
-from runvoy_agent.handlers import admins, claims, kills, store
+from runvoy_agent.handlers import admins, all_executions, claims, kills, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.handlers.store import Loaded
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -110,7 +110,10 @@ def create_claim(call: Call) -> Response:
 
 
 def load(call: Call) -> tuple[Loaded[User], User]:
-    name = call.groups["name"]
+    return find(call, call.groups["name"])
+
+
+def find(call: Call, name: str) -> tuple[Loaded[User], User]:
     current = store.load(call.ports.records, store.user_key(name), User)
     if current.document is None:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
@@ -131,14 +134,14 @@ def _check_active(user: User) -> None:
 
 def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
     killed = []
-    for execution in store.active_executions(call.ports.records):
+    for execution in all_executions.active(call.ports.records):
         if execution.owner == owner and kills.kill(call, execution.execution_id):
             killed.append(execution.execution_id)
     return tuple(killed)
 
 
 def own_quotas(user: User) -> Quotas | None:
-    found = Quotas(max_unfinished=user.max_unfinished, max_running=user.max_running)
+    found = msgspec.convert(user, Quotas, from_attributes=True)
     return None if found == Quotas() else found
 
 

@@ -36,6 +36,10 @@ class SqliteRecords:
     def __init__(self, path: Path) -> None:
         self._database = Database(path, _SCHEMA, version=1)
 
+    @property
+    def index_lag(self) -> timedelta:
+        return timedelta(0)
+
     def get(self, key: str) -> Versioned | None:
         _check_text(key)
         # Cast: what somebody changed with SQLite's own functions may have become text.

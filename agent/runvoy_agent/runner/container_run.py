@@ -70,7 +70,7 @@ class ContainerRun:
         self._signals = signals
         self._ending = Ending()
         self._spool = Spool(run_dir, payload.execution_id)
-        self._output = masked(ContainerOutput, self._spool, payload.masked)
+        self._output = masked(ContainerOutput, self._spool, payload.masked, payload.max_log_bytes)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._client = Client(engine.decode(os.environ[engine.VARIABLE]), payload.execution_id, run_dir)
         self._checkout = f"{run_dir}/checkout"

@@ -2,7 +2,7 @@
 
 Chunks close when the shipper's delay has passed since their first byte, or at 4 MiB of output. When the shipper is full
 the output is dropped, counted and reported as a visible line: never lost in silence, and never a command that hangs
-because a disk is full.
+because a disk is full. So is what comes after `max_bytes` of output, for a command that prints for ever fills what all share.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def unfiltered(_stream: str, data: bytes) -> bytes:
 class Output:
     """Takes what was read and ships it. Call `tick` when `due` comes, `end` once after the last byte."""
 
-    def __init__(self, shipper: Shipper, shown: Filter = unfiltered) -> None:
+    def __init__(self, shipper: Shipper, shown: Filter = unfiltered, max_bytes: int = 0) -> None:
+        """`max_bytes`: so much of the output is kept, to the byte; 0 is all of it. runvoy's own words are not counted."""
         self._shipper = shipper
         self._filter = shown
         self._framer = Framer(self._add)
@@ -48,6 +49,9 @@ class Output:
         self._encoded_bytes = 0
         self._chunk_bytes = 0
         self._lost_now = 0
+        self._max_bytes = max_bytes
+        self._kept_bytes = 0
+        self._beyond_bytes = 0
         self.chunks = 0
         self.lost_bytes = 0
         self.due: float | None = None
@@ -66,7 +70,7 @@ class Output:
             self.lost_bytes += len(shown)
             return
         self._report_loss()
-        self._frame(stream, shown)
+        self._frame_kept(stream, shown)
 
     def note(self, text: str) -> None:
         """A line of runvoy's own in the log."""
@@ -91,6 +95,8 @@ class Output:
         for stream in ("out", "err"):
             self.feed(stream, b"")
         self._report_loss()
+        if self._beyond_bytes:
+            self.note(f"{self._beyond_bytes:,} bytes of output were lost: a log keeps {self._max_bytes:,} here")
         self._framer.end(_now_ms())
         self._close_chunk()
 
@@ -98,6 +104,20 @@ class Output:
         if self._lost_now:
             lost, self._lost_now = self._lost_now, 0
             self.note(f"{lost:,} bytes of output were lost: {self._shipper.failure}")
+
+    def _frame_kept(self, stream: str, shown: bytes) -> None:
+        """Frame as much of it as the log may keep yet. That the rest is lost is said when it begins, and how much at the end."""
+        kept = shown if not self._max_bytes else shown[: self._max_bytes - self._kept_bytes]
+        self._kept_bytes += len(kept)
+        if kept:
+            self._frame(stream, kept)
+        beyond = len(shown) - len(kept)
+        if not beyond:
+            return
+        if not self._beyond_bytes:
+            self.note(f"the log is full: it keeps {self._max_bytes:,} bytes of output here, and the rest is lost")
+        self._beyond_bytes += beyond
+        self.lost_bytes += beyond
 
     def _frame(self, stream: str, data: bytes) -> None:
         self._framer.feed(stream, data, _now_ms())
@@ -121,14 +141,14 @@ class Output:
         self._shipper.put(f"logs/{self.chunks:08d}", data)
 
 
-def masked(kind: type[Kind], shipper: Shipper, secrets: dict[bytes, bytes]) -> Kind:
-    """An output that masks the values of `secrets`."""
+def masked(kind: type[Kind], shipper: Shipper, secrets: dict[bytes, bytes], max_bytes: int) -> Kind:
+    """An output that masks the values of `secrets`, and keeps `max_bytes`."""
     if not secrets:
-        return kind(shipper)
+        return kind(shipper, max_bytes=max_bytes)
     from runvoy_agent.runner.masking import Masker
 
     masker = Masker(secrets)
-    output = kind(shipper, masker.filter)
+    output = kind(shipper, masker.filter, max_bytes)
     for name in masker.too_short:
         output.note(f"secret {name} is too short to be masked")
     return output

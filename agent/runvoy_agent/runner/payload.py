@@ -43,6 +43,7 @@ class Payload:
         self.git = None if fields.get("git") is None else Checkout(_mapping(fields.get("git")))
         credentials = _mapping(fields.get("git_credentials"))
         self.git_credentials = {_name(name): _secret(value) for name, value in credentials.items()}
+        self.max_log_bytes = int(_number(fields.get("max_log_bytes", 0)))  # 0 is no bound
         self.git_commit: str | None = None  # once it is checked out
 
     @property

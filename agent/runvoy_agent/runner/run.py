@@ -42,7 +42,7 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
     from runvoy_agent.runner.supervise import Supervisor
 
     spool = Spool(run_dir, payload.execution_id)
-    output = masked(Output, spool, payload.masked)
+    output = masked(Output, spool, payload.masked, payload.max_log_bytes)
     if note := os.environ.get(NOTE_VARIABLE):
         output.note(note)
     try:

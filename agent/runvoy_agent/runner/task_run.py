@@ -79,7 +79,7 @@ class TaskRun:
         self._uploader = Uploader(RunGrant(payload, Connections()))
         for fd in (1, 2):
             os.set_blocking(fd, False)
-        self._output = masked(TaskOutput, self._uploader, payload.masked)
+        self._output = masked(TaskOutput, self._uploader, payload.masked, payload.max_log_bytes)
         self._clock = Clock()  # set anew when the command is about to start: until then no deadline runs
         self._waits_until = self._clock.started + payload.start_seconds
         self._look_at = self._clock.started + _LOOK_EVERY_SECONDS

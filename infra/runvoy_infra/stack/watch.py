@@ -141,7 +141,10 @@ class Watch:
         dashboard.add_widgets(
             _graph(
                 "Repaired by the reconciler, and left for its next round",
-                [self._own(aws_layout.METRIC_REPAIRS), self._own(aws_layout.METRIC_LEFT)],
+                [
+                    self._own(name)
+                    for name in (aws_layout.METRIC_REPAIRS, aws_layout.METRIC_LEFT, aws_layout.METRIC_CORRECTED)
+                ],
             ),
             _graph("Failed deliveries", [self._own(aws_layout.METRIC_FAILED_DELIVERIES)]),
         )

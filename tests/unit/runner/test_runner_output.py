@@ -38,6 +38,39 @@ def test_an_announcement_stands_before_what_it_announces(new_run: NewRun, head: 
     assert [record.s for record in run.records() if record.data] == [first, "out" if first == "err" else "err"]
 
 
+@pytest.mark.parametrize(("printed", "kept"), [(9_999, 9_999), (10_000, 10_000), (10_001, 10_000), (3_000_000, 10_000)])
+def test_a_log_keeps_as_much_as_it_may_to_the_byte_and_tells_what_it_lost(
+    new_run: NewRun, printed: int, kept: int
+) -> None:
+    script = f"import os\nleft = {printed}\nwhile left: left -= os.write(1, b'0123456789'[: left])"
+    run = new_run().start(python(script), max_log_bytes=10_000)
+    result = run.wait()
+    assert run.output("out") == b"0123456789" * (kept // 10) + b"0123456789"[: kept % 10]
+    assert (result["exit_code"], result["lost_bytes"]) == (0, printed - kept)
+    told = run.output("sys").decode()
+    first = "runvoy: the log is full: it keeps 10,000 bytes of output here, and the rest is lost\n"
+    last = f"runvoy: {printed - kept:,} bytes of output were lost: a log keeps 10,000 here\n"
+    assert told == (first + last if printed > kept else "")
+
+
+def test_a_log_that_is_full_is_told_of_at_once_and_masks_up_to_there(
+    new_run: NewRun, until: Callable[..., None]
+) -> None:
+    run = new_run().start(
+        "echo $TOKEN; echo $TOKEN; while [ ! -e go ]; do sleep 0.02; done; echo late >&2",
+        secrets={"TOKEN": "c2VjcmV0LXZhbHVl"},
+        max_log_bytes=6,
+    )
+    until((run.folder / "spool/logs/00000001").exists)
+    until(lambda: b"the log is full" in run.output("sys"))
+    (run.folder / "work/go").touch()
+    result = run.wait()
+    assert run.output("out") == b"***\n**"
+    assert run.output("err") == b""
+    assert result["lost_bytes"] == 7
+    assert b"7 bytes of output were lost" in run.output("sys")
+
+
 def test_a_line_of_50_mb(new_run: NewRun) -> None:
     run = new_run().start(python("import os\nfor i in range(800): os.write(1, bytes([97 + i % 26]) * 65536)"))
     assert run.wait()["lines"] == 1
