@@ -39,6 +39,7 @@ _OWN = {
     "errors": "protocol_words",
     "evidence": "audit_evidence",
     "fargate_prices": "core_cost",
+    "gzip_streams": "protocol_logs",
     "hidden": "protocol_secret_messages",
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
