@@ -44,6 +44,7 @@ _OWN = {
     "instants": "protocol_codec",
     "object_keys": "protocol_ids",
     "launches": "core_lifecycle",
+    "told_times": "core_lifecycle",
     "quotas": "quotas",
     "recounts": "recounts",
     "waiting": "waiting_for_room",

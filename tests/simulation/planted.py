@@ -43,6 +43,7 @@ SEEDS = range(24)
 # Where the rarest were seen, to begin there: a hint that became wrong costs time only.
 _SEEN_AT = {
     "a word on an earlier attempt is taken for one on this": 5,
+    "a recount takes what changed for what it was": 18,
     "ids that hold no time are not listed": 15,
     "unanswered uploads are not remembered": 14,
 }
