@@ -71,7 +71,9 @@ def test_a_round_makes_as_many_calls_as_it_may_and_the_next_goes_on(bucket: Buck
         sweep = Sweep(STRETCHES[1], mark, now, now - timedelta(days=1), now - timedelta(days=1), at_once=False)
         before = bucket.listings
         budget = Budget(pages=4, page=5, reads=100)
-        read += [] if sweep.is_idle else sweep.objects(bucket.objects, [KEY_ID], budget, lambda _info: True)
+        read += (
+            [] if sweep.is_idle else sweep.objects(bucket.objects, [KEY_ID], budget, lambda _info: True, lambda: now)
+        )
         calls.append(bucket.listings - before)
         mark = sweep.reached(forgets_some=False)
     assert [info.key for info in read] == sorted(object_keys.request(KEY_ID, one) for one in made)

@@ -129,6 +129,32 @@ def test_a_round_reads_no_more_than_it_may(world: World) -> None:
     assert [_found(world) for _ in range(3)] == [sent[:3], sent[3:6], sent[6:]], "each once"
 
 
+def test_a_round_whose_reads_take_long_leaves_a_mark_before_its_time_is_over(world: World) -> None:
+    """A function is ended after five minutes: a round that read on would begin anew where it did, for ever."""
+    sent = [_upload(world, _odd(number)) for number in range(8)]
+    get = world.inbox.get
+
+    def slow(object_key: str, version: str | None = None) -> Any:
+        world.clock.move(seconds=15)
+        return get(object_key, version)
+
+    world.inbox.get = slow  # type: ignore[method-assign]
+    budget = Budget(pages=2, page=10, reads=100)
+    assert [_found(world, budget) for _ in range(3)] == [sent[:3], sent[3:6], sent[6:]]
+
+
+def test_a_round_whose_listing_takes_long_reads_one_object_at_least(world: World) -> None:
+    sent = [_upload(world, _odd(number)) for number in range(2)]
+    listing = world.inbox.list
+
+    def slow(prefix: str, **limits: Any) -> Any:
+        world.clock.move(minutes=1)
+        return listing(prefix, **limits)
+
+    world.inbox.list = slow  # type: ignore[method-assign]
+    assert [_found(world) for _ in range(2)] == [sent[:1], sent[1:]]
+
+
 def test_a_sweep_goes_from_one_key_to_the_next(world: World) -> None:
     others = [world.add_user(f"dev{number}", Role.DEVELOPER) for number in range(3)]
     for other in others:

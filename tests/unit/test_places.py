@@ -15,7 +15,7 @@ from runvoy_agent.core import quotas
 from runvoy_agent.core.model import DefaultQuotas
 from runvoy_agent.handlers import messages, starts, store
 from runvoy_agent.handlers.messages import StartMessage
-from runvoy_agent.ports import LaunchRefused, NoCapacity
+from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import Reason, State
 
@@ -199,18 +199,39 @@ def test_a_round_finds_nothing_to_do_while_all_places_are_taken(world: World) ->
     assert not any(write.key.startswith("execution#") for writes in watched.commits for write in writes)
 
 
-def test_who_waits_for_room_counts_for_a_place_that_it_will_take(world: World) -> None:
-    set_user(world, "ada", max_running=1)
-    runs = run_one(world)
-    waits = run_one(world)
-    settle(world)
+def for_room(world: World, count: int) -> list[str]:
+    """So many that the platform has no room for: each takes a place when it is tried, and gives it back."""
     world.launcher.outcome = NoCapacity("full")
-    end_by_result_of(world, runs)
-    for_room = accept(world).request_id
-    world.start(for_room)
-    assert world.execution(for_room).reason is Reason.CAPACITY
+    made = [accept(world).request_id for _ in range(count)]
+    for execution_id in made:
+        world.start(execution_id)
+        assert world.execution(execution_id).reason is Reason.CAPACITY
     settle(world)
-    assert waits not in {repair.subject for repair in world.reconcile()}
+    world.launcher.outcome = Launched("task")
+    return made
+
+
+def test_who_waits_for_room_counts_for_a_place_that_it_will_take(world: World) -> None:
+    one, other, first, second = wait(world, places=2)
+    end_by_result_of(world, one)
+    end_by_result_of(world, other)
+    for_room(world, 1)
+    assert [repair.subject for repair in world.reconcile() if repair.subject in (first, second)] == [first]
+
+
+def test_what_waits_for_room_for_ever_keeps_nobody_from_a_free_place(world: World) -> None:
+    runs, first, second = wait(world)
+    end_by_result_of(world, runs)
+    for_room(world, 3)
+    settle(world)
+    world.reconcile()
+    assert world.pushed() == [first]
+    world.start(first)
+    assert launched(world)[-1] == first
+    world.reconcile()
+    assert world.pushed() == []
+    end_by_result_of(world, first)
+    assert world.pushed() == [second]
 
 
 def test_a_raised_limit_has_as_many_pushed(world: World) -> None:

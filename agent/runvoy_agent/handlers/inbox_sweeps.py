@@ -42,11 +42,15 @@ through, if there are a hundred million objects."""
 
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
-    not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round."""
+    not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round.
+
+    `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would begin where
+    it did, for ever."""
 
     pages: int = 10
     page: int = 1000
     reads: int = 500
+    longest: timedelta = timedelta(seconds=40)
 
 
 class Sweep:
@@ -76,24 +80,32 @@ class Sweep:
         return self._mark.since
 
     def objects(
-        self, inbox: Objects, key_ids: Sequence[str], budget: Budget, is_wanted: Callable[[ObjectInfo], bool]
+        self,
+        inbox: Objects,
+        key_ids: Sequence[str],
+        budget: Budget,
+        is_wanted: Callable[[ObjectInfo], bool],
+        now: Callable[[], datetime],
     ) -> Iterator[ObjectInfo]:
         """What is to be read of these keys' objects, until this round has done enough. Whoever stops earlier has looked at
         nothing after what they were given last."""
+        ends = now() + budget.longest
         times = HASTE if self._began - self._mark.began_at > PATIENCE else 1
-        pages, reads = budget.pages * times, budget.reads * times
+        pages, most_reads = budget.pages * times, budget.reads * times
+        reads = most_reads
         for key_id in sorted(key_ids):
             for after, up_to in _bounds(self._stretch, key_id):
                 begin = max(after, self._mark.reached)
                 while up_to is None or begin < up_to:
-                    if not pages:
+                    if not pages or now() >= ends:
                         return self._reach(begin)
                     most = pages * budget.page
                     found = inbox.list(object_keys.inbox_prefix(key_id), after=begin, up_to=up_to, limit=most)
                     pages -= len(found) // budget.page
                     for info in found:
                         if is_wanted(info):
-                            if not reads:
+                            # One is read, however long it took to list.
+                            if not reads or (reads < most_reads and now() >= ends):
                                 return self._reach(begin)
                             reads -= 1
                             yield info

@@ -154,7 +154,7 @@ class Look:
             is_remembered = self._remembered_now.get(info.key) == info.modified_at
             return info.modified_at >= sweep.since and not is_remembered and not _tells_its_time(info)
 
-        for info in sweep.objects(self._ports.inbox, key_ids, self._budget, is_wanted):
+        for info in sweep.objects(self._ports.inbox, key_ids, self._budget, is_wanted, self._ports.clock.now):
             yield from self._deliver_unanswered(info.key, info.modified_at, remember=True)
 
     def _look_at(self, key_id: str) -> Iterator[str]:

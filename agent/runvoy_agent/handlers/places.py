@@ -62,7 +62,10 @@ def repair(ports: Ports, owner: str, seen: Waiting) -> Iterator[Repair]:
     keys = [known.document(key, Key).document for key in key_keys]
     now = ports.clock.now()
     lost = {key_id for key_id, key in zip(sorted(seen.key_ids), keys, strict=True) if not _may_run(key, user, now)}
-    free = max(0, _free(known, user, running_key, _MOST_PUSHED) - seen.for_room)
+    free = _free(known, user, running_key, _MOST_PUSHED)
+    # Those that are tried again for want of room will take a place each. But one for which there never is any would keep all others
+    # from the places that are free: one of these is pushed in each round, and takes a place between two tries.
+    free = max(min(free, 1), free - seen.for_room)
     if not free and not lost:
         return
     pushed = 0
