@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tests.unit.test_handlers_ends import call, kill, running, started
 from runvoy_agent.handlers import careful_launcher, reconcile
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Unavailable
 from runvoy_cli import app
+from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.states import Reason, State
 
@@ -289,3 +291,39 @@ def test_what_outlives_its_end_is_stopped_and_lets_go_of_its_locks(world: World)
     world.tell(execution_id, "stopped", 1)
     assert world.pushed() == [waits.request_id]
     assert world.status(execution_id).state is State.SUCCEEDED
+
+
+def test_a_word_on_its_start_that_proves_nothing_holds_off_no_clock_for_good(world: World) -> None:
+    """The command may write what its runner may, and over what its runner wrote."""
+    execution_id = started(world, timeout_seconds=600)
+    world.outbox.put(object_keys.started(execution_id), b"{}", content_type="")
+    world.clock.move(seconds=15 * 60 + 600 + 149)
+    world.reconcile()
+    assert world.status(execution_id).state is State.STARTING, "it may have begun as late as that"
+    world.clock.move(seconds=1)
+    assert "had it stopped" in {repair.action for repair in world.reconcile()}
+    assert world.status(execution_id).state is State.TERMINATING
+    world.launcher.stops.clear()
+    world.clock.move(minutes=1)
+    world.reconcile()
+    assert world.launcher.stops == [execution_id], "and it is told again until it is seen stopped"
+
+
+def test_what_outlives_its_end_is_stopped_whatever_lies_there_as_the_word_on_its_start(world: World) -> None:
+    execution_id = started(world)
+    body = {"started_at_ms": None, "outcome": "exited", "exit_code": 0, "signal": None, "message": "", "lines": 0}
+    ended_at_ms = int(world.clock.now().timestamp() * 1000)
+    told = {
+        **body,
+        "execution_id": execution_id,
+        "attempt": 1,
+        "ended_at_ms": ended_at_ms,
+        "chunks": 0,
+        "lost_bytes": 0,
+    }
+    world.leave_signed(object_keys.result(execution_id), b"result", json.dumps(told), execution_id)
+    world.tell(execution_id, "result")
+    assert world.status(execution_id).state is State.SUCCEEDED
+    world.outbox.put(object_keys.started(execution_id), b"{}", content_type="")
+    world.clock.move(minutes=3)
+    assert [repair.action for repair in world.reconcile()] == ["had it stopped"]

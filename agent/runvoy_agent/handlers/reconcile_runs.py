@@ -151,17 +151,32 @@ def _repair_looked_at(ports: Ports, execution: Execution, look: _Look, starting_
         yield from _repair_unlaunched(ports, execution, look.at, starting_up)
     elif task.phase == "missing":
         yield from _repair_missing(ports, execution, look.at, starting_up)
-    elif execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None:
+    elif execution.is_terminal:
+        yield from _stop_what_outlives_its_end(ports, execution, task)
+    else:
+        yield from _repair_unended(ports, execution, look)
+
+
+def _repair_unended(ports: Ports, execution: Execution, look: _Look) -> Iterator[Repair]:
+    """It has a task, and is not at its end: told to end again, or held to its clocks."""
+    began = execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None
+    if began:
         # Before any clock is looked at: it began in time, and would be ended for not having begun.
         _send_end(ports, execution, "started")
         yield Repair(execution.execution_id, "its command began and nobody was told", "told it again")
-    elif execution.state is State.TERMINATING:
-        if not task.stopping:
+    if execution.state is State.TERMINATING:
+        if not look.task.stopping:
             ports.launcher.stop(execution.execution_id, execution.attempt)  # told again until it is seen stopped
-    elif execution.is_terminal:
-        yield from _stop_what_outlives_its_end(ports, execution, task)
-    elif not task.supervised:
+    elif not look.task.supervised and (not began or _is_past_every_clock(execution, look.at)):
         yield from _terminate_expired(ports, execution, look.at)
+
+
+def _is_past_every_clock(execution: Execution, at: datetime) -> bool:
+    """Whether it would be past its deadline even if it began as late as it may. What lies there as the word on its start may be the
+    command's own, which proves nothing: it must not hold off the clocks for good."""
+    begun = execution.starting_at or execution.updated_at
+    lasts = timedelta(seconds=execution.timeout_seconds)
+    return at >= begun + lifecycle.START_TIMEOUT + lasts + DEADLINE_GRACE
 
 
 def _stop_what_outlives_its_end(ports: Ports, execution: Execution, task: TaskState) -> Iterator[Repair]:
