@@ -14,7 +14,7 @@ from tests.unit.test_quotas import accept, counted, end_by_result_of, run_one, r
 
 from runvoy_agent.core import recounts
 from runvoy_agent.core.model import Execution
-from runvoy_agent.core.progress import Suspicion
+from runvoy_agent.core.progress import Recount, Suspicion
 from runvoy_agent.core.recounts import Bounds, Looked
 from runvoy_agent.handlers import counts, reconcile, store
 from runvoy_agent.metered import MeteredRecords
@@ -269,11 +269,14 @@ class Lagging:
         self._records = world.records
         self.index_lag = lag
         self.hidden: set[str] = set()
+        self.hides_owners = False
         self.get, self.get_many, self.commit = self._records.get, self._records.get_many, self._records.commit
 
     def query(
         self, index: str, partition: str, *, after: Position | None = None, limit: int = 100, descending: bool = False
     ) -> Page:
+        if self.hides_owners and index == store.INDEX_OWNER:
+            return Page([], None)
         page = self._records.query(index, partition, after=after, limit=limit, descending=descending)
         return Page([record for record in page.records if not self._is_hidden(record)], page.after)
 
@@ -336,6 +339,22 @@ def test_another_that_is_not_shown_each_time_is_not_taken_for_gone(world: World)
         lagging.hidden = set()
         end_by_result_of(world, one)
     assert (counted(world), running(world)) == (0, 0)
+
+
+def test_of_who_has_too_many_no_suspicion_is_kept_whichever_index_shows_them(world: World) -> None:
+    """Each index lags on its own; what would be remembered of a large batch does not fit into a record."""
+    lagging = lag(world)
+    count = recounts.MOST_KNOWN + 1
+    made = [msgspec.structs.replace(admitted(f"{n:032x}", 0), owner="ada", admitted_at=START) for n in range(count)]
+    world.clock.time = START
+    for begun in range(0, count, 50):
+        world.records.commit(
+            [store.put_new(store.execution_key(one.execution_id), one) for one in made[begun : begun + 50]]
+        )
+    miscount(world, count + 1)
+    lagging.hides_owners = True
+    assert ok(world, "POST", "/quotas/recount", {"user": "ada"})["users"] == []
+    assert store.load(world.records, store.recount_key("ada"), Recount).document is None
 
 
 def test_an_admission_says_from_which_version_of_the_number_it_counted() -> None:

@@ -220,12 +220,11 @@ def _measure(ports: Ports, user: str, active: _Active) -> _Measured:
     at = ports.clock.now()
     since = at - ports.records.index_lag - recounts.JUDGED_WITHIN
     recent = dict.fromkeys(execution_id for execution_id, one in active.items() if one.admitted_at >= since)
-    is_complete = True
     for execution in _owned_since(ports, user, since, at):
-        recent[execution.execution_id] = None
         if len(recent) > recounts.MOST_KNOWN:
-            is_complete = False
             break
+        recent[execution.execution_id] = None
+    is_complete = len(recent) <= recounts.MOST_KNOWN  # by either index: they lag on their own
     known = list(dict.fromkeys([*active, *recent]))
     first = _look(ports, known)
     # In this order: what is admitted after the number of unfinished ones was read takes a place after that.
