@@ -164,7 +164,8 @@ def test_a_running_command_is_copied_as_it_prints(folder):
     )
     folder.machine.wait_until(lambda: folder.done() and (folder.of("a") / "log.txt").exists())
     folder.machine.wait_until(lambda: (folder.of("a") / "log.txt").read_text() == "one\n")
-    assert json.loads((folder.of("a") / "status.json").read_text())["state"] == "RUNNING"
+    # The word of a start and the first lines come by different ways: either may be there first.
+    folder.machine.wait_until(lambda: json.loads((folder.of("a") / "status.json").read_text())["state"] == "RUNNING")
     assert not (folder.of("a") / "result.json").exists()
     (folder.of("a") / "log.txt").write_text("somebody's mark\n")
     (folder.path / "go").touch()

@@ -194,6 +194,23 @@ def test_many_wrong_ones_are_put_right_over_several_rounds(world: World) -> None
     assert {counted(world, name) for name in names} == {0}
 
 
+def test_a_round_that_takes_long_leaves_the_rest_to_the_next(world: World) -> None:
+    """A function has no more time for all of a round, and the inbox comes after this."""
+    names = [f"user{number}" for number in range(5)]
+    for name in names:
+        world.add_user(name, Role.DEVELOPER)
+        miscount(world, 1, 0, name)
+
+    def slow(_number: int) -> None:
+        if watched.calls[-1].startswith("get unfinished#"):
+            world.clock.move(seconds=30)
+
+    watched = watch(world)
+    watched.on_call = slow
+    assert [len(recount(world)) for _ in range(4)] == [2, 2, 1, 0]
+    assert {counted(world, name) for name in names} == {0}
+
+
 def during(world: World, wanted: str, nth: int, act: Callable[[], object]) -> WatchedRecords:
     """Have something happen before the nth call of a kind that a recount makes."""
     watched = watch(world)

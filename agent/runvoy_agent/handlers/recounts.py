@@ -7,7 +7,7 @@ can make them wrong: too high, and a user is kept out by what is not there; too 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ log = logging.getLogger("runvoy.recounts")
 
 _MOST_USERS = 20
 """So many that seem wrong are counted in one round of the reconciler: each has all of their unfinished executions read twice."""
+
+_LONGEST = timedelta(seconds=40)
+"""So long a round of the reconciler goes on to the next user: a function has 300 s, and who is always busy seems wrong nearly always."""
 
 _TRIES = 5
 _PAGE = 100
@@ -62,8 +65,8 @@ class Recounted(NamedTuple):
         return ", ".join(f"{what}: {before} to {before + added}" for what, before, added in both if added)
 
 
-class Result(NamedTuple):
-    """What is told of, by user, and how many that seem wrong are left for another time."""
+class Round(NamedTuple):
+    """What is told of, by user, and how many that seem wrong are left for the next one."""
 
     users: list[Recounted]
     left: int
@@ -85,28 +88,49 @@ class _Shown(NamedTuple):
 _Active = dict[str, _Shown]  # by id
 
 
-def recount(ports: Ports, audit: Audit, user: str | None = None, most: int | None = None, hold: Hold = tuple) -> Result:
-    """Compare the numbers of all users, or of one, and put right what is wrong for certain; of `most` users at most. Those of whom
-    nothing is told are right, or change too much to tell."""
+def recount(ports: Ports, audit: Audit, user: str | None = None, hold: Hold = tuple) -> list[Recounted]:
+    """Compare the numbers of all users, or of one, and put right what is wrong for certain. Those of whom nothing is told are right, or
+    change too much to tell."""
     active = _active_by_owner(ports)
-    names = {one.name for one, _ in store.of_kind(ports.records, store.KIND_USER, User)} | active.keys()
-    wanted = sorted(names if user is None else {user})
-    seeming = wanted if user is not None else _seeming_wrong(ports, wanted, active)
-    if most is not None and len(seeming) > most:
-        # Each time others, so that it is nobody's fate to be left.
+    wanted = _users(ports, active) if user is None else [user]
+    return list(_recounted(ports, wanted, active, audit, hold))
+
+
+def round_of(ports: Ports, audit: Audit) -> Round:
+    """A part of a reconciler's round: those that seem wrong, as many as there is time for."""
+    began = ports.clock.now()
+    active = _active_by_owner(ports)
+    seeming = _seeming_wrong(ports, _users(ports, active), active)
+    if len(seeming) > 1:
+        # Each time others first, so that it is nobody's fate to be left.
         seeming.sort(key=lambda _name: ports.clock.random(4))
-    taken = seeming if most is None else seeming[:most]
-    found = (_recount_one(ports, name, active.get(name, {}), audit, hold) for name in taken)
-    told = [one for one in found if one is not None]
-    for one in told:
-        if one.is_corrected:
-            log.warning("the count of %s was wrong and is put right: %s", one.user, one.words)
-    return Result(told, len(seeming) - len(taken))
+    taken: list[str] = []
+
+    def in_time() -> Iterator[str]:
+        for name in seeming[:_MOST_USERS]:
+            if taken and ports.clock.now() - began > _LONGEST:
+                return
+            taken.append(name)
+            yield name
+
+    told = list(_recounted(ports, in_time(), active, audit, tuple))
+    return Round(told, len(seeming) - len(taken))
 
 
-def round_of(ports: Ports, audit: Audit) -> Result:
-    """A part of a reconciler's round."""
-    return recount(ports, audit, most=_MOST_USERS)
+def _users(ports: Ports, active: Mapping[str, _Active]) -> list[str]:
+    return sorted({one.name for one, _ in store.of_kind(ports.records, store.KIND_USER, User)} | active.keys())
+
+
+def _recounted(
+    ports: Ports, users: Iterable[str], active: Mapping[str, _Active], audit: Audit, hold: Hold
+) -> Iterator[Recounted]:
+    for name in users:
+        found = _recount_one(ports, name, active.get(name, {}), audit, hold)
+        if found is None:
+            continue
+        if found.is_corrected:
+            log.warning("the count of %s was wrong and is put right: %s", name, found.words)
+        yield found
 
 
 def _active_by_owner(ports: Ports) -> dict[str, _Active]:

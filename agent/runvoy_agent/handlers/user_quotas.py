@@ -66,7 +66,7 @@ def recount_quotas(call: Call) -> Response:
     def audit(user: str, words: str) -> Put:
         return call.audit("recount-quotas", subject=user, message=words)
 
-    found = recounts.recount(call.ports, audit, asked.user, hold=call.hold).users
+    found = recounts.recount(call.ports, audit, asked.user, call.hold)
     told = RecountAnswer(users=tuple(_recounted(one) for one in found))
     return answer(told, audited=any(one.is_corrected for one in found))
 
