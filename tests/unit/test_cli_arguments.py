@@ -313,6 +313,25 @@ def test_help_is_a_command_as_well(capsys, words):
     assert capsys.readouterr() == asked
 
 
+@pytest.mark.parametrize(
+    ("words", "of"),
+    [
+        (["help", "run", "echo", "hi"], "runvoy run"),
+        (["help", "submit", "--", "echo", "hi"], "runvoy submit"),
+        (["help", "run", "--", "true"], "runvoy run"),
+        (["help", "kill", "--", ID], "runvoy kill"),
+        (["help", "playbook", "run", "deploy"], "runvoy playbook run"),
+        (["help", "help"], "runvoy"),
+        (["help", "--json"], "runvoy"),
+        (["--json", "help"], "runvoy"),
+        (["--verbose", "help", "users", "create"], "runvoy users create"),
+    ],
+)
+def test_help_never_does_what_it_is_asked_about(capsys, words, of):
+    assert app.main(words) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {of} [OPTIONS]")
+
+
 def test_version_of_the_client_is_the_packages():
     import tomllib
     from pathlib import Path
