@@ -91,7 +91,9 @@ class LazyGroup(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        if args[0] == "help" and not ctx.resilient_parsing:
+        if args[0] == "help" and ctx.resilient_parsing:
+            args = args[1:] or args  # what is offered is what is offered without it
+        elif args[0] == "help":
             args = _of_help(args[1:])
             if not args:
                 sys.stdout.write(ctx.get_help() + "\n")
@@ -244,9 +246,10 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         show_error(error.error, as_json)
         github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
-    told = _as_runvoy_error(error, invoked)
+    whole_name = _whole_name(invoked, arguments) if invoked else ""
+    told = _as_runvoy_error(error, whole_name)
     if told.hint == problems.SEE_HELP and invoked:
-        told.hint = f"See `{PROGRAM} {_whole_name(invoked, arguments)} --help`."
+        told.hint = f"See `{PROGRAM} {whole_name} --help`."
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):

@@ -188,6 +188,10 @@ MISTAKES = [
     (["list", "-n", "3"], "there is no option -n (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
     (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
+    (
+        ["quotas", "set", "--max-running"],
+        "--max-running needs a value (INVALID_REQUEST)\nhint: See `runvoy quotas set --help`.",
+    ),
     (["list", "--label"], "--label needs a value (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["run", "--timeout", "soon", "x"], "--timeout: 'soon' is no duration (INVALID_REQUEST)\nhint: Write it like 30s"),
     (["run", "--cpu", "much", "x"], "--cpu: 'much' is no amount of CPU"),

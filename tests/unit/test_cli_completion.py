@@ -92,6 +92,8 @@ def test_names_are_the_deployments(world: World, offered: Offered, runvoy: Run) 
         ("runvoy cost --by d", ["day"]),
         ("runvoy su", ["submit"]),
         ("runvoy users ", ["create", "list", "show", "role", "revoke"]),
+        ("runvoy help users ", ["create", "list", "show", "role", "revoke"]),
+        ("runvoy help su", ["submit"]),
         ("runvoy run --queue", ["--queue-timeout"]),
         ("runvoy run -- ec", []),
         ("runvoy no-such-command x", []),
