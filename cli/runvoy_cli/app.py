@@ -10,7 +10,7 @@ import importlib
 import io
 import os
 import sys
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 import typer
@@ -91,6 +91,13 @@ class LazyGroup(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        if args[0] == "help" and ctx.resilient_parsing:
+            args = args[1:] or args  # what is offered is what is offered without it
+        elif args[0] == "help":
+            args = _of_help(args[1:])
+            if not args:
+                sys.stdout.write(ctx.get_help() + "\n")
+                raise typer.Exit
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
@@ -116,6 +123,15 @@ class LazyGroup(TyperGroup):
         # From the table: help for all of them must not import all of them.
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _of_help(words: list[str]) -> list[str]:
+    """What `help` with these words is short for; nothing: the help of runvoy itself. Of `run` and `submit` what stands behind
+    their name is somebody's command, which must not run for it."""
+    names = list(takewhile(lambda word: not word.startswith("-"), words))
+    if names[:1] == ["help"]:
+        names = []
+    return [*(names[:1] if names[:1] in (["run"], ["submit"]) else names), "--help"] if names else []
 
 
 def _load(name: str) -> Command:
@@ -165,8 +181,6 @@ def root() -> LazyGroup:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
     _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
@@ -232,9 +246,10 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         show_error(error.error, as_json)
         github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
-    told = _as_runvoy_error(error, invoked)
+    whole_name = _whole_name(invoked, arguments) if invoked else ""
+    told = _as_runvoy_error(error, whole_name)
     if told.hint == problems.SEE_HELP and invoked:
-        told.hint = f"See `{PROGRAM} {_whole_name(invoked, arguments)} --help`."
+        told.hint = f"See `{PROGRAM} {whole_name} --help`."
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):

@@ -127,7 +127,7 @@ class Maker:
         """The file's `number`-th run; None, and its problems, if it cannot be one."""
         found: list[Problem] = []
         changes = self._changes(entry, found)
-        if "command" not in entry.fields:
+        if "command" not in entry.fields and not any("Did you mean 'command'?" in one.text for one in found):
             found.append(Problem(entry.line, "`command` is missing"))
         id_text: str | None = None
         try:

@@ -86,10 +86,12 @@ def _executions(settings: Settings, query: dict[str, str] | None = None) -> Offe
     client = _ask(settings)
     if client is None:
         return
-    if client.cache.last_submitted is not None:
+    found = list(islice(client.executions(query or {}, _MOST_EXECUTIONS), _MOST_EXECUTIONS))
+    last = client.cache.last_submitted
+    if last is not None and (query is None or any(one.execution_id == last for one in found)):
         yield LAST, "what was submitted from here last"
     now = datetime.now(UTC)
-    for one in islice(client.executions(query or {}, _MOST_EXECUTIONS), _MOST_EXECUTIONS):
+    for one in found:
         yield one.execution_id, f"{one.state.value} {age(one.admitted_at, now)}  {what_ran_in_short(one)}"
 
 

@@ -79,7 +79,8 @@ class _Reader(Nodes):
         if "parameters" in nodes:
             self._parameters = self._read_parameters(nodes["parameters"])
         commands = self._read_commands(nodes["commands"]) if "commands" in nodes else ()
-        if "commands" not in nodes:
+        is_misspelt = any("Did you mean 'commands'?" in one.hint for one in self.problems)
+        if "commands" not in nodes and not is_misspelt:
             self._report(root, "`commands` is missing: a playbook runs at least one")
         env, exports = self._read_env(nodes["env"]) if "env" in nodes else ({}, {})
         made = Playbook(

@@ -188,6 +188,10 @@ MISTAKES = [
     (["list", "-n", "3"], "there is no option -n (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
     (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
+    (
+        ["quotas", "set", "--max-running"],
+        "--max-running needs a value (INVALID_REQUEST)\nhint: See `runvoy quotas set --help`.",
+    ),
     (["list", "--label"], "--label needs a value (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["run", "--timeout", "soon", "x"], "--timeout: 'soon' is no duration (INVALID_REQUEST)\nhint: Write it like 30s"),
     (["run", "--cpu", "much", "x"], "--cpu: 'much' is no amount of CPU"),
@@ -253,7 +257,7 @@ def test_a_bad_bulk_file_is_told_of_before_anything_starts(tmp_path, monkeypatch
     monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / "home"))
     (tmp_path / "runs.jsonl").write_text('{"comand": "x"}\n{"command": "x", "timeout": 0}\n')
     assert app.main(["submit", "--bulk", str(tmp_path / "runs.jsonl")]) == 2
-    assert "3 mistakes; nothing was submitted" in capsys.readouterr().err
+    assert "2 mistakes; nothing was submitted" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 
@@ -311,6 +315,25 @@ def test_help_is_a_command_as_well(capsys, words):
     assert asked.out.startswith(f"Usage: {' '.join(['runvoy', *words])} ")
     assert app.main([*words, "--help"]) == 0
     assert capsys.readouterr() == asked
+
+
+@pytest.mark.parametrize(
+    ("words", "of"),
+    [
+        (["help", "run", "echo", "hi"], "runvoy run"),
+        (["help", "submit", "--", "echo", "hi"], "runvoy submit"),
+        (["help", "run", "--", "true"], "runvoy run"),
+        (["help", "kill", "--", ID], "runvoy kill"),
+        (["help", "playbook", "run", "deploy"], "runvoy playbook run"),
+        (["help", "help"], "runvoy"),
+        (["help", "--json"], "runvoy"),
+        (["--json", "help"], "runvoy"),
+        (["--verbose", "help", "users", "create"], "runvoy users create"),
+    ],
+)
+def test_help_never_does_what_it_is_asked_about(capsys, words, of):
+    assert app.main(words) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {of} [OPTIONS]")
 
 
 def test_version_of_the_client_is_the_packages():

@@ -137,6 +137,12 @@ def test_every_mistake_is_told_with_its_line() -> None:
     assert len(told[13]) == 2
 
 
+def test_a_misspelt_command_of_a_run_is_one_mistake() -> None:
+    [(line, text)] = read('{"comand": "true"}')[1]
+    assert line == 1
+    assert text.startswith("a run has no 'comand'. Did you mean 'command'?")
+
+
 def test_a_mistake_in_yaml_is_told_with_its_own_line() -> None:
     _, problems = read("command: a\ntimeout: 5x\n---\n\nlock: x\ncommand: b\n---\n- a\n")
     assert sorted(one.line for one in problems) == [2, 5, 8]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runvoy_cli import app
+from runvoy_cli import app, config
+from runvoy_cli.cache import Cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,9 +61,11 @@ def test_executions_are_offered_where_one_is_asked_for(world: World, offered: Of
 def test_what_has_ended_is_not_offered_to_be_killed(world: World, offered: Offered, runvoy: Run) -> None:
     for one in (ONE, TWO):
         world.submit(world.request(request_id=one))
+    Cache(config.home(), os.environ["RUNVOY_ENDPOINT"], world.signing_key.key_id).last_submitted = ONE
+    assert set(offered("runvoy kill ")) == {"@last", ONE, TWO}
     assert runvoy("kill", ONE)[0] == 0
     assert offered("runvoy kill ") == [TWO]
-    assert set(offered("runvoy logs ")) == {ONE, TWO}
+    assert set(offered("runvoy logs ")) == {"@last", ONE, TWO}
 
 
 def test_names_are_the_deployments(world: World, offered: Offered, runvoy: Run) -> None:
@@ -92,6 +95,8 @@ def test_names_are_the_deployments(world: World, offered: Offered, runvoy: Run) 
         ("runvoy cost --by d", ["day"]),
         ("runvoy su", ["submit"]),
         ("runvoy users ", ["create", "list", "show", "role", "revoke"]),
+        ("runvoy help users ", ["create", "list", "show", "role", "revoke"]),
+        ("runvoy help su", ["submit"]),
         ("runvoy run --queue", ["--queue-timeout"]),
         ("runvoy run -- ec", []),
         ("runvoy no-such-command x", []),

@@ -78,7 +78,7 @@ def dry_run(runvoy, *arguments):
 
 
 def test_list(runvoy, project):
-    (project / ".runvoy" / "broken.yml").write_text("comands: [a]")
+    (project / ".runvoy" / "broken.yml").write_text("comands: [a]\ntimeout: soon\n")
     code, out, _ = runvoy("playbook", "list")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["PLAYBOOK", "broken", "deploy"]
@@ -121,11 +121,11 @@ def test_problems_are_shown_one_a_line(runvoy, project):
     code, out, err = runvoy("playbook", "show", "deploy")
     assert (code, out) == (2, "")
     lines = err.splitlines()
-    assert lines[0] == "runvoy: the playbook deploy has 3 problems: (INVALID_REQUEST)"
+    assert lines[0] == "runvoy: the playbook deploy has 2 problems: (INVALID_REQUEST)"
     assert f"{path}, line 1, column 1: a playbook has no 'comands'" in err
     assert f"{path}, line 2, column 10: 'soon' is no duration" in err
     told = json.loads(runvoy("playbook", "run", "deploy", "--json")[2])
-    assert [one["line"] for one in told["error"]["details"]["problems"]] == [1, 1, 2]
+    assert [one["line"] for one in told["error"]["details"]["problems"]] == [1, 2]
 
 
 def test_a_dry_run_shows_the_request_and_starts_nothing(runvoy, deployment):

@@ -167,6 +167,11 @@ WRONG = [
 ]
 
 
+def test_misspelt_commands_are_one_mistake():
+    (only,) = problems("comands: [a]")
+    assert (only.place, only.hint.startswith("Did you mean 'commands'?")) == ((1, 1), True)
+
+
 @pytest.mark.parametrize(("text", "place", "told", "seen"), WRONG)
 def test_what_is_wrong_is_told_with_its_place(text, place, told, seen):
     found = problems(text)
