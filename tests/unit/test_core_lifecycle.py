@@ -287,6 +287,7 @@ def test_status_says_all_that_the_record_knows() -> None:
         "counted",
         "placed",
         "running_since",
+        "unproven_start",
         "counted_from",
         "for_place",
         "limited",

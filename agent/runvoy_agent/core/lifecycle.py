@@ -163,6 +163,13 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
     )
 
 
+def note_unproven_start(execution: Execution, etag: str) -> Execution | None:
+    """What lay there as the word on its start is none of its runner's, or of an earlier attempt's."""
+    if execution.started_at is not None or execution.unproven_start == etag:
+        return None
+    return msgspec.structs.replace(execution, unproven_start=etag)
+
+
 def settle(execution: Execution, result: RunResult, now: datetime) -> Execution | None:
     """The runner's word on how it ended."""
     state, reason = _OUTCOMES[result.outcome]

@@ -214,7 +214,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner's running ones for as long. What versions before there were quotas admitted or started does neither. `for_place`: it was to be
     launched and waits for a place of its owner's, and is pushed when there is one; `limited`: when it took its own, its owner could
     not have any number of them, so that others may wait for it. `max_log_mib`: what its log keeps; None of what older versions started.
-    `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not.
+    `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not. `unproven_start`: the etag of
+    what lay there as the word on its start and proved nothing.
     """
 
     execution_id: str
@@ -268,6 +269,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counted: bool = False
     placed: bool = False
     running_since: datetime | None = None
+    unproven_start: str = ""
     counted_from: int = 0
     for_place: bool = False
     max_log_mib: int | None = None

@@ -52,8 +52,12 @@ def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> Executi
 def _after(ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage) -> Execution | None:
     now = ports.clock.now()
     if message.event == "started":
-        started = _read(ports, deployment, execution, RunStarted, object_keys.started(execution.execution_id))
-        return None if started is None else lifecycle.note_started(execution, started, now)
+        object_key = object_keys.started(execution.execution_id)
+        started = _read(ports, deployment, execution, RunStarted, object_key)
+        if started is not None:
+            return lifecycle.note_started(execution, started, now)
+        unproven = ports.outbox.get(object_key)
+        return None if unproven is None else lifecycle.note_unproven_start(execution, unproven.etag)
     # The runner's own result goes first even when the platform's word came first: a deadline is TIMED_OUT in either order.
     result = _read(ports, deployment, execution, RunResult, object_keys.result(execution.execution_id))
     settled = None if result is None else lifecycle.settle(execution, result, now)

@@ -159,7 +159,7 @@ def _repair_looked_at(ports: Ports, execution: Execution, look: _Look, starting_
 
 def _repair_unended(ports: Ports, execution: Execution, look: _Look) -> Iterator[Repair]:
     """It has a task, and is not at its end: told to end again, or held to its clocks."""
-    began = execution.started_at is None and ports.outbox.get(object_keys.started(execution.execution_id)) is not None
+    began = _may_have_begun(ports, execution)
     if began:
         # Before any clock is looked at: it began in time, and would be ended for not having begun.
         _send_end(ports, execution, "started")
@@ -167,16 +167,17 @@ def _repair_unended(ports: Ports, execution: Execution, look: _Look) -> Iterator
     if execution.state is State.TERMINATING:
         if not look.task.stopping:
             ports.launcher.stop(execution.execution_id, execution.attempt)  # told again until it is seen stopped
-    elif not look.task.supervised and (not began or _is_past_every_clock(execution, look.at)):
+    elif not look.task.supervised and not began:
         yield from _terminate_expired(ports, execution, look.at)
 
 
-def _is_past_every_clock(execution: Execution, at: datetime) -> bool:
-    """Whether it would be past its deadline even if it began as late as it may. What lies there as the word on its start may be the
-    command's own, which proves nothing: it must not hold off the clocks for good."""
-    begun = execution.starting_at or execution.updated_at
-    lasts = timedelta(seconds=execution.timeout_seconds)
-    return at >= begun + lifecycle.START_TIMEOUT + lasts + DEADLINE_GRACE
+def _may_have_begun(ports: Ports, execution: Execution) -> bool:
+    """Whether there is a word on its start that nobody has handled. The command may write what its runner may: one that proved nothing
+    holds off no clock. Only who handles it can tell, for it takes the deployment's secret."""
+    if execution.started_at is not None:
+        return False
+    word = ports.outbox.get(object_keys.started(execution.execution_id))
+    return word is not None and word.etag != execution.unproven_start
 
 
 def _stop_what_outlives_its_end(ports: Ports, execution: Execution, task: TaskState) -> Iterator[Repair]:
