@@ -126,7 +126,7 @@ def test_who_waits_sees_who_holds_the_lock_and_ctrl_c_twice_ends_the_wait(machin
         person.type(b"\x03")
         person.see(b"Ctrl-C again within 3 s kills it")
         person.type(b"\x03")
-        assert person.end() == 123
+        assert person.end() == 123, person.seen.decode()
     assert "✗ STOPPED".encode() in person.seen
 
 
