@@ -61,3 +61,17 @@ def serving(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> It
         yield server.origin
     finally:
         server.close()
+
+
+def close_waitress(server: Any, thread: threading.Thread) -> None:
+    """End a server of waitress that runs in that thread."""
+    from waitress import wasyncore  # type: ignore[import-untyped]
+
+    server.task_dispatcher.shutdown()  # its workers first: they wake its thread when they are done
+    # In that thread, which would otherwise find its sockets closed under it. Listed and woken under one lock: woken by another
+    # byte it would have closed the pipe before this one is written, to whatever has that number by then.
+    with server.trigger.lock:
+        server.trigger.thunks.append(lambda: wasyncore.close_all(server._map))
+        server.trigger.pull_trigger()
+    thread.join(60)
+    assert not thread.is_alive()

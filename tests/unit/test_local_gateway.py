@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from waitress import wasyncore  # type: ignore[import-untyped]
+from tests.http_server import close_waitress
 from waitress.server import create_server  # type: ignore[import-untyped]
 
 from runvoy_agent.local.changes import Changes
@@ -91,12 +91,7 @@ class Served:
 
     def close(self) -> None:
         self.changes.close()
-        # In the server's own thread, which would otherwise find its sockets closed under it.
-        # Its workers first: they wake that thread when they are done.
-        self.server.task_dispatcher.shutdown()
-        self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
-        self.thread.join(60)
-        assert not self.thread.is_alive()
+        close_waitress(self.server, self.thread)
 
     def form(self, object_key: str, file: bytes, **changes: str | None) -> list[tuple[str, str | bytes]]:
         policy = self.inbox.presign_post(

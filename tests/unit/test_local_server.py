@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from waitress import wasyncore  # type: ignore[import-untyped]
+from tests.http_server import close_waitress
 
 from runvoy_agent.local.home import bind
 from runvoy_agent.local.server import MAX_HEADER_BYTES, MOST_LARGE_BODIES, SMALL_BODY_BYTES, serve_on
@@ -53,13 +52,7 @@ class Served:
     def close(self) -> None:
         for begun in self.open:
             begun.close()
-        # In the server's own thread, which would otherwise find its sockets closed under it.
-        self.server.task_dispatcher.shutdown()
-        # It may have done so before the trigger is pulled: another thread's pull woke it when this was on the list already.
-        with contextlib.suppress(OSError):
-            self.server.trigger.pull_trigger(lambda: wasyncore.close_all(self.server._map))
-        self.thread.join(60)
-        assert not self.thread.is_alive()
+        close_waitress(self.server, self.thread)
 
 
 def status_of(begun: socket.socket) -> int:
