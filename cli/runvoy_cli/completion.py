@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -194,7 +195,7 @@ _OF_ARGUMENTS: dict[tuple[str, str], Callable[[Settings], Offered]] = {
 }
 
 
-class _Shell(ShellComplete):
+class _Shell(ShellComplete, ABC):
     """A shell that hands over the line up to the cursor, and takes a candidate a line."""
 
     source_template = ""  # `runvoy completion` prints the scripts
@@ -220,9 +221,9 @@ class _Shell(ShellComplete):
     def format_completion(self, item: CompletionItem) -> str:
         return str(item.value)
 
+    @abstractmethod
     def line(self, word: str, what: str, incomplete: str) -> str:
         """A candidate for the whole word that is `incomplete`, as the shell's script takes it."""
-        raise NotImplementedError
 
 
 class Bash(_Shell):

@@ -1,6 +1,5 @@
 """From a command line to a run request: where options may stand, what is literal, what is refused."""
 
-import io
 import os
 import signal
 import subprocess
@@ -159,7 +158,7 @@ def test_global_options_stand_before_or_after_the_name_and_the_innermost_wins(ar
     assert (settings.json, settings.profile, settings.timeout_seconds) == (True, "p", 5)
 
 
-def runvoy(*arguments, home, **environ):
+def runvoy(*arguments, home, given="", **environ):
     # Where bytecode is forbidden every process would compile its imports anew.
     base = {name: value for name, value in os.environ.items() if not name.startswith(("RUNVOY_", "PYTHONDONTWRITE"))}
     return subprocess.run(
@@ -167,7 +166,7 @@ def runvoy(*arguments, home, **environ):
         env={**base, "RUNVOY_HOME": str(home), **environ},
         capture_output=True,
         text=True,
-        stdin=subprocess.DEVNULL,
+        input=given,
         timeout=60,
         check=False,
     )
@@ -288,10 +287,10 @@ def test_mistakes_of_a_process_exit_2(tmp_path, arguments, told):
 
 
 @pytest.mark.parametrize("command", ["wait", "kill"])
-def test_which_word_of_standard_input_is_no_id_is_told(monkeypatch, capsys, command):
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{ID}\n\n  {ID}\nnot found\n"))
-    assert app.main([command, "-"]) == 2
-    assert "number 3 on standard input: 'not' is no execution id (INVALID_REQUEST)" in capsys.readouterr().err
+def test_which_word_of_standard_input_is_no_id_is_told(tmp_path, command):
+    done = runvoy(command, "-", home=tmp_path / "home", given=f"{ID}\n\n  {ID}\nnot found\n")
+    assert done.returncode == 2
+    assert "number 3 on standard input: 'not' is no execution id (INVALID_REQUEST)" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--json", "run"], ["run", "--json", "--bogus", "x"]])

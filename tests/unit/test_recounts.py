@@ -307,13 +307,19 @@ def lag(world: World) -> Lagging:
     return lagging
 
 
-def test_what_indexes_do_not_show_yet_is_not_taken_for_gone(world: World) -> None:
+def run_one_that_is_shown_late(world: World) -> str:
+    """A running execution that no index showed at the first recount."""
     lagging = lag(world)
     recount(world)
     hidden = run_one(world)
     lagging.hidden.add(hidden)
     assert recount(world) == []
     lagging.hidden.clear()
+    return hidden
+
+
+def test_what_indexes_do_not_show_yet_is_not_taken_for_gone(world: World) -> None:
+    run_one_that_is_shown_late(world)
     assert recount(world) == []
     assert recount(world) == []
     assert (counted(world), running(world)) == (1, 1)
@@ -321,13 +327,8 @@ def test_what_indexes_do_not_show_yet_is_not_taken_for_gone(world: World) -> Non
 
 def test_what_was_never_shown_before_it_ended_is_not_taken_for_gone(world: World) -> None:
     """When it ended, the number was right again: that it seemed wrong before is no reason to put it down."""
-    lagging = lag(world)
-    recount(world)
-    hidden = run_one(world)
-    lagging.hidden.add(hidden)
-    assert recount(world) == []
-    lagging.hidden.clear()
-    end_by_result_of(world, hidden)
+    shown = run_one_that_is_shown_late(world)
+    end_by_result_of(world, shown)
     assert recount(world) == []
     assert (counted(world), running(world)) == (0, 0)
 

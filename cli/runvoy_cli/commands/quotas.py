@@ -30,6 +30,7 @@ _HEADER = ("USER", "UNFINISHED", "AT MOST", "RUNNING", "AT ONCE", "LOG MIB")
 _DEFAULT = "(default)"
 _ANY = "any"
 app = new_app()
+OfUser = Annotated[str | None, typer.Option("--user", metavar="USER", help="Of this user alone.", show_default=False)]
 Unfinished = Annotated[
     str | None,
     typer.Option(
@@ -88,9 +89,7 @@ def list_quotas(context: typer.Context) -> None:
 @app.command(name="set", epilog="Example: runvoy quotas set --user ci@example.com --max-unfinished 500 --max-running 4")
 def set_quotas(
     context: typer.Context,
-    user: Annotated[
-        str | None, typer.Option("--user", metavar="USER", help="Of this user alone.", show_default=False)
-    ] = None,
+    user: OfUser = None,
     max_unfinished: Unfinished = None,
     max_running: Running = None,
     max_log_mib: Log = None,
@@ -113,9 +112,7 @@ def set_quotas(
 @app.command(name="recount", epilog="Example: runvoy quotas recount --user ci@example.com")
 def recount_quotas(
     context: typer.Context,
-    user: Annotated[
-        str | None, typer.Option("--user", metavar="USER", help="Of this user alone.", show_default=False)
-    ] = None,
+    user: OfUser = None,
 ) -> None:
     """Compare what is counted of all users, or of one, with the executions there are, and put right what is wrong.
 
