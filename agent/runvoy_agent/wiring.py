@@ -21,7 +21,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control, ends, healths, inbox, messages, reconcile, routes, starts, store
 from runvoy_agent.handlers.batches import RangesApart
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, Route, route
 from runvoy_agent.local.changes import Changes

@@ -31,7 +31,7 @@ from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.task_definition import TaskImage
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, retention, routes, seeding, starts
 from runvoy_agent.handlers.batches import RangesApart
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.metered import MeteredRecords

@@ -23,7 +23,7 @@ from tests.fuzz.targets import BATCH, CAPABILITIES, COMPILED, FULL, ID, KEY, MIN
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control as control_handler
 from runvoy_agent.handlers import inbox, messages, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.local.changes import Changes

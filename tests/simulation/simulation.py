@@ -26,7 +26,7 @@ from tests.simulation.workload import Workload
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control, ends, inbox, lost_uploads, messages, reconcile, starts, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.routes import Request

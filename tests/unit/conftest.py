@@ -17,7 +17,7 @@ from tests.unit.served import served
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
 from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.inbox_sweeps import Budget
 from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.repairs import Repair

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from runvoy_agent.core.admission import Capabilities, resolve_isolation, wanted_isolation
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.local.engines import Engines, Found, probe_engine, probe_image, probe_program
 from runvoy_agent.runner import engine
 from runvoy_agent.runner.container_command import init_failure

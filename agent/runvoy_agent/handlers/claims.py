@@ -15,7 +15,7 @@ from runvoy_agent.core import access
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Claim, Key, User
 from runvoy_agent.handlers import audits, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.routes import Call, Request, Response, answer
 from runvoy_agent.ports import Check, Ports, Put
 from runvoy_protocol import claims, keys

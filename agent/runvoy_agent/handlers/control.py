@@ -34,7 +34,7 @@ from runvoy_agent.handlers import (
     user_quotas,
     users,
 )
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.routes import About, Call, Request, Response, Route, answer, route
 from runvoy_agent.ports import Check, Conflict, Ports, Unavailable
 from runvoy_protocol import codec, control, envelope, object_keys

@@ -10,7 +10,7 @@ import msgspec
 from runvoy_agent.core import lifecycle, waiting
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers import outbox, pushes, releases, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import EndMessage
 from runvoy_agent.ports import Ports, Put
 from runvoy_protocol import object_keys, run_objects

@@ -12,18 +12,16 @@ from typing import NamedTuple
 import msgspec
 
 from runvoy_agent.core import admission, retention
-from runvoy_agent.core.admission import Accepted, Capabilities, Known
-from runvoy_agent.core.batches import RANGE_SIZE
-from runvoy_agent.core.cost import OWN_MACHINE, Pricing
+from runvoy_agent.core.admission import Accepted, Known
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
 from runvoy_agent.handlers import audits, batches, counts, judging, outbox, pushes, store
 from runvoy_agent.handlers.counts import Number
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import InboxDelivery
 from runvoy_agent.handlers.store import Loaded
-from runvoy_agent.ports import Add, Ports, QueueCare, TaskDefinitions, Write
-from runvoy_protocol import envelope, object_keys, requests
+from runvoy_agent.ports import Add, Ports, Write
+from runvoy_protocol import object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
-from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.object_keys import BatchKey, RequestKey
 from runvoy_protocol.requests import RunRequest
@@ -35,42 +33,6 @@ _Judged = Loaded[Key] | Loaded[User] | Loaded[Refusal] | Loaded[Execution] | Loa
 
 MAX_DELAY_SECONDS = 900
 """The longest that a queue can delay a message (SQS: 15 minutes)."""
-
-
-class Deployment(NamedTuple):
-    """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
-
-    `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
-    `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
-    admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container. `queues`, where there are some, can be looked at. `pricing`: by which prices the cost of runs is reckoned.
-    `inline_log_bytes`: logs up to so many bytes are handed out within a grant, where reading them costs less than serving a read
-    of each; 0 for none.
-    """
-
-    deployment_id: str
-    version: str
-    created_at: datetime
-    secret: bytes
-    capabilities: Capabilities
-    instance: str = ""
-    look_for_containers: Callable[[], Capabilities] | None = None
-    runner_endpoint: str = ""
-    task_definitions: TaskDefinitions | None = None
-    queues: QueueCare | None = None
-    range_size: int = RANGE_SIZE
-    pricing: Pricing = OWN_MACHINE
-    inline_log_bytes: int = 0
-
-    def __repr__(self) -> str:
-        return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
-
-    def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
-        look = self.look_for_containers
-        has_image = request.image is not None or has_default_image
-        if look is None or admission.wanted_isolation(request, self.capabilities, has_image) == "process":
-            return self.capabilities
-        return look()
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: datetime | None = None) -> None:
@@ -91,7 +53,7 @@ def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: dateti
         log.warning("the object %s is gone; nothing was done", delivery.object_key)
         return
     object_sha256 = hashlib.sha256(stored.data).hexdigest()
-    opened = partial(verified_request, stored.data, place)
+    opened = partial(judging.verified_request, stored.data, place)
     _admit(ports, deployment, _Arrived(place, opened, object_sha256, delivery.source, stored.version))
 
 
@@ -178,17 +140,6 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
             audits.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None
-
-
-def verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequest:
-    """The request of an inbox object, if the key of its place signed it; the error that it is refused with otherwise."""
-    sealed = envelope.parse(raw, PayloadType.RUN_REQUEST)
-    if key is None:
-        raise RunvoyError(ErrorCode.KEY_UNKNOWN, f"no key {place.key_id} is registered in this deployment")
-    request = requests.decode(envelope.verified_payload(sealed, place.key_id, key.public_key))
-    if request.request_id != place.request_id:
-        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the object's name is not the id that was signed")
-    return request
 
 
 def _refuse(

@@ -1,23 +1,24 @@
-"""Judging a run request: what admission must know is loaded and the core decides. Nothing is written here, so that a request
-that is only tried out is judged by the very same steps as one that is meant."""
+"""Verifying and judging a run request: what admission must know is loaded and the core decides. Nothing is written here, so that
+a request that is only tried out is judged by the very same steps as one that is meant."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from runvoy_agent.core import admission, locks, retention
 from runvoy_agent.core.admission import Decision, Facts
 from runvoy_agent.core.model import DefaultQuotas, Execution, Key, LockRecord, User
 from runvoy_agent.handlers import counts, registered, secret_values, store
 from runvoy_agent.handlers.counts import Number
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.registered import Images
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import Ports
-from runvoy_protocol import ids, object_keys
+from runvoy_protocol import envelope, ids, object_keys, requests
+from runvoy_protocol.envelope import PayloadType
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.object_keys import RequestKey
 from runvoy_protocol.requests import RunRequest
-
-if TYPE_CHECKING:
-    from runvoy_agent.handlers.inbox import Deployment
 
 
 class Judged(NamedTuple):
@@ -30,6 +31,17 @@ class Judged(NamedTuple):
     unfinished: Number
     locks: dict[str, Loaded[LockRecord]]
     images: Images
+
+
+def verified_request(raw: bytes, place: RequestKey, key: Key | None) -> RunRequest:
+    """The request of an inbox object, if the key of its place signed it; the error that it is refused with otherwise."""
+    sealed = envelope.parse(raw, PayloadType.RUN_REQUEST)
+    if key is None:
+        raise RunvoyError(ErrorCode.KEY_UNKNOWN, f"no key {place.key_id} is registered in this deployment")
+    request = requests.decode(envelope.verified_payload(sealed, place.key_id, key.public_key))
+    if request.request_id != place.request_id:
+        raise RunvoyError(ErrorCode.SIGNATURE_INVALID, "the object's name is not the id that was signed")
+    return request
 
 
 def judge(

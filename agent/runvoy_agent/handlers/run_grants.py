@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from runvoy_agent.core.model import Execution, Nonce
 from runvoy_agent.handlers import store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.routes import Request, Response, answer
 from runvoy_agent.ports import Conflict, Objects, Ports
 from runvoy_protocol import object_keys, run_objects

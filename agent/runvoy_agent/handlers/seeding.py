@@ -12,7 +12,7 @@ import msgspec
 from runvoy_agent.core import access
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import claims, store
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.ports import Conflict, Ports, Write
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError

@@ -13,7 +13,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Execution, Refusal, StoredRequest
 from runvoy_agent.handlers import executions, outbox, store
 from runvoy_agent.handlers.batches import open_batch
-from runvoy_agent.handlers.inbox import verified_request
+from runvoy_agent.handlers.judging import verified_request
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_protocol import object_keys, requests, signed_requests
 from runvoy_protocol.batches import open_request

@@ -19,7 +19,7 @@ from runvoy_agent.core import access, launches, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
 from runvoy_agent.handlers import counts, kills, outbox, places, pushes, releases, run_grants, secret_values, store
 from runvoy_agent.handlers.counts import Number
-from runvoy_agent.handlers.inbox import Deployment
+from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.messages import StartMessage
 from runvoy_agent.handlers.store import Loaded
 from runvoy_agent.ports import (
