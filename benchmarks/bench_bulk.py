@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.transport import Transport
-from runvoy_cli.uploads import CONNECTIONS, Post
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.http.transport import Transport
+from runvoy_cli.http.uploads import CONNECTIONS, Post
 from runvoy_protocol import batches, ids, object_keys, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.control import InboxGrant

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.home import Home
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.ports import Put

@@ -19,7 +19,10 @@ from runvoy_agent.core.access import ALLOWED, ALLOWED_TO_LIMITED_KEYS, Action
 from runvoy_agent.handlers.control import ROUTES
 from runvoy_agent.handlers.routes import Route, answer
 from runvoy_agent.wiring import gc_route, stack_route
-from runvoy_cli import app, environment, playbook_schema, problems
+from runvoy_cli import app
+from runvoy_cli.home import environment
+from runvoy_cli.input import problems
+from runvoy_cli.playbooks import schema
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
 from runvoy_protocol.explanations import CAUSES, HINTS, Cause
@@ -147,7 +150,7 @@ def _right(route: Route, allowed: Collection[Action]) -> str:
 
 def playbook_schema_page() -> str:
     """docs/playbook.schema.json: what an editor checks a playbook by."""
-    return json.dumps(playbook_schema.schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema.schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def reference_page() -> str:

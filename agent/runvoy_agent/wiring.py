@@ -19,10 +19,11 @@ import msgspec
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
-from runvoy_agent.handlers import control, ends, healths, inbox, messages, reconcile, routes, starts, store
-from runvoy_agent.handlers.batches import RangesApart
+from runvoy_agent.handlers import control, ends, healths, inbox, reconcile, routes, starts
+from runvoy_agent.handlers.admission.batches import RangesApart
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.routes import Call, Response, Route, route
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock

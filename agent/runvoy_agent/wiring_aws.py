@@ -29,10 +29,11 @@ from runvoy_agent.core import task_definition
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.core.task_definition import TaskImage
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, retention, routes, seeding, starts
-from runvoy_agent.handlers.batches import RangesApart
+from runvoy_agent.handlers import control, ends, inbox, reconcile, retention, routes, seeding, starts
+from runvoy_agent.handlers.admission.batches import RangesApart
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers.documents import messages
+from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.metered import MeteredRecords
 from runvoy_agent.ports import Clock, Launcher, Ports, PreconditionFailed, TaskDefinitions, Unavailable

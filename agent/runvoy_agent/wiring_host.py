@@ -30,8 +30,8 @@ from runvoy_agent.aws.polling import Poller
 from runvoy_agent.aws.queue import AwsQueueName
 from runvoy_agent.aws.settings import Settings, SettingsError
 from runvoy_agent.core.admission import Capabilities
-from runvoy_agent.handlers import messages, store
-from runvoy_agent.handlers.messages import EndMessage
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndMessage
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.engines import Engines

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from runvoy_agent.handlers import retention, store
+from runvoy_agent.handlers import retention
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.retention import Removing, Swept
 from runvoy_agent.handlers.routes import Call, Response
 from runvoy_agent.local.durable import cut_log

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from runvoy_cli import __version__, options, problems
-from runvoy_cli.options import Settings
+from runvoy_cli import __version__
+from runvoy_cli.input import options, problems
+from runvoy_cli.input.options import Settings
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 if TYPE_CHECKING:
@@ -238,8 +239,8 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
         return _stdout_is_gone()
     if settings.debug and not isinstance(error, typer.TyperException):
         _show_traceback(error)
-    from runvoy_cli import github
-    from runvoy_cli.render import show_error
+    from runvoy_cli.terminal import github
+    from runvoy_cli.terminal.render import show_error
 
     as_json = settings.json or _asks_for_json(arguments)
     if isinstance(error, problems.Refused):
@@ -267,7 +268,7 @@ def _whole_name(invoked: str, arguments: list[str]) -> str:
 def _show_traceback(error: BaseException) -> None:
     import traceback
 
-    from runvoy_cli.sanitize import one_line
+    from runvoy_cli.terminal.sanitize import one_line
 
     # Line by line: a message may hold what a deployment or a proxy sent.
     text = "".join(traceback.format_exception(error))
@@ -278,7 +279,7 @@ def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
     if isinstance(error, RunvoyError):
         return error
     if isinstance(error, typer.TyperException):
-        from runvoy_cli.usage import as_usage_problem
+        from runvoy_cli.input.usage import as_usage_problem
 
         return as_usage_problem(error, PROGRAM, invoked)
     if isinstance(error, OSError):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from typer._click.shell_completion import CompletionItem, ShellComplete, add_completion_class, split_arg_string
 from typer.core import TyperGroup
 
-from runvoy_cli.client import Client
-from runvoy_cli.options import Settings
-from runvoy_cli.sanitize import one_line
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.input.options import Settings
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import State
@@ -74,15 +74,15 @@ def _source(path: str, parameter: Parameter) -> Callable[[Settings], Offered] | 
 
 
 def _ask(settings: Settings) -> Client | None:
-    from runvoy_cli.session import running_client
+    from runvoy_cli.deployment.session import running_client
 
     return running_client(settings, _SECONDS)
 
 
 def _executions(settings: Settings, query: dict[str, str] | None = None) -> Offered:
-    from runvoy_cli.render import age
-    from runvoy_cli.short_ids import LAST
-    from runvoy_cli.words import what_ran_in_short
+    from runvoy_cli.deployment.short_ids import LAST
+    from runvoy_cli.terminal.render import age
+    from runvoy_cli.terminal.words import what_ran_in_short
 
     client = _ask(settings)
     if client is None:
@@ -146,16 +146,16 @@ def _keys(settings: Settings) -> Offered:
 
 
 def _profiles(_settings: Settings) -> Offered:
-    from runvoy_cli import config, config_file
+    from runvoy_cli.home import config, config_file
 
     path = config.home() / config.CONFIG_NAME
     return ((name, "") for name in config_file.load(path).profiles) if path.exists() else ()
 
 
 def _playbooks(_settings: Settings) -> Offered:
-    from runvoy_cli import playbooks
+    from runvoy_cli.playbooks import finding
 
-    return ((found.name, "") for found in playbooks.find_all())
+    return ((found.name, "") for found in finding.find_all())
 
 
 def _states(_settings: Settings) -> Offered:

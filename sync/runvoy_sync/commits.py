@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.session import Session
+from runvoy_cli.deployment.session import Session
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names, request_file

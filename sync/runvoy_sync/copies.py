@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_cli.client import Client
-from runvoy_cli.follow import Follower
-from runvoy_cli.words import result_json
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.terminal.words import result_json
 from runvoy_protocol.control import LogGrant, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import Chunk

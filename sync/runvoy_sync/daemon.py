@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from runvoy_cli.problems import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, ReaderGone, UsageProblem
-from runvoy_cli.readers import StdoutReader
-from runvoy_cli.session import Session
-from runvoy_cli.terminal import Live
+from runvoy_cli.deployment.session import Session
+from runvoy_cli.following.readers import StdoutReader
+from runvoy_cli.input.problems import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, ReaderGone, UsageProblem
+from runvoy_cli.terminal.screen import Live
 from runvoy_protocol import codec
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.status import EXIT_GAVE_UP

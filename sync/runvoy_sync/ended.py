@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from runvoy_cli.client import Client
-from runvoy_cli.follow import chunk_of, one_large
-from runvoy_cli.transport import Answer, NoAnswer
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.following.follow import chunk_of, one_large
+from runvoy_cli.http.transport import Answer, NoAnswer
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.logs import Chunk
 from runvoy_protocol.status import ExecutionStatus

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.session import Session
+from runvoy_cli.deployment.session import Session
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names
 from runvoy_sync.outgoing import Entry, Outgoing

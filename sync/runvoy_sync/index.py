@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from runvoy_cli.words import result_json
+from runvoy_cli.terminal.words import result_json
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.status import ExecutionStatus, decode
 from runvoy_sync import names

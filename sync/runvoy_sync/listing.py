@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from runvoy_cli.client import Client
+from runvoy_cli.deployment.client import Client
 from runvoy_protocol.control import MAX_LOG_GRANTS, ExecutionsPage, LogGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.instants import Instant

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runvoy_cli.output import Line, Lines, prefixed
+from runvoy_cli.following.output import Line, Lines, prefixed
 from runvoy_protocol.logs import Chunk, LogRecord
 
 _SHOWN_CHARACTERS = 200

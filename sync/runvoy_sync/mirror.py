@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runvoy_cli.client import Client
+from runvoy_cli.deployment.client import Client
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id

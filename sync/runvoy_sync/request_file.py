@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from runvoy_cli import playbook_compile, playbooks, values, yaml_nodes
-from runvoy_cli.playbook_nodes import Nodes, Problem
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.yaml_nodes import Place
+from runvoy_cli.input import values, yaml_nodes
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.yaml_nodes import Place
+from runvoy_cli.playbooks import compiling, finding
+from runvoy_cli.playbooks.nodes import Nodes, Problem
 from runvoy_protocol import requests
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -146,8 +147,8 @@ class _Reader(Nodes):
         if name is None or self.problems:
             return None
         try:
-            chosen = playbooks.load(name)
-            made = playbook_compile.to_request(chosen, chosen.values_of(params))
+            chosen = finding.load(name)
+            made = compiling.to_request(chosen, chosen.values_of(params))
         except UsageProblem as problem:
             self._report(nodes.get("params", root), problem.message, problem.hint)
             return None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runvoy_cli import submitting, values
-from runvoy_cli.client import Client
-from runvoy_cli.follow import Follower
-from runvoy_cli.problems import GaveUp, UsageProblem
-from runvoy_cli.session import Session
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import Session
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.input import values
+from runvoy_cli.input.problems import GaveUp, UsageProblem
+from runvoy_cli.submission import submitting
 from runvoy_protocol import ids, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.playbooks import VARIABLE_PREFIX

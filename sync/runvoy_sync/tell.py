@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from runvoy_cli.render import Console, command_text, print_json, short_id, span
-from runvoy_cli.terminal import Row
-from runvoy_cli.words import result_json, summary
+from runvoy_cli.terminal.render import Console, command_text, print_json, short_id, span
+from runvoy_cli.terminal.screen import Row
+from runvoy_cli.terminal.words import result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.names import REQUEST_SUFFIXES

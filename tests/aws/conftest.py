@@ -21,7 +21,7 @@ from tests.servers.ministack import ACCOUNT, MiniStack
 from runvoy_agent.aws import settings
 from runvoy_agent.aws.clients import Clients
 from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.wiring_aws import AwsServices
 from runvoy_protocol import aws_layout, control, keys, requests

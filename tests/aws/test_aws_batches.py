@@ -7,8 +7,8 @@ import hashlib
 from tests.aws.conftest import Deployment
 from tests.servers.fixtures import ON_SERVERS
 
-from runvoy_agent.handlers import messages
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers.documents import messages
+from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_protocol import batches, object_keys, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
 from runvoy_protocol.requests import RunRequest

@@ -12,11 +12,12 @@ import msgspec
 from tests.aws.conftest import Deployment
 from tests.servers.fixtures import ON_SERVERS
 
-from runvoy_agent.handlers import seals, store
+from runvoy_agent.handlers.audit import seals
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.clock import SystemClock
-from runvoy_cli.client import Client
-from runvoy_cli.proofs import DayCheck, DayProof
-from runvoy_cli.request_proof import check_request
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.proofs.audit import DayCheck, DayProof
+from runvoy_cli.proofs.signed_request import check_request
 from runvoy_protocol import aws_layout, control, object_keys
 from runvoy_protocol.seals import SealHead
 

@@ -13,7 +13,7 @@ from moto import mock_aws
 from runvoy_agent.aws.clients import Clients, Credentials
 from runvoy_agent.aws.objects import S3Objects
 from runvoy_agent.aws.presigning import Presigner
-from runvoy_agent.handlers.inbox_sweeps import STRETCHES, Budget, Sweep
+from runvoy_agent.handlers.reconciler.inbox_sweeps import STRETCHES, Budget, Sweep
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.ports import ObjectInfo
 from runvoy_protocol import ids, object_keys

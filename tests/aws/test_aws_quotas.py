@@ -11,7 +11,8 @@ from tests.aws.deliveries import leave_result, shown, started, stop_event, uploa
 from tests.servers.fixtures import ON_SERVERS
 
 from runvoy_agent.core.model import User
-from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.quotas import counts
 from runvoy_protocol.states import Reason, State
 
 pytestmark = ON_SERVERS

@@ -19,7 +19,7 @@ from runvoy_agent.aws.clients import Clients, Credentials
 from runvoy_agent.aws.faults import calling
 from runvoy_agent.aws.records import DynamoRecords, _raise_for
 from runvoy_agent.aws.secrets import SsmSecrets
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.ports import Check, Conflict, Delete, IndexEntry, Item, Put, Unavailable, Versioned
 from runvoy_protocol import aws_layout

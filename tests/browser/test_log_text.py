@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import expect
 from tests.browser.log_pages import LogServer, chunked
 
-from runvoy_cli.output import Lines
-from runvoy_cli.sanitize import Sanitizer
+from runvoy_cli.following.output import Lines
+from runvoy_cli.terminal.sanitize import Sanitizer
 from runvoy_protocol.logs import decode_chunk
 
 SEED = int(os.environ.get("RUNVOY_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)

@@ -15,7 +15,7 @@ from tests.browser.log_pages import MISSING, LogServer, chunked, records
 from tests.browser.log_steps import eventually, near_line, rows, scroller, searched, settled, top, writer
 from tests.browser.test_log_text import SEED, SGR
 
-from runvoy_cli.sanitize import Sanitizer
+from runvoy_cli.terminal.sanitize import Sanitizer
 
 MILLION = 1_000_000
 MOST_NODES = 1_500

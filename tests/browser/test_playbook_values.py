@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runvoy_cli import playbook_compile, playbook_reader
+from runvoy_cli.playbooks import compiling, reader
 from runvoy_protocol import requests
 from runvoy_protocol.playbooks import Parameter
 
@@ -29,9 +29,9 @@ ID = "019ab1c2d3e47f0089abcdef01234567"
 @pytest.mark.parametrize("name", GIVEN)
 def test_the_page_s_request_is_the_command_line_s(module_page: Any, name: str) -> None:
     path = DOCS / f"{name}.yml"
-    playbook = playbook_reader.read(name, path, path.read_text())
-    wanted = playbook_compile.to_request(playbook, playbook.values_of(GIVEN[name]))
-    published = msgspec.json.encode(playbook_compile.compiled(playbook, "host:~/x")).decode()
+    playbook = reader.read(name, path, path.read_text())
+    wanted = compiling.to_request(playbook, playbook.values_of(GIVEN[name]))
+    published = msgspec.json.encode(compiling.compiled(playbook, "host:~/x")).decode()
     script = """async ([published, given, id, now]) => {
       const [values, envelope, bytes] = await Promise.all(
         ["playbook_values", "envelope", "bytes"].map((name) => import(`/web/${name}.js`)));
@@ -45,7 +45,7 @@ def test_the_page_s_request_is_the_command_line_s(module_page: Any, name: str) -
     of_the_call = {"deployment_id": "dep", "request_id": ID, "issued_at": made.issued_at, "expires_at": made.expires_at}
     assert made == msgspec.structs.replace(wanted, **of_the_call)
     assert made.expires_at - made.issued_at == timedelta(minutes=15)
-    known = playbook_compile.pin(playbook)
+    known = compiling.pin(playbook)
     assert requests.playbook_digest(made, known.parameters) == known.digest
 
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import expect
 from tests.browser.test_viewer_people import findings
 
-from runvoy_cli import playbook_compile, playbook_reader
+from runvoy_cli.playbooks import compiling, reader
 from runvoy_protocol import envelope, requests
 from runvoy_protocol.playbooks import pin
 from runvoy_protocol.requests import RunRequest
@@ -305,6 +305,6 @@ def test_a_phone_has_room_for_it(new_context: Any, sign_in: Any, project: Path, 
 
 
 def test_a_digest_is_told_that_is_the_command_line_s(viewer: Any, project: Path, page_of: Any) -> None:
-    playbook = playbook_reader.read("greet", Path("greet.yml"), GREET)
+    playbook = reader.read("greet", Path("greet.yml"), GREET)
     page_of(viewer, "greet")
-    expect(viewer.get_by_title(pin(playbook_compile.compiled(playbook)).digest)).to_be_visible()
+    expect(viewer.get_by_title(pin(compiling.compiled(playbook)).digest)).to_be_visible()

@@ -22,9 +22,10 @@ from tests.fuzz.targets import BATCH, CAPABILITIES, COMPILED, FULL, ID, KEY, MIN
 
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control as control_handler
-from runvoy_agent.handlers import inbox, messages, store
+from runvoy_agent.handlers import inbox
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.gateway import Answer, ControlCall, Gateway

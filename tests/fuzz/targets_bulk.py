@@ -11,10 +11,10 @@ from typing import Any
 from tests.fuzz.mutators import AT, JSON, TEXT, YAML
 from tests.fuzz.targets import ID, KEY, Target
 
-from runvoy_cli import bulk_reader
-from runvoy_cli.bulk_reader import Problem
-from runvoy_cli.bulk_requests import Maker
-from runvoy_cli.uploads import read_success
+from runvoy_cli.bulk import reader
+from runvoy_cli.bulk.reader import Problem
+from runvoy_cli.bulk.requests import Maker
+from runvoy_cli.http.uploads import read_success
 from runvoy_protocol import requests
 from runvoy_protocol.requests import RunRequest
 
@@ -46,7 +46,7 @@ def run_bulk_file(name: str) -> Any:
         text = raw.decode(errors="replace")
         problems: list[Problem] = []
         maker = Maker(BASE, None)
-        entries = bulk_reader.parse(text, name, problems)
+        entries = reader.parse(text, name, problems)
         made = [maker.make(entry, number, problems) for number, entry in enumerate(entries, start=1)]
         for one in made:
             if one is not None:

@@ -17,27 +17,20 @@ import msgspec
 from tests.fuzz.mutators import AT, JSON, MSGPACK, TEXT, YAML, as_bytes
 from tests.fuzz.targets import ACCEPTED, ENDED, FULL, ID, KEY, RECORDS, REFUSED, SHOWN, Target, coded
 
-from runvoy_cli import (
-    config,
-    config_file,
-    playbook_compile,
-    playbook_reader,
-    playbook_view,
-    playbooks,
-    render,
-    short_ids,
-    signed_view,
-    values,
-    yaml_nodes,
-)
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client
-from runvoy_cli.client import Target as Deployment
-from runvoy_cli.follow import Follower
-from runvoy_cli.output import Lines
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.sanitize import Sanitizer, one_line
-from runvoy_cli.transport import Answer, Transport
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.client import Target as Deployment
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.following.output import Lines
+from runvoy_cli.home import config, config_file
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.http.transport import Answer, Transport
+from runvoy_cli.input import values, yaml_nodes
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.playbooks import compiling, finding, reader, view
+from runvoy_cli.submission import signed_view
+from runvoy_cli.terminal import render
+from runvoy_cli.terminal.sanitize import Sanitizer, one_line
 from runvoy_protocol import control, requests, status
 from runvoy_protocol import playbooks as compiled
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -100,18 +93,18 @@ def run_playbook(raw: bytes) -> str:
     path = folder() / "book.yml"
     path.write_bytes(raw)
     try:
-        found = playbooks.Found("book", path, "project").load()
+        found = finding.Found("book", path, "project").load()
     except UsageProblem as problem:
         assert problem.message
         return "refused"
-    list(playbook_view.lines(found))
-    pin = playbook_compile.pin(found)
-    assert pin == playbook_compile.pin(playbook_reader.read("book", path, yaml_nodes.read_text(path)))
-    template = playbook_compile.to_request(found, dict.fromkeys(found.parameters, "$(x)"))
+    list(view.lines(found))
+    pin = compiling.pin(found)
+    assert pin == compiling.pin(reader.read("book", path, yaml_nodes.read_text(path)))
+    template = compiling.to_request(found, dict.fromkeys(found.parameters, "$(x)"))
     assert requests.playbook_digest(template, pin.parameters) == pin.digest, "the digest depends on values"
     assert "${{" not in template.command or "printf" in template.command
     try:  # what the client compiles, the deployment takes
-        compiled.check([playbook_compile.compiled(found, "host:~/x")])
+        compiled.check([compiling.compiled(found, "host:~/x")])
     except RunvoyError as error:
         assert error.code is ErrorCode.TOO_LARGE, error
     return "decoded"

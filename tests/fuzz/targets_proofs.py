@@ -10,7 +10,7 @@ from tests.fuzz.targets import KEY, Target
 from tests.golden.audit_bodies import BODIES, SEAL
 from tests.golden.generate import DEPLOYMENT, FULL, ID
 
-from runvoy_cli import request_proof
+from runvoy_cli.proofs import signed_request
 from runvoy_protocol import requests, seals
 from runvoy_protocol.audit import AuditEntry
 from runvoy_protocol.errors import RunvoyError
@@ -75,7 +75,7 @@ def run_evidence(raw: bytes) -> str:
         evidence = msgspec.json.decode(raw, type=Evidence)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "malformed"
-    checks = list(request_proof._checks(evidence, evidence.piece, DEPLOYMENT))
+    checks = list(signed_request._checks(evidence, evidence.piece, DEPLOYMENT))
     assert checks
     return "decoded" if all(check.holds for check in checks) else checks[-1].name
 

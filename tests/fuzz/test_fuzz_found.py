@@ -127,7 +127,7 @@ def test_a_time_in_no_year_of_utc_ends_no_client(text: str) -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: "])
 def test_a_nested_config_is_refused(opening: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(opening * 40_000)
-    program = "import sys, pathlib; from runvoy_cli import config_file, problems\n"
+    program = "import sys, pathlib; from runvoy_cli.home import config_file; from runvoy_cli.input import problems\n"
     program += "try: config_file.load(pathlib.Path(sys.argv[1]))\nexcept problems.UsageProblem: sys.exit(7)"
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "config.yaml")], capture_output=True, timeout=60, check=False

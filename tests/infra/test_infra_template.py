@@ -139,10 +139,10 @@ def test_a_launch_that_is_held_up_is_over_before_its_task_may_be_taken_for_gone(
     of an attempt is begun within the window; its task has a minute to be listed before the second look that misses it frees its
     locks."""
     from runvoy_agent.aws.launcher import RELAUNCH_WINDOW
-    from runvoy_agent.handlers import reconcile_runs
+    from runvoy_agent.handlers.reconciler import runs
 
     last_launch = RELAUNCH_WINDOW + timedelta(seconds=template.properties("StartsFunction")["Timeout"])
-    earliest_end = reconcile_runs.GONE_AFTER + reconcile_runs.GONE_LOOKS_APART
+    earliest_end = runs.GONE_AFTER + runs.GONE_LOOKS_APART
     assert last_launch + timedelta(minutes=1) <= earliest_end
 
 

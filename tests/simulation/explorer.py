@@ -25,9 +25,10 @@ from tests.simulation.ports import START, check_sum
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, InboxGrantee, Key, LockRecord, User
-from runvoy_agent.handlers import ends, inbox, messages, reconcile, starts, store
+from runvoy_agent.handlers import ends, inbox, reconcile, starts
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery
 from runvoy_agent.ports import (
     Add,
     Attempt,

@@ -16,7 +16,8 @@ from tests.simulation.ports import START, SimObjects, SimRecords
 
 from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord, Refusal, User
-from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.quotas import counts
 from runvoy_agent.ports import Add, Put, Write
 from runvoy_protocol import object_keys, receipts, status
 from runvoy_protocol.errors import ErrorCode

@@ -18,26 +18,17 @@ from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
 from runvoy_agent.core.progress import InboxSweep
-from runvoy_agent.handlers import (
-    batches,
-    counts,
-    ends,
-    inbox,
-    inbox_sweeps,
-    kills,
-    lost_uploads,
-    outbox,
-    places,
-    reconcile,
-    reconcile_inbox,
-    reconcile_runs,
-    releases,
-    starts,
-    store,
-)
-from runvoy_agent.handlers.careful_launcher import CarefulLauncher
-from runvoy_agent.handlers.messages import StartMessage
-from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.handlers import ends, inbox, reconcile, starts
+from runvoy_agent.handlers.admission import batches
+from runvoy_agent.handlers.documents import outbox, store
+from runvoy_agent.handlers.documents.messages import StartMessage
+from runvoy_agent.handlers.documents.store import Loaded
+from runvoy_agent.handlers.executions import kills
+from runvoy_agent.handlers.locks import releases
+from runvoy_agent.handlers.quotas import counts, places
+from runvoy_agent.handlers.reconciler import batches as reconcile_inbox
+from runvoy_agent.handlers.reconciler import inbox_sweeps, lost_uploads, runs
+from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
 from runvoy_agent.ports import Add, Attempt, Check, Ports, Put, TaskState, Write
 from runvoy_protocol import object_keys, status
 from runvoy_protocol.states import State
@@ -126,13 +117,13 @@ def _blind_restart() -> list[Patch]:
     """A task that is missing is launched again, however long ago it was launched first."""
 
     def repair_missing(ports: Ports, execution: Execution, looked_at: datetime, *_rest: Any) -> Iterator[Any]:
-        if execution.starting_at is not None and looked_at > execution.starting_at + reconcile_runs.GONE_AFTER:
+        if execution.starting_at is not None and looked_at > execution.starting_at + runs.GONE_AFTER:
             deployment = SimpleNamespace(secret=b"s" * 32, runner_endpoint="")
             ports.launcher.start(starts._launch_of(ports, deployment, execution, {}))  # type: ignore[arg-type]
         yield from ()
 
     return [
-        (reconcile_runs, "_repair_missing", repair_missing),
+        (runs, "_repair_missing", repair_missing),
         (SimPlatform, "relaunch_window", property(lambda _self: None)),
     ]
 
@@ -239,11 +230,11 @@ def _hasty_reconciler() -> list[Patch]:
     """What a listing does not show is taken for gone at once."""
 
     def repair(ports: Ports, execution: Execution, *_rest: Any) -> Iterator[Any]:
-        reconcile_runs._send_end(ports, execution, "stopped")
+        runs._send_end(ports, execution, "stopped")
         yield from ()
 
     names = ("_repair_unlaunched", "_repair_missing")
-    return [*((reconcile_runs, name, repair) for name in names), (reconcile_runs, "LOOK_AFTER", timedelta(0))]
+    return [*((runs, name, repair) for name in names), (runs, "LOOK_AFTER", timedelta(0))]
 
 
 def _left_out_is_missing() -> list[Patch]:
@@ -283,7 +274,7 @@ def _launch_again_each_time() -> list[Patch]:
 
 def _announce_nobody() -> list[Patch]:
     """The reconciler does not push again what is granted and was not pushed."""
-    return [(reconcile_runs, "_push", lambda _ports, _execution: None)]
+    return [(runs, "_push", lambda _ports, _execution: None)]
 
 
 def _one_lock_is_enough() -> list[Patch]:
@@ -460,7 +451,7 @@ def _believe_the_runner_s_clock() -> list[Patch]:
 
 
 def _let_go_on_what_ended() -> list[Patch]:
-    return [(reconcile_runs, "_stop_what_outlives_its_end", lambda _ports, _execution, _task: iter(()))]
+    return [(runs, "_stop_what_outlives_its_end", lambda _ports, _execution, _task: iter(()))]
 
 
 MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
@@ -500,8 +491,8 @@ MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "lost ranges are not looked for": lambda: [(reconcile_inbox, "lost_ranges", lambda _ports, _starting_up: iter(()))],
     "a start is withdrawn although its key is good": _withdraw_the_good,
     "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
-    "looks at one omission count for two": lambda: [(reconcile_runs, "GONE_LOOKS_APART", timedelta(0))],
-    "looks at two omissions count together": lambda: [(reconcile_runs, "GONE_LOOKS_WITHIN", timedelta(days=1))],
+    "looks at one omission count for two": lambda: [(runs, "GONE_LOOKS_APART", timedelta(0))],
+    "looks at two omissions count together": lambda: [(runs, "GONE_LOOKS_WITHIN", timedelta(days=1))],
     "a quota is not held in the commit": _count_unbounded,
     "a refusal for a quota is not held to the count": lambda: _without("unfinished#", Check),
     "an end leaves its place taken": _places_stay_taken,

@@ -16,8 +16,8 @@ import msgspec
 from tests.simulation.ports import START, SimObjects
 from tests.simulation.scheduler import Scheduler
 
-from runvoy_agent.handlers import messages
-from runvoy_agent.handlers.messages import EndEvent, EndMessage
+from runvoy_agent.handlers.documents import messages
+from runvoy_agent.handlers.documents.messages import EndEvent, EndMessage
 from runvoy_agent.ports import Attempt, Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol import object_keys, run_objects
 from runvoy_protocol.run_objects import RunnerPayload
@@ -26,7 +26,7 @@ MINUTE_MS = 60_000
 RELAUNCH_WINDOW = timedelta(minutes=10)
 REMEMBERED_MS = 15 * MINUTE_MS
 GRACE_MS = 30_000
-# What the reconciler believes of a platform (reconcile_runs.GONE_LOOKS_APART and GONE_LOOKS_WITHIN): an omission is shorter than the two
+# What the reconciler believes of a platform (reconciler.runs.GONE_LOOKS_APART and GONE_LOOKS_WITHIN): an omission is shorter than the two
 # minutes between two looks that count, and the next one does not begin within the five in which they must be.
 LONGEST_OMISSION_MS = 90_000
 OMISSIONS_APART_MS = 6 * MINUTE_MS

@@ -10,7 +10,7 @@ from tests.simulation.oracles import check
 from tests.simulation.ports import SimRecords
 
 from runvoy_agent.core.model import AuditEvent, AuditHead
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_protocol import seals
 from runvoy_protocol.seals import Seal
 

@@ -16,7 +16,7 @@ from tests.simulation.oracles import check
 from tests.simulation.platform import Task
 
 from runvoy_agent.core.model import Execution, Secret
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.ports import Put, Write
 from runvoy_protocol.states import State
 

@@ -25,10 +25,12 @@ from tests.simulation.workload import Workload
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
-from runvoy_agent.handlers import control, ends, inbox, lost_uploads, messages, reconcile, starts, store
+from runvoy_agent.handlers import control, ends, inbox, reconcile, starts
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.inbox_sweeps import Budget
-from runvoy_agent.handlers.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery
+from runvoy_agent.handlers.reconciler import lost_uploads
+from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import Ports, QueueName, Unavailable, Write
 from runvoy_protocol import control as control_protocol

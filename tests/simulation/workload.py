@@ -12,7 +12,8 @@ import msgspec
 from tests.simulation.platform import CAPACITY, MINUTE_MS, REFUSED, Plan
 
 from runvoy_agent.core.model import LockRecord
-from runvoy_agent.handlers import counts, store
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.quotas import counts
 from runvoy_agent.ports import Add, Launch, LaunchOutcome
 from runvoy_protocol import batches, codec, envelope, ids, keys, object_keys
 from runvoy_protocol.batches import Batch, BatchedRequest

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from runvoy_agent.core.model import AuditEvent, Key, User
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import Page, Position, Put, Records, Versioned, Write
 from runvoy_protocol import claims, control

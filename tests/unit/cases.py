@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.unit.calls import add_key, claim_body, new_key, ok, set_user, user_of
 
-from runvoy_agent.handlers import counts
 from runvoy_agent.handlers.control import ROUTES
+from runvoy_agent.handlers.quotas import counts
 from runvoy_agent.handlers.routes import Route
 from runvoy_agent.ports import Add
 from runvoy_protocol import requests

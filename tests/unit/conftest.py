@@ -16,11 +16,12 @@ from tests.unit.served import served
 
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Execution, Key, User
-from runvoy_agent.handlers import control, ends, inbox, messages, reconcile, starts, store
+from runvoy_agent.handlers import control, ends, inbox, reconcile, starts
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.inbox_sweeps import Budget
-from runvoy_agent.handlers.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
-from runvoy_agent.handlers.repairs import Repair
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
+from runvoy_agent.handlers.documents.repairs import Repair
+from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects

@@ -13,10 +13,10 @@ import msgspec
 from tests.unit.calls import audit_of, call, signed
 
 from runvoy_agent.core.model import AuditEvent, AuditHead
-from runvoy_agent.handlers import store
-from runvoy_cli.client import Client
-from runvoy_cli.proofs import DayCheck, DayProof
-from runvoy_cli.request_proof import RequestProof, check_request
+from runvoy_agent.handlers.documents import store
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.proofs.audit import DayCheck, DayProof
+from runvoy_cli.proofs.signed_request import RequestProof, check_request
 from runvoy_protocol import control, seals
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.seals import Seal

@@ -27,7 +27,7 @@ from tests.unit.calls import (
 from tests.unit.cases import BY_CALL, CASES, scene
 
 from runvoy_agent.core.model import AuditEvent, LockRecord
-from runvoy_agent.handlers import listings, store
+from runvoy_agent.handlers.documents import listings, store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import Delete, NoCapacity, TaskState, Unavailable
 from runvoy_protocol.errors import ErrorCode

@@ -11,7 +11,7 @@ from tests.unit.calls import call, code_of, ok
 from tests.unit.proving import prove_request, tamper
 
 from runvoy_agent.core.model import Execution, StoredRequest
-from runvoy_agent.handlers import messages, store
+from runvoy_agent.handlers.documents import messages, store
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_protocol import batches, object_keys, requests
 from runvoy_protocol.batches import Batch, BatchedRequest

@@ -13,7 +13,9 @@ from tests.unit.calls import audit_of, call, code_of, watch
 from tests.unit.proving import DAY, busy, chain, found, head, head_of, prove_day, seal_all, sealed_ids, tamper
 
 from runvoy_agent.core.model import AuditEvent, AuditHead
-from runvoy_agent.handlers import reconcile, seals, store
+from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers.audit import seals
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.ports import Put
 from runvoy_protocol import seals as protocol
 from runvoy_protocol.errors import ErrorCode

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.unit.proving import DAY, busy, chain, found, head, head_of, prove_day, seal_all, tamper
 
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_protocol import seals as protocol
 from runvoy_protocol.seals import Seal
 

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.calls import claim_body, new_key, ok
 from tests.unit.test_handlers_batches import Batches, batched, make, sent_again
 
-from runvoy_agent.handlers import retention, store
+from runvoy_agent.handlers import retention
+from runvoy_agent.handlers.documents import store
 from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from tests.unit.calls import (
 )
 
 from runvoy_agent.core.model import Key
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.routes import Response
 from runvoy_protocol import claims, codec, envelope, keys
 from runvoy_protocol.envelope import PayloadType

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from runvoy_cli import app, request
-from runvoy_cli.options import Settings
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli import app
+from runvoy_cli.input.options import Settings
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.submission import request
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource
@@ -412,13 +413,13 @@ def test_what_was_certainly_not_submitted_is_told_as_that(tmp_path):
 HOT = """
 import sys
 from runvoy_cli import app
-from runvoy_cli.options import Settings
+from runvoy_cli.input.options import Settings
 group = app.root()
 outer = group.make_context("runvoy", sys.argv[1:], obj=Settings())
 name, command, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])
 command.make_context(name, rest, parent=outer)
 slow = {"boto3", "rich", "pydantic", "httpx", "yaml", "asyncio", "runvoy_agent", "runvoy_sync", "watchdog", "pygments", "importlib.metadata"}
-slow |= {module for module in sys.modules if module.startswith(("runvoy_cli.playbook", "runvoy_cli.yaml"))}
+slow |= {module for module in sys.modules if module.startswith(("runvoy_cli.playbooks", "runvoy_cli.input.yaml"))}
 print(sorted(slow & set(sys.modules)))
 print(sorted(m for m in sys.modules if m.startswith("runvoy_cli.commands.")))
 """

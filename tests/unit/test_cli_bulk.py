@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runvoy_cli import bulk_reader
-from runvoy_cli.bulk_reader import BadBulk, Problem
-from runvoy_cli.bulk_requests import FIELDS, Maker
-from runvoy_cli.client import Target
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.bulk import reader
+from runvoy_cli.bulk.reader import BadBulk, Problem
+from runvoy_cli.bulk.requests import FIELDS, Maker
+from runvoy_cli.deployment.client import Target
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -40,7 +40,7 @@ def read(
 ) -> tuple[list[RunRequest], list[Problem]]:
     problems: list[Problem] = []
     maker = Maker(BASE, prefix)
-    entries = bulk_reader.parse(text, name, problems)
+    entries = reader.parse(text, name, problems)
     made = [maker.make(entry, number, problems) for number, entry in enumerate(entries, start=1)]
     return [one.addressed(TARGET, NOW, default) for one in made if one is not None], problems
 
@@ -167,10 +167,10 @@ def test_the_error_has_all_and_shows_some() -> None:
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="cannot be read"):
-        bulk_reader.read(str(tmp_path / "none"))
+        reader.read(str(tmp_path / "none"))
     (tmp_path / "latin").write_bytes(b"\xff")
     with pytest.raises(UsageProblem, match="UTF-8"):
-        bulk_reader.read(str(tmp_path / "latin"))
+        reader.read(str(tmp_path / "latin"))
 
 
 def test_the_fields_are_the_request_s() -> None:

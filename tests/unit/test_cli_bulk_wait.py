@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from runvoy_cli.bulk_wait import PATIENCE_SECONDS, BulkProgress, BulkWait, counted
-from runvoy_cli.client import Client
-from runvoy_cli.terminal import Screen
+from runvoy_cli.bulk.waiting import PATIENCE_SECONDS, BulkProgress, BulkWait, counted
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.terminal.screen import Screen
 from runvoy_protocol import ids
 from runvoy_protocol.control import MAX_STATUSES, KnownExecution
 from runvoy_protocol.errors import ErrorCode, RunvoyError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runvoy_cli.cache import Cache
+from runvoy_cli.home.cache import Cache
 
 
 def content_of(home: Path) -> Path:

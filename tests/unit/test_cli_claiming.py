@@ -9,10 +9,11 @@ import pytest
 from tests.unit.served import served
 
 from runvoy_agent.core.model import Claim, Key
-from runvoy_agent.handlers import claims as claim_handlers
-from runvoy_agent.handlers import store
-from runvoy_cli import claiming, config_file
-from runvoy_cli.transport import Transport
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.members import claims as claim_handlers
+from runvoy_cli.home import config_file
+from runvoy_cli.http.transport import Transport
+from runvoy_cli.members import claiming
 from runvoy_protocol.claims import Token
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey

@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 import pytest
 
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.transport import NoAnswer, Transport
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.http.transport import NoAnswer, Transport
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import uuid7

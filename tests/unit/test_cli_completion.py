@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runvoy_cli import app, config
-from runvoy_cli.cache import Cache
+from runvoy_cli import app
+from runvoy_cli.home import config
+from runvoy_cli.home.cache import Cache
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from runvoy_cli import config, config_file
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.home import config, config_file
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol.keys import SigningKey
 
 KEY = SigningKey(bytes(range(32)))

@@ -12,7 +12,7 @@ from tests.unit.calls import ok
 from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.cost import Pricing
 from runvoy_cli.commands import cost as cost_command
-from runvoy_cli.words import cost_text, rate_text
+from runvoy_cli.terminal.words import cost_text, rate_text
 from runvoy_protocol.costs import Cost, CostGroup, CostPage, Rate
 from runvoy_protocol.members import Role
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runvoy_cli import app, environment
+from runvoy_cli import app
+from runvoy_cli.home import environment
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from tests.unit.test_cli_bulk import read as read_bulk
 
-from runvoy_cli import app, bulk_reader, playbook_reader, yaml_nodes
-from runvoy_cli.bulk_requests import FIELDS as BULK
+from runvoy_cli import app
+from runvoy_cli.bulk import reader as bulk_reader
+from runvoy_cli.bulk.requests import FIELDS as BULK
+from runvoy_cli.input import yaml_nodes
+from runvoy_cli.playbooks import reader as playbook_reader
 from runvoy_protocol.errors import RunvoyError
 from runvoy_sync import request_file
 

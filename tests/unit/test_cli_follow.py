@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from runvoy_cli.follow import PATIENCE_SECONDS, WAIT_SECONDS, Follower
-from runvoy_cli.problems import GaveUp
-from runvoy_cli.transport import Answer, NoAnswer
+from runvoy_cli.following.follow import PATIENCE_SECONDS, WAIT_SECONDS, Follower
+from runvoy_cli.http.transport import Answer, NoAnswer
+from runvoy_cli.input.problems import GaveUp
 from runvoy_protocol import status
 from runvoy_protocol.control import OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError

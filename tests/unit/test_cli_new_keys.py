@@ -2,7 +2,7 @@
 
 import pytest
 
-from runvoy_cli import new_keys
+from runvoy_cli.members import new_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 

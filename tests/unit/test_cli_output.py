@@ -2,8 +2,8 @@
 
 import pytest
 
-from runvoy_cli.output import Lines, prefixed
-from runvoy_cli.render import columns, facts, span
+from runvoy_cli.following.output import Lines, prefixed
+from runvoy_cli.terminal.render import columns, facts, span
 from runvoy_protocol.logs import LogRecord
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.calls import add_key, ok
 from tests.unit.served import served
 
-from runvoy_cli import app, playbooks
+from runvoy_cli import app
+from runvoy_cli.playbooks import finding
 from runvoy_protocol.members import KeyLimits
 
 HOST = socket.gethostname()
@@ -155,7 +156,7 @@ def test_what_is_published_is_what_a_key_is_limited_to(runvoy, stand, world):
     changes(runvoy)
     [found] = ok(world, "GET", "/playbooks")["playbooks"]
     assert found["digest"] == json.loads(runvoy("playbook", "show", "deploy", "--json")[1])["digest"]
-    assert found["digest"] == playbooks.pin_of("deploy").digest
+    assert found["digest"] == finding.pin_of("deploy").digest
     assert found["playbook"]["labels"] == {"who": ["x ", {"parameter": "who"}]}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runvoy_cli.sanitize import RESET, Sanitizer, json_text, one_line
+from runvoy_cli.terminal.sanitize import RESET, Sanitizer, json_text, one_line
 
 BIDI = {0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 SEED = 20300131

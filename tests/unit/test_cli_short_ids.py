@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runvoy_cli import short_ids
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import short_id
-from runvoy_cli.short_ids import Written
-from runvoy_cli.transport import Transport
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.short_ids import Written
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.http.transport import Transport
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.terminal.render import short_id
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import State

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runvoy_cli import signed_view
+from runvoy_cli.submission import signed_view
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import GitSource, RunRequest

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from runvoy_cli import announce, logview, words
 from runvoy_cli.commands import list as list_command
 from runvoy_cli.commands import trace as trace_command
-from runvoy_cli.output import Line
-from runvoy_cli.progress import Progress
-from runvoy_cli.sanitize import Sanitizer
-from runvoy_cli.session import Session
-from runvoy_cli.terminal import Live, Screen, cells, clip, has_colour, is_capable
+from runvoy_cli.deployment.session import Session
+from runvoy_cli.following import announce, logview
+from runvoy_cli.following.output import Line
+from runvoy_cli.following.progress import Progress
+from runvoy_cli.terminal import words
+from runvoy_cli.terminal.sanitize import Sanitizer
+from runvoy_cli.terminal.screen import Live, Screen, cells, clip, has_colour, is_capable
 from runvoy_protocol import explanations
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.requests import RunRequest

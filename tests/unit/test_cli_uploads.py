@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.test_cli_client import LOSE, client_of, server
 
-from runvoy_cli.uploads import CONNECTIONS
+from runvoy_cli.http.uploads import CONNECTIONS
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import uuid7
 

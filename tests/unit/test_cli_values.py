@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from runvoy_cli import values
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.input import values
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey
 

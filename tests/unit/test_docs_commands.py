@@ -11,8 +11,8 @@ import pytest
 from tests.docs_scripts import load
 
 from runvoy_cli import app
-from runvoy_cli.options import Settings
-from runvoy_cli.request import LiteralCommand
+from runvoy_cli.input.options import Settings
+from runvoy_cli.submission.request import LiteralCommand
 
 ROOT = Path(__file__).parents[2]
 # Pages whose blocks and words are of the protocol or the code, `runvoy execution key v1` and the like.

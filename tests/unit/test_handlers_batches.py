@@ -16,8 +16,9 @@ from tests.unit.conftest import START, World
 
 from runvoy_agent.core.batches import RANGE_SIZE
 from runvoy_agent.core.model import Key
-from runvoy_agent.handlers import inbox, messages, store
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers import inbox
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.ports import StoredObject, Unavailable
 from runvoy_protocol import batches, codec, ids, keys, object_keys, receipts, requests

@@ -9,8 +9,9 @@ import pytest
 from tests.unit.calls import add_key, call, code_of, ok
 
 from runvoy_agent.core.cost import Pricing
-from runvoy_agent.handlers import ends, messages
-from runvoy_agent.handlers.messages import EndMessage
+from runvoy_agent.handlers import ends
+from runvoy_agent.handlers.documents import messages
+from runvoy_agent.handlers.documents.messages import EndMessage
 from runvoy_protocol.costs import CostGroup, CostPage, added
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey

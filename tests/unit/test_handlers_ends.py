@@ -11,7 +11,7 @@ import pytest
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol import control

@@ -15,7 +15,8 @@ import pytest
 from tests.unit.calls import add_key, call, code_of, set_user
 
 from runvoy_agent.core.model import AuditEvent, DefaultImage, Image, Key
-from runvoy_agent.handlers import registered, store
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.resources import registered
 from runvoy_agent.ports import Launched, NoCapacity, Write
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode

@@ -11,8 +11,9 @@ import pytest
 
 from runvoy_agent.core.model import InboxGrantee
 from runvoy_agent.core.progress import Reconciled
-from runvoy_agent.handlers import inbox_sweeps, lost_uploads, store
-from runvoy_agent.handlers.inbox_sweeps import Budget
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.reconciler import inbox_sweeps, lost_uploads
+from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role

@@ -10,8 +10,9 @@ import pytest
 
 from runvoy_agent.core.model import InboxGrantee
 from runvoy_agent.core.progress import Reconciled
-from runvoy_agent.handlers import lost_uploads, store
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
+from runvoy_agent.handlers.reconciler import lost_uploads
 from runvoy_agent.ports import Page, StoredObject
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.errors import ErrorCode

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.unit.calls import add_key, audit_of, call, code_of, ok, set_user
 
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_protocol import playbooks
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.instants import Instant

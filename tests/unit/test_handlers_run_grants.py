@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_protocol import control, run_objects
 from runvoy_protocol.errors import ErrorCode

@@ -13,8 +13,8 @@ import pytest
 from tests.unit.calls import ok
 
 from runvoy_agent.core.model import User
-from runvoy_agent.handlers import outbox, store
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers.documents import outbox, store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.ports import (
     Launch,
     Launched,

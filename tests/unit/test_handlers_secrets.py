@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from runvoy_agent.core.model import AuditEvent, DiscardedValue, Key, Secret
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.routes import Request
 from runvoy_protocol import control, secret_messages
 from runvoy_protocol.control import ControlCall

@@ -14,7 +14,8 @@ from tests.unit.conftest import START
 from tests.unit.proving import tamper
 
 from runvoy_agent.core.model import Refusal
-from runvoy_agent.handlers import inbox, messages, retention, store
+from runvoy_agent.handlers import inbox, retention
+from runvoy_agent.handlers.documents import messages, store
 from runvoy_agent.handlers.retention import Removing
 from runvoy_protocol import batches, object_keys, receipts, requests
 from runvoy_protocol.batches import Batch, BatchedRequest

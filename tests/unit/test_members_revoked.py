@@ -14,7 +14,7 @@ from tests.unit.calls import WatchedRecords, add_key, audit_of, call, ok, set_us
 from tests.unit.cases import BY_CALL, CASES, Scene, scene
 
 from runvoy_agent.core.model import DiscardedValue, Execution, Key
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.ports import Check, Launched, NoCapacity, Put, TaskState, Write
 from runvoy_protocol.keys import SigningKey

@@ -13,8 +13,9 @@ from tests.unit.test_quotas import accept, end_by_result_of, launched, run_one, 
 
 from runvoy_agent.core import quotas
 from runvoy_agent.core.model import DefaultQuotas
-from runvoy_agent.handlers import messages, starts, store
-from runvoy_agent.handlers.messages import StartMessage
+from runvoy_agent.handlers import starts
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import StartMessage
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import Reason, State

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runvoy_cli import playbook_compile, playbook_reader
+from runvoy_cli.playbooks import compiling, reader
 from runvoy_protocol import requests
 
 FOLDER = Path(__file__).parents[2] / "docs" / "playbooks"
@@ -53,13 +53,13 @@ TEXTS = st.lists(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_charac
 
 
 def read(name):
-    return playbook_reader.read(name, PATHS[name], PATHS[name].read_text())
+    return reader.read(name, PATHS[name], PATHS[name].read_text())
 
 
 def request(name, text="x", **more):
     chosen = read(name)
     given = {key: text if value is ... else value for key, value in {**GIVEN[name], **more}.items()}
-    made = playbook_compile.to_request(chosen, chosen.values_of(given))
+    made = compiling.to_request(chosen, chosen.values_of(given))
     requests.check(made)
     return made
 
@@ -117,7 +117,7 @@ def test_an_example_is_right_to_loader_and_schema(name):
 
 def test_the_playbook_of_the_page_is_right():
     [block] = re.findall(r"```yaml\n(.*?)```", (FOLDER.parent / "playbooks.md").read_text(), re.DOTALL)
-    assert playbook_reader.read("restart", Path("restart.yml"), block).parameters["patience"].default == "10"
+    assert reader.read("restart", Path("restart.yml"), block).parameters["patience"].default == "10"
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
@@ -126,7 +126,7 @@ def test_an_example_is_shell_that_every_shell_can_parse(name, shell):
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     chosen = read(name)
-    for text in (playbook_compile.shell_text(chosen), *(command.shell for command in chosen.commands)):
+    for text in (compiling.shell_text(chosen), *(command.shell for command in chosen.commands)):
         done = subprocess.run([shell, "-n", "-c", text], capture_output=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
 

@@ -11,8 +11,8 @@ import pytest
 from tests.unit.calls import ok
 
 from runvoy_agent.core.model import Key
-from runvoy_agent.handlers import store
-from runvoy_cli import playbook_compile, playbook_reader, playbooks
+from runvoy_agent.handlers.documents import store
+from runvoy_cli.playbooks import compiling, finding, reader
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.requests import GitSource, RunRequest
@@ -37,7 +37,7 @@ parameters:
 
 
 def book(text: str = TEXT, name: str = "migrate"):
-    return playbook_reader.read(name, Path(f"{name}.yml"), text)
+    return reader.read(name, Path(f"{name}.yml"), text)
 
 
 def made(world: World, text: str = TEXT, name: str = "migrate", **given: str):
@@ -45,7 +45,7 @@ def made(world: World, text: str = TEXT, name: str = "migrate", **given: str):
     values = chosen.values_of({"stage": "test", **given})
     own = ("deployment_id", "request_id", "issued_at", "expires_at")
     addressed = world.request()
-    template = playbook_compile.to_request(chosen, values)
+    template = compiling.to_request(chosen, values)
     return msgspec.structs.replace(template, **{field: getattr(addressed, field) for field in own})
 
 
@@ -55,7 +55,7 @@ def limited(world):
     signing_key = world.add_user("ci", Role.DEVELOPER)
     key = store.load(world.records, store.key_key(signing_key.key_id), Key)
     assert key.document is not None
-    limits = KeyLimits(playbooks=(playbook_compile.pin(book()),))
+    limits = KeyLimits(playbooks=(compiling.pin(book()),))
     world.records.commit([store.put(key, msgspec.structs.replace(key.document, limits=limits))])
     return signing_key
 
@@ -142,7 +142,7 @@ def test_a_playbook_that_was_changed_is_another_one(world, limited, old, new):
 def test_words_for_people_change_nothing(world, limited):
     changed = TEXT.replace("Move the database", "# moves\n  it").replace("{enum:", "{description: Which, enum:")
     changed = changed.replace('labels: {stage: "${{ stage }}"}', "labels: {a: b}")
-    assert playbook_compile.pin(book(changed)) == playbook_compile.pin(book())
+    assert compiling.pin(book(changed)) == compiling.pin(book())
     assert world.submit(made(world, changed), limited).outcome == "accepted"
 
 
@@ -158,13 +158,13 @@ def test_a_pin_does_not_depend_on_the_machine(tmp_path, monkeypatch):
         monkeypatch.setenv("RUNVOY_HOME", str(tmp_path / f"home{number}"))
         monkeypatch.setenv("RUNVOY_USER_NUMBER", str(number))
         monkeypatch.setenv("PARAM_STAGE", str(number))
-        pins.add(playbooks.pin_of("migrate"))
+        pins.add(finding.pin_of("migrate"))
     [pin] = pins
-    assert pin == playbook_compile.pin(book())
+    assert pin == compiling.pin(book())
     assert pin.parameters == ("PARAM_NOTE", "PARAM_STAGE", "PARAM_STEPS")
 
 
 def test_the_digest_of_today():
     """A change of what is compiled breaks every key that is limited to a playbook: it is made on purpose, and told in the
     changelog."""
-    assert playbook_compile.pin(book()).digest == "6435b16528ef931f4fb15395a8c1a17ce8fb88b9e6e273375a636e8bc553e18d"
+    assert compiling.pin(book()).digest == "6435b16528ef931f4fb15395a8c1a17ce8fb88b9e6e273375a636e8bc553e18d"

@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
-from runvoy_cli import playbook_reader
-from runvoy_cli.playbook_reader import BadPlaybook
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.playbooks import reader
+from runvoy_cli.playbooks.reader import BadPlaybook
 from runvoy_protocol.requests import GitSource
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "playbook.schema.json").read_text())
@@ -42,7 +42,7 @@ parameters:
 
 
 def read(text):
-    return playbook_reader.read("demo", Path("demo.yml"), text)
+    return reader.read("demo", Path("demo.yml"), text)
 
 
 def problems(text):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from runvoy_cli import playbook_compile, playbook_reader
-from runvoy_cli.playbook_placeholders import Kind, compile_value
-from runvoy_cli.playbook_reader import BadPlaybook
-from runvoy_cli.playbook_shell import compile_line, compile_words
+from runvoy_cli.playbooks import compiling, reader
+from runvoy_cli.playbooks.placeholders import Kind, compile_value
+from runvoy_cli.playbooks.reader import BadPlaybook
+from runvoy_cli.playbooks.shell import compile_line, compile_words
 
 KINDS = {"a": Kind("PARAM_A", False), "b": Kind("PARAM_B", False), "n": Kind("PARAM_N", True)}
 # `show` keeps its words, each ended by a NUL.
@@ -375,7 +375,7 @@ def test_whatever_is_not_refused_runs_nothing_of_a_value(place, pieces, values):
 
 
 def compiled_playbook(text):
-    return playbook_compile.shell_text(playbook_reader.read("demo", Path("demo.yml"), text))
+    return compiling.shell_text(reader.read("demo", Path("demo.yml"), text))
 
 
 STEPS = """

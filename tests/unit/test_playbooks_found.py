@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runvoy_cli import playbooks
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.playbooks import finding
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def put(folder: Path, name: str, text: str = "commands: [make]") -> Path:
 
 
 def names():
-    return {found.name: (found.origin, found.path) for found in playbooks.find_all()}
+    return {found.name: (found.origin, found.path) for found in finding.find_all()}
 
 
 def test_none_at_all(home):
     assert names() == {}
     with pytest.raises(UsageProblem, match="no playbook 'deploy'") as caught:
-        playbooks.load("deploy")
+        finding.load("deploy")
     assert f"{home}/.runvoy/playbooks/NAME.yml" in caught.value.hint
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_playbooks_name_is_left_out(home):
     folder = home / "p" / ".runvoy"
     for name in ("ok.yml", ".hidden.yml", "a b.yml", "-x.yml", "notes.txt", "x.yml~"):
         put(folder, name)
-    assert [path.name for path in playbooks._files(folder)] == ["ok.yml"]
+    assert [path.name for path in finding._files(folder)] == ["ok.yml"]
 
 
 def test_one_name_twice_in_a_folder_is_told_and_not_chosen(home, monkeypatch):
@@ -94,14 +94,14 @@ def test_one_name_twice_in_a_folder_is_told_and_not_chosen(home, monkeypatch):
     put(home / "p" / ".runvoy", "deploy.yaml")
     monkeypatch.chdir(home / "p")
     with pytest.raises(UsageProblem, match=r"deploy is there twice: .*deploy.yaml and deploy.yml"):
-        playbooks.load("deploy")
+        finding.load("deploy")
 
 
 def test_a_near_miss_is_told(home, monkeypatch):
     put(home / "p" / ".runvoy", "deploy.yml")
     monkeypatch.chdir(home / "p")
     with pytest.raises(UsageProblem, match="no playbook 'depoly'") as caught:
-        playbooks.load("depoly")
+        finding.load("depoly")
     assert "Did you mean 'deploy'? Found here: deploy." in caught.value.hint
 
 
@@ -123,4 +123,4 @@ def test_what_cannot_be_read_is_told(home, monkeypatch):
         "lost": "no regular file",
     }.items():
         with pytest.raises(UsageProblem, match=told):
-            playbooks.load(name)
+            finding.load(name)

@@ -18,8 +18,10 @@ from tests.unit.test_waiting_for_room import tell_no_room
 
 from runvoy_agent.core import lifecycle, quotas
 from runvoy_agent.core.model import DefaultQuotas, User
-from runvoy_agent.handlers import counts, reconcile, store
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
+from runvoy_agent.handlers.quotas import counts
 from runvoy_agent.ports import Launched, LaunchRefused, NoCapacity
 from runvoy_agent.runner import payload
 from runvoy_protocol import object_keys

@@ -10,7 +10,8 @@ import pytest
 from tests.unit.served import served
 from tests.unit.test_handlers_ends import call, kill, running, started
 
-from runvoy_agent.handlers import careful_launcher, reconcile
+from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers.reconciler import careful_launcher
 from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Unavailable
 from runvoy_cli import app
 from runvoy_protocol import object_keys

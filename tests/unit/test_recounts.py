@@ -16,7 +16,9 @@ from runvoy_agent.core import recounts
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Recount, Suspicion
 from runvoy_agent.core.recounts import Bounds, Looked
-from runvoy_agent.handlers import counts, reconcile, store
+from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.quotas import counts
 from runvoy_agent.metered import MeteredRecords
 from runvoy_agent.ports import Add, Delete, Page, Position, Versioned, Write
 from runvoy_protocol import aws_layout

@@ -11,8 +11,9 @@ import pytest
 
 from runvoy_agent.core.model import Refusal
 from runvoy_agent.core.retention import REFUSALS_KEPT, refusal_forgotten_at
-from runvoy_agent.handlers import inbox, messages, store
-from runvoy_agent.handlers.messages import InboxDelivery
+from runvoy_agent.handlers import inbox
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.ports import Message
 from runvoy_protocol import batches, object_keys, requests
 from runvoy_protocol.batches import Batch, BatchedRequest

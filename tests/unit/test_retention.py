@@ -10,7 +10,8 @@ import pytest
 from tests.unit.calls import audit_of, call, code_of, watch
 from tests.unit.proving import prove_day, seal_all
 
-from runvoy_agent.handlers import retention, store
+from runvoy_agent.handlers import retention
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.retention import Removing, Swept
 from runvoy_agent.local.durable import cut_log
 from runvoy_protocol import ids, object_keys

@@ -13,7 +13,8 @@ import pytest
 
 from runvoy_agent.core.model import AuditEvent, DiscardedValue, Key, Secret
 from runvoy_agent.handlers import control as control_handler
-from runvoy_agent.handlers import secret_values, store
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.resources import secret_values
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import (
     Conflict,

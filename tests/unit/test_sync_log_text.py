@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runvoy_agent.runner.framing import Framer
-from runvoy_cli.output import Lines, prefixed
+from runvoy_cli.following.output import Lines, prefixed
 from runvoy_protocol.logs import Chunk, LogRecord, read_chunk
 from runvoy_sync.log_text import LogText
 

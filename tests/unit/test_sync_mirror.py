@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from tests.unit.sync_cases import NOW, ended
 
-from runvoy_cli.client import Client, Target
-from runvoy_cli.options import Settings
-from runvoy_cli.render import Console
-from runvoy_cli.transport import Answer
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.http.transport import Answer
+from runvoy_cli.input.options import Settings
+from runvoy_cli.terminal.render import Console
 from runvoy_protocol.control import ExecutionAnswer, ExecutionsPage, Health, LogGrant, LogGrantsAnswer, OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey

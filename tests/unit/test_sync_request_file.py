@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol.requests import GitSource
 from runvoy_sync.names import MAX_REQUEST_BYTES
 from runvoy_sync.request_file import BadRequest, read

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from tests.unit.sync_cases import ended
 
-from runvoy_cli.options import Settings
-from runvoy_cli.render import Console
+from runvoy_cli.input.options import Settings
+from runvoy_cli.terminal.render import Console
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import uuid7
 from runvoy_protocol.states import State

@@ -9,8 +9,9 @@ import pytest
 from tests.unit.calls import ok
 from tests.unit.test_handlers_ends import kill
 
-from runvoy_agent.handlers import ends, messages, starts, store
-from runvoy_agent.handlers.messages import EndMessage, StartMessage
+from runvoy_agent.handlers import ends, starts
+from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents.messages import EndMessage, StartMessage
 from runvoy_agent.ports import Launch, Launched, LaunchOutcome, LaunchRefused, NoCapacity, TaskState
 from runvoy_protocol.states import Reason, State
 

@@ -11,30 +11,15 @@ from urllib.parse import unquote
 from runvoy_agent.core import access
 from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import InboxGrantee, Key, Nonce, User
-from runvoy_agent.handlers import (
-    audit_log,
-    audit_proof,
-    audits,
-    claims,
-    cost_sums,
-    dry_runs,
-    executions,
-    healths,
-    images,
-    kills,
-    lock_queues,
-    log_grants,
-    member_keys,
-    playbooks,
-    run_grants,
-    secrets,
-    signed_requests,
-    store,
-    traces,
-    user_quotas,
-    users,
-)
+from runvoy_agent.handlers import healths
+from runvoy_agent.handlers.admission import dry_runs
+from runvoy_agent.handlers.audit import entries, notes, proof
 from runvoy_agent.handlers.deployment import Deployment
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.executions import cost_sums, kills, log_grants, reads, run_grants, signed_requests, traces
+from runvoy_agent.handlers.locks import queues
+from runvoy_agent.handlers.members import claims, keys, quotas, users
+from runvoy_agent.handlers.resources import images, playbooks, secrets
 from runvoy_agent.handlers.routes import About, Call, Request, Response, Route, answer, route
 from runvoy_agent.ports import Check, Conflict, Ports, Unavailable
 from runvoy_protocol import codec, control, envelope, object_keys
@@ -117,12 +102,12 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
             return run_grants.serve(ports, deployment, request)
         signed = _verify(ports, request)
     except Exception as error:
-        audits.note_refused(ports, request, _told(error))
+        notes.note_refused(ports, request, _told(error))
         raise
     try:
         caller = _judge(ports, deployment, request, signed)
     except Exception as error:
-        audits.note_refused(ports, request, _told(error), signed.key)
+        notes.note_refused(ports, request, _told(error), signed.key)
         raise
     # From here on what was signed counts: a front may have decoded the path on its way, and with it a name's slashes.
     request = request._replace(path=caller.call.target.partition("?")[0], target=caller.call.target)
@@ -136,7 +121,7 @@ def _serve_member(call: Call, found: Route | None, caller: _Caller) -> Response:
     """Serve somebody known. However it ends, that leaves a record."""
     request = call.request
     try:
-        audits.note_use(call.ports, caller.member.key.key_id)
+        notes.note_use(call.ports, caller.member.key.key_id)
         if found is None:
             raise RunvoyError(ErrorCode.NOT_FOUND, f"{request.method} {request.path[:200]} does not exist")
         access.check_allowed(caller.member, found.action)
@@ -145,10 +130,10 @@ def _serve_member(call: Call, found: Route | None, caller: _Caller) -> Response:
         response = found.serve(call)
     except Exception as error:
         told = _told(error)
-        audits.note_call(call, found, told.code.value, told.message)
+        notes.note_call(call, found, told.code.value, told.message)
         raise
     if not response.audited:
-        audits.note_call(call, found, "ok", request.target.partition("?")[2])
+        notes.note_call(call, found, "ok", request.target.partition("?")[2])
     return response
 
 
@@ -248,7 +233,7 @@ def _whoami(call: Call) -> Response:
             version=call.deployment.version,
             key_expires_at=call.key.expires_at,
             limits=call.key.limits,
-            quota=user_quotas.use_of(call.ports.records, [call.user])[0],
+            quota=quotas.use_of(call.ports.records, [call.user])[0],
         )
     )
 
@@ -284,14 +269,14 @@ def _grant_inbox(call: Call) -> Response:
 ROUTES: tuple[Route, ...] = (
     route("GET", "/whoami", Action.KNOW_SELF, _whoami),
     route("POST", "/grants/inbox", Action.RUN, _grant_inbox, single_use=True),
-    route("POST", "/grants/outbox", Action.READ_OWN, executions.grant_outbox, other=Action.READ_ANY, single_use=True),
+    route("POST", "/grants/outbox", Action.READ_OWN, reads.grant_outbox, other=Action.READ_ANY, single_use=True),
     route("POST", "/grants/logs", Action.READ_OWN, log_grants.grant_logs, other=Action.READ_ANY, single_use=True),
-    route("GET", "/executions", Action.READ_OWN, executions.list_executions, other=Action.READ_ANY),
+    route("GET", "/executions", Action.READ_OWN, reads.list_executions, other=Action.READ_ANY),
     route(
         "POST",
         "/executions/statuses",
         Action.READ_OWN,
-        executions.show_many,
+        reads.show_many,
         other=Action.READ_ANY,
         name="show-executions",
     ),
@@ -299,7 +284,7 @@ ROUTES: tuple[Route, ...] = (
         "GET",
         "/executions/{execution_id}",
         Action.READ_OWN,
-        executions.show,
+        reads.show,
         other=Action.READ_ANY,
         name="show-execution",
     ),
@@ -312,20 +297,20 @@ ROUTES: tuple[Route, ...] = (
         single_use=True,
         name="kill",
     ),
-    route("GET", "/locks", Action.READ_LOCKS, lock_queues.list_locks),
-    route("GET", "/locks/{name}", Action.READ_LOCKS, lock_queues.show_lock),
-    route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, lock_queues.release_lock, single_use=True),
+    route("GET", "/locks", Action.READ_LOCKS, queues.list_locks),
+    route("GET", "/locks/{name}", Action.READ_LOCKS, queues.show_lock),
+    route("POST", "/locks/{name}/release", Action.RELEASE_LOCKS, queues.release_lock, single_use=True),
     *healths.ROUTES,
     *users.ROUTES,
-    *user_quotas.ROUTES,
-    *member_keys.ROUTES,
+    *quotas.ROUTES,
+    *keys.ROUTES,
     *images.ROUTES,
     *playbooks.ROUTES,
     *secrets.ROUTES,
-    *audit_log.ROUTES,
+    *entries.ROUTES,
     *cost_sums.ROUTES,
     *dry_runs.ROUTES,
-    *audit_proof.ROUTES,
+    *proof.ROUTES,
     *traces.ROUTES,
     *signed_requests.ROUTES,
 )

@@ -9,9 +9,10 @@ import msgspec
 
 from runvoy_agent.core import lifecycle, waiting
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers import outbox, pushes, releases, store
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import EndMessage
+from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents.messages import EndMessage
+from runvoy_agent.handlers.locks import releases
 from runvoy_agent.ports import Ports, Put
 from runvoy_protocol import object_keys, run_objects
 from runvoy_protocol.errors import RunvoyError

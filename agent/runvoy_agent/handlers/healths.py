@@ -11,7 +11,8 @@ import msgspec
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import AuditHead, Execution
 from runvoy_agent.core.progress import Reconciled
-from runvoy_agent.handlers import all_executions, reconcile, store
+from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import QueueCare, Records
 from runvoy_protocol import seals

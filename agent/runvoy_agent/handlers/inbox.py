@@ -14,11 +14,14 @@ import msgspec
 from runvoy_agent.core import admission, retention
 from runvoy_agent.core.admission import Accepted, Known
 from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, StoredRequest, User
-from runvoy_agent.handlers import audits, batches, counts, judging, outbox, pushes, store
-from runvoy_agent.handlers.counts import Number
+from runvoy_agent.handlers.admission import batches, judging
+from runvoy_agent.handlers.audit import notes
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import InboxDelivery
-from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents.messages import InboxDelivery
+from runvoy_agent.handlers.documents.store import Loaded
+from runvoy_agent.handlers.quotas import counts
+from runvoy_agent.handlers.quotas.counts import Number
 from runvoy_agent.ports import Add, Ports, Write
 from runvoy_protocol import object_keys, requests
 from runvoy_protocol.batches import BatchedRequest, open_request
@@ -137,7 +140,7 @@ def _judge(ports: Ports, deployment: Deployment, arrived: _Arrived) -> Refusal |
             relied_on = [key, judged.user, earlier, *judged.images.used_by(execution)]
             counted = counts.changes(None, execution, max_unfinished=limit)
             _record(ports, request, execution, arrived.source, relied_on, judged.locks, joined, counted)
-            audits.note_use(ports, place.key_id)
+            notes.note_use(ports, place.key_id)
             _answer(ports, execution, 1, object_sha256)
     return None
 

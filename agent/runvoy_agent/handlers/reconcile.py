@@ -14,21 +14,15 @@ import msgspec
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Reconciled
-from runvoy_agent.handlers import (
-    lock_queues,
-    lost_uploads,
-    outbox,
-    reconcile_inbox,
-    reconcile_runs,
-    recounts,
-    releases,
-    seals,
-    secret_values,
-    store,
-)
-from runvoy_agent.handlers.careful_launcher import CarefulLauncher
-from runvoy_agent.handlers.inbox_sweeps import Budget
-from runvoy_agent.handlers.repairs import Repair
+from runvoy_agent.handlers.audit import seals
+from runvoy_agent.handlers.documents import outbox, store
+from runvoy_agent.handlers.documents.repairs import Repair
+from runvoy_agent.handlers.locks import queues, releases
+from runvoy_agent.handlers.quotas import recounts
+from runvoy_agent.handlers.reconciler import batches, lost_uploads, runs
+from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
+from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
+from runvoy_agent.handlers.resources import secret_values
 from runvoy_agent.ports import Conflict, Ports, Put
 from runvoy_protocol import object_keys
 
@@ -76,7 +70,7 @@ def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
     since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
-    yield from reconcile_runs.repair_active(ports, starting_up)
+    yield from runs.repair_active(ports, starting_up)
     yield from _held_up_locks(ports)
     yield from _stale_projections(ports, since - OVERLAP)
     yield from _discarded_values(ports)
@@ -110,7 +104,7 @@ def _of_the_counts(ports: Ports, starting_up: bool) -> Iterator[Repair]:
 def _of_the_inbox(ports: Ports, starting_up: bool, budget: Budget | None) -> Iterator[Repair]:
     mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
     look = lost_uploads.Look(ports, mark.document, starting_up=starting_up, budget=budget)
-    yield from reconcile_inbox.lost_ranges(ports, starting_up)
+    yield from batches.lost_ranges(ports, starting_up)
     for object_key in look.deliver_again():
         yield Repair(object_key, "no delivery of it was handled", "delivered it again")
     _mark(ports, mark, look.reached())
@@ -125,7 +119,7 @@ def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> 
 
 def _held_up_locks(ports: Ports) -> Iterator[Repair]:
     """Locks whose head is over, or could start and was not granted. No commit leaves one so; a restored backup might."""
-    for lock in lock_queues.busy_locks(ports.records):
+    for lock in queues.busy_locks(ports.records):
         repair = store.with_retries(ports.clock, partial(_mend_lock, ports, lock.name))
         if repair is not None:
             yield repair

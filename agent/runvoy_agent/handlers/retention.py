@@ -13,8 +13,8 @@ import msgspec
 from runvoy_agent.core import retention
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Retained
-from runvoy_agent.handlers import all_executions, store
-from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.handlers.documents import all_executions, store
+from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.ports import Conflict, ObjectInfo, Objects, Ports, Write
 from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError

@@ -11,8 +11,8 @@ import msgspec
 from runvoy_agent.core import access
 from runvoy_agent.core.access import Action, Member
 from runvoy_agent.core.model import Key, User
-from runvoy_agent.handlers import store
 from runvoy_agent.handlers.deployment import Deployment
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.ports import Add, Check, Conflict, Ports, Put, Write
 from runvoy_protocol.control import API_PREFIX
 from runvoy_protocol.errors import ErrorCode, RunvoyError

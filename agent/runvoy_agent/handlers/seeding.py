@@ -11,8 +11,9 @@ import msgspec
 
 from runvoy_agent.core import access
 from runvoy_agent.core.model import Key, User
-from runvoy_agent.handlers import claims, store
 from runvoy_agent.handlers.deployment import Deployment
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.members import claims
 from runvoy_agent.ports import Conflict, Ports, Write
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError

@@ -17,11 +17,15 @@ import msgspec
 
 from runvoy_agent.core import access, launches, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
-from runvoy_agent.handlers import counts, kills, outbox, places, pushes, releases, run_grants, secret_values, store
-from runvoy_agent.handlers.counts import Number
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.messages import StartMessage
-from runvoy_agent.handlers.store import Loaded
+from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents.messages import StartMessage
+from runvoy_agent.handlers.documents.store import Loaded
+from runvoy_agent.handlers.executions import kills, run_grants
+from runvoy_agent.handlers.locks import releases
+from runvoy_agent.handlers.quotas import counts, places
+from runvoy_agent.handlers.quotas.counts import Number
+from runvoy_agent.handlers.resources import secret_values
 from runvoy_agent.ports import (
     Check,
     Launch,

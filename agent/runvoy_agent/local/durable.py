@@ -36,7 +36,7 @@ def make_private_folder(path: Path) -> None:
     """Make the folder, and those above it that are not there, for this user alone. `parents=True` would leave those to the
     umask. Raises OSError.
 
-    The client has the same (`runvoy_cli.files`): neither may import the other, and what both may import does no I/O.
+    The client has the same (`runvoy_cli.home.files`): neither may import the other, and what both may import does no I/O.
     """
     try:
         path.mkdir(mode=0o700)

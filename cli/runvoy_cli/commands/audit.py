@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runvoy_cli import short_ids
-from runvoy_cli.client import Client
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole_fields
-from runvoy_cli.session import open_session
-from runvoy_cli.values import check_moments
-from runvoy_cli.values import moment as moment_of
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import check_moments
+from runvoy_cli.input.values import moment as moment_of
+from runvoy_cli.terminal.render import columns, facts, moment, print_json, print_line, whole_fields
 from runvoy_protocol.audit import AuditEntry, AuditPage
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.seals import SealHead
 
 if TYPE_CHECKING:
-    from runvoy_cli.proofs import DayProof
-    from runvoy_cli.request_proof import RequestProof
+    from runvoy_cli.proofs.audit import DayProof
+    from runvoy_cli.proofs.signed_request import RequestProof
 
 DEFAULT_LIMIT = 50
 _PAGE = 200
@@ -162,14 +162,14 @@ def verify(
             "what is to be verified?", "Give an execution's ID, or --day YYYY-MM-DD, perhaps with --head."
         )
     if execution is not None:
-        from runvoy_cli.request_proof import check_request
+        from runvoy_cli.proofs.signed_request import check_request
 
         written = short_ids.read(execution)
         client = open_session(context.obj).client
         proof = check_request(client, *short_ids.resolve([written], client))
         _show_request(proof, as_json=context.obj.json)
         return 0 if proof.holds else 1
-    from runvoy_cli.proofs import DayCheck
+    from runvoy_cli.proofs.audit import DayCheck
 
     first, kept = _first_of(day or ""), _hash(kept_hash)
     checked = DayCheck(open_session(context.obj).client, first, kept).run()

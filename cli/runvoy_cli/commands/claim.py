@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import claiming, config
-from runvoy_cli.member_words import limits_text, until
-from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem, called_wrongly
-from runvoy_cli.render import Console, print_json, print_line, whole
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.transport import Transport
+from runvoy_cli.home import config
+from runvoy_cli.http.transport import Transport
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.problems import UsageProblem, called_wrongly
+from runvoy_cli.members import claiming
+from runvoy_cli.members.words import limits_text, until
+from runvoy_cli.terminal.render import Console, print_json, print_line, whole
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol import claims
 
 _MOST_READ = 64 * 1024  # of stdin: far more than a token, with what may stand around it
@@ -77,7 +78,7 @@ def _refuse_to_replace(path: Path, profile: str | None) -> None:
     """Before anything is claimed: a token works once, and a key that is overwritten is lost."""
     if not path.exists():
         return
-    from runvoy_cli import config_file
+    from runvoy_cli.home import config_file
 
     found = config_file.load(path)
     taken = found.top if profile is None else found.profiles.get(profile, {})

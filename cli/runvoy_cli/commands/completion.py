@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from runvoy_cli.options import new_app
-from runvoy_cli.render import print_json, print_line
+from runvoy_cli.input.options import new_app
+from runvoy_cli.terminal.render import print_json, print_line
 
 app = new_app()
 

@@ -8,15 +8,15 @@ from typing import Annotated
 import msgspec
 import typer
 
-from runvoy_cli import config
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.files import told_about
-from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import Console, print_json, print_line
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.transport import NoAnswer, Transport
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.home import config
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.home.files import told_about
+from runvoy_cli.http.transport import NoAnswer, Transport
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.terminal.render import Console, print_json, print_line
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
@@ -54,7 +54,7 @@ def configure(
     who = _whoami(target, transport, settings) if verify else None
     path = config.home() / config.CONFIG_NAME
     changed = {"endpoint": url, "deployment_id": deployment_id, "api_key": key.to_api_key()}
-    from runvoy_cli import config_file
+    from runvoy_cli.home import config_file
 
     with told_about(path.parent):
         config_file.save(path, settings.profile, changed)

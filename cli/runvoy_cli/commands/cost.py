@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli.client import Client
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, print_json, print_line, span, whole
-from runvoy_cli.session import open_session
-from runvoy_cli.terminal import STYLES, cells, has_colour
-from runvoy_cli.values import check_moments
-from runvoy_cli.values import moment as moment_of
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import check_moments
+from runvoy_cli.input.values import moment as moment_of
+from runvoy_cli.terminal.render import columns, print_json, print_line, span, whole
+from runvoy_cli.terminal.screen import STYLES, cells, has_colour
 from runvoy_protocol.costs import CostGroup, CostPage, added, dollars
 
 GROUPS = ("user", "image", "playbook", "label", "day")

@@ -9,10 +9,10 @@ import msgspec
 import typer
 
 from runvoy_cli import __version__
-from runvoy_cli.client import Client
-from runvoy_cli.options import new_app
-from runvoy_cli.render import columns, facts, moment, print_json, print_line, span, whole, whole_fields
-from runvoy_cli.session import open_session
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.terminal.render import columns, facts, moment, print_json, print_line, span, whole, whole_fields
 from runvoy_protocol.control import (
     CALL_LIFETIME,
     PROTOCOL_VERSION,

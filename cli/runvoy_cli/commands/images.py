@@ -8,13 +8,13 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import called_wrongly
-from runvoy_cli.render import columns, facts, moment, print_json, print_line
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import cpu_units, exact_text, memory_mib
-from runvoy_cli.words import cpu_text, memory_text
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import called_wrongly
+from runvoy_cli.input.values import cpu_units, exact_text, memory_mib
+from runvoy_cli.terminal.render import columns, facts, moment, print_json, print_line
+from runvoy_cli.terminal.sanitize import one_line
+from runvoy_cli.terminal.words import cpu_text, memory_text
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.images import ImageAnswer, ImagesAnswer, RegisterImage, check
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runvoy_cli import config
-from runvoy_cli.files import told_about
-from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import Console, facts, moment, print_json, print_line
+from runvoy_cli.home import config
+from runvoy_cli.home.files import told_about
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.terminal.render import Console, facts, moment, print_json, print_line
 
 if TYPE_CHECKING:
     from runvoy_infra.deploy.apply import Talk
@@ -192,7 +192,7 @@ def _check_has_key(settings: Settings) -> None:
 
 def _configured(settings: Settings) -> dict[str, str]:
     """What config.yaml says of the profile that is meant; empty where it says nothing."""
-    from runvoy_cli import config_file
+    from runvoy_cli.home import config_file
 
     path = config.home() / config.CONFIG_NAME
     if not path.exists():
@@ -220,8 +220,8 @@ def _configure(state: StackState, settings: Settings, seeded: Seeded | None) -> 
     url = config.endpoint(state.outputs["Endpoint"], "the stack's endpoint")
     path = config.home() / config.CONFIG_NAME
     if seeded is not None and seeded.token is not None:
-        from runvoy_cli import claiming
-        from runvoy_cli.transport import Transport
+        from runvoy_cli.http.transport import Transport
+        from runvoy_cli.members import claiming
 
         limit = settings.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
         patience = min(limit, _NEW_ADDRESS_SECONDS)
@@ -229,7 +229,7 @@ def _configure(state: StackState, settings: Settings, seeded: Seeded | None) -> 
             config.home(), settings.profile, seeded.token, url, Transport(), limit, patience_seconds=patience
         )
     else:
-        from runvoy_cli import config_file
+        from runvoy_cli.home import config_file
 
         with told_about(path.parent):
             config_file.save(path, settings.profile, {"endpoint": url, "deployment_id": state.outputs["DeploymentId"]})

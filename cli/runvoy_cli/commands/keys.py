@@ -9,17 +9,19 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli import config, new_keys, values
 from runvoy_cli.commands.users import key_row
-from runvoy_cli.files import told_about
-from runvoy_cli.made_keys import MadeKeys
-from runvoy_cli.member_words import by_name, limits_text, until
-from runvoy_cli.options import Settings, new_app
-from runvoy_cli.problems import UsageProblem, called_wrongly
-from runvoy_cli.render import columns, print_json, print_line, show_error, whole
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.tokens import hand_out
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.home import config
+from runvoy_cli.home.files import told_about
+from runvoy_cli.input import values
+from runvoy_cli.input.options import Settings, new_app
+from runvoy_cli.input.problems import UsageProblem, called_wrongly
+from runvoy_cli.members import new_keys
+from runvoy_cli.members.made_keys import MadeKeys
+from runvoy_cli.members.tokens import hand_out
+from runvoy_cli.members.words import by_name, limits_text, until
+from runvoy_cli.terminal.render import columns, print_json, print_line, show_error, whole
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol import claims
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.images import ImageAnswer
@@ -250,7 +252,7 @@ def _with_registered_images(session: Session, terms: KeyTerms) -> KeyTerms:
 
 
 def _pins(names: Iterable[str]) -> tuple[PlaybookPin, ...]:
-    from runvoy_cli.playbooks import pin_of
+    from runvoy_cli.playbooks.finding import pin_of
 
     return tuple(pin_of(name) for name in names)
 
@@ -264,11 +266,11 @@ def _keep(session: Session, profile: str | None, key: SigningKey) -> None:
     home = config.home()
     with told_about(home):
         if session.is_embedded:
-            from runvoy_cli.embedded import keep_api_key
+            from runvoy_cli.deployment.embedded import keep_api_key
 
             keep_api_key(home, key)
             return
-        from runvoy_cli import config_file
+        from runvoy_cli.home import config_file
 
         config_file.save(home / config.CONFIG_NAME, config.chosen_profile(profile), {"api_key": key.to_api_key()})
 

@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import short_ids
-from runvoy_cli.follow import Follower
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import GaveUp, UsageProblem
-from runvoy_cli.progress import Progress, progress_of
-from runvoy_cli.readers import StdoutReader
-from runvoy_cli.render import age, print_json, print_line, show_error
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import label_filter
-from runvoy_cli.words import status_json, what_ran_in_short
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.following.progress import Progress, progress_of
+from runvoy_cli.following.readers import StdoutReader
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import GaveUp, UsageProblem
+from runvoy_cli.input.values import label_filter
+from runvoy_cli.terminal.render import age, print_json, print_line, show_error
+from runvoy_cli.terminal.words import status_json, what_ran_in_short
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, State
 from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus

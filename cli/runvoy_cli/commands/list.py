@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli.client import EXECUTIONS_PAGE, Client
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import Console, age, columns, print_json, print_line, ran_for
-from runvoy_cli.session import NothingRanHere, open_session
-from runvoy_cli.values import check_moments, label_filter, moment
-from runvoy_cli.words import what_ran
+from runvoy_cli.deployment.client import EXECUTIONS_PAGE, Client
+from runvoy_cli.deployment.session import NothingRanHere, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import check_moments, label_filter, moment
+from runvoy_cli.terminal.render import Console, age, columns, print_json, print_line, ran_for
+from runvoy_cli.terminal.words import what_ran
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
 

@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from runvoy_cli import config
-from runvoy_cli.cache import Cache
-from runvoy_cli.client import Client, Target
-from runvoy_cli.embedded import Embedded, Endpoint
-from runvoy_cli.files import private_folder, told_about, write_private
-from runvoy_cli.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import Console, facts, print_json, print_line
-from runvoy_cli.sanitize import Sanitizer
-from runvoy_cli.transport import Transport
-from runvoy_cli.values import duration
+from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.embedded import Embedded, Endpoint
+from runvoy_cli.home import config
+from runvoy_cli.home.cache import Cache
+from runvoy_cli.home.files import private_folder, told_about, write_private
+from runvoy_cli.http.transport import Transport
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import duration
+from runvoy_cli.terminal.render import Console, facts, print_json, print_line
+from runvoy_cli.terminal.sanitize import Sanitizer
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 STOP_SECONDS = 30.0

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import age, columns, facts, print_json, print_line, whole, whole_fields
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import execution_id
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import execution_id
+from runvoy_cli.terminal.render import age, columns, facts, print_json, print_line, whole, whole_fields
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.control import LockAnswer, LockEntry, LocksAnswer, ReleaseRequest
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 

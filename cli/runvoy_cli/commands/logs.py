@@ -12,17 +12,18 @@ from typing import Annotated, Protocol
 
 import typer
 
-from runvoy_cli import github, short_ids
-from runvoy_cli.follow import Follower
-from runvoy_cli.logview import LogView
-from runvoy_cli.options import Settings, new_app
-from runvoy_cli.output import AsJson, Line, Lines, Together
-from runvoy_cli.problems import GaveUp, UsageProblem
-from runvoy_cli.progress import progress_of
-from runvoy_cli.readers import StdoutReader
-from runvoy_cli.session import open_session
-from runvoy_cli.terminal import Screen, has_colour, is_capable
-from runvoy_cli.values import moment
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.following.logview import LogView
+from runvoy_cli.following.output import AsJson, Line, Lines, Together
+from runvoy_cli.following.progress import progress_of
+from runvoy_cli.following.readers import StdoutReader
+from runvoy_cli.input.options import Settings, new_app
+from runvoy_cli.input.problems import GaveUp, UsageProblem
+from runvoy_cli.input.values import moment
+from runvoy_cli.terminal import github
+from runvoy_cli.terminal.screen import Screen, has_colour, is_capable
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.status import EXIT_GAVE_UP
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runvoy_cli import playbook_compile, playbook_view, playbooks, publishing, request, submitting, values
 from runvoy_cli.commands.run import run_through
-from runvoy_cli.options import CALL_TIMEOUT_HELP, new_app
-from runvoy_cli.playbook_model import Parameter, Playbook
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, print_json, print_line, write_stderr
-from runvoy_cli.session import open_session
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input import values
+from runvoy_cli.input.options import CALL_TIMEOUT_HELP, new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.playbooks import compiling, finding, publishing, view
+from runvoy_cli.playbooks.model import Parameter, Playbook
+from runvoy_cli.submission import request, submitting
+from runvoy_cli.terminal.render import columns, print_json, print_line, write_stderr
 from runvoy_protocol.playbooks import VARIABLE_PREFIX
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def list_playbooks(
         return
     rows: list[tuple[str, ...]] = []
     documents: list[dict[str, object]] = []
-    for found in playbooks.find_all():
+    for found in finding.find_all():
         description, parameters, problem = "", [], None
         try:
             read = found.load()
@@ -84,9 +86,9 @@ def list_playbooks(
 def _list_published(context: typer.Context) -> None:
     found = publishing.published(open_session(context.obj).client).playbooks
     if context.obj.json:
-        print_json([playbook_view.published_as_json(one) for one in found])
+        print_json([view.published_as_json(one) for one in found])
     elif found:
-        for line in columns(_PUBLISHED_HEADER, map(playbook_view.published_row, found)):
+        for line in columns(_PUBLISHED_HEADER, map(view.published_row, found)):
             print_line(line)
     else:
         write_stderr("runvoy: no playbooks are published; `runvoy web` and `runvoy playbook publish` do it\n")
@@ -94,7 +96,7 @@ def _list_published(context: typer.Context) -> None:
 
 def _complete_names(incomplete: str) -> list[str]:
     try:
-        return [found.name for found in playbooks.find_all() if found.name.startswith(incomplete)]
+        return [found.name for found in finding.find_all() if found.name.startswith(incomplete)]
     except UsageProblem:
         return []  # nobody to tell: the shell is in the middle of a line
 
@@ -102,7 +104,7 @@ def _complete_names(incomplete: str) -> list[str]:
 def _complete_parameters(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """`name=` for each parameter; after that the values, where they are few."""
     try:
-        known = {found.name: found for found in playbooks.find_all()}
+        known = {found.name: found for found in finding.find_all()}
         # A line that ends in an option without its value cannot be parsed: then its words are all there is.
         words = [ctx.params.get("which"), *ctx.args]
         chosen = next((known[word].load() for word in words if word in known), None)
@@ -124,11 +126,11 @@ _NAME = typer.Argument(metavar="NAME", help="The playbook's name.", autocompleti
 @app.command(epilog="Example: runvoy playbook show deploy")
 def show(context: typer.Context, which: Annotated[str, _NAME]) -> None:
     """Show a playbook: what it runs, with what, and which parameters it takes. Every problem of one that is not right."""
-    chosen = playbooks.load(which)
+    chosen = finding.load(which)
     if context.obj.json:
-        print_json(playbook_view.as_json(chosen))
+        print_json(view.as_json(chosen))
         return
-    for line in playbook_view.lines(chosen):
+    for line in view.lines(chosen):
         print_line(line)
 
 
@@ -160,7 +162,7 @@ def run(
     needed, and none is sent.
     """
     context.obj.has_a_commands_code = True
-    chosen = playbooks.load(which)
+    chosen = finding.load(which)
     given = values.pairs("--param", param or ())
     if param_stdin is not None:
         given[param_stdin] = _from_stdin(chosen.parameter(param_stdin))
@@ -168,16 +170,16 @@ def run(
         _ask_for_secrets(chosen, given)
     resolved = chosen.values_of(given, are_secrets_to_come=dry_run)
     _refuse_variables_of_parameters(chosen, request.variables_given(context))
-    made = request.overridden(context, playbook_compile.to_request(chosen, resolved))
+    made = request.overridden(context, compiling.to_request(chosen, resolved))
     if not dry_run:
         return run_through(context.obj, lambda session: submitting.prepare(context, made, session))
-    from runvoy_cli.dry_run import try_out
+    from runvoy_cli.submission.dry_run import try_out
 
     session = open_session(context.obj, calls_are_limited=False)
     head = {"playbook": chosen.name, "path": str(chosen.path)}
     addressed = submitting.prepare(context, made, session).request
-    shown = None if context.obj.verbose else list(playbook_view.dry_run_lines(chosen, resolved, addressed.env))
-    return try_out(session, addressed, context.obj.json, head, playbook_view.hidden(chosen), shown)
+    shown = None if context.obj.verbose else list(view.dry_run_lines(chosen, resolved, addressed.env))
+    return try_out(session, addressed, context.obj.json, head, view.hidden(chosen), shown)
 
 
 @app.command(epilog="Example: runvoy playbook publish")
@@ -206,7 +208,7 @@ def publish(
     if remove:
         decide = publishing.without(names or ())
     elif names:
-        chosen = [publishing.compile_one(playbooks.find(name)) for name in names]
+        chosen = [publishing.compile_one(finding.find(name)) for name in names]
         decide = publishing.alone(chosen) if replace else publishing.besides(chosen)
     else:
         here = publishing.compile_here()
@@ -215,11 +217,11 @@ def publish(
     session = open_session(context.obj)
     changes = publishing.publish(session.client, decide)
     for one in not_right:
-        session.console.warn(playbook_view.not_published(one.problem))
+        session.console.warn(view.not_published(one.problem))
     if context.obj.json:
-        print_json(playbook_view.changes_as_json(changes, not_right))
+        print_json(view.changes_as_json(changes, not_right))
     elif changes:
-        for line in columns(_CHANGE_HEADER, map(playbook_view.change_row, changes)):
+        for line in columns(_CHANGE_HEADER, map(view.change_row, changes)):
             print_line(line)
     else:
         session.console.say("no playbooks are published; none were found here")

@@ -8,13 +8,13 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.member_words import by_name
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.render import columns, print_json, print_line, whole
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import quota
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import quota
+from runvoy_cli.members.words import by_name
+from runvoy_cli.terminal.render import columns, print_json, print_line, whole
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.members import (
     Quotas,
     QuotasAnswer,

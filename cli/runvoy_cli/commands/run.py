@@ -11,20 +11,21 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import github, request, submitting
-from runvoy_cli.announce import announce_to_ci, say_where_to_watch, show_beginning, show_end
-from runvoy_cli.follow import Follower
-from runvoy_cli.interrupts import Interrupted, Interrupts
-from runvoy_cli.options import Settings, new_app
-from runvoy_cli.output import AsJson, Split
-from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, ReaderGone
-from runvoy_cli.progress import Progress, progress_of
-from runvoy_cli.readers import StdoutReader
-from runvoy_cli.render import Console, command_text, print_json, ran_for
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.submitting import Prepared
-from runvoy_cli.terminal import is_capable
-from runvoy_cli.words import code_text, explanation_of, result_json
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.following.announce import announce_to_ci, say_where_to_watch, show_beginning, show_end
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.following.interrupts import Interrupted, Interrupts
+from runvoy_cli.following.output import AsJson, Split
+from runvoy_cli.following.progress import Progress, progress_of
+from runvoy_cli.following.readers import StdoutReader
+from runvoy_cli.input.options import Settings, new_app
+from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, ReaderGone
+from runvoy_cli.submission import request, submitting
+from runvoy_cli.submission.submitting import Prepared
+from runvoy_cli.terminal import github
+from runvoy_cli.terminal.render import Console, command_text, print_json, ran_for
+from runvoy_cli.terminal.screen import is_capable
+from runvoy_cli.terminal.words import code_text, explanation_of, result_json
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.explanations import ended_itself
 from runvoy_protocol.states import Reason, State

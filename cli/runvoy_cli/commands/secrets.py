@@ -11,13 +11,13 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli import secret_input
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem, called_wrongly
-from runvoy_cli.render import columns, facts, moment, print_json, print_line, whole, written_whole
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.values import exact_text
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem, called_wrongly
+from runvoy_cli.input.values import exact_text
+from runvoy_cli.terminal import secret_input
+from runvoy_cli.terminal.render import columns, facts, moment, print_json, print_line, whole, written_whole
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.secret_messages import (
     EVERYONE,
     CreateSecret,

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import short_ids
-from runvoy_cli.announce import say_where_to_watch
-from runvoy_cli.client import Client
-from runvoy_cli.options import new_app
-from runvoy_cli.render import command_text, facts, moment, print_json, print_line, ran_for, span, whole
-from runvoy_cli.session import open_session
-from runvoy_cli.words import cost_text, explanation_of, image_text, lock_text, size_rows, status_json
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.following.announce import say_where_to_watch
+from runvoy_cli.input.options import new_app
+from runvoy_cli.terminal.render import command_text, facts, moment, print_json, print_line, ran_for, span, whole
+from runvoy_cli.terminal.words import cost_text, explanation_of, image_text, lock_text, size_rows, status_json
 from runvoy_protocol.control import ExecutionAnswer
 from runvoy_protocol.explanations import exit_meaning
 from runvoy_protocol.signed_requests import SignedRequestAnswer
@@ -63,7 +63,7 @@ def status(
 
 
 def _show_request(client: Client, wanted: str, as_json: bool) -> None:
-    from runvoy_cli import signed_view
+    from runvoy_cli.submission import signed_view
 
     found = client.ask(SignedRequestAnswer, "GET", f"/executions/{wanted}/request")
     if as_json:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import request, submitting
-from runvoy_cli.announce import say_where_to_watch
-from runvoy_cli.follow import Follower
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
-from runvoy_cli.render import print_json, print_line
-from runvoy_cli.session import Session, open_session
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.following.announce import say_where_to_watch
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
+from runvoy_cli.submission import request, submitting
+from runvoy_cli.terminal.render import print_json, print_line
 from runvoy_protocol.errors import RunvoyError
 
 RECEIPT_SECONDS = 5.0
@@ -56,7 +56,7 @@ def submit(
             raise UsageProblem("with --bulk the commands stand in the file", "Leave CMD out, or --bulk.")
         if dry_run:
             raise UsageProblem("--dry-run tries one run out, not a file of them", "Give the command itself.")
-        from runvoy_cli import bulk as bulk_submitting  # YAML and more, which no other submit needs
+        from runvoy_cli.bulk import sending as bulk_submitting  # YAML and more, which no other submit needs
 
         return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
     if no_batch:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem
-from runvoy_cli.session import open_session
-from runvoy_cli.values import duration, pairs
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.values import duration, pairs
 
 TIMEOUT_HELP = "With --once: how long to wait for all of it, then give up with 120.  [default: no limit]"
 _SHORTEST_PULL_SECONDS = 1

@@ -7,11 +7,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from runvoy_cli import short_ids
-from runvoy_cli.client import Client
-from runvoy_cli.options import new_app
-from runvoy_cli.render import columns, print_json, print_line
-from runvoy_cli.session import open_session
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.terminal.render import columns, print_json, print_line
 from runvoy_protocol.audit import AuditEntry
 from runvoy_protocol.trace import TracePage, TraceStep
 

@@ -10,14 +10,14 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.member_words import by_name, key_state, limits_text, own_quotas_text
-from runvoy_cli.options import new_app
-from runvoy_cli.problems import UsageProblem, called_wrongly
-from runvoy_cli.render import age, columns, facts, moment, print_json, print_line, whole
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.tokens import hand_out
-from runvoy_cli.values import role
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.input.problems import UsageProblem, called_wrongly
+from runvoy_cli.input.values import role
+from runvoy_cli.members.tokens import hand_out
+from runvoy_cli.members.words import by_name, key_state, limits_text, own_quotas_text
+from runvoy_cli.terminal.render import age, columns, facts, moment, print_json, print_line, whole
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.members import (
     ChangeRole,
     ClaimTicket,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import typer
 
-from runvoy_cli import __version__, config
-from runvoy_cli.options import Settings, new_app
-from runvoy_cli.render import Console, facts, print_json, print_line
-from runvoy_cli.sanitize import one_line
-from runvoy_cli.transport import NoAnswer, Transport, reason_of
+from runvoy_cli import __version__
+from runvoy_cli.home import config
+from runvoy_cli.http.transport import NoAnswer, Transport, reason_of
+from runvoy_cli.input.options import Settings, new_app
+from runvoy_cli.terminal.render import Console, facts, print_json, print_line
+from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol import control
 from runvoy_protocol.errors import RunvoyError
 
@@ -41,7 +42,7 @@ def _server(settings: Settings) -> tuple[control.Health | None, str]:
     try:
         remote = config.resolve(settings.profile, console.warn)
         if remote is None:
-            from runvoy_cli.embedded import Embedded
+            from runvoy_cli.deployment.embedded import Embedded
 
             running = Embedded(config.home(), transport, console.warn).probe()
             if running is None:

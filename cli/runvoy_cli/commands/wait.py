@@ -8,18 +8,19 @@ from typing import Annotated
 
 import typer
 
-from runvoy_cli import github, short_ids
-from runvoy_cli.announce import announce_to_ci
-from runvoy_cli.bulk_wait import BulkProgress, BulkWait, Ended, counted
-from runvoy_cli.follow import Follower
-from runvoy_cli.options import Settings, new_app
-from runvoy_cli.problems import GaveUp
-from runvoy_cli.progress import Progress, progress_of
-from runvoy_cli.readers import StdoutReader
-from runvoy_cli.render import print_json, show_error
-from runvoy_cli.session import Session, open_session
-from runvoy_cli.terminal import Live
-from runvoy_cli.words import explanation_of, result_json, summary
+from runvoy_cli.bulk.waiting import BulkProgress, BulkWait, Ended, counted
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.following.announce import announce_to_ci
+from runvoy_cli.following.follow import Follower
+from runvoy_cli.following.progress import Progress, progress_of
+from runvoy_cli.following.readers import StdoutReader
+from runvoy_cli.input.options import Settings, new_app
+from runvoy_cli.input.problems import GaveUp
+from runvoy_cli.terminal import github
+from runvoy_cli.terminal.render import print_json, show_error
+from runvoy_cli.terminal.screen import Live
+from runvoy_cli.terminal.words import explanation_of, result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
 

@@ -13,12 +13,13 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from runvoy_cli import config, short_ids
-from runvoy_cli.announce import web_link
-from runvoy_cli.files import private_folder, told_about, write_private
-from runvoy_cli.options import new_app
-from runvoy_cli.render import moment, print_json, print_line
-from runvoy_cli.session import Session, open_session
+from runvoy_cli.deployment import short_ids
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.following.announce import web_link
+from runvoy_cli.home import config
+from runvoy_cli.home.files import private_folder, told_about, write_private
+from runvoy_cli.input.options import new_app
+from runvoy_cli.terminal.render import moment, print_json, print_line
 from runvoy_protocol.claims import Token
 from runvoy_protocol.control import Whoami
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -87,12 +88,12 @@ def web(
 
 
 def _publish_playbooks(session: Session) -> None:
-    from runvoy_cli import playbook_view, publishing
+    from runvoy_cli.playbooks import publishing, view
 
     try:
         here = publishing.compile_here()
         for one in here.not_right:
-            session.console.warn(playbook_view.not_published(one.problem))
+            session.console.warn(view.not_published(one.problem))
         changes = publishing.publish(session.client, publishing.found_here(here))
     except RunvoyError as error:
         session.console.warn(f"playbooks are not published: {error.message}")

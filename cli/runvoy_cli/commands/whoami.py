@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from runvoy_cli.member_words import limits_text, quota_text
-from runvoy_cli.options import new_app
-from runvoy_cli.render import facts, moment, print_json, print_line
-from runvoy_cli.session import open_session
+from runvoy_cli.deployment.session import open_session
+from runvoy_cli.input.options import new_app
+from runvoy_cli.members.words import limits_text, quota_text
+from runvoy_cli.terminal.render import facts, moment, print_json, print_line
 from runvoy_protocol.control import Whoami
 
 app = new_app()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.handlers import store
+from runvoy_agent.handlers.documents import store
 from runvoy_agent.runner.http_calls import Connections
 from runvoy_agent.runner.output import CHUNK_BYTES, Output
 from runvoy_agent.runner.payload import parse

@@ -1,5 +1,5 @@
 // Terminal text as text: colours and the like (SGR) become styles, everything else that a terminal would obey is taken out.
-// The rules are those of the command line (cli/runvoy_cli/sanitize.py); both are held against each other by tests.
+// The rules are those of the command line (cli/runvoy_cli/terminal/sanitize.py); both are held against each other by tests.
 
 const BIDI = "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"; // they show text in another order than it has
 const SUSPICIOUS = new RegExp(`[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f${BIDI}]`);

@@ -1,0 +1,63 @@
+"""The route about cost: sums over the executions of a while, a bounded stretch of them in each call."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from runvoy_agent.core import cost_sums
+from runvoy_agent.core.access import Action
+from runvoy_agent.core.cost_sums import Sums
+from runvoy_agent.core.model import Execution
+from runvoy_agent.handlers.documents import listings, store
+from runvoy_agent.handlers.documents.listings import Span
+from runvoy_agent.handlers.executions.reads import EXECUTIONS
+from runvoy_agent.handlers.routes import Call, Response, answer, route
+
+MOST_COUNTED = 1000
+"""Executions that one call adds up."""
+DEFAULT_SPAN = timedelta(days=30)
+
+
+def show_cost(call: Call) -> Response:
+    """What the executions cost that were admitted from `since` up to `until`. Who may see only their own cost gets that."""
+    query = dict(call.request.query)
+    by = cost_sums.group_by(query.pop("by", None))
+    now = call.ports.clock.now()
+    since = listings.instant_of("since", query.pop("since", None)) or now - DEFAULT_SPAN
+    until = listings.instant_of("until", query.pop("until", None))
+    after = listings.position_of(query.pop("after", None), EXECUTIONS)
+    most = listings.limit_of(query.pop("limit", None), MOST_COUNTED, MOST_COUNTED)
+    owner = query.pop("owner", None)
+    listings.refuse_others(query)
+    if not call.may_with_others():
+        if owner not in (None, "me", call.user.name):
+            call.check_others()
+        owner = "me"
+    owner = call.user.name if owner == "me" else owner
+
+    def partitions(of_day: str) -> list[tuple[str, str]]:
+        if owner is not None:
+            return [(store.INDEX_OWNER, store.owner_partition(owner, of_day))]
+        return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
+
+    def matches(execution: Execution) -> bool:
+        if owner is not None and execution.owner != owner:
+            return False
+        return since <= execution.admitted_at and (until is None or execution.admitted_at < until)
+
+    newest = now + listings.CLOCKS_APART
+    oldest = max(since, call.deployment.created_at)
+    span = Span(partitions, oldest, newest if until is None else min(until, newest), after)
+    rows, cursor = listings.page(call.ports.records, EXECUTIONS, span, most, matches)
+    sums = Sums(by, now)
+    for row in rows:
+        if sums.is_full:
+            break
+        sums.add(row.document)
+        last = row.cursor
+    else:
+        return answer(sums.page(cursor))
+    return answer(sums.page(last))
+
+
+ROUTES = (route("GET", "/cost", Action.OWN_COST, show_cost, other=Action.ANY_COST),)

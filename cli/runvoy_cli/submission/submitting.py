@@ -1,0 +1,118 @@
+"""From a command line to a durable request: what `run` and `submit` share."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from runvoy_cli.deployment.client import digest
+from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.input.problems import called_wrongly
+from runvoy_cli.submission import request as request_options
+from runvoy_cli.terminal.render import write_stderr
+from runvoy_cli.terminal.screen import is_capable
+from runvoy_protocol import requests
+from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
+from runvoy_protocol.requests import RunRequest, seal_request
+
+if TYPE_CHECKING:
+    from typer._click import Context
+
+
+class Prepared(NamedTuple):
+    """A request before it is sent. `has_chosen_id`: another may have the same id."""
+
+    request: RunRequest
+    has_chosen_id: bool
+
+
+class Submitted(NamedTuple):
+    execution_id: str
+    object_sha256: str
+
+
+def prepare(context: Context, made: RunRequest, session: Session) -> Prepared:
+    """Address a request to the session's deployment, under the id that `--id` asks for; nothing is sent."""
+    client = session.client
+    id_text = request_options.id_text(context)
+    request = request_options.addressed(made, id_text, client.target, client.now())
+    with called_wrongly():
+        requests.check(request)
+    return Prepared(request, has_chosen_id=id_text is not None)
+
+
+def with_default_timeout(context: Context, made: RunRequest, session: Session) -> RunRequest:
+    """The request with the configuration's timeout, where the command line gave none."""
+    if context.obj.timeout_seconds is not None:
+        return made
+    return msgspec.structs.replace(made, timeout_seconds=session.default_timeout_seconds)
+
+
+@contextlib.contextmanager
+def nothing_is_sent_yet() -> Iterator[None]:
+    """Around reading what a request is made of, which may take as long as somebody else likes: a file may be a pipe."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_where_it_stands("", "")
+        raise
+
+
+def try_out(context: Context, made: RunRequest) -> int:
+    """`--dry-run`: show what the deployment would make of the request; 0, or 121 if it would refuse it."""
+    from runvoy_cli.submission import dry_run
+
+    session = open_session(context.obj, calls_are_limited=False)
+    prepared = prepare(context, with_default_timeout(context, made, session), session)
+    return dry_run.try_out(session, prepared.request, context.obj.json)
+
+
+def send(session: Session, request: RunRequest) -> Submitted:
+    """Sign and upload; returns once the request is durable. Its times are taken now, its id stays."""
+    client = session.client
+    now = client.now()
+    current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
+    sealed = seal_request(current, client.target.signing_key)
+    try:
+        client.upload(request.request_id, sealed)
+    except RunvoyError as error:
+        if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
+            raise
+        hint = "" if error.hint == ERRORS[error.code].hint else error.hint
+        if not client.may_be_uploaded:
+            raise RunvoyError(error.code, f"{error.message}; nothing was submitted", hint, error.details) from error
+        # No answer, or one from a deployment that failed half-way: the object may lie in the inbox and run later.
+        raise RunvoyError(
+            error.code,
+            f"{error.message}; the request may or may not have been submitted",
+            f"`runvoy status {request.request_id}` tells which, before you try again. {hint}".rstrip(),
+            {**error.details, "execution_id": request.request_id},
+        ) from error
+    session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
+    return Submitted(request.request_id, digest(sealed))
+
+
+def say_where_it_stands(sending_id: str, durable_id: str, is_killed: bool = False) -> None:
+    """After Ctrl-C: whether anything was submitted, and how to come back to it.
+
+    An upload that was cut off may have arrived, so only what was never begun is called not submitted.
+    """
+    if sys.stderr.isatty():
+        write_stderr("\r\x1b[K" if is_capable(sys.stderr) else "\n")  # in place of the ^C that stands there
+    if durable_id:
+        write_stderr(
+            f"runvoy: left; {durable_id} {'is being killed' if is_killed else 'goes on'}\n"
+            f"hint: runvoy logs --follow {durable_id}\n"
+            f"      runvoy wait {durable_id}\n"
+        )
+    elif sending_id:
+        write_stderr(
+            "runvoy: interrupted while it was being submitted; it may or may not have been\n"
+            f"hint: runvoy status {sending_id} tells which\n"
+        )
+    else:
+        write_stderr("runvoy: not submitted\n")
