@@ -60,3 +60,11 @@ def test_the_modules_that_development_md_names_by_subject_are_there():
         for folder, cell in zip(folders, cells, strict=True):
             for name in re.findall(r"`([^`]+)`", cell):
                 assert list((ROOT / folder).glob(f"{name}.py")), f"{subject.strip()}: {folder}/{name}.py"
+
+
+@pytest.mark.parametrize("folder", ["agent/runvoy_agent/handlers", "cli/runvoy_cli"])
+def test_every_package_is_on_the_map_of_development_md(folder):
+    text = (ROOT / "docs" / "development.md").read_text()
+    mapped = text.partition(f"| `{Path(folder).name}/` |")[2].partition("\n\n")[0]
+    packages = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    assert set(re.findall(r"`(\w+)/`", mapped)) == packages

@@ -1,5 +1,6 @@
 """Rules of the house that no other tool checks, on every tracked file."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
+MAX_MODULES = 12  # of a package, commands aside: those are named as what one types
 MAX_TEST_LINES = 600  # a suite is read a test at a time
 # Longer by nature. A file is listed here with its reason, or split.
 LONG_FILES: dict[str, str] = {
@@ -58,6 +60,18 @@ def test_files_stay_small_enough_to_be_read_at_once(tracked_files):
             if count > (MAX_TEST_LINES if name.startswith("tests/") else MAX_LINES):
                 long[name] = count
     assert not long, f"too long: split, or list with a reason in LONG_FILES: {long}"
+
+
+@pytest.mark.parametrize("folder", ["agent/runvoy_agent/handlers", "cli/runvoy_cli"])
+def test_packages_stay_small_and_cost_nothing_by_themselves(folder):
+    """Whoever imports a module imports its package: an `__init__.py` says what is in it, and does nothing."""
+    for init in sorted((ROOT / folder).glob("*/__init__.py")):
+        said, *rest = ast.parse(init.read_text()).body
+        assert isinstance(said, ast.Expr), init
+        assert isinstance(said.value, ast.Constant), init
+        assert not rest, f"{init} is to hold a docstring alone"
+        count = len(list(init.parent.glob("*.py"))) - 1
+        assert init.parent.name == "commands" or 2 <= count <= MAX_MODULES, f"{init.parent} has {count} modules"
 
 
 def test_no_lock_file_is_tracked(tracked_files):
