@@ -320,6 +320,35 @@ def test_survivors_that_ignore_term_are_killed(machine: Machine) -> None:
     machine.await_stopped(launch)
 
 
+def test_a_runner_that_hangs_is_killed_and_its_command_ended(machine: Machine) -> None:
+    launcher = machine.launcher(grace_seconds=0.2, runner_seconds=0.2)
+    launch = machine.launch("trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done")
+    launcher.start(launch)
+    wait_until((machine.runs / launch.execution_id / "work/pid").exists)
+    os.kill(machine.runner_of(launch), signal.SIGSTOP)
+    launcher.stop(launch.execution_id, 1)
+    time.sleep(0.3)
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    launcher.stop(launch.execution_id, 1)
+    machine.await_stopped(launch)
+    assert launcher.describe(launch.execution_id, 1).phase == "stopped"
+    assert processes.survivors(launch.execution_id) == []
+
+
+def test_a_runner_that_was_told_to_end_has_its_time(machine: Machine) -> None:
+    launcher = machine.launcher()
+    launch = machine.launch(
+        "trap 'sleep 0.5; exit 3' TERM; echo > there; while :; do sleep 0.05; done", grace_seconds=20
+    )
+    launcher.start(launch)
+    wait_until((machine.runs / launch.execution_id / "work/there").exists)
+    for _ in range(3):
+        launcher.stop(launch.execution_id, 1)
+        time.sleep(0.05)
+    machine.await_stopped(launch)
+    assert (machine.result(launch)["outcome"], machine.result(launch)["exit_code"]) == ("killed", 3)
+
+
 def test_the_next_launcher_adopts_what_lives_and_what_ended(machine: Machine) -> None:
     first = machine.launcher()
     lives, ends = machine.launch("while [ ! -e go ]; do sleep 0.02; done; exit 4"), machine.launch("exit 5")

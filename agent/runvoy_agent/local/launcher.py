@@ -51,6 +51,7 @@ _RUNNER = Path(__file__).parent.parent / "runner" / "__main__.py"
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
 _ANSWER_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
+_RUNNER_SECONDS = 120.0
 _KILL_AGAIN_SECONDS = 0.1
 _EXIT_BAD_PAYLOAD = 64
 _LOG_TAIL_BYTES = 2000
@@ -78,6 +79,7 @@ class ProcessLauncher:
         *,
         max_running: int | None = None,
         grace_seconds: float = _GRACE_SECONDS,
+        runner_seconds: float = _RUNNER_SECONDS,
         environment: Mapping[str, str] | None = None,
         containers: Containers | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class ProcessLauncher:
         self._tell_stopped = on_stopped
         self._max_running = max_running or default_max_running()
         self._grace_seconds = grace_seconds
+        self._runner_seconds = runner_seconds
         source = os.environ if environment is None else environment
         self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
         self._containers = containers
@@ -93,6 +96,7 @@ class ProcessLauncher:
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
         self._ending: set[str] = set()
+        self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
 
     # --- the port ---
@@ -118,7 +122,11 @@ class ProcessLauncher:
             self._give_room(launch.execution_id)
 
     def stop(self, execution_id: str, attempt: int) -> None:  # noqa: ARG002 - one machine runs one attempt
-        """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts."""
+        """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts.
+
+        One that still lives when it is told again, `runner_seconds` after it was told first, hangs: it is killed. It may take as long
+        as a task's runner on AWS, and is told until it is seen stopped.
+        """
         folder = self._folder(execution_id)
         claim = processes.read_claim(folder)
         if claim is not None and not self._lives(execution_id, claim):
@@ -129,7 +137,11 @@ class ProcessLauncher:
         claim = processes.read_claim(folder)
         if claim is None and not self._is_found(execution_id):
             return
-        if processes.signal_runner(claim or processes.NOBODY, folder):
+        claim = claim or processes.NOBODY
+        if self._hangs(execution_id):
+            _log.warning("the runner of %s did not end in time, and is killed", execution_id)
+            processes.kill_runner(claim, folder)
+        elif processes.signal_runner(claim, folder):
             return
         with self._room:
             if execution_id in self._ending:
@@ -309,8 +321,15 @@ class ProcessLauncher:
     def _gone(self, run: Watched) -> None:
         with self._room:
             self._watched.discard(run.execution_id)
+            self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)
+
+    def _hangs(self, execution_id: str) -> bool:
+        """Whether its runner was told to end long ago; notes that it is told now."""
+        now = time.monotonic()
+        with self._room:
+            return now - self._told.setdefault(execution_id, now) >= self._runner_seconds
 
     def _end_survivors(self, execution_id: str) -> None:
         """SIGTERM, grace, SIGKILL, for a command whose runner was killed."""

@@ -170,6 +170,15 @@ def signal_runner(claim: Claim, run_folder: Path) -> bool:
     return True
 
 
+def kill_runner(claim: Claim, run_folder: Path) -> None:
+    """SIGKILL the run's runner: what was started as that, for a claim that was rewritten may name anything of our user's."""
+    if _LINUX:
+        for pid in runners(run_folder):
+            signal_process(pid, signal.SIGKILL)
+    elif claim.pid > 1 and is_lock_held(run_folder):
+        signal_process(claim.pid, signal.SIGKILL)
+
+
 def signal_process(pid: int, number: int) -> bool:
     """False if it is gone, or not ours to signal."""
     try:
