@@ -122,7 +122,8 @@ class Simulation:
         self.seed = seed
         self.settings = settings = settings or Settings()
         # Small enough for sweeps of the inbox to take several rounds each.
-        self.budget = Budget(pages=3 + settings.requests // 40, page=3, reads=10 + settings.requests // 40)
+        some = 3 + settings.requests // 40
+        self.budget = Budget(pages=some, page=3, reads=7 + some, recent_times=1)
         self.scheduler = Scheduler(
             seed,
             crash_rate=settings.crash_rate,
