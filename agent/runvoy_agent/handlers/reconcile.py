@@ -24,6 +24,7 @@ from runvoy_agent.handlers import (
     releases,
     seals,
     secret_values,
+    stop_alls,
     store,
 )
 from runvoy_agent.handlers.careful_launcher import CarefulLauncher
@@ -76,6 +77,7 @@ def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
     since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    yield from stop_alls.stop_the_rest(ports)
     yield from reconcile_runs.repair_active(ports, starting_up)
     yield from _held_up_locks(ports)
     yield from _stale_projections(ports, since - OVERLAP)
