@@ -49,6 +49,10 @@ HASTE = 10
 through, if there are a hundred million objects."""
 
 
+MOST_PAGES = 50
+"""So many are listed at once, for all of what is listed is held in memory."""
+
+
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
     not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round. Of `recent` it
@@ -111,7 +115,7 @@ class Sweep:
                 while up_to is None or begin < up_to:
                     if not pages or now() >= ends:
                         return self._reach(begin)
-                    most = pages * budget.page
+                    most = min(pages, MOST_PAGES) * budget.page
                     found = inbox.list(object_keys.inbox_prefix(key_id), after=begin, up_to=up_to, limit=most)
                     pages -= len(found) // budget.page
                     for info in found:
