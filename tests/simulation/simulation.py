@@ -123,7 +123,7 @@ class Simulation:
         self.settings = settings = settings or Settings()
         # Small enough for sweeps of the inbox to take several rounds each.
         some = 3 + settings.requests // 40
-        self.budget = Budget(pages=some, page=3, reads=7 + some, recent_times=1)
+        self.budget = Budget(pages=some, page=3, reads=7 + some, recent_times=1, odd_times=1)
         self.scheduler = Scheduler(
             seed,
             crash_rate=settings.crash_rate,

@@ -56,7 +56,8 @@ MOST_PAGES = 50
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
     not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round. Of `recent` it
-    may `recent_times` as much: somebody may send a thousand in each minute, and whoever reads fewer is never through.
+    may `recent_times` as much: somebody may send a thousand in each minute, and whoever reads fewer is never through. Of `odd` it may list
+    `odd_times` as much: a million such are gone through within the hour in which a request is valid.
 
     `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would begin where
     it did, for ever."""
@@ -66,6 +67,7 @@ class Budget(NamedTuple):
     reads: int = 500
     longest: timedelta = timedelta(seconds=40)
     recent_times: int = 10
+    odd_times: int = 3
 
 
 class Sweep:
@@ -108,6 +110,7 @@ class Sweep:
         times = HASTE if self._began - self._mark.began_at > PATIENCE else 1
         times *= budget.recent_times if self._stretch == RECENT else 1
         pages, most_reads = budget.pages * times, budget.reads * times
+        pages *= budget.odd_times if self._stretch == ODD else 1
         reads = most_reads
         for key_id in sorted(key_ids):
             for after, up_to in self._ranges(key_id):
@@ -152,7 +155,8 @@ class Sweep:
 
 
 RECENT = "recent"
-STRETCHES = ("odd", "times")
+ODD = "odd"
+STRETCHES = (ODD, "times")
 """Those whose ids tell nothing of when their objects were written."""
 
 
