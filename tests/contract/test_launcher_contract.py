@@ -335,6 +335,30 @@ def test_a_runner_that_hangs_is_killed_and_its_command_ended(machine: Machine) -
     assert processes.survivors(launch.execution_id) == []
 
 
+@pytest.mark.parametrize("how", ["goes on", "is killed"])
+def test_a_command_that_removes_its_runs_folder_is_watched_and_not_run_again(machine: Machine, how: str) -> None:
+    launcher = machine.launcher()
+    gone = machine.folder / "gone"
+    loop = f"while [ ! -e {gone}.2 ]; do echo x 2> /dev/null; sleep 0.05; done"
+    line = f'trap "" PIPE; echo ran >> {machine.folder}/ran; rm -rf "$(dirname "$PWD")"; echo > {gone}; {loop}'
+    launch = machine.launch(line)
+    first = launcher.start(launch)
+    runner = min(processes.runners(machine.runs / launch.execution_id))  # a child of it looks like it for a moment
+    wait_until(gone.exists)
+    time.sleep(0.5)  # it goes on printing, and the runner finds that there is nobody to tell
+    assert launcher.start(launch) == first
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    if how == "is killed":
+        processes.signal_process(runner, signal.SIGKILL)
+        time.sleep(0.2)
+        assert processes.survivors(launch.execution_id)
+    assert machine.stopped == []
+    Path(f"{gone}.2").touch()
+    machine.await_stopped(launch)
+    assert processes.survivors(launch.execution_id) == []
+    assert (machine.folder / "ran").read_text() == "ran\n"
+
+
 def test_a_runner_that_was_told_to_end_has_its_time(machine: Machine) -> None:
     launcher = machine.launcher()
     launch = machine.launch(

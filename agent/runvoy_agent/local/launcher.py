@@ -95,6 +95,7 @@ class ProcessLauncher:
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
+        self._begun: set[str] = set()  # those of them that were seen claimed
         self._ending: set[str] = set()
         self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
@@ -111,6 +112,8 @@ class ProcessLauncher:
         claim = processes.read_claim(self._folder(launch.execution_id))
         if claim is not None:
             return self._adopt(launch, claim)
+        if self._has_begun(launch.execution_id):
+            return Launched(_task_ref(launch.execution_id))  # and has removed its claim
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:
@@ -237,7 +240,7 @@ class ProcessLauncher:
             self._watch(launch.execution_id, launch.attempt, runner)
             return Launched(_task_ref(launch.execution_id))
         if answer is None:
-            self._watch(launch.execution_id, launch.attempt, runner)
+            self._watch(launch.execution_id, launch.attempt, runner, has_begun=False)
             raise Unavailable(f"the runner has claimed nothing within {_ANSWER_SECONDS:g} seconds")
         exit_code = runner.wait()
         if claim is not None:
@@ -306,9 +309,17 @@ class ProcessLauncher:
         """What takes room. Under the lock."""
         return self._watched | self._starting.keys()
 
-    def _watch(self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None) -> None:
+    def _has_begun(self, execution_id: str) -> bool:
+        with self._room:
+            return execution_id in self._begun
+
+    def _watch(
+        self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None, *, has_begun: bool = True
+    ) -> None:
         with self._room:
             self._watched.add(execution_id)
+            if has_begun:
+                self._begun.add(execution_id)
         self._watcher.watch(Watched(execution_id, attempt, runner))
 
     def _on_stopped(self, run: Watched) -> None:
@@ -321,6 +332,7 @@ class ProcessLauncher:
     def _gone(self, run: Watched) -> None:
         with self._room:
             self._watched.discard(run.execution_id)
+            self._begun.discard(run.execution_id)
             self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)
