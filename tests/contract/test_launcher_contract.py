@@ -359,6 +359,19 @@ def test_a_command_that_removes_its_runs_folder_is_watched_and_not_run_again(mac
     assert (machine.folder / "ran").read_text() == "ran\n"
 
 
+def test_a_runner_that_was_stopped_supervises_nothing(machine: Machine) -> None:
+    """Or a command that stops its own would have no deadline."""
+    launcher = machine.launcher()
+    launch = machine.launch("kill -STOP $PPID; while [ ! -e go ]; do sleep 0.05; done")
+    launcher.start(launch)
+    wait_until(lambda: not launcher.describe(launch.execution_id, 1).supervised)
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    os.kill(machine.runner_of(launch), signal.SIGCONT)
+    assert launcher.describe(launch.execution_id, 1).supervised
+    (machine.runs / launch.execution_id / "work/go").touch()
+    machine.await_stopped(launch)
+
+
 def test_a_runner_that_was_told_to_end_has_its_time(machine: Machine) -> None:
     launcher = machine.launcher()
     launch = machine.launch(

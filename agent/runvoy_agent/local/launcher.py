@@ -165,9 +165,7 @@ class ProcessLauncher:
             return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
-        folder = self._folder(execution_id)
-        supervised = processes.is_runner_alive(claim) or bool(processes.runners(folder))
-        return TaskState("running", supervised=supervised)
+        return TaskState("running", supervised=processes.is_supervised(claim, self._folder(execution_id)))
 
     def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
         """All of them: what is on this machine is found by one look, and what is not is not there."""
