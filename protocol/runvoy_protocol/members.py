@@ -67,7 +67,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of the deployment a user may take up. None: the deployment's default, or of that, what runvoy comes with.
 
     `max_unfinished`: executions that wait, run, or were not seen stopped. `max_running`: those of them with a task, at once.
-    `max_log_mib`: how much the log of an execution keeps of what its command prints.
+    `max_log_mib`: how much the log of an execution keeps of what its command prints, 1 at least.
     """
 
     max_unfinished: int | None = None
@@ -262,14 +262,14 @@ def check_user_name(name: str) -> None:
 def check_quotas(quotas: Quotas) -> None:
     """INVALID_REQUEST unless these are numbers that a quota can be."""
     numbers = (
-        ("unfinished executions", quotas.max_unfinished),
-        ("running executions", quotas.max_running),
-        ("MiB of log", quotas.max_log_mib),
+        ("unfinished executions", quotas.max_unfinished, 0),
+        ("running executions", quotas.max_running, 0),
+        ("MiB of log", quotas.max_log_mib, 1),  # a log without any output would not even say why its command failed
     )
-    for what, number in numbers:
-        if number is not None and not 0 <= number <= MAX_QUOTA:
+    for what, number, least in numbers:
+        if number is not None and not least <= number <= MAX_QUOTA:
             raise RunvoyError(
-                ErrorCode.INVALID_REQUEST, f"{number} is no quota of {what}; one is from 0 to {MAX_QUOTA:,}"
+                ErrorCode.INVALID_REQUEST, f"{number} is no quota of {what}; one is from {least} to {MAX_QUOTA:,}"
             )
 
 

@@ -320,6 +320,72 @@ def test_survivors_that_ignore_term_are_killed(machine: Machine) -> None:
     machine.await_stopped(launch)
 
 
+def test_a_runner_that_hangs_is_killed_and_its_command_ended(machine: Machine) -> None:
+    launcher = machine.launcher(grace_seconds=0.2, runner_seconds=0.2)
+    launch = machine.launch("trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done")
+    launcher.start(launch)
+    wait_until((machine.runs / launch.execution_id / "work/pid").exists)
+    os.kill(machine.runner_of(launch), signal.SIGSTOP)
+    launcher.stop(launch.execution_id, 1)
+    time.sleep(0.3)
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    launcher.stop(launch.execution_id, 1)
+    machine.await_stopped(launch)
+    assert launcher.describe(launch.execution_id, 1).phase == "stopped"
+    assert processes.survivors(launch.execution_id) == []
+
+
+@pytest.mark.parametrize("how", ["goes on", "is killed"])
+def test_a_command_that_removes_its_runs_folder_is_watched_and_not_run_again(machine: Machine, how: str) -> None:
+    launcher = machine.launcher()
+    gone = machine.folder / "gone"
+    loop = f"while [ ! -e {gone}.2 ]; do echo x 2> /dev/null; sleep 0.05; done"
+    line = f'trap "" PIPE; echo ran >> {machine.folder}/ran; rm -rf "$(dirname "$PWD")"; echo > {gone}; {loop}'
+    launch = machine.launch(line)
+    first = launcher.start(launch)
+    runner = min(processes.runners(machine.runs / launch.execution_id))  # a child of it looks like it for a moment
+    wait_until(gone.exists)
+    time.sleep(0.5)  # it goes on printing, and the runner finds that there is nobody to tell
+    assert launcher.start(launch) == first
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    if how == "is killed":
+        processes.signal_process(runner, signal.SIGKILL)
+        time.sleep(0.2)
+        assert processes.survivors(launch.execution_id)
+    assert machine.stopped == []
+    Path(f"{gone}.2").touch()
+    machine.await_stopped(launch)
+    assert processes.survivors(launch.execution_id) == []
+    assert (machine.folder / "ran").read_text() == "ran\n"
+
+
+def test_a_runner_that_was_stopped_supervises_nothing(machine: Machine) -> None:
+    """Or a command that stops its own would have no deadline."""
+    launcher = machine.launcher()
+    launch = machine.launch("kill -STOP $PPID; while [ ! -e go ]; do sleep 0.05; done")
+    launcher.start(launch)
+    wait_until(lambda: not launcher.describe(launch.execution_id, 1).supervised)
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
+    os.kill(machine.runner_of(launch), signal.SIGCONT)
+    assert launcher.describe(launch.execution_id, 1).supervised
+    (machine.runs / launch.execution_id / "work/go").touch()
+    machine.await_stopped(launch)
+
+
+def test_a_runner_that_was_told_to_end_has_its_time(machine: Machine) -> None:
+    launcher = machine.launcher()
+    launch = machine.launch(
+        "trap 'sleep 0.5; exit 3' TERM; echo > there; while :; do sleep 0.05; done", grace_seconds=20
+    )
+    launcher.start(launch)
+    wait_until((machine.runs / launch.execution_id / "work/there").exists)
+    for _ in range(3):
+        launcher.stop(launch.execution_id, 1)
+        time.sleep(0.05)
+    machine.await_stopped(launch)
+    assert (machine.result(launch)["outcome"], machine.result(launch)["exit_code"]) == ("killed", 3)
+
+
 def test_the_next_launcher_adopts_what_lives_and_what_ended(machine: Machine) -> None:
     first = machine.launcher()
     lives, ends = machine.launch("while [ ! -e go ]; do sleep 0.02; done; exit 4"), machine.launch("exit 5")

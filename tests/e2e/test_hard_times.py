@@ -147,3 +147,19 @@ def test_a_clock_that_was_set_while_a_grant_was_kept_costs_one_more_try(machine:
     else:
         assert done.stdout == b"once\n"
     assert abs(json.loads(cache.read_bytes())["offset_seconds"]) < 60
+
+
+@pytest.mark.parametrize("way", [[], ["--no-batch"]])
+def test_a_clock_that_was_set_while_a_grant_was_kept_costs_a_file_of_runs_nothing(
+    machine: Machine, tmp_path: Path, way: list[str]
+) -> None:
+    """The deployment is asked for the time before anything is signed."""
+    machine.ok("run", "true")
+    (cache,) = (machine.home / "cache").glob("*.json")
+    ahead = {"offset_seconds": 600.0, "offset_learned_at": datetime.now(UTC).isoformat()}
+    cache.write_text(json.dumps(json.loads(cache.read_bytes()) | ahead))
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text('{"command": "echo once"}\n' * 2)
+    first, second = machine.ok("submit", *way, "--bulk", str(runs)).split()
+    assert machine("wait", first, second).returncode == 0
+    assert abs(json.loads(cache.read_bytes())["offset_seconds"]) < 60

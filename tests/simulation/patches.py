@@ -484,7 +484,7 @@ MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "ids that hold another time are not listed": lambda: [(lost_uploads, "STRETCHES", ("odd",))],
     "a sweep that was cut short is through": _through_when_cut_short,
     "a sweep goes on from the end of the last one": _sweep_since_the_end,
-    "uploads are looked for during a grant only": lambda: [(lost_uploads, "LOOKED_FOR", lost_uploads.LISTED_BACK)],
+    "uploads are looked for during a grant only": lambda: [(lost_uploads, "LOOKED_FOR", inbox_sweeps.LISTED_BACK)],
     "unanswered uploads are not remembered": lambda: [(lost_uploads.Look, "_remembered", lambda _self: iter(()))],
     "a range is done before its requests": _done_before_it_is,
     "a range that was cut short is done": _done_when_cut_short,

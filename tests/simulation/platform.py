@@ -8,6 +8,7 @@ what was to be stopped before it was there, it forgets at once.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -59,6 +60,7 @@ class Task:
         self.payload = payload
         self.plan = plan
         self.launched_ms = at_ms
+        self.rng = random.Random(0)
         self.began_ms: int | None = None
         self.omitted_until_ms = -OMISSIONS_APART_MS
         self.stop_asked = False
@@ -103,6 +105,7 @@ class SimPlatform:
         self._send = send
         self._watching = watching
         self.tasks: dict[tuple[str, int], Task] = {}
+        self._surveys = scheduler.stream("surveys")
         self.plan: Callable[[Launch], Plan] = lambda _launch: Plan()
         self.refusal: Callable[[], LaunchOutcome | None] = lambda: None
         self.omitted = 0.05  # as many looks begin an omission, if none is just over
@@ -131,7 +134,7 @@ class SimPlatform:
 
     def _survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
         """Those that listings show, but for some: calls failed, or it was too long a way to them."""
-        seen = {one: self._describe(*one) for one in attempts if self._scheduler.rng.random() >= self.left_out}
+        seen = {one: self._describe(*one) for one in attempts if self._surveys.random() >= self.left_out}
         return {one: state for one, state in seen.items() if state.phase != "missing"}
 
     def _start(self, launch: Launch) -> LaunchOutcome:
@@ -144,6 +147,7 @@ class SimPlatform:
             return refusal
         payload = msgspec.json.decode(launch.payload, type=RunnerPayload)
         task = Task(launch, payload, self.plan(launch), now)
+        task.rng = self._scheduler.stream(f"task {launch.execution_id}-{launch.attempt}")
         self.tasks[launch.execution_id, launch.attempt] = task
         self._watching.launched(task)
         if task.plan.boot_ms is not None:
@@ -157,7 +161,7 @@ class SimPlatform:
         self._watching.stop_asked(task)
         if not task.stop_asked:
             task.stop_asked = True
-            delay = self._scheduler.rng.randrange(GRACE_MS) if task.runs else 50
+            delay = task.rng.randrange(GRACE_MS) if task.runs else 50
             self._scheduler.at(delay, lambda: self._end(task, "killed", None))
 
     def _describe(self, execution_id: str, attempt: int) -> TaskState:
@@ -175,8 +179,8 @@ class SimPlatform:
 
     def _is_omitted(self, task: Task, now_ms: int) -> bool:
         """Now and then a task that is there is left out for a while."""
-        if now_ms > task.omitted_until_ms + OMISSIONS_APART_MS and self._scheduler.rng.random() < self.omitted:
-            task.omitted_until_ms = now_ms + self._scheduler.rng.randrange(LONGEST_OMISSION_MS)
+        if now_ms > task.omitted_until_ms + OMISSIONS_APART_MS and task.rng.random() < self.omitted:
+            task.omitted_until_ms = now_ms + task.rng.randrange(LONGEST_OMISSION_MS)
         return now_ms <= task.omitted_until_ms
 
     @staticmethod

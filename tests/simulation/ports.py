@@ -52,6 +52,7 @@ class SimRecords:
     def __init__(self, scheduler: Scheduler, *, longest_lag_ms: int = 0) -> None:
         self._scheduler = scheduler
         self._longest_lag_ms = longest_lag_ms
+        self._lags = scheduler.stream("index lags")
         self.rows: dict[str, tuple[bytes, int]] = {}
         self._last_versions: dict[str, int] = {}  # of deleted records: an old version never comes true again
         self._index: dict[tuple[str, str], tuple[list[tuple[str, str]], dict[str, _Row]]] = {}
@@ -142,8 +143,8 @@ class SimRecords:
         """Changes of one record come to the indexes in order, at some time."""
         now = self._scheduler.now_ms
         lag = 0
-        if self._longest_lag_ms and self._scheduler.faults.enabled and self._scheduler.rng.random() < 0.3:
-            lag = self._scheduler.rng.randrange(self._longest_lag_ms)
+        if self._longest_lag_ms and self._scheduler.faults.enabled and self._lags.random() < 0.3:
+            lag = self._lags.randrange(self._longest_lag_ms)
         at = max(now + lag, self._indexed_until.get(key, 0))
         self._indexed_until[key] = at
         self._places.setdefault(key, {})
@@ -326,6 +327,7 @@ class SimClock:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._rng = scheduler.stream("clock")
 
     def now(self) -> datetime:
         return START + timedelta(milliseconds=self._scheduler.now_ms)
@@ -334,7 +336,7 @@ class SimClock:
         return ids.uuid7(self.now(), self.random(10))
 
     def random(self, count: int) -> bytes:
-        return self._scheduler.rng.randbytes(count)
+        return self._rng.randbytes(count)
 
     def sleep(self, seconds: float) -> None:
         if self._scheduler.invocation is not None:

@@ -58,26 +58,27 @@ class Step(NamedTuple):
 class Faults:
     """Where invocations die. A point is tried eagerly until it was crashed at, before and after, and rarely from then on:
     so each run crashes at most of the places that it comes to, however rarely it comes there. `hunted` places are
-    crashed at as soon as they are reached, and what is hunted after its effect does not die before it."""
+    crashed at as soon as they are reached, and what is hunted after its effect does not die before it. `eagerness` 0: no
+    point is tried more than another."""
 
     def __init__(
-        self, rng: random.Random, *, base: float, unavailable: float, hunted: Set[tuple[Point, When]] = frozenset()
+        self, *, base: float, unavailable: float, eagerness: float = 1, hunted: Set[tuple[Point, When]] = frozenset()
     ) -> None:
-        self._rng = rng
         self._base = base
+        self._eagerness = eagerness
         self._unavailable = unavailable
         self._hunted = hunted
         self.enabled = False
         self.seen: dict[Point, int] = {}
         self.crashed: set[tuple[Point, When]] = set()
 
-    def draw(self, point: Point, when: When) -> type[BaseException] | None:
-        """What is to happen at this point; None for nothing."""
+    def draw(self, point: Point, when: When, rng: random.Random) -> type[BaseException] | None:
+        """What is to happen at this point to an invocation with this randomness; None for nothing."""
         if not self.enabled:
             return None
         if when is When.BEFORE:
             self.seen[point] = self.seen.get(point, 0) + 1
-        drawn = self._rng.random()
+        drawn = rng.random()
         if (
             when is When.BEFORE
             and (point, When.AFTER) in self._hunted - self.crashed
@@ -91,7 +92,8 @@ class Faults:
         elif (point, when) in self._hunted:
             limit = 1.0
         else:
-            limit = 0.05 / self.seen[point] if is_round else 0.06 if point.kind in _CALLS else 0.25
+            eager = 0.05 / self.seen[point] if is_round else 0.06 if point.kind in _CALLS else 0.25
+            limit = max(eager * self._eagerness, self._base * seldom)
         if drawn < limit:
             self.crashed.add((point, when))
             return Crash
@@ -108,7 +110,7 @@ _CALLS = frozenset({"kill", "release"})
 class Invocation:
     """One run of a handler. `finished(error)` is told how it ended; None is well."""
 
-    __slots__ = ("finished", "killed", "kind", "label", "mortal", "run", "slow", "strand")
+    __slots__ = ("finished", "killed", "kind", "label", "mortal", "rng", "run", "slow", "strand")
 
     def __init__(
         self, kind: str, label: str, run: Callable[[], object], finished: Callable[[BaseException | None], None]
@@ -121,6 +123,7 @@ class Invocation:
         self.mortal = True
         self.slow = kind not in ("reconcile", "recovery")  # those make too many calls to pause at each
         self.strand: Strand | None = None
+        self.rng = _UNSEEDED
 
 
 class Wake:
@@ -155,12 +158,12 @@ class Scheduler:
         *,
         crash_rate: float = 0.002,
         unavailable_rate: float = 0.001,
+        eagerness: float = 1,
         hunted: Set[tuple[Point, When]] = frozenset(),
     ) -> None:
-        self.rng = random.Random(seed)
+        self._seed = seed
         self.now_ms = 0
-        faults_rng = random.Random(f"faults {seed}")
-        self.faults = Faults(faults_rng, base=crash_rate, unavailable=unavailable_rate, hunted=hunted)
+        self.faults = Faults(base=crash_rate, unavailable=unavailable_rate, eagerness=eagerness, hunted=hunted)
         self.steps = 0
         self.digest = 0
         self.trace: deque[Step] = deque(maxlen=TRACE_LENGTH)
@@ -176,6 +179,11 @@ class Scheduler:
         self._strands: list[Strand] = []
         self._idle: list[Strand] = []
         self._sites: dict[CodeType, str | None] = {}
+
+    def stream(self, purpose: str) -> random.Random:
+        """A randomness of its own for each purpose. What one more or one less draw moves is what is drawn for the same purpose, and
+        nothing else: a handler that makes another number of calls meets the same clients, messages and tasks."""
+        return random.Random(f"{purpose} {self._seed}")
 
     # -- events
 
@@ -269,15 +277,16 @@ class Scheduler:
     # -- inside
 
     def _latency_ms(self, invocation: Invocation) -> int:
-        drawn = self.rng.random()
+        rng = invocation.rng
+        drawn = rng.random()
         if drawn < (0.5 if invocation.slow else 0.99):
             return 0
         if drawn < (0.99 if invocation.slow else 0.999):
-            return self.rng.randrange(1, 20)
-        return self.rng.randrange(20, 2000 if drawn < 0.9995 else _LONGEST_STALL_MS)
+            return rng.randrange(1, 20)
+        return rng.randrange(20, 2000 if drawn < 0.9995 else _LONGEST_STALL_MS)
 
     def _fault(self, point: Point, when: When, invocation: Invocation, detail: str) -> None:
-        fault = self.faults.draw(point, when) if invocation.mortal else None
+        fault = self.faults.draw(point, when, invocation.rng) if invocation.mortal else None
         if fault is None:
             return
         self.note(invocation.label, f"{'CRASH' if fault is Crash else 'FAULT'} {when} {point.operation} {detail}")
@@ -369,6 +378,7 @@ class Scheduler:
     def _invoke(self, strand: Strand, invocation: Invocation) -> None:
         strand.invocation = invocation
         invocation.strand = strand
+        invocation.rng = self.stream(invocation.label)
         self.live[invocation] = None
         error: BaseException | None = None
         try:
@@ -389,14 +399,15 @@ class Scheduler:
 
 
 _FOREVER_MS = 10**15
+_UNSEEDED = random.Random(0)  # nothing is drawn before an invocation runs
 # A launch is held up for less than the two minutes that lie between the last launch of an attempt and the first moment
 # at which its task may be taken for gone: on AWS the function's timeout sees to that.
 _LONGEST_STALL_MS = 45_000
-_HELPERS = ("documents/store.py", "documents/outbox.py", "documents/messages.py")
+_HELPERS = ("store.py", "outbox.py", "messages.py")
 
 
 def _label(code: CodeType) -> str | None:
-    _, within, file = code.co_filename.rpartition("runvoy_agent/handlers/")
-    if not within or file in _HELPERS or "<" in code.co_name:
+    folder, _, file = code.co_filename.rpartition("/")
+    if not folder.endswith("runvoy_agent/handlers") or file in _HELPERS or "<" in code.co_name:
         return None
-    return f"{file.removesuffix('.py').replace('/', '.')}.{code.co_name}"
+    return f"{file.removesuffix('.py')}.{code.co_name}"

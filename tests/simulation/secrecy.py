@@ -6,7 +6,6 @@ Off unless asked for, with a randomness of its own: the other runs are the same 
 from __future__ import annotations
 
 import base64
-import random
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ class Secrecy:
 
     def __init__(self, simulation: Simulation, count: int) -> None:
         self._simulation = simulation
-        self._rng = random.Random(f"secrets {simulation.seed}")
+        self._rng = simulation.scheduler.stream("secrets")
         self._names = [f"secret{number}" for number in range(count)]
         self._versions = 0
         self._launched: dict[str, dict[str, bytes]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
@@ -57,10 +58,13 @@ class Settings(NamedTuple):
     loss: float = 0.05
     crash_rate: float = 0.002
     unavailable_rate: float = 0.001
+    eagerness: float = 1  # to die where nobody died yet: few first rounds come through
     longest_index_lag_ms: int = 20_000
     process_crashes: bool = True
     locks: int | None = None
     window_ms: int | None = None
+    batches: int | None = None
+    odd_ids: float = 0.2  # as many are made of a text, or at another time
     tick_ms: int = MINUTE_MS
     secrets: int = 0  # as many that runs may name, and an operator changes
     everyone_waits: bool = False  # every request asks for locks and waits as long as it takes
@@ -73,8 +77,9 @@ class Settings(NamedTuple):
     omitted: float = 0.05  # as many looks at a task miss it for a while
     revoked: float = 1 / 3  # as many keys
     revoked_within_ms: int = 300  # of an upload by the key
-    max_unfinished: int = 3  # of every sixth member
-    max_running: int = 1  # of every sixth other
+    max_unfinished: int = 3  # of one member in `limited`
+    max_running: int = 1  # of one other in `limited`
+    limited: int = 6
     miscounts: int = 0  # so often somebody makes the numbers of somebody wrong
     recounted: bool = True  # and an admin has them counted, now and then
 
@@ -82,6 +87,10 @@ class Settings(NamedTuple):
     def lock_names(self) -> list[str]:
         count = self.locks if self.locks is not None else max(4, self.requests // 60)
         return [f"lock{number}" for number in range(count)]
+
+    @property
+    def batch_count(self) -> int:
+        return self.batches if self.batches is not None else self.requests // 40
 
     @property
     def arrival_ms(self) -> int:
@@ -115,11 +124,17 @@ class Simulation:
         self.seed = seed
         self.settings = settings = settings or Settings()
         # Small enough for sweeps of the inbox to take several rounds each.
-        self.budget = Budget(pages=3 + settings.requests // 40, page=3, reads=10 + settings.requests // 40)
+        some = 3 + settings.requests // 40
+        self.budget = Budget(pages=some, page=3, reads=7 + some, recent_times=1, odd_times=1)
         self.scheduler = Scheduler(
-            seed, crash_rate=settings.crash_rate, unavailable_rate=settings.unavailable_rate, hunted=hunted
+            seed,
+            crash_rate=settings.crash_rate,
+            unavailable_rate=settings.unavailable_rate,
+            eagerness=settings.eagerness,
+            hunted=hunted,
         )
-        self.rng = self.scheduler.rng
+        self._world = self.scheduler.stream("world")
+        self._sent = Counter[bytes]()
         self.records = SimRecords(self.scheduler, longest_lag_ms=settings.longest_index_lag_ms)
         self.inbox = SimObjects(self.scheduler, "inbox")
         self.outbox = SimObjects(self.scheduler, "outbox")
@@ -181,11 +196,11 @@ class Simulation:
     # -- the deployment
 
     def _quotas(self, number: int) -> dict[str, Any]:
-        if self.settings.everyone_waits or number % 6 > 1:
+        if self.settings.everyone_waits or number % self.settings.limited > 1:
             return {}
         return (
             {"max_running": self.settings.max_running}
-            if number % 6
+            if number % self.settings.limited
             else {"max_unfinished": self.settings.max_unfinished}
         )
 
@@ -242,7 +257,9 @@ class Simulation:
 
     def transport(self, queue: QueueName, body: bytes, delay_seconds: float = 0) -> None:
         """Carry a message: lost, once or twice; soon or late."""
-        rng, settings = self.rng, self.settings
+        settings = self.settings
+        self._sent[body] += 1
+        rng = self.scheduler.stream(f"{queue} {body!r} {self._sent[body]}")
         faulty = self.scheduler.faults.enabled
         if faulty and rng.random() < settings.loss:
             self.scheduler.note("transport", f"LOST {queue} {body.decode()}")
@@ -250,7 +267,7 @@ class Simulation:
             return
         for _ in range(2 if faulty and rng.random() < settings.duplicates else 1):
             late_ms = rng.randrange(30_000) if faulty and rng.random() < settings.reorder else rng.randrange(1, 50)
-            self.scheduler.at(delay_seconds * 1000 + late_ms, lambda: self._deliver(queue, body, 1))
+            self.scheduler.at(delay_seconds * 1000 + late_ms, lambda: self._deliver(queue, body, 1, rng))
 
     def upload(self, object_key: str, raw: bytes) -> None:
         """A client's upload, and the news of it."""
@@ -270,9 +287,9 @@ class Simulation:
     def _tell(self, message: EndMessage, body: bytes) -> None:
         self.transport("ends", body)
 
-    def _deliver(self, queue: QueueName, body: bytes, receives: int) -> None:
+    def _deliver(self, queue: QueueName, body: bytes, receives: int, rng: random.Random) -> None:
         if self._down:
-            self._waiting.append(lambda: self._deliver(queue, body, receives))
+            self._waiting.append(lambda: self._deliver(queue, body, receives, rng))
             return
 
         def run() -> None:
@@ -289,7 +306,7 @@ class Simulation:
                 return
             # An outage is no fault of the message, and is not counted.
             again = receives + 1 if isinstance(error, Crash) else receives
-            self.scheduler.at(self.rng.randrange(500, 30_000), lambda: self._deliver(queue, body, again))
+            self.scheduler.at(rng.randrange(500, 30_000), lambda: self._deliver(queue, body, again, rng))
 
         self._invoke(queue, run, finished)
 
@@ -350,7 +367,7 @@ class Simulation:
             self._down = False
             waiting, self._waiting = self._waiting, []
             for event in waiting:
-                self.scheduler.at(self.rng.randrange(1, 500), event)
+                self.scheduler.at(self._world.randrange(1, 500), event)
 
         def recover() -> None:
             reconcile.handle(self.ports, starting_up=True, budget=self.budget)

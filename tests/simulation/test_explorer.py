@@ -40,4 +40,4 @@ def test_everybody_who_waits_is_granted_in_order() -> None:
     settings = Settings(requests=200, locks=8, window_ms=20_000, everyone_waits=True, process_crashes=False)
     report = Simulation(1, settings).run()
     assert report.violation is None
-    assert report.grants > 150
+    assert report.grants > 100

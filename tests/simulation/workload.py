@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,10 @@ class Workload:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._scheduler = simulation.scheduler
-        self._rng = simulation.rng
-        self._clocks = random.Random(f"clocks {simulation.seed}")
+        stream = simulation.scheduler.stream
+        # Of what clients send nothing depends on what became of what they sent before: they draw alone.
+        self._rng = stream("clients")
+        self._kills, self._numbers, self._refusals = stream("kills"), stream("numbers"), stream("refusals")
         self._settings = simulation.settings
         self._revoked: set[str] = set()
         self._to_revoke: dict[str, int] = {}  # key id → from when on, at its next upload
@@ -53,7 +54,7 @@ class Workload:
         for at_ms in range(40 * MINUTE_MS, window, 40 * MINUTE_MS):
             self._scheduler.at(at_ms, self.renew_grants)
         batched = 0
-        for _ in range(self._settings.requests // 40):
+        for _ in range(self._settings.batch_count):
             batched += (size := rng.choice(BATCH_SIZES))
             self._scheduler.at(1000 + rng.randrange(window), partial(self._submit_batch, size))
         for _ in range(max(1, self._settings.requests - batched)):
@@ -147,7 +148,7 @@ class Workload:
     def _upload_batch(self, made: list[RunRequest], signing_key: keys.SigningKey) -> tuple[str, bytes] | None:
         if not self._may_upload(signing_key):
             return None
-        batch_id = self._simulation.clock.new_id()
+        batch_id = ids.uuid7(self._simulation.clock.now(), self._rng.randbytes(10))
         batched = tuple(BatchedRequest(one.request_id, codec.encode(one)) for one in made)
         raw = batches.seal_batch(Batch(1, batch_id, batched), signing_key)
         for one in made:
@@ -161,12 +162,12 @@ class Workload:
         return self._scheduler.now_ms < self._granted_ms[signing_key.key_id] + GRANT_MS
 
     def _request_id(self, signing_key: keys.SigningKey) -> str:
-        if self._rng.random() < 0.8:
-            return self._simulation.clock.new_id()
+        if self._rng.random() >= self._settings.odd_ids:
+            return ids.uuid7(self._simulation.clock.now(), self._rng.randbytes(10))
         if self._rng.random() < 0.2:
             # A request that was prepared long ago, or by a clock far ahead.
             made_at = self._simulation.clock.now() + timedelta(hours=self._rng.randrange(-9_000, 1_000))
-            return ids.uuid7(made_at, self._simulation.clock.random(10))
+            return ids.uuid7(made_at, self._rng.randbytes(10))
         # The rare ids that sort before all that are made by time: a listing from some moment on passes over them.
         low = self._rng.random() < 0.2
         number = 0
@@ -228,7 +229,7 @@ class Workload:
         executions = self._simulation.oracles.executions
         active = [name for name, execution in executions.items() if execution.state in (State.STARTING, State.RUNNING)]
         if active:
-            self._kill(self._rng.choice(active), self._simulation.operator)
+            self._kill(self._kills.choice(active), self._simulation.operator)
 
     def _revoke(self, signing_key: keys.SigningKey) -> None:
         from tests.simulation.simulation import revoke
@@ -254,7 +255,8 @@ class Workload:
     def _miscount(self) -> None:
         """Another version, or a hand in the table, makes somebody's number wrong that is right. (One that is made wrong again the other
         way, while an earlier look at it waits to be confirmed, may be put right by too much, and is then put right once more.)"""
-        rng, owner = self._rng, f"dev{self._rng.randrange(len(self._simulation.members))}"
+        rng = self._numbers
+        owner = f"dev{rng.randrange(len(self._simulation.members))}"
         key = rng.choice([counts.unfinished_key(owner), counts.running_key(owner)])
         amount = rng.choice([-2, -1, 1, 2, 5])
         if self._simulation.oracles.is_wrong(key):
@@ -278,14 +280,14 @@ class Workload:
     def refusal(self) -> LaunchOutcome | None:
         if not self._scheduler.faults.enabled:
             return None
-        drawn = self._rng.random()
+        drawn = self._refusals.random()
         if self._scheduler.now_ms < self._full_until_ms or drawn < 0.03:
             return CAPACITY
         return REFUSED if drawn > 0.99 else None
 
     def plan_task(self, launch: Launch) -> Plan:
         """What becomes of a task; without faults it begins soon and ends by itself."""
-        rng, settings = self._rng, self._settings
+        rng, settings = self._scheduler.stream(f"plan {launch.execution_id}-{launch.attempt}"), self._settings
         hurt = rng.random() if self._scheduler.faults.enabled else 1.0
         fields: dict[str, Any] = {
             "boot_ms": rng.randrange(50, 5_000)
@@ -310,6 +312,6 @@ class Workload:
             fields["no_room"] = True
         elif hurt < below + settings.lingering:
             fields["lingers"] = True
-        if self._clocks.random() < self._settings.skewed:
-            fields["skew_ms"] = self._clocks.randrange(-10 * MINUTE_MS, 10 * MINUTE_MS)
+        if rng.random() < self._settings.skewed:
+            fields["skew_ms"] = rng.randrange(-10 * MINUTE_MS, 10 * MINUTE_MS)
         return Plan(**fields)

@@ -21,7 +21,7 @@ from runvoy_protocol.members import Role
 if TYPE_CHECKING:
     from tests.unit.conftest import World
 
-SMALL = Budget(pages=2, page=5, reads=3)
+SMALL = Budget(pages=2, page=5, reads=3, odd_times=1)
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +154,13 @@ def test_a_round_whose_listing_takes_long_reads_one_object_at_least(world: World
 
     world.inbox.list = slow  # type: ignore[method-assign]
     assert [_found(world) for _ in range(2)] == [sent[:1], sent[1:]]
+
+
+def test_of_ids_that_hold_no_time_more_is_listed_in_a_round(world: World) -> None:
+    _keep_long(world, [_odd(number) for number in range(40)])
+    world.clock.move(minutes=10)
+    assert _found(world, SMALL._replace(odd_times=3)) == []
+    assert _mark(world).sweeps["odd"].reached.endswith(_odd(29))
 
 
 def test_a_sweep_goes_from_one_key_to_the_next(world: World) -> None:

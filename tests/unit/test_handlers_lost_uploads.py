@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ from runvoy_agent.core.progress import Reconciled
 from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.handlers.reconciler import lost_uploads
+from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
 from runvoy_agent.ports import Page, StoredObject
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.keys import SigningKey
+from runvoy_protocol.members import Role
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -34,10 +38,10 @@ def test_a_lost_delivery_is_made_again(world: World) -> None:
     assert world.reconcile() == []
 
 
-def _grant_uploads(world: World) -> None:
-    key_id = world.signing_key.key_id
-    grantee = InboxGrantee(key_id=key_id, granted_at=world.clock.now())
-    world.records.commit([store.put_new(store.grantee_key(key_id), grantee)])
+def _grant_uploads(world: World, signing_key: SigningKey | None = None) -> None:
+    key_id = (signing_key or world.signing_key).key_id
+    before = store.load(world.records, store.grantee_key(key_id), InboxGrantee)
+    world.records.commit([store.put(before, InboxGrantee(key_id=key_id, granted_at=world.clock.now()))])
 
 
 def test_an_upload_is_lost_though_another_of_its_id_was_answered(world: World) -> None:
@@ -147,15 +151,68 @@ def test_a_reconciler_that_was_away_catches_up_and_is_done(world: World) -> None
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     _grant_uploads(world)
     world.reconcile()
-    world.clock.move(hours=30)
-    listed = []
-    for _ in range(60):
-        before = _mark(world).listed_at
-        world.reconcile()
-        listed.append(_mark(world).listed_at != before)
+    sent = []
+    for number in range(20):
+        sent.append(_upload_made_now(world, number))
+        world.clock.move(hours=1)
+        _grant_uploads(world)
+    world.clock.move(hours=1)
+    rounds = []
+    for _ in range(10):
+        rounds.append(sorted(_delivered(world, Budget(pages=2, page=5, reads=3, recent_times=1))))
         world.clock.move(minutes=1)
-    # 24 hours less the last 70 minutes, in slices of as much; then every ten minutes, as ever.
-    assert (listed.index(True), listed[-30:].count(True)) == (19, 3)
+    assert rounds == [*[sent[at : at + 3] for at in range(0, 20, 3)], [], [], []]
+    assert _mark(world).sweeps["recent"].reached == ""
+    world.clock.move(minutes=10)
+    assert _delivered(world) == set(sent), "what was found is remembered"
+
+
+def _upload_made_now(world: World, number: int, signing_key: SigningKey | None = None) -> str:
+    """Something that is no request, written at the clock's time and not at the machine's."""
+    made = ids.uuid7(world.clock.now(), number.to_bytes(10, "big"))
+    object_key = object_keys.request((signing_key or world.signing_key).key_id, made)
+    world.upload_raw(b"no request", object_key)
+    seconds = world.clock.now().timestamp()
+    os.utime(world.folder / "inbox" / object_key, (seconds, seconds))
+    return object_key
+
+
+def test_a_flood_of_recent_uploads_holds_up_no_round_and_nobody_else(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    other = world.add_user("bob", Role.DEVELOPER)
+    for signing_key in (world.signing_key, other):
+        _grant_uploads(world, signing_key)
+    flood = {_upload_made_now(world, number) for number in range(40)}
+    others = {_upload_made_now(world, number, other) for number in range(2)}
+    get = world.inbox.get
+
+    def slow(object_key: str, version: str | None = None) -> StoredObject | None:
+        world.clock.move(seconds=10)
+        return get(object_key, version)
+
+    world.inbox.get = slow  # type: ignore[method-assign]
+    took, found = [], []
+    for _ in range(20):
+        began = world.clock.now()
+        found.append(_delivered(world))
+        took.append(world.clock.now() - began)
+    assert max(took) <= timedelta(seconds=90), "as long as looks and a sweep may take, and a read more for each"
+    assert found[0] & flood
+    assert set().union(*found) == flood | others, "and it gets on"
+    assert len(_mark(world).unanswered) == 42
+
+
+def test_of_what_is_new_each_key_has_its_share(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    other = world.add_user("bob", Role.DEVELOPER)
+    for signing_key in (world.signing_key, other):
+        _grant_uploads(world, signing_key)
+    few = Budget(pages=1, page=5, reads=1, recent_times=1)
+    flood = {_upload_made_now(world, number) for number in range(lost_uploads.NEW_OF_A_KEY + 5)}
+    [others] = [_upload_made_now(world, 0, other)]
+    found = _delivered(world, few)
+    assert others in found
+    assert len(found & flood) in (lost_uploads.NEW_OF_A_KEY, lost_uploads.NEW_OF_A_KEY + 1)
 
 
 def test_a_first_look_reads_all_of_a_day(world: World) -> None:
@@ -225,9 +282,9 @@ def test_keys_that_were_granted_nothing_lately_are_not_read(world: World) -> Non
     assert len(read) == store.SHARDS, "a page of each shard"
 
 
-def _delivered(world: World) -> set[str]:
+def _delivered(world: World, budget: Budget | None = None) -> set[str]:
     """The objects that a round delivers again."""
-    repaired = {repair.subject for repair in world.reconcile()}
+    repaired = {repair.subject for repair in world.reconcile(budget=budget)}
     deliveries = [msgspec.json.decode(message.body, type=InboxDelivery) for message in world.messages("inbox")]
     assert sorted(delivery.object_key for delivery in deliveries) == sorted(repaired), "each once"
     return repaired

@@ -453,10 +453,10 @@ def test_what_a_log_keeps_is_fixed_when_a_run_starts(world: World) -> None:
     world.start(default)
     world.records.commit([store.put_new(store.DEFAULT_QUOTAS_KEY, DefaultQuotas(max_log_mib=7))])
     run_one(world)
-    set_user(world, "ada", max_log_mib=0)
+    set_user(world, "ada", max_log_mib=0)  # an older version let it be set
     run_one(world)
     told = [json.loads(launch.payload)["max_log_bytes"] for launch in world.launcher.launches]
-    assert told == [quotas.MAX_LOG_MIB * 1024 * 1024, 7 * 1024 * 1024, 1]
+    assert told == [quotas.MAX_LOG_MIB * 1024 * 1024, 7 * 1024 * 1024, 1024 * 1024]
     world.start(default)
     assert json.loads(world.launcher.launches[-1].payload)["max_log_bytes"] == told[0], "the same launch again"
     assert payload.parse(world.launcher.launches[0].payload).max_log_bytes == told[0]
@@ -521,6 +521,7 @@ def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
         {"version": 1, "quotas": {"max_running": 10_000_001}},
         {"version": 1, "quotas": {"max_running": "3"}},
         {"version": 1, "quotas": {"max_log_mib": -1}},
+        {"version": 1, "quotas": {"max_log_mib": 0}},
         {"quotas": {}},
         {"version": 1, "quotas": {"max_unfinished": 1.5}},
     ],

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.unit.served import served
 from tests.unit.test_handlers_ends import call, kill, running, started
 
-from runvoy_agent.handlers import reconcile
+from runvoy_agent.handlers import ends, reconcile
+from runvoy_agent.handlers.documents import messages
+from runvoy_agent.handlers.documents.messages import EndMessage
 from runvoy_agent.handlers.reconciler import careful_launcher
-from runvoy_agent.ports import LaunchRefused, NoCapacity, TaskState, Unavailable
+from runvoy_agent.ports import LaunchRefused, NoCapacity, StoredObject, TaskState, Unavailable
 from runvoy_cli import app
 from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode
@@ -309,6 +311,27 @@ def test_a_word_on_its_start_that_proves_nothing_holds_off_no_clock_for_good(wor
     world.clock.move(minutes=1)
     world.reconcile()
     assert world.launcher.stops == [execution_id], "and it is told again until it is seen stopped"
+
+
+def test_a_word_that_comes_while_another_is_judged_is_told_of_all_the_same(world: World) -> None:
+    execution_id = started(world)
+    object_key = object_keys.started(execution_id)
+    world.outbox.put(object_key, b"{}", content_type="")
+
+    class Overwritten:
+        def get(self, object_key: str, version: str | None = None) -> StoredObject | None:
+            found = world.outbox.get(object_key, version)
+            world.outbox.put(object_key, b"the runner's own", content_type="")
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.outbox, name)
+
+    ports = world.ports._replace(outbox=Overwritten())
+    told = EndMessage(execution_id=execution_id, event="started")
+    ends.handle(ports, world.deployment, messages.encode(told))
+    world.clock.move(minutes=2)
+    assert [repair.action for repair in world.reconcile()] == ["told it again"]
 
 
 def test_what_outlives_its_end_is_stopped_whatever_lies_there_as_the_word_on_its_start(world: World) -> None:

@@ -36,6 +36,16 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_log_mib: int | None = None
 
 
+class StopAll(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An admin revoked a user and had all of theirs stopped: by whom, and when. `life` is the user's then: what keys of a later one
+    submit is not meant. The reconciler looks for those that no index showed at that moment."""
+
+    user: str
+    by: str
+    at: datetime
+    life: int = 0
+
+
 class DefaultQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The quotas of users who have none of their own. None is what runvoy comes with."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.documents import outbox, pushes, store
 from runvoy_agent.handlers.documents.messages import EndMessage
 from runvoy_agent.handlers.locks import releases
-from runvoy_agent.ports import Ports, Put
+from runvoy_agent.ports import Ports, Put, StoredObject
 from runvoy_protocol import object_keys, run_objects
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.run_objects import RunResult, RunStarted
@@ -53,12 +54,7 @@ def _apply(ports: Ports, deployment: Deployment, message: EndMessage) -> Executi
 def _after(ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage) -> Execution | None:
     now = ports.clock.now()
     if message.event == "started":
-        object_key = object_keys.started(execution.execution_id)
-        started = _read(ports, deployment, execution, RunStarted, object_key)
-        if started is not None:
-            return lifecycle.note_started(execution, started, now)
-        unproven = ports.outbox.get(object_key)
-        return None if unproven is None else lifecycle.note_unproven_start(execution, unproven.etag)
+        return _with_start(ports, deployment, execution, now)
     # The runner's own result goes first even when the platform's word came first: a deadline is TIMED_OUT in either order.
     result = _read(ports, deployment, execution, RunResult, object_keys.result(execution.execution_id))
     settled = None if result is None else lifecycle.settle(execution, result, now)
@@ -81,6 +77,17 @@ def _after(ports: Ports, deployment: Deployment, execution: Execution, message: 
     return lifecycle.note_task_end(stopped, message.pull_started_at, message.task_stopped_at, message.message)
 
 
+def _with_start(ports: Ports, deployment: Deployment, execution: Execution, now: datetime) -> Execution | None:
+    object_key = object_keys.started(execution.execution_id)
+    word = ports.outbox.get(object_key)  # once: what is noted as unproven is what was judged
+    if word is None:
+        return None
+    started = _opened(deployment, execution, RunStarted, object_key, word)
+    if started is None:
+        return lifecycle.note_unproven_start(execution, word.etag)
+    return lifecycle.note_started(execution, started, now)
+
+
 def _launched_again(
     ports: Ports, deployment: Deployment, execution: Execution, message: EndMessage
 ) -> Execution | None:
@@ -96,8 +103,12 @@ def _launched_again(
 def _read(ports: Ports, deployment: Deployment, execution: Execution, schema: type[B], object_key: str) -> B | None:
     """What the runner left, if it is there and proves to be this attempt's own."""
     stored = ports.outbox.get(object_key)
-    if stored is None:
-        return None
+    return None if stored is None else _opened(deployment, execution, schema, object_key, stored)
+
+
+def _opened(
+    deployment: Deployment, execution: Execution, schema: type[B], object_key: str, stored: StoredObject
+) -> B | None:
     key = run_objects.execution_key(deployment.secret, execution.execution_id, execution.attempt)
     try:
         return run_objects.open_signed(stored.data, schema, key, execution.execution_id, execution.attempt)

@@ -14,6 +14,7 @@ import msgspec
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Reconciled
+from runvoy_agent.handlers import stop_alls
 from runvoy_agent.handlers.audit import seals
 from runvoy_agent.handlers.documents import outbox, store
 from runvoy_agent.handlers.documents.repairs import Repair
@@ -70,6 +71,7 @@ def _of_the_records(ports: Ports, starting_up: bool) -> Iterator[Repair]:
     began = ports.clock.now()
     mark = store.load(ports.records, store.RECONCILED_KEY, Reconciled)
     since = mark.document.at if mark.document else began - FIRST_LOOK_BACK
+    yield from stop_alls.stop_the_rest(ports)
     yield from runs.repair_active(ports, starting_up)
     yield from _held_up_locks(ports)
     yield from _stale_projections(ports, since - OVERLAP)

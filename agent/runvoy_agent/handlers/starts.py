@@ -329,8 +329,8 @@ def _launch_of(ports: Ports, deployment: Deployment, execution: Execution, secre
 
 
 def _log_bytes(execution: Execution) -> int:
-    """A log that keeps nothing keeps a byte: 0 is no bound, as of what older versions started."""
-    return 0 if execution.max_log_mib is None else max(1, execution.max_log_mib * 1024 * 1024)
+    """0 is no bound, as of what older versions started. They let a quota of nothing be set, too."""
+    return 0 if execution.max_log_mib is None else max(1, execution.max_log_mib) * 1024 * 1024
 
 
 def _checkout(request: RunRequest) -> GitCheckout | None:

@@ -51,6 +51,7 @@ _RUNNER = Path(__file__).parent.parent / "runner" / "__main__.py"
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
 _ANSWER_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
+_RUNNER_SECONDS = 120.0
 _KILL_AGAIN_SECONDS = 0.1
 _EXIT_BAD_PAYLOAD = 64
 _LOG_TAIL_BYTES = 2000
@@ -78,6 +79,7 @@ class ProcessLauncher:
         *,
         max_running: int | None = None,
         grace_seconds: float = _GRACE_SECONDS,
+        runner_seconds: float = _RUNNER_SECONDS,
         environment: Mapping[str, str] | None = None,
         containers: Containers | None = None,
     ) -> None:
@@ -86,13 +88,16 @@ class ProcessLauncher:
         self._tell_stopped = on_stopped
         self._max_running = max_running or default_max_running()
         self._grace_seconds = grace_seconds
+        self._runner_seconds = runner_seconds
         source = os.environ if environment is None else environment
         self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
         self._containers = containers
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
+        self._begun: set[str] = set()  # those of them that were seen claimed
         self._ending: set[str] = set()
+        self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
 
     # --- the port ---
@@ -107,6 +112,8 @@ class ProcessLauncher:
         claim = processes.read_claim(self._folder(launch.execution_id))
         if claim is not None:
             return self._adopt(launch, claim)
+        if self._has_begun(launch.execution_id):
+            return Launched(_task_ref(launch.execution_id))  # and has removed its claim
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:
@@ -118,7 +125,11 @@ class ProcessLauncher:
             self._give_room(launch.execution_id)
 
     def stop(self, execution_id: str, attempt: int) -> None:  # noqa: ARG002 - one machine runs one attempt
-        """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts."""
+        """The runner does the steps of a deadline; without one they are done from here. A stop before the start counts.
+
+        One that still lives when it is told again, `runner_seconds` after it was told first, hangs: it is killed. It may take as long
+        as a task's runner on AWS, and is told until it is seen stopped.
+        """
         folder = self._folder(execution_id)
         claim = processes.read_claim(folder)
         if claim is not None and not self._lives(execution_id, claim):
@@ -129,7 +140,11 @@ class ProcessLauncher:
         claim = processes.read_claim(folder)
         if claim is None and not self._is_found(execution_id):
             return
-        if processes.signal_runner(claim or processes.NOBODY, folder):
+        claim = claim or processes.NOBODY
+        if self._hangs(execution_id):
+            _log.warning("the runner of %s did not end in time, and is killed", execution_id)
+            processes.kill_runner(claim, folder)
+        elif processes.signal_runner(claim, folder):
             return
         with self._room:
             if execution_id in self._ending:
@@ -150,9 +165,7 @@ class ProcessLauncher:
             return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
-        folder = self._folder(execution_id)
-        supervised = processes.is_runner_alive(claim) or bool(processes.runners(folder))
-        return TaskState("running", supervised=supervised)
+        return TaskState("running", supervised=processes.is_supervised(claim, self._folder(execution_id)))
 
     def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
         """All of them: what is on this machine is found by one look, and what is not is not there."""
@@ -225,7 +238,7 @@ class ProcessLauncher:
             self._watch(launch.execution_id, launch.attempt, runner)
             return Launched(_task_ref(launch.execution_id))
         if answer is None:
-            self._watch(launch.execution_id, launch.attempt, runner)
+            self._watch(launch.execution_id, launch.attempt, runner, has_begun=False)
             raise Unavailable(f"the runner has claimed nothing within {_ANSWER_SECONDS:g} seconds")
         exit_code = runner.wait()
         if claim is not None:
@@ -294,9 +307,17 @@ class ProcessLauncher:
         """What takes room. Under the lock."""
         return self._watched | self._starting.keys()
 
-    def _watch(self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None) -> None:
+    def _has_begun(self, execution_id: str) -> bool:
+        with self._room:
+            return execution_id in self._begun
+
+    def _watch(
+        self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None, *, has_begun: bool = True
+    ) -> None:
         with self._room:
             self._watched.add(execution_id)
+            if has_begun:
+                self._begun.add(execution_id)
         self._watcher.watch(Watched(execution_id, attempt, runner))
 
     def _on_stopped(self, run: Watched) -> None:
@@ -309,8 +330,16 @@ class ProcessLauncher:
     def _gone(self, run: Watched) -> None:
         with self._room:
             self._watched.discard(run.execution_id)
+            self._begun.discard(run.execution_id)
+            self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)
+
+    def _hangs(self, execution_id: str) -> bool:
+        """Whether its runner was told to end long ago; notes that it is told now."""
+        now = time.monotonic()
+        with self._room:
+            return now - self._told.setdefault(execution_id, now) >= self._runner_seconds
 
     def _end_survivors(self, execution_id: str) -> None:
         """SIGTERM, grace, SIGKILL, for a command whose runner was killed."""

@@ -20,6 +20,7 @@ LOCK = "alive"
 KILL_MARKER = "kill"
 _RUNNER = b"/runner/__main__.py"
 _LINUX = sys.platform == "linux"
+_NOT_RUNNING = (b"T", b"t", b"Z", b"X")  # stopped, traced, and two that ended
 
 
 class Claim(NamedTuple):
@@ -62,6 +63,12 @@ def boot_id() -> str:
 def is_runner_alive(claim: Claim) -> bool:
     """Whether the process that made the claim still runs. Never elsewhere than on Linux: there the lock tells."""
     return _LINUX and claim.pid > 1 and claim.boot_id == boot_id() and _start_time(claim.pid) == claim.start_time
+
+
+def is_supervised(claim: Claim, run_folder: Path) -> bool:
+    """Whether a runner of the run lives and runs. One that was stopped (SIGSTOP, by its command perhaps) keeps no deadline."""
+    pids = {*runners(run_folder), *([claim.pid] if is_runner_alive(claim) else [])}
+    return any(_state(pid) not in (None, *_NOT_RUNNING) for pid in pids)
 
 
 def is_lock_held(run_folder: Path) -> bool:
@@ -170,6 +177,15 @@ def signal_runner(claim: Claim, run_folder: Path) -> bool:
     return True
 
 
+def kill_runner(claim: Claim, run_folder: Path) -> None:
+    """SIGKILL the run's runner: what was started as that, for a claim that was rewritten may name anything of our user's."""
+    if _LINUX:
+        for pid in runners(run_folder):
+            signal_process(pid, signal.SIGKILL)
+    elif claim.pid > 1 and is_lock_held(run_folder):
+        signal_process(claim.pid, signal.SIGKILL)
+
+
 def signal_process(pid: int, number: int) -> bool:
     """False if it is gone, or not ours to signal."""
     try:
@@ -196,8 +212,20 @@ def _user_of(process: str) -> int | None:
 
 def _start_time(pid: int) -> int | None:
     """In ticks since boot; None for what ended, zombies included: their descriptors and locks are gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
+    fields = _stat(pid)
+    if fields is None:
         return None
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _state(pid: int) -> bytes | None:
+    fields = _stat(pid)
+    return None if fields is None else fields[0]
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the process's state on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None

@@ -125,7 +125,7 @@ class Watcher:
             ended_cleanly = run.runner.poll() == 0
         # A runner leaves with 0 only when it has no child any more: no need to sweep.
         pids = []
-        if not ended_cleanly and claim is not None:
+        if not ended_cleanly:  # whatever the claim says: the command may have removed it
             pids = [*processes.survivors(run.execution_id), *processes.runners(folder)]
         if pids:
             self._follow(run, pids, are_pids=True)

@@ -21,7 +21,7 @@ from runvoy_agent.runner.remarks import remark
 from runvoy_agent.runner.removal import remove_tree
 from runvoy_agent.runner.report import Reports
 from runvoy_agent.runner.signals import Signals
-from runvoy_agent.runner.spool import Spool, SpoolGone
+from runvoy_agent.runner.spool import Spool
 from runvoy_agent.runner.supervise import Supervisor
 
 _PULL_SECONDS = 900.0
@@ -81,21 +81,18 @@ class ContainerRun:
     def run(self) -> bool:
         ending = self._ending
         try:
-            try:
-                # No reaper of orphans here: podman's monitors are such, and must outlive the container to clean up.
-                process.guard()
-                if self._image_is_here() and self._clone() and self._create() and self._copy():
-                    self._start_and_supervise()
-            except (OSError, process.ExecError) as error:
-                ending.settle("setup_failed", f"the container could not be set up: {error}")
-            if ending.outcome in ("setup_failed", "exec_failed"):
-                self._output.note(ending.message)
-            self._output.end()
-            if not self._is_lost:  # without a result it ends UNKNOWN, once it is seen to be gone
-                Reports(self._payload, self._spool, self._clock).result(ending, self._output)
-            self._spool.finish()
-        except SpoolGone as error:
-            remark(f"{error} was removed: nobody is left to tell")
+            # No reaper of orphans here: podman's monitors are such, and must outlive the container to clean up.
+            process.guard()
+            if self._image_is_here() and self._clone() and self._create() and self._copy():
+                self._start_and_supervise()
+        except (OSError, process.ExecError) as error:
+            ending.settle("setup_failed", f"the container could not be set up: {error}")
+        if ending.outcome in ("setup_failed", "exec_failed"):
+            self._output.note(ending.message)
+        self._output.end()
+        if not self._is_lost:  # without a result it ends UNKNOWN, once it is seen to be gone
+            Reports(self._payload, self._spool, self._clock).result(ending, self._output)
+        self._spool.finish()
         if self._payload.git is not None:
             for failure in remove_tree(self._checkout) if os.path.isdir(self._checkout) else ():  # noqa: PTH112
                 remark(f"the checkout was not removed: {failure}")

@@ -68,10 +68,15 @@ class Framer:
             block = block[:-tail]
         self._write(block)
 
+    def begun(self) -> list[str]:
+        """The streams whose last line has no end yet, by its number. Closes the open block."""
+        self.flush()
+        begun = sorted(self._open_lines, key=self._open_lines.__getitem__)
+        return begun + sorted(self._held.keys() - self._open_lines.keys())
+
     def end(self, now_ms: int) -> None:
         """Close everything and write the record that ends the log."""
-        self.flush()
-        for stream in sorted(self._open_lines.keys() | self._held.keys()):
+        for stream in self.begun():
             self._stream, self._time_ms = stream, now_ms
             self._close_stream(self._held.pop(stream, b""))
         self._emit(b'{"n":%d,"t":%d,"s":"sys","end":true}\n' % (self._next_line, now_ms), 0)

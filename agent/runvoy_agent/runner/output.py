@@ -40,7 +40,8 @@ class Output:
     """Takes what was read and ships it. Call `tick` when `due` comes, `end` once after the last byte."""
 
     def __init__(self, shipper: Shipper, shown: Filter = unfiltered, max_bytes: int = 0) -> None:
-        """`max_bytes`: so much of the output is kept, to the byte; 0 is all of it. runvoy's own words are not counted."""
+        """`max_bytes`: so much of the output is kept, to the byte; 0 is all of it. runvoy's own words are not counted, nor the ends of
+        the lines that are cut there."""
         self._shipper = shipper
         self._filter = shown
         self._framer = Framer(self._add)
@@ -115,6 +116,8 @@ class Output:
         if not beyond:
             return
         if not self._beyond_bytes:
+            for begun in self._framer.begun():  # else whoever puts lines together shows them behind what follows
+                self._frame(begun, b"\n")
             self.note(f"the log is full: it keeps {self._max_bytes:,} bytes of output here, and the rest is lost")
         self._beyond_bytes += beyond
         self.lost_bytes += beyond

@@ -38,28 +38,25 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
     # Only now: the command is running while these load.
     from runvoy_agent.runner.output import Output, masked
     from runvoy_agent.runner.report import Reports
-    from runvoy_agent.runner.spool import Spool, SpoolGone
+    from runvoy_agent.runner.spool import Spool
     from runvoy_agent.runner.supervise import Supervisor
 
     spool = Spool(run_dir, payload.execution_id)
     output = masked(Output, spool, payload.masked, payload.max_log_bytes)
     if note := os.environ.get(NOTE_VARIABLE):
         output.note(note)
-    try:
-        if begun is None:
-            begins = _clone(run_dir, payload, signals, output, spool, ending) or work_dir
-            begun = _Begun(run_dir, begins, payload, signals, alive, ending)
-        reports = Reports(payload, spool, begun.clock)
-        if begun.command is not None:
-            reports.started(begun.command.pid)
-            Supervisor(
-                begun.command, payload, signals, begun.streams, output, spool, ending, begun.clock
-            ).supervise()  # fmt: skip
-        elif ending.outcome != "killed":
-            output.note(ending.message)
-        _end(output, spool, reports, ending)
-    except SpoolGone as error:
-        remark(f"{error} was removed: nobody is left to tell")
+    if begun is None:
+        begins = _clone(run_dir, payload, signals, output, spool, ending) or work_dir
+        begun = _Begun(run_dir, begins, payload, signals, alive, ending)
+    reports = Reports(payload, spool, begun.clock)
+    if begun.command is not None:
+        reports.started(begun.command.pid)
+        Supervisor(
+            begun.command, payload, signals, begun.streams, output, spool, ending, begun.clock
+        ).supervise()  # fmt: skip
+    elif ending.outcome != "killed":
+        output.note(ending.message)
+    _end(output, spool, reports, ending)
     _remove_work_dir(work_dir)
     return ending.survivors == 0
 

@@ -1,7 +1,8 @@
 """The spool: what the stack will take over, each file whole and durable before it has its name.
 
 A full disk loses nothing at first: files wait in memory, in order, and are tried again every second. The spool says
-when too much waits (`is_full`), so that output can be dropped and counted; reports wait however long it takes.
+when too much waits (`is_full`), so that output can be dropped and counted; reports wait however long it takes. Where the run's
+folder was removed nobody will ever read what it holds: then everything is dropped, and the command is supervised as before.
 """
 
 from __future__ import annotations
@@ -21,10 +22,6 @@ _BELL_RETRY_SECONDS = 0.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # these pass, or nothing helps
 
 
-class SpoolGone(Exception):
-    """The run's folder was removed: nobody will ever read what it holds."""
-
-
 class Spool(Shipper):
     """Writes files under `run_dir/spool` and rings `bell`, the stack's FIFO, after each."""
 
@@ -35,6 +32,7 @@ class Spool(Shipper):
         self._pending: collections.deque[tuple[str, bytes]] = collections.deque()
         self._pending_bytes = 0
         self._retry_at: float | None = None
+        self._is_gone = False
         self.failure = ""  # why the last write failed, for the log
         self._repair("")
 
@@ -53,6 +51,8 @@ class Spool(Shipper):
         return min(times, default=None)
 
     def put(self, name: str, data: bytes) -> None:
+        if self._is_gone:
+            return
         self._pending.append((name, data))
         self._pending_bytes += len(data)
         if self._retry_at is None:
@@ -65,10 +65,12 @@ class Spool(Shipper):
             self._bell.ring()
 
     def finish(self) -> None:
-        """Stay until everything is on disk and the stack, if there is one, was told. Raises SpoolGone."""
+        """Stay until everything is on disk and the stack, if there is one, was told."""
         while not self.is_empty:
             time.sleep(RETRY_SECONDS)
             self._flush()
+        if self._is_gone:
+            return
         self._sync()
         for _ in range(20):
             if self._bell.due is None:
@@ -80,8 +82,6 @@ class Spool(Shipper):
         try:
             sync_directory(f"{self._folder}/logs")
             sync_directory(self._folder)
-        except FileNotFoundError as error:
-            raise SpoolGone(self._folder) from error
         except OSError as error:
             # Everything was written; only a machine that loses power now would lose it.
             remark(f"the spool cannot be synced: {error.strerror}")
@@ -93,7 +93,7 @@ class Spool(Shipper):
                 self._write(name, data)
             except OSError as error:
                 self._note(name, error)
-                self._retry_at = time.monotonic() + RETRY_SECONDS
+                self._retry_at = None if self._is_gone else time.monotonic() + RETRY_SECONDS
                 return
             self._pending.popleft()
             self._pending_bytes -= len(data)
@@ -102,13 +102,20 @@ class Spool(Shipper):
 
     def _note(self, name: str, error: OSError) -> None:
         if not os.path.isdir(self._run_dir):  # noqa: PTH112 - pathlib costs start-up time
-            raise SpoolGone(self._run_dir) from error
+            self._give_up()
+            return
         reason = error.strerror or repr(error)
         if reason != self.failure:
             remark(f"the spool cannot be written: {reason}; trying again every second")
         self.failure = reason
         if error.errno not in _NO_ROOM:
             self._repair(name)
+
+    def _give_up(self) -> None:
+        remark(f"{self._run_dir} was removed: nobody is left to tell")
+        self._is_gone = True
+        self._pending.clear()
+        self._pending_bytes = 0
 
     def _repair(self, name: str) -> None:
         """Undo what the command, which shares our user, may have done: or the runner would try for ever."""

@@ -54,7 +54,7 @@ Log = Annotated[
     typer.Option(
         "--max-log-mib",
         metavar="N",
-        help="How many MiB of its output the log of a run keeps; `default` sets it back.",
+        help="How many MiB of its output the log of a run keeps, from 1 on; `default` sets it back.",
         show_default=False,
     ),
 ]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from runvoy_cli.following.output import Lines
+
 NewRun = Callable[[], Any]
 
 
@@ -45,7 +47,8 @@ def test_a_log_keeps_as_much_as_it_may_to_the_byte_and_tells_what_it_lost(
     script = f"import os\nleft = {printed}\nwhile left: left -= os.write(1, b'0123456789'[: left])"
     run = new_run().start(python(script), max_log_bytes=10_000)
     result = run.wait()
-    assert run.output("out") == b"0123456789" * (kept // 10) + b"0123456789"[: kept % 10]
+    cut = b"\n" if printed > kept else b""  # the line that is cut there ends
+    assert run.output("out") == b"0123456789" * (kept // 10) + b"0123456789"[: kept % 10] + cut
     assert (result["exit_code"], result["lost_bytes"]) == (0, printed - kept)
     told = run.output("sys").decode()
     first = "runvoy: the log is full: it keeps 10,000 bytes of output here, and the rest is lost\n"
@@ -65,10 +68,25 @@ def test_a_log_that_is_full_is_told_of_at_once_and_masks_up_to_there(
     until(lambda: b"the log is full" in run.output("sys"))
     (run.folder / "work/go").touch()
     result = run.wait()
-    assert run.output("out") == b"***\n**"
+    assert run.output("out") == b"***\n**\n"
     assert run.output("err") == b""
     assert result["lost_bytes"] == 7
     assert b"7 bytes of output were lost" in run.output("sys")
+
+
+@pytest.mark.parametrize(
+    "script", ["printf 'ab'; sleep 0.3; printf 'cd'", "printf 'a\\303'; sleep 0.3; printf '\\251d'"]
+)
+def test_what_a_full_log_cuts_stands_before_the_words_that_it_is_full(new_run: NewRun, script: str) -> None:
+    # Readers put lines together: one that has no end would come behind everything.
+    run = new_run().start(f"printf waiting >&2; sleep 0.3; {script}; echo; echo more", max_log_bytes=9)
+    run.wait()
+    lines = Lines()
+    told = [(line.number, line.data) for record in run.records() for line in lines.feed(record)]
+    assert [number for number, _ in told] == sorted(number for number, _ in told)
+    assert [data for _, data in told][:2] == [b"waiting", run.output("out").removesuffix(b"\n")]
+    assert [data[:15] for _, data in told][2:] == [b"runvoy: the log", b"runvoy: 8 bytes"]
+    assert lines.rest() == []
 
 
 def test_a_line_of_50_mb(new_run: NewRun) -> None:

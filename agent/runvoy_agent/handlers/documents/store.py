@@ -28,6 +28,7 @@ from runvoy_agent.core.model import (
     PlaybookSet,
     Refusal,
     Secret,
+    StopAll,
     StoredRequest,
     TakenBatch,
     User,
@@ -53,6 +54,7 @@ KIND_USER = "user"
 KIND_IMAGE = "image"
 KIND_SECRET = "secret"
 KIND_DISCARDED_VALUE = "discarded_value"
+KIND_STOP_ALL = "stop_all"  # those of late, by user
 KIND_BATCH = "batch"  # those that are not done, and no others; by key
 
 D = TypeVar("D", bound=msgspec.Struct)
@@ -98,6 +100,10 @@ def lock_key(name: str) -> str:
 
 def user_key(name: str) -> str:
     return f"user#{name}"
+
+
+def stop_all_key(user: str) -> str:
+    return f"stop_all#{user}"
 
 
 def recount_key(user: str) -> str:
@@ -333,6 +339,8 @@ def _indexes(document: msgspec.Struct) -> dict[str, IndexEntry]:
             return {}
         case Secret(name=name):
             return {INDEX_KIND: IndexEntry(KIND_SECRET, name)}
+        case StopAll(user=user):
+            return {INDEX_KIND: IndexEntry(KIND_STOP_ALL, user)}
         case DiscardedValue(at=at):
             return {INDEX_KIND: IndexEntry(KIND_DISCARDED_VALUE, stamp(at))}
         case TakenBatch(key_id=key_id, batch_id=batch_id):

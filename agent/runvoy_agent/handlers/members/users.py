@@ -6,6 +6,7 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import User
+from runvoy_agent.handlers import stop_alls
 from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.executions import kills
@@ -84,18 +85,22 @@ def change_role(call: Call) -> Response:
 
 
 def revoke_user(call: Call) -> Response:
-    """From this commit on nothing of theirs is admitted or started. What runs goes on, unless it is to be stopped too."""
+    """From this commit on nothing of theirs is admitted or started. What runs goes on, unless it is to be stopped too: at once what
+    indexes show, and in the next minutes what they come to show."""
     asked = call.body(RevokeUser)
     current, user = load(call)
     is_new = user.revoked_at is None
+    rest = (stop_alls.note(call, user),) if asked.stop_all else ()
     if is_new:
         check_version(current, user, asked.version)
         checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
         user = msgspec.structs.replace(user, revoked_at=call.ports.clock.now())
-        call.commit(store.put(current, user), *checks, call.audit("revoke-user"))
+        call.commit(store.put(current, user), *checks, *rest, call.audit("revoke-user"))
         current = Loaded(current.key, user, current.version + 1)
         # Who revoked themselves stops their own, too: the rest of the call is held to what it just wrote.
         call = call._replace(checks=tuple(current.check if one.key == current.key else one for one in call.checks))
+    elif rest:
+        call.commit(*rest)
     killed = _kill_all(call, user.name) if asked.stop_all else ()
     return answer(RevokedAnswer(user=shown(user, current.version), killed=killed), audited=is_new)
 

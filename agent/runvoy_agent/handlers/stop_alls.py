@@ -1,0 +1,73 @@
+"""Stopping all that a user has under way, as an admin wishes who revokes them.
+
+The call kills what indexes show. What was started a moment before may not be among it, for indexes may lag; and it may not be admitted
+or started later, for the user is revoked. So the wish stands for a while, and the reconciler kills what comes to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from runvoy_agent.core import lifecycle
+from runvoy_agent.core.model import Execution, Key, StopAll, User
+from runvoy_agent.handlers.documents import all_executions, store
+from runvoy_agent.handlers.documents.repairs import Repair
+from runvoy_agent.handlers.executions import kills
+from runvoy_agent.handlers.reconciler.careful_launcher import Unanswered
+from runvoy_agent.handlers.routes import Call
+from runvoy_agent.ports import Conflict, Delete, Ports, Put
+from runvoy_protocol.states import State
+
+LONGER = timedelta(minutes=5)
+"""So much longer than indexes lag the wish stands: two functions' clocks may differ, and rounds may fail."""
+
+
+def note(call: Call, user: User) -> Put:
+    """The wish, for the commit that revokes the user."""
+    earlier = store.load(call.ports.records, store.stop_all_key(user.name), StopAll)
+    return store.put(earlier, StopAll(user=user.name, by=call.user.name, at=call.ports.clock.now(), life=user.life))
+
+
+def stop_the_rest(ports: Ports) -> Iterator[Repair]:
+    """Kill what an admin wished to have stopped and was not shown then."""
+    began = ports.clock.now()
+    wishes = {
+        wish.user: (wish, version) for wish, version in store.of_kind(ports.records, store.KIND_STOP_ALL, StopAll)
+    }
+    if not wishes:
+        return
+    for execution in all_executions.active(ports.records):
+        if execution.owner in wishes and _kill(ports, execution, wishes[execution.owner][0]):
+            problem = "its owner was revoked and all of theirs was to be stopped"
+            yield Repair(execution.execution_id, problem, "had it stopped")
+    for wish, version in wishes.values():
+        if began > wish.at + ports.records.index_lag + LONGER:
+            try:
+                ports.records.commit([Delete(store.stop_all_key(wish.user), version)])
+            except Conflict:
+                continue  # it is wished anew
+
+
+def _kill(ports: Ports, shown: Execution, wish: StopAll) -> bool:
+    if shown.is_terminal or shown.state is State.TERMINATING:
+        return False  # told again by whoever looks after its end
+    key = store.load(ports.records, store.key_key(shown.key_id), Key).document
+    if key is not None and key.life > wish.life:
+        return False  # the user came back
+    try:
+        return kills.end(
+            ports,
+            shown.execution_id,
+            lambda execution: lifecycle.kill(execution, ports.clock.now(), wish.by),
+            lambda changed: store.audit(
+                ports.clock,
+                "reconciler",
+                "kill",
+                changed.state.value,
+                execution_id=changed.execution_id,
+                message=f"{changed.message}, who revoked {wish.user} and had all of theirs stopped",
+            ),
+        )
+    except Unanswered:
+        return True  # it is on record, and its task is told again by the next round
