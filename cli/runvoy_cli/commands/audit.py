@@ -56,11 +56,13 @@ Outcome = Annotated[
     ),
 ]
 
+Changes = Annotated[
+    bool, typer.Option("--changes", help="Only what changed something: nothing that was only read, or was refused.")
+]
 
-@app.callback(
-    invoke_without_command=True, epilog="Example: runvoy audit --user dave@example.com --outcome refused --since 2d"
-)
-def audit(
+
+@app.callback(invoke_without_command=True, epilog="Example: runvoy audit --changes --user dave@example.com --since 2d")
+def audit(  # noqa: PLR0913, PLR0917 - as many as there are filters
     context: typer.Context,
     user: User = None,
     action: ActionName = None,
@@ -68,13 +70,14 @@ def audit(
     until: Until = None,
     execution: Execution = None,
     outcome: Outcome = None,
+    changes: Changes = False,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
 ) -> None:
     """Show the audit, newest first: every call and decision. For admins.
 
     With --json one record a line, with whole ids.
     """
-    given = (user, action, since, until, execution, outcome)
+    given = (user, action, since, until, execution, outcome, changes or None)
     if context.invoked_subcommand is not None:
         if any(value is not None for value in given):
             raise UsageProblem(
@@ -82,7 +85,7 @@ def audit(
                 f"Put them behind it: runvoy audit {context.invoked_subcommand} …",
             )
         return
-    query = _query(user, action, since, until, execution, outcome)
+    query = _query(user, action, since, until, execution, outcome, changes)
     session = open_session(context.obj)
     found = list(islice(_entries(session.client, _asked(query, session.client), min(limit, _PAGE)), limit))
     if context.obj.json:
@@ -97,7 +100,7 @@ def audit(
 
 
 @app.command(epilog="Example: runvoy audit export --since 2030-01-01T00:00:00Z > audit.jsonl")
-def export(
+def export(  # noqa: PLR0913, PLR0917 - as many as there are filters
     context: typer.Context,
     user: User = None,
     action: ActionName = None,
@@ -105,6 +108,7 @@ def export(
     until: Until = None,
     execution: Execution = None,
     outcome: Outcome = None,
+    changes: Changes = False,
     form: Annotated[
         str, typer.Option("--format", metavar="jsonl", help="How: one JSON object a line, which is all there is.")
     ] = "jsonl",
@@ -115,7 +119,7 @@ def export(
     """
     if form != "jsonl":
         raise UsageProblem(f"the format {form[:32]!r} is not known", "Write --format jsonl.")
-    query = _query(user, action, since, until, execution, outcome)
+    query = _query(user, action, since, until, execution, outcome, changes)
     session = open_session(context.obj)
     count = 0
     for entry in _entries(session.client, _asked(query, session.client), _PAGE):
@@ -241,6 +245,7 @@ def _query(
     until: str | None,
     execution: str | None,
     outcome: str | None,
+    changes: bool,
 ) -> dict[str, str]:
     check_moments(since, until)
     if execution is not None:
@@ -252,6 +257,7 @@ def _query(
         "until": until,
         "execution": execution,
         "outcome": outcome,
+        "changes": "yes" if changes else None,
     }
     return {name: value for name, value in query.items() if value is not None}
 
