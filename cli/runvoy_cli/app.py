@@ -243,6 +243,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
 
     as_json = settings.json or _asks_for_json(arguments)
     if isinstance(error, problems.Refused):
+        _spell(error.error, settings)
         show_error(error.error, as_json)
         github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
@@ -250,11 +251,19 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     told = _as_runvoy_error(error, whole_name)
     if told.hint == problems.SEE_HELP and invoked:
         told.hint = f"See `{PROGRAM} {whole_name} --help`."
+    _spell(told, settings)
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
     return told.exit_code if invoked in _WITH_A_COMMANDS_CODE or settings.has_a_commands_code else 1
+
+
+def _spell(error: RunvoyError, settings: Settings) -> None:
+    if settings.request_has_options:
+        from runvoy_cli.advice import in_options
+
+        error.hint = in_options(error.hint)
 
 
 def _whole_name(invoked: str, arguments: list[str]) -> str:

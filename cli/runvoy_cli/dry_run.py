@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from runvoy_cli import request_view
+from runvoy_cli.advice import in_options
 from runvoy_cli.render import facts, print_json, print_line, span, whole
 from runvoy_cli.request import LIFETIME
 from runvoy_cli.session import Session
@@ -75,7 +76,7 @@ def _verdict(answer: DryRunAnswer) -> list[tuple[str, str]]:
             ("verdict", f"refused ({why.code.value})"),
             ("why", why.message),
             ("rule", why.rule),
-            ("hint", why.hint),
+            ("hint", in_options(why.hint)),
         ]
     if answer.is_known:
         return [("verdict", "allowed: this very request was accepted before, and nothing would be started anew")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runvoy_cli.advice import in_options
 from runvoy_cli.sanitize import json_text, one_line
 from runvoy_cli.terminal import Screen, cells, clip, screen_of
 from runvoy_protocol import control
@@ -46,6 +47,10 @@ class Console:
         """A hint, shown where a remark is."""
         if self.is_chatty:
             self.hint(text)
+
+    def spelled(self, hint: str) -> str:
+        """A hint in the words of the place where the request was written."""
+        return in_options(hint) if self._settings.request_has_options else hint
 
     def remark(self, text: str) -> None:
         """Shown to people: on a terminal or with --verbose; a script's stderr stays the command's own."""

@@ -157,6 +157,7 @@ def _storing(spec: _Spec) -> Callable[[Context, Parameter, Any], None]:
 def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | str:
     """What to run: one word is a shell's line, several are an argv. UsageProblem where an option came too late."""
     name = context.info_name
+    context.obj.request_has_options = True
     if not words:
         raise UsageProblem("no command is given", f"Write it after the options: runvoy {name} -- make test")
     exact = values.words(words)

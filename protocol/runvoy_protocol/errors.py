@@ -121,7 +121,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.LOCK_HELD: ErrorSpec(
         "A lock is held by another execution and the request asked not to wait.",
-        "Submit without `--if-locked fail` to wait for it.",
+        "Submit it without `if_locked: fail` to wait for it.",
         True,
         _LOCK_HELD,
     ),
@@ -130,7 +130,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.ID_CONFLICT: ErrorSpec(
         "Another request already has this id; that one is untouched.",
-        "Use another `--id`, or the very same content to get the first one's result.",
+        "Use another `id`, or the very same content to get the first one's result.",
         False,
         _REFUSED,
     ),

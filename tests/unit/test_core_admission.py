@@ -289,8 +289,8 @@ def test_a_clock_that_is_ahead_is_told_the_server_s_time() -> None:
 @pytest.mark.parametrize(
     ("fields", "images", "why"),
     [
-        ({"image": "alpine"}, REGISTERED, "which an image or --isolation container asks for: no engine"),
-        ({"isolation": "container"}, REGISTERED, "which an image or --isolation container asks for: no engine"),
+        ({"image": "alpine"}, REGISTERED, "which its image asks for: no engine"),
+        ({"isolation": "container"}, REGISTERED, "which the request asks for: no engine"),
         ({}, Registered((), ALPINE), "which its default image asks for: no engine"),
     ],
 )
@@ -301,4 +301,4 @@ def test_what_asked_for_a_container_is_told(fields: dict[str, object], images: R
         decision = decide(make_request(**fields), capabilities=cannot, images=images)
         assert isinstance(decision, Refusal)
         assert decision.message == f"this deployment cannot run containers, {why}"
-        assert ("--isolation process" in decision.hint) is bool(isolations)
+        assert ("`isolation: process`" in decision.hint) is bool(isolations)

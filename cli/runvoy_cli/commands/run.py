@@ -194,10 +194,11 @@ def _close(console: Console, status: ExecutionStatus, told: str) -> None:
     if why is not None and not ended_itself(status) and not (status.message and status.message in told):
         console.say(why.words)
     now = datetime.now(UTC)
+    hint = console.spelled(why.hint) if why is not None else ""
     if console.screen.is_rich:
-        show_end(console.screen, status, now)
+        show_end(console.screen, status, now, hint)
         return
     duration = ran_for(status, now)
     console.remark(f"{status.state.value}, exit code {code_text(status)}" + (f", {duration}" if duration else ""))
-    if why is not None and why.hint:
-        console.advise(why.hint)
+    if hint:
+        console.advise(hint)
