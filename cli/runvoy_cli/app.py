@@ -101,8 +101,9 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
-            nearest = get_close_matches(args[0], COMMANDS, n=1)
-            elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if args[0] in names), None)
+            written = args[0].lower()
+            nearest = get_close_matches(written, COMMANDS, n=1)
+            elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if written in names), None)
             raise problems.UsageProblem(
                 f"there is no command {args[0]!r}"
                 + (f"; did you mean {nearest[0]!r}?" if nearest and elsewhere is None else ""),

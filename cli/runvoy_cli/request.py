@@ -122,6 +122,9 @@ _IN_AN_OPTIONS_WORDS = {
     "memory_mib": "--memory: its MiB",
     "cpu": "--cpu: its units",
     "name": "--name: it",
+    "git_repo": "--git-repo: it",
+    "git_ref": "--git-ref: it",
+    "git_path": "--git-path: it",
 }
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
