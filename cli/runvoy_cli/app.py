@@ -291,6 +291,9 @@ def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
         from runvoy_cli.usage import as_usage_problem
 
         return as_usage_problem(error, PROGRAM, invoked)
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        # The name of a file may be any bytes; whatever else is written on a command line travels as text.
+        return problems.UsageProblem("a word that was given is not valid UTF-8, which is all that can be asked for")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         hint = "Look whether it is there, whether you may use it, and whether its disk has room."

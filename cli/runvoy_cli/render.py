@@ -100,19 +100,26 @@ def print_line(text: str) -> None:
         sys.stdout.flush()
 
 
+class NotWritten(RunvoyError):
+    """stdout or stderr cannot be written, as when a disk is full. By then the command has done what it was asked to."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(
+            ErrorCode.UNAVAILABLE,
+            f"{name} cannot be written: {(error.strerror or str(error)).lower()}",
+            "What the command was asked to do is done; look at what there is before you repeat it.",
+        )
+
+
 @contextlib.contextmanager
-def written_whole() -> Iterator[None]:
-    """Around writing to stdout. A full disk is told as what it is: by then the command has done what it was asked to."""
+def written_whole(name: str = "stdout") -> Iterator[None]:
+    """Around writing to stdout or stderr: NotWritten for what is no reader that went away."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RunvoyError(
-            ErrorCode.UNAVAILABLE,
-            f"stdout cannot be written: {(error.strerror or str(error)).lower()}",
-            "What the command was asked to do is done; look at what there is before you repeat it.",
-        ) from error
+        raise NotWritten(name, error) from error
 
 
 def print_json(value: object) -> None:

@@ -48,7 +48,10 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
     as_in = _example(context)
     if said.startswith("No such option"):
         name = str(getattr(error, "option_name", ""))
-        return UsageProblem(f"there is no option {name}", _options_way_out(name, possible or (), context) + see)
+        way_out = _options_way_out(name, possible or (), context)
+        if path == f"{program} playbook run" and not way_out:
+            way_out = f"A parameter is given as --param {name.lstrip('-')}=VALUE. "
+        return UsageProblem(f"there is no option {name}", way_out + see)
     if said in ("Missing command.", "") or said.startswith("No such command"):
         return _of_a_group(said, path, _names(context), see)
     if said.startswith("Got unexpected extra argument"):

@@ -253,7 +253,9 @@ def _ending(status: ExecutionStatus) -> str:
 
 
 def _with_message(text: str, status: ExecutionStatus) -> str:
-    return text + (f" ({status.message})" if status.message and status.message not in text else "")
+    if not status.message or status.message in text:
+        return text
+    return f"{text}: {status.message}" if text.endswith(")") else f"{text} ({status.message})"
 
 
 def _locks_text(locks: tuple[LockStatus, ...]) -> str:

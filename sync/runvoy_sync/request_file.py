@@ -17,7 +17,7 @@ import yaml
 
 from runvoy_cli import playbook_compile, playbooks, values, yaml_nodes
 from runvoy_cli.playbook_nodes import Nodes, Problem
-from runvoy_cli.problems import UsageProblem
+from runvoy_cli.problems import SEE_HELP, UsageProblem
 from runvoy_cli.yaml_nodes import Place
 from runvoy_protocol import requests
 from runvoy_protocol.errors import RunvoyError
@@ -149,7 +149,8 @@ class _Reader(Nodes):
             chosen = playbooks.load(name)
             made = playbook_compile.to_request(chosen, chosen.values_of(params))
         except UsageProblem as problem:
-            self._report(nodes.get("params", root), problem.message, problem.hint)
+            hint = "" if problem.hint == SEE_HELP else problem.hint
+            self._report(nodes.get("params", root), problem.message, hint)
             return None
         labels = {**made.labels, **both.pop("labels")}
         both = {field: value for field, value in both.items() if value is not None}

@@ -238,6 +238,7 @@ MISTAKES = [
     (["quotas", "show"], "hint: Perhaps `runvoy quotas list` is what you look for."),
     (["users", "get", "bob"], "hint: Perhaps `runvoy users show` is what you look for."),
     (["infra", "synth"], "hint: Perhaps `runvoy infra template` is what you look for."),
+    (["playbook", "run", "deploy", "--stage", "test"], "hint: A parameter is given as --param stage=VALUE. See"),
     (["playbook", "run", "deploy", "stage=test"], "hint: A parameter is given as --param NAME=VALUE."),
     (["run", "--env", "NO_SUCH_THING", "x"], "--env number 1 has no NAME=VALUE form, and is no variable"),
     (["run", "--env", "=b", "x"], "--env number 1 has no NAME=VALUE form"),

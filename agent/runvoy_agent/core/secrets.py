@@ -70,6 +70,6 @@ def fix(secrets: Sequence[Secret], env: Collection[str], repo: str | None = None
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
             "; ".join(problems[:5]),
-            "Leave one out: one of its `secrets`, or what else sets the variable: `env`, a file of variables, RUNVOY_USER_…",
+            "Leave a name out of `secrets`, or what else sets the variable: `env`, a file of variables, RUNVOY_USER_…",
         )
     return tuple(FixedSecret(secret.name, secret.env_name, secret.value_ref) for secret in secrets)

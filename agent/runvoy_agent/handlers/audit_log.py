@@ -29,6 +29,8 @@ READS = frozenset(
         *("show-queues", "show-stack"),
     }
 )
+# What comes of a run's admission by itself: `runvoy trace` tells it.
+_STEPS = frozenset({"start", "started", "result", "stopped", "expire"})
 
 
 def read_audit(call: Call) -> Response:
@@ -80,7 +82,7 @@ class _Query:
             return False
         if self.action is not None and event.action != self.action:
             return False
-        if self.changes_alone and (event.action in READS or event.outcome in _CODES):
+        if self.changes_alone and (event.action in READS | _STEPS or event.outcome in _CODES):
             return False
         if self.outcomes and event.outcome not in self.outcomes:
             return False

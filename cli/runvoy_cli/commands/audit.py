@@ -57,7 +57,11 @@ Outcome = Annotated[
 ]
 
 Changes = Annotated[
-    bool, typer.Option("--changes", help="Only what changed something: nothing that was only read, or was refused.")
+    bool,
+    typer.Option(
+        "--changes",
+        help="Only what was changed: no reads, no refusals, of runs that they were submitted and killed, not their steps.",
+    ),
 ]
 
 

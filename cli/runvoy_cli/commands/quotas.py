@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runvoy_cli.member_words import by_name
+from runvoy_cli.member_words import by_name, own_quotas_text
 from runvoy_cli.options import new_app
 from runvoy_cli.problems import UsageProblem
 from runvoy_cli.render import columns, print_json, print_line, whole
@@ -152,7 +152,9 @@ def _set_default(session: Session, asked: dict[str, int | None], *, as_json: boo
     if as_json:
         print_json(whole(changed))
         return
-    print_line(f"by default {_told(changed.max_unfinished, changed.default.max_running, changed.max_log_mib)}")
+    running = _number(changed.default.max_running, "any number")
+    unfinished, log_mib = _number(changed.max_unfinished), _number(changed.max_log_mib)
+    print_line(f"by default at most {unfinished} unfinished, {running} running, {log_mib} MiB of log")
 
 
 def _set_for(session: Session, name: str, asked: dict[str, int | None], *, as_json: bool) -> None:
@@ -163,18 +165,9 @@ def _set_for(session: Session, name: str, asked: dict[str, int | None], *, as_js
     if as_json:
         print_json(whole(changed))
         return
-    own = changed.quotas
-    told = (
-        "the default holds"
-        if own is None
-        else _told(own.max_unfinished, own.max_running, own.max_log_mib, "as the default says")
-    )
+    own = own_quotas_text(changed.quotas)
+    told = f"at most {own}; for the rest the default holds" if own else "the default holds"
     print_line(one_line(f"{changed.name}: {told}"))
-
-
-def _told(unfinished: int | None, running: int | None, log_mib: int | None, otherwise: str = _ANY) -> str:
-    numbers = [_number(number, otherwise) for number in (unfinished, running, log_mib)]
-    return "unfinished {}, running {}, MiB of a log {} at most".format(*numbers)
 
 
 def _row(use: QuotaUse) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from runvoy_cli.output import AsJson, Split
 from runvoy_cli.problems import EXIT_INTERRUPTED, GaveUp, ReaderGone
 from runvoy_cli.progress import Progress, progress_of
 from runvoy_cli.readers import StdoutReader
-from runvoy_cli.render import Console, command_text, print_json, ran_for
+from runvoy_cli.render import Console, NotWritten, command_text, print_json, ran_for
 from runvoy_cli.session import Session, open_session
 from runvoy_cli.submitting import Prepared
 from runvoy_cli.terminal import is_capable
@@ -82,6 +82,10 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
         if following.durable_id and is_capable(sys.stderr):  # a script has what it wanted
             submitting.say_where_it_stands(following.sending_id, following.durable_id)
         raise
+    except NotWritten as error:
+        own_id = following.durable_id
+        hint = f"`runvoy wait {own_id}` tells what becomes of it, `runvoy logs {own_id}` has its output."
+        raise RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint) from error
 
 
 class _Following:
