@@ -85,7 +85,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.REQUEST_EXPIRED: ErrorSpec(
         "The request arrived after its expires_at; it was not started.",
-        "Submit it again; it is signed anew with the same id.",
+        "Submit it again; it is signed anew with the same id. If that comes again, set this machine's clock.",
         False,
         _REFUSED,
     ),
@@ -160,6 +160,10 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
         "Something in runvoy failed that should not.", "Please report it with what `--debug` prints.", True, _FAILED
     ),
 }
+
+
+OF_CLOCKS = frozenset({ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED})
+"""What may be a wrong clock's doing: such an error carries the server's time, and a client that keeps the offset may try again."""
 
 
 class RunvoyError(Exception):

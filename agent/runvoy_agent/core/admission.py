@@ -175,6 +175,7 @@ def _check_fresh(request: RunRequest, now: datetime) -> None:
         raise RunvoyError(
             ErrorCode.REQUEST_EXPIRED,
             f"the request expired at {request.expires_at.isoformat()}; the server's time is {now.isoformat()}",
+            details={"server_time": now.isoformat()},
         )
 
 
