@@ -104,14 +104,14 @@ def _options_way_out(name: str, possible: Sequence[str], context: Context | None
 
 
 def _commands_with(name: str, context: Context | None) -> list[str]:
-    """The commands that have an option of this name, those of the group in question before all others, and no more than can be
-    read at a glance."""
+    """The commands that have an option of this name, those of the group in question before all others; none where so many have
+    it that it says nothing."""
     if context is None or not name.startswith("--"):
         return []
     for within in (context, context.find_root()):
         found = [path for path, one in _below(within) if any(name in parameter.opts for parameter in one.params)]
         if found:
-            return found[:_MOST_COMMANDS_NAMED]
+            return found if len(found) <= _MOST_COMMANDS_NAMED else []
     return []
 
 
