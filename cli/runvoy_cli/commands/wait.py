@@ -48,7 +48,8 @@ def wait(
     stderr; with --json one object for each goes to stdout.
 
     With -, --any or --fail-fast they are asked for together, thousands if need be, and told of as they end: on stderr those
-    that did not succeed and the first of --any, all with --verbose, and at last how many ended how. Those that are not waited for go on.
+    that did not succeed and the first of --any, all with --verbose, and at last how many ended how. Those that are not waited
+    for go on.
 
     What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
     124 timed out, 125 runvoy or the platform failed.
