@@ -134,7 +134,7 @@ class _Daemon:
                 if watch is not None:
                     watch.stop()
                 self._stop()
-                self._teller.caught_up()
+                self._teller.caught_up(is_whole=self._has_all())
 
     def _check_deployment(self) -> None:
         found = self._listing.load()
@@ -189,7 +189,7 @@ class _Daemon:
         """One look at the inbox, then sleep until there is reason for the next; whether anything is in it."""
         if self._commits is not None:
             self._inbox.skip = self._commits.tracked
-        if self._listing.has_swept_since(0) and self._mirror.pending() == 0:
+        if self._has_all():
             self._teller.caught_up()
         began = time.monotonic()
         is_left = True
@@ -205,6 +205,10 @@ class _Daemon:
         rest = _SETTLING_SECONDS if is_left or self._settings.once else RESCAN_SECONDS
         self._sleep(max(0.0, rest - pause), is_wakeable=True)
         return is_left
+
+    def _has_all(self) -> bool:
+        """Whether all that there was is copied."""
+        return self._listing.has_swept_since(0) and self._mirror.pending() == 0
 
     def _sleep(self, seconds: float, *, is_wakeable: bool) -> None:
         deadline = time.monotonic() + seconds
