@@ -269,6 +269,8 @@ MISTAKES = [
     (["audit", "export", "--until", ""], "a time is empty"),
     (["audit", "--execution", "nonsense"], "no execution id"),
     (["audit", "verify", "nonsense"], "no execution id"),
+    (["audit", "--changes", "--outcome", "refused"], "--changes leaves out what was refused"),
+    (["audit", "export", "--changes", "--outcome", "FORBIDDEN"], "so --outcome FORBIDDEN finds nothing"),
     (["audit", "verify", "--day", "2030-01-31", "--head", "x"], "no hash of a seal"),
     (["cost", "--since", "soon"], "'soon' is no time"),
     (["users", "create", "a b", "--role", "viewer"], "no name for a user"),

@@ -17,7 +17,7 @@ from runvoy_cli.render import columns, facts, moment, print_json, print_line, wh
 from runvoy_cli.session import open_session
 from runvoy_cli.values import check_moments
 from runvoy_cli.values import moment as moment_of
-from runvoy_protocol.audit import AuditEntry, AuditPage
+from runvoy_protocol.audit import REFUSED, AuditEntry, AuditPage
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.seals import SealHead
 
@@ -252,6 +252,10 @@ def _query(
     changes: bool,
 ) -> dict[str, str]:
     check_moments(since, until)
+    if changes and outcome is not None and (outcome == REFUSED or outcome in list(ErrorCode)):
+        raise UsageProblem(
+            f"--changes leaves out what was refused, so --outcome {outcome} finds nothing", "Leave one out."
+        )
     if execution is not None:
         short_ids.read(execution)
     query = {
