@@ -102,8 +102,9 @@ class LazyGroup(TyperGroup):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
-            nearest = get_close_matches(args[0], COMMANDS, n=1)
-            elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if args[0] in names), None)
+            written = args[0].lower()
+            nearest = get_close_matches(written, COMMANDS, n=1)
+            elsewhere = next((one for one, names in _CALLED_ELSEWHERE.items() if written in names), None)
             raise problems.UsageProblem(
                 f"there is no command {args[0]!r}"
                 + (f"; did you mean {nearest[0]!r}?" if nearest and elsewhere is None else ""),
@@ -244,6 +245,7 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
 
     as_json = settings.json or _asks_for_json(arguments)
     if isinstance(error, problems.Refused):
+        _spell(error.error, settings)
         show_error(error.error, as_json)
         github.annotate(f"runvoy {invoked}".strip(), f"{error.error.message} ({error.error.code.value})")
         return error.error.exit_code
@@ -251,11 +253,19 @@ def _ended_by(error: BaseException, settings: Settings, invoked: str, arguments:
     told = _as_runvoy_error(error, whole_name)
     if told.hint == problems.SEE_HELP and invoked:
         told.hint = f"See `{PROGRAM} {whole_name} --help`."
+    _spell(told, settings)
     show_error(told, as_json)
     github.annotate(f"runvoy {invoked}".strip(), f"{told.message} ({told.code.value})")
     if isinstance(told, problems.UsageProblem):
         return problems.EXIT_USAGE
     return told.exit_code if invoked in _WITH_A_COMMANDS_CODE or settings.has_a_commands_code else 1
+
+
+def _spell(error: RunvoyError, settings: Settings) -> None:
+    if settings.request_has_options:
+        from runvoy_cli.input.advice import in_options
+
+        error.hint = in_options(error.hint)
 
 
 def _whole_name(invoked: str, arguments: list[str]) -> str:
@@ -282,6 +292,9 @@ def _as_runvoy_error(error: BaseException, invoked: str) -> RunvoyError:
         from runvoy_cli.input.usage import as_usage_problem
 
         return as_usage_problem(error, PROGRAM, invoked)
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        # The name of a file may be any bytes; whatever else is written on a command line travels as text.
+        return problems.UsageProblem("a word that was given is not valid UTF-8, which is all that can be asked for")
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         hint = "Look whether it is there, whether you may use it, and whether its disk has room."

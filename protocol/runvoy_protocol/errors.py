@@ -85,7 +85,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.REQUEST_EXPIRED: ErrorSpec(
         "The request arrived after its expires_at; it was not started.",
-        "Submit it again; it is signed anew with the same id.",
+        "Submit it again; it is signed anew with the same id. If that comes again, set this machine's clock.",
         False,
         _REFUSED,
     ),
@@ -121,7 +121,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.LOCK_HELD: ErrorSpec(
         "A lock is held by another execution and the request asked not to wait.",
-        "Submit without `--if-locked fail` to wait for it.",
+        "Submit it without `if_locked: fail` to wait for it.",
         True,
         _LOCK_HELD,
     ),
@@ -130,7 +130,7 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.ID_CONFLICT: ErrorSpec(
         "Another request already has this id; that one is untouched.",
-        "Use another `--id`, or the very same content to get the first one's result.",
+        "Use another `id`, or the very same content to get the first one's result.",
         False,
         _REFUSED,
     ),
@@ -160,6 +160,10 @@ ERRORS: Mapping[ErrorCode, ErrorSpec] = {
         "Something in runvoy failed that should not.", "Please report it with what `--debug` prints.", True, _FAILED
     ),
 }
+
+
+OF_CLOCKS = frozenset({ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED})
+"""What may be a wrong clock's doing: such an error carries the server's time, and a client that keeps the offset may try again."""
 
 
 class RunvoyError(Exception):

@@ -131,9 +131,9 @@ HINTS = {
     Cause.NOT_EXECUTABLE: "Make the file executable (chmod +x), or name its interpreter, as in `sh FILE`; a program for "
     "another processor fails in this way too.",
     Cause.COMMAND_NOT_FOUND: "Check how it is written, and that it is there where the command runs (the image, or PATH).",
-    Cause.OUT_OF_MEMORY: "Ask for more with --memory.",
-    Cause.DEADLINE: "Give it longer with --timeout.",
-    Cause.QUEUE_TIMEOUT: "Give it longer with --queue-timeout; `runvoy locks list` shows who holds what.",
+    Cause.OUT_OF_MEMORY: "Ask for more `memory`.",
+    Cause.DEADLINE: "Give it a longer `timeout`.",
+    Cause.QUEUE_TIMEOUT: "Give it a longer `queue_timeout`; `runvoy locks list` shows who holds what.",
     Cause.START_TIMEOUT: "Its image may be too large to be pulled in time, or the network may not reach the registry.",
     Cause.INTERRUPTED: "Look at how far it came (`runvoy logs`) and submit it again. On Spot this may happen to any command: an "
     "admin can have the deployment use FARGATE.",
@@ -201,9 +201,7 @@ def _end(status: ExecutionStatus) -> Explanation:
     cause = _cause_of_end(status)
     hint = HINTS.get(cause, "")
     if cause is Cause.SIGNAL and _number_of_signal(status) == _SIGKILL:
-        hint = (
-            "Nobody asked runvoy for that; for want of memory the system does it: perhaps ask for more with --memory."
-        )
+        hint = "Nobody asked runvoy for that; for want of memory the system does it: perhaps ask for more `memory`."
     if decided_by(status) == "command":
         words = f"the command exited with code {exit_code_of(status)}"
         meaning = exit_meaning(status)
@@ -255,7 +253,9 @@ def _ending(status: ExecutionStatus) -> str:
 
 
 def _with_message(text: str, status: ExecutionStatus) -> str:
-    return text + (f" ({status.message})" if status.message and status.message not in text else "")
+    if not status.message or status.message in text:
+        return text
+    return f"{text}: {status.message}" if text.endswith(")") else f"{text} ({status.message})"
 
 
 def _locks_text(locks: tuple[LockStatus, ...]) -> str:

@@ -58,9 +58,9 @@ def is_of_the_machine(repo: str) -> bool:
 def problems(repo: str, ref: str, path: str) -> Iterator[str]:
     """Why this cannot be cloned. What is wrong is not quoted: it may hold a token."""
     for field, text, most in (
-        ("git.repo", repo, MAX_REPO_LENGTH),
-        ("git.ref", ref, MAX_REF_LENGTH),
-        ("git.path", path, MAX_PATH_LENGTH),
+        ("git_repo", repo, MAX_REPO_LENGTH),
+        ("git_ref", ref, MAX_REF_LENGTH),
+        ("git_path", path, MAX_PATH_LENGTH),
     ):
         if len(text) > most or not text.isprintable() or text.startswith("-"):
             yield f"{field} is over {most} characters, not printable, or begins with a dash"
@@ -69,27 +69,27 @@ def problems(repo: str, ref: str, path: str) -> Iterator[str]:
     if problem:
         yield problem
     if ref and _NO_REF.search(ref):
-        yield "git.ref is no name of a branch or tag, and no SHA"
+        yield "git_ref is no name of a branch or tag, and no SHA"
     if path and any(part in ("", ".", "..") or part.lower() == ".git" for part in path.rstrip("/").split("/")):
-        yield "git.path must be a folder of the repository, like envs/prod: no / at its beginning, no . or .. in it, no .git"
+        yield "git_path must be a folder of the repository, like envs/prod: no / at its beginning, no . or .. in it, no .git"
 
 
 def _repo_problem(repo: str) -> str:
     if not repo:
-        return "git.repo is empty"
+        return "git_repo is empty"
     kind = transport(repo)
     if kind == "http":
         found = _WEB.match(repo)
         if found is not None and not _LOOPBACK.match(found["host"]):
-            return "git.repo is an http:// address, which anybody on its way can read and change; write https://"
+            return "git_repo is an http:// address, which anybody on its way can read and change; write https://"
     if kind is not None:
         return ""
     if _USERINFO.match(repo):
         return (
-            "git.repo holds a user or a password; an address is for everybody to read: leave it out, and name a secret whose "
+            "git_repo holds a user or a password; an address is for everybody to read: leave it out, and name a secret whose "
             f"variable is {TOKEN}"
         )
-    return f"git.repo is none of the addresses that can be cloned: {_FORMS}"
+    return f"git_repo is none of the addresses that can be cloned: {_FORMS}"
 
 
 def depth_problem(env: Mapping[str, str]) -> str:

@@ -142,7 +142,9 @@ class Commits(threading.Thread):
         try:
             if len(content) > names.MAX_REQUEST_BYTES:
                 raise UsageProblem(
-                    f"{FOLDER}/{one.name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request"
+                    f"{FOLDER}/{one.name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request",
+                    "Fetch large inputs in the command, instead of carrying them in the request.",
+                    ErrorCode.TOO_LARGE,
                 )
             entry = self._outgoing.get(own_id)
             if entry is None:

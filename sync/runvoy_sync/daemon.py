@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ RESCAN_SECONDS = 5.0
 _SHORTEST_SCAN_SECONDS = 0.2
 _SETTLING_SECONDS = 0.25  # while something in the inbox waits to stand still
 _STOP_SECONDS = 5.0
+_UNSAID_SECONDS = 0.5  # of these, before people are told why it takes so long
 _PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached, for `--once`
 
 
@@ -133,7 +134,7 @@ class _Daemon:
                 if watch is not None:
                     watch.stop()
                 self._stop()
-                self._teller.caught_up()
+                self._teller.caught_up(is_whole=self._has_all())
 
     def _check_deployment(self) -> None:
         found = self._listing.load()
@@ -188,7 +189,7 @@ class _Daemon:
         """One look at the inbox, then sleep until there is reason for the next; whether anything is in it."""
         if self._commits is not None:
             self._inbox.skip = self._commits.tracked
-        if self._listing.has_swept_since(0) and self._mirror.pending() == 0:
+        if self._has_all():
             self._teller.caught_up()
         began = time.monotonic()
         is_left = True
@@ -204,6 +205,10 @@ class _Daemon:
         rest = _SETTLING_SECONDS if is_left or self._settings.once else RESCAN_SECONDS
         self._sleep(max(0.0, rest - pause), is_wakeable=True)
         return is_left
+
+    def _has_all(self) -> bool:
+        """Whether all that there was is copied."""
+        return self._listing.has_swept_since(0) and self._mirror.pending() == 0
 
     def _sleep(self, seconds: float, *, is_wakeable: bool) -> None:
         deadline = time.monotonic() + seconds
@@ -291,8 +296,15 @@ class _Daemon:
             threads.append(self._commits)
         self._inbox.stop()
         self._mirror.stop()
-        deadline = time.monotonic() + _STOP_SECONDS
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
-        self.is_over = not any(thread.is_alive() for thread in threads)
+        self.is_over = _have_ended(threads, _UNSAID_SECONDS)
+        if not self.is_over:
+            self._session.console.remark("ending; what is being copied is finished first, for a few seconds at most")
+            self.is_over = _have_ended(threads, _STOP_SECONDS - _UNSAID_SECONDS)
+
+
+def _have_ended(threads: Iterable[threading.Thread], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

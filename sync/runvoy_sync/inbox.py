@@ -187,7 +187,11 @@ class Inbox:
         """The entry of a new request, on disk; None for a file that may still become one."""
         try:
             if len(content) > names.MAX_REQUEST_BYTES:
-                raise UsageProblem(f"{FOLDER}/{name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request")
+                raise UsageProblem(
+                    f"{FOLDER}/{name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request",
+                    "Fetch large inputs in the command, instead of carrying them in the request.",
+                    ErrorCode.TOO_LARGE,
+                )
             from runvoy_sync import request_file  # with all of YAML: only where there is a request
 
             wanted = request_file.read(Path(FOLDER, name), content)

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 
 from runvoy_cli.input import values, yaml_nodes
-from runvoy_cli.input.problems import UsageProblem
+from runvoy_cli.input.problems import SEE_HELP, UsageProblem
 from runvoy_cli.input.yaml_nodes import Place
 from runvoy_cli.playbooks import compiling, finding
 from runvoy_cli.playbooks.nodes import Nodes, Problem
@@ -150,7 +150,8 @@ class _Reader(Nodes):
             chosen = finding.load(name)
             made = compiling.to_request(chosen, chosen.values_of(params))
         except UsageProblem as problem:
-            self._report(nodes.get("params", root), problem.message, problem.hint)
+            hint = "" if problem.hint == SEE_HELP else problem.hint
+            self._report(nodes.get("params", root), problem.message, hint)
             return None
         labels = {**made.labels, **both.pop("labels")}
         both = {field: value for field, value in both.items() if value is not None}

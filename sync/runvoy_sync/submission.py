@@ -16,7 +16,7 @@ from runvoy_cli.input import values
 from runvoy_cli.input.problems import GaveUp, UsageProblem
 from runvoy_cli.submission import submitting
 from runvoy_protocol import ids, requests
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, ErrorCode, RunvoyError
 from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import RunRequest
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from runvoy_sync.request_file import Wanted
 
 _DECISION_SECONDS = 20.0
-_TOO_LATE = (ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED)
 _TRIES = 3
 _OF_THE_REQUEST = (ErrorCode.INVALID_REQUEST, ErrorCode.TOO_LARGE)
 
@@ -78,7 +77,7 @@ class Submission:
         for tries_left in reversed(range(_TRIES)):
             receipt = self._sent(request, session)
             error = receipt.error()
-            is_late = error is not None and error.code in _TOO_LATE
+            is_late = error is not None and error.code in OF_CLOCKS
             if not is_late or tries_left == 0 or error is None:
                 break
             session.client.learn_time(error)  # a new sending has new times

@@ -96,13 +96,14 @@ class Teller:
         if not log_is_whole and not self._as_json:
             self.say(f"{status.execution_id}: its log never became whole; log.txt has what there is of it")
 
-    def caught_up(self) -> None:
+    def caught_up(self, *, is_whole: bool = True) -> None:
         """Tell, for people, how many that had ended before the daemon began were copied since this was called last."""
         with self._lock:
             earlier, self._earlier = self._earlier, Counter()
         if earlier.total() and not self._as_json:
             counts = ", ".join(f"{count:,} {state}" for state, count in sorted(earlier.items()))
-            self.say(f"what had ended before is copied: {counts}")
+            so_far = "" if is_whole else " in part, and the next start goes on"
+            self.say(f"what had ended before is copied{so_far}: {counts}")
 
     def ended_before(self, result: Mapping[str, object]) -> None:
         """What was submitted had ended and is copied, by its result.json: an event alone, for people see the file move."""

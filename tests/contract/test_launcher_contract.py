@@ -233,7 +233,7 @@ def test_a_bulk_leaves_a_quarter_of_the_room(machine: Machine) -> None:
 def test_what_cannot_be_run_is_refused_with_the_way_out(machine: Machine) -> None:
     outcome = machine.launcher().start(machine.launch("true", isolation="container"))
     assert isinstance(outcome, LaunchRefused)
-    assert "--isolation process" in outcome.message
+    assert "`isolation: process`" in outcome.message
 
 
 # --- one machine ---

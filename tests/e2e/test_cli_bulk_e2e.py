@@ -77,8 +77,13 @@ def test_runs_sent_as_objects_of_their_own_are_those_of_a_batch(machine: Machine
 
 def test_the_first_end_and_the_first_failure_can_be_waited_for(machine: Machine, tmp_path: Path) -> None:
     runs: list[dict[str, object]] = [{"command": "sleep 300", "labels": {"k": "v"}}, {"command": "exit 4"}]
-    ids = machine.ok("submit", "--bulk", write(tmp_path / "runs.jsonl", runs)).split()
+    runs += [{"command": "true"}, {"command": "true", "secrets": ["no-such"]}]
+    *ids, good, refused = machine.ok("submit", "--bulk", write(tmp_path / "runs.jsonl", runs)).split()
     assert waited(machine, ids, "--any")[0] == 4
+    code, told = waited(machine, [ids[0], good], "--any")
+    assert (code, f"{good} SUCCEEDED" in told) == (0, True), "which one it was is told, whatever its end"
+    code, told = waited(machine, [good, refused])
+    assert (code, f"runvoy: {refused}: there is no secret 'no-such'" in told) == (121, True)
     assert waited(machine, ids, "--fail-fast")[0] == 4
     code, told = waited(machine, ids, "--timeout", "0")
     assert (code, "gave up waiting for 1; they go on" in told) == (120, True)

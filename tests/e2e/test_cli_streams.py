@@ -35,6 +35,23 @@ def test_an_id_that_cannot_be_written_is_told_where_it_can(machine_of_module: Ma
     assert machine_of_module("wait", execution_id).returncode == 0
 
 
+@pytest.mark.parametrize("line", ["run echo hi", "run --json echo hi"])
+def test_a_run_whose_output_has_no_room_is_told_where_it_stands(machine_of_module: Machine, line: str) -> None:
+    done = shell(machine_of_module, f"runvoy {line} > /dev/full")
+    assert done.returncode == 125
+    assert re.search(r"[0-9a-f]{32} is submitted, but stdout cannot be written: no space", done.stderr)
+    assert re.search(r"`runvoy wait [0-9a-f]{32}` tells what becomes of it", done.stderr)
+
+
+@pytest.mark.parametrize(
+    "words", ["list --label", "users show", "secrets show", "locks show", "images show", "cost --label"]
+)
+def test_what_is_no_utf_8_is_a_mistake(machine_of_module: Machine, words: str) -> None:
+    done = shell(machine_of_module, f"runvoy {words} $(printf 'a=\\377')")
+    assert done.returncode == 2, done
+    assert "INTERNAL" not in done.stderr
+
+
 @pytest.mark.parametrize("line", ["keys list", "users list --json", "keys create", "secrets get full"])
 def test_a_full_stdout_is_told_as_that(machine_of_module: Machine, line: str) -> None:
     shell(machine_of_module, "printf a-long-value | runvoy secrets create full FULL")

@@ -517,7 +517,7 @@ BODIES: dict[str, msgspec.Struct] = {
             code=ErrorCode.LOCK_HELD,
             rule="A lock is held by another execution and the request asked not to wait.",
             message=f"the lock 'prod/db' is held by execution {OTHER_ID}",
-            hint="Submit without `--if-locked fail` to wait for it.",
+            hint="Submit it without `if_locked: fail` to wait for it.",
         ),
     ),
     "log-grants-request": control.LogGrantsRequest(execution_ids=(ID, OTHER_ID)),

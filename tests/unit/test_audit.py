@@ -27,6 +27,7 @@ from tests.unit.calls import (
 from tests.unit.cases import BY_CALL, CASES, scene
 
 from runvoy_agent.core.model import AuditEvent, LockRecord
+from runvoy_agent.handlers.audit import entries as audit_log
 from runvoy_agent.handlers.documents import listings, store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import Delete, NoCapacity, TaskState, Unavailable
@@ -149,6 +150,20 @@ def test_a_record_says_what_the_call_was_about(world: World) -> None:
         ("release-lock", "prod/db", execution_id, "the lock 'prod/db' i"),
         ("list-executions", "", None, "status=FAILED&limit="),
     ]
+
+
+def test_every_route_is_known_to_read_or_to_change(world: World) -> None:
+    """What only reads is left out by `changes=yes`, and nothing else is."""
+    reading = {route.name for route in BY_CALL.values() if route.method == "GET"}
+    reading |= {"grant-inbox", "grant-outbox", "grant-logs"}  # leave to upload or to read
+    reading |= {
+        "show-executions",
+        "find-records",
+        "dry-run",
+        "reveal-secret",
+    }  # what is asked for is too long for an address
+    assert audit_log.READS - reading == {"show-stack", "renew-grant"}  # the embedded stack's, and the runner's
+    assert reading <= audit_log.READS
 
 
 # -- nobody known, and who is known and not let in
@@ -425,6 +440,10 @@ def test_filters(world: World) -> None:
     assert shown("user=dave") == [*story[1:], ("whoami", "ok"), ("list-users", "FORBIDDEN")]
     assert shown("user=dave&outcome=refused") == [("list-users", "FORBIDDEN")]
     assert shown("outcome=STARTING") == [("start", "STARTING")]
+    assert shown("changes=yes") == [("admit", "accepted")]
+    assert shown("changes=no&user=dave") == shown("user=dave")
+    assert shown("changes=yes&outcome=refused") == []
+    assert code_of(call(world, "GET", "/audit?changes=true")) is ErrorCode.INVALID_REQUEST
     assert shown("action=admit") == [("admit", "accepted")]
     since = began.isoformat().replace("+", "%2B")
     until = (began + timedelta(milliseconds=1)).isoformat().replace("+", "%2B")

@@ -217,6 +217,15 @@ def test_the_offset_of_a_wrong_clock_is_kept_and_the_call_repeated_once(server, 
     assert abs(client_of().now() - theirs) < timedelta(minutes=1)  # another command knows it too
 
 
+@pytest.mark.parametrize("code", [ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED])
+def test_what_refuses_a_request_for_its_time_tells_the_server_s(client_of, code):
+    theirs = datetime.now(UTC) + timedelta(days=3)
+    client = client_of()
+    assert client.learn_time(RunvoyError(code, "off", "", {"server_time": theirs.isoformat()}))
+    assert abs(client.now() - theirs) < timedelta(minutes=1)
+    assert not client.learn_time(RunvoyError(code, "off"))
+
+
 def test_a_clock_that_stays_wrong_is_told(server, client_of):
     skew = error(ErrorCode.CLOCK_SKEW, 401, server_time=datetime.now(UTC).isoformat())
     server.answers["/api/v1/whoami"] = [skew]

@@ -258,9 +258,9 @@ def test_what_runs_is_shown_in_few_rows_and_the_id_whole():
 def test_what_became_of_it_is_shown_with_the_way_back():
     terminal = Terminal()
     ended = status(State.FAILED, exit_code=127, reason=Reason.EXIT, started_at=NOW, ended_at=NOW)
-    announce.show_end(terminal.screen, ended, NOW)
+    announce.show_end(terminal.screen, ended, NOW, "Check it.")
     assert terminal.rows[:2] == ["✗ FAILED, exit code 127 (command not found), 0.0s", f"  again: runvoy logs {ID}"]
-    assert terminal.rows[2].startswith("  hint: Check how it is written")
+    assert terminal.rows[2] == "  hint: Check it."
 
 
 @pytest.mark.parametrize(

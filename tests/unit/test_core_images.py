@@ -13,6 +13,7 @@ from runvoy_agent.core.images import (
     not_found,
     resolve,
     size_of_run,
+    task_role_of,
 )
 from runvoy_agent.core.model import Image
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -252,6 +253,13 @@ def test_elsewhere_a_run_may_have_any_size():
 
 def test_a_role_is_one_of_the_deployment_s():
     check_task_role(None, frozenset())
+    arns = [f"arn:aws:iam::123456789012:role/{name}" for name in ("deploy", "team/read", "other/read")]
+    for asked, meant in ((None, None), ("deploy", arns[0]), (arns[1], arns[1]), ("team/read", arns[1])):
+        assert task_role_of(asked, arns) == meant
+    assert "several task roles" in refused(task_role_of, "read", arns).message
+    for unknown in ("", "/", "team", "deploy/", "Deploy", arns[0][:-1], arns[0].replace("deploy", "team")):
+        assert "must be one of" in refused(task_role_of, unknown, arns).message
+    assert "has no task roles" in refused(task_role_of, "deploy", frozenset()).message
     check_task_role("deploy", frozenset({"deploy"}))
     assert "one of deploy, read, not 'admin'" in refused(check_task_role, "admin", {"read", "deploy"}).message
     assert "has no task roles" in refused(check_task_role, "deploy", frozenset()).message

@@ -84,7 +84,7 @@ def clash(secrets: tuple[Secret, ...], env: tuple[str, ...]) -> str:
     with pytest.raises(RunvoyError) as caught:
         fix(secrets, env)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
-    assert caught.value.hint.startswith("Leave one out")
+    assert caught.value.hint.startswith("Leave a name out")
     return caught.value.message
 
 

@@ -361,7 +361,7 @@ def test_the_engine_is_looked_for_where_the_default_image_wants_one(world: World
     refused = world.submit(world.request())
     assert refused.code is ErrorCode.UNAVAILABLE
     assert "its default image" in refused.message
-    assert "--isolation process" in refused.hint
+    assert "`isolation: process`" in refused.hint
 
 
 def test_an_unregistered_image_is_for_who_manages_images_and_only_where_any_may_run(world: World) -> None:

@@ -553,3 +553,10 @@ def test_a_receipt_for_a_clock_that_is_off_tells_the_time(world: World) -> None:
     assert datetime.fromisoformat(receipt.details["server_time"]) == world.clock.now()
     world.clock.move(hours=1)
     assert world.submit(request) == receipt
+
+
+def test_a_receipt_for_a_clock_that_is_behind_tells_the_time(world: World) -> None:
+    behind = world.clock.now() - timedelta(hours=2)
+    receipt = world.submit(world.request(issued_at=behind, expires_at=behind + timedelta(minutes=15)))
+    assert receipt.code is ErrorCode.REQUEST_EXPIRED
+    assert datetime.fromisoformat(receipt.details["server_time"]) == world.clock.now()

@@ -527,5 +527,5 @@ def test_without_an_engine_nothing_runs(machine: Machine, tmp_path: Path) -> Non
     assert isinstance(outcome, LaunchRefused)
     assert "docker: Cannot connect to the Docker daemon" in outcome.message
     assert "podman: not installed" in outcome.message
-    assert "--isolation process" in outcome.message
+    assert "`isolation: process`" in outcome.message
     assert not (tmp_path / "ran").exists()

@@ -286,7 +286,7 @@ def test_a_refusal_says_what_was_tried(make_container_request) -> None:
     with pytest.raises(RunvoyError) as refused:
         resolve_isolation(make_container_request(image="a"), lacking, True)
     assert "docker: no daemon; podman: not installed" in refused.value.message
-    assert "--isolation process" in refused.value.hint
+    assert "`isolation: process`" in refused.value.hint
 
 
 def test_engines_are_looked_for_only_when_asked_for(make_container_request) -> None:

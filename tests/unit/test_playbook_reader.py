@@ -131,7 +131,7 @@ WRONG = [
     ("commands: [a]\nenv: {A: [x]}", (2, 10), "the value of A must be text", True),
     ("commands: [a]\nlabels: {'a b': x}", (2, 10), "no label's name", True),
     (f"commands: [a]\nlabels: {{a: {'x' * 257}}}", (2, 13), "over 256 characters", True),
-    ("commands: [a]\ngit_path: ../up", (1, 1), "git.path", False),
+    ("commands: [a]\ngit_path: ../up", (1, 1), "git_path", False),
     ("commands: [a]\ngit_repo: -x", (1, 1), "begins with a dash", False),
     ("commands: [a]\nimage: 'x:${{ a }}'\nparameters: {a: }", (2, 11), "no parameter can stand here", True),
     ("commands: [a]\nlocks: ['x-${{ a }}']\nparameters: {a: }", (2, 12), "no parameter can stand here", True),
@@ -263,7 +263,7 @@ def test_values_of_parameters():
         (
             {},
             "needs the parameters word, token, bare",
-            "Give --param word=… --param token=… --param bare=…; word must match",
+            "Give `params: {word: …, token: …, bare: …}`; word must match",
         ),
         ({"wrod": "x"}, "no parameter 'wrod'", "Did you mean 'word'"),
         ({"word": "A"}, r"word must match \[a-z\]\+ as a whole, not 'A'", "A word"),

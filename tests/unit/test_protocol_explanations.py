@@ -124,7 +124,7 @@ def test_every_other_explanation(found: ExecutionStatus, cause: Cause, part: str
 def test_sigkill_that_nobody_sent_hints_at_memory() -> None:
     why = explain(status(State.FAILED, Reason.SIGNAL, exit_code=137, signal=9))
     assert why is not None
-    assert "--memory" in why.hint
+    assert "`memory`" in why.hint
     other = explain(status(State.FAILED, Reason.SIGNAL, exit_code=139, signal=11))
     assert other is not None
     assert not other.hint

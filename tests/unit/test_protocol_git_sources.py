@@ -119,7 +119,7 @@ def test_refs(ref):
     + ["x\\y", "/x", "x/", "x//y", ".x", "x/.y", "x.lock", "x.lock/y", "x.", "a\n", "a\0", "r" * 257],
 )
 def test_what_is_no_ref_is_refused(ref):
-    assert any("git.ref" in problem for problem in git_sources.problems("/x", ref, ""))
+    assert any("git_ref" in problem for problem in git_sources.problems("/x", ref, ""))
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
@@ -149,7 +149,7 @@ def test_folders(path):
     "path", ["/a", "..", "a/..", "a/../b", ".", "./a", "a//b", ".git", "a/.GIT/b", "-a", "a\0", "p" * 1025]
 )
 def test_a_folder_that_leads_out_is_refused(path):
-    assert any("git.path" in problem for problem in git_sources.problems("/x", "", path))
+    assert any("git_path" in problem for problem in git_sources.problems("/x", "", path))
 
 
 @pytest.mark.parametrize(("text", "depth"), [("0", 0), ("1", 1), ("50", 50), ("1000000", 1_000_000)])

@@ -410,7 +410,7 @@ def test_two_that_set_one_variable_are_named(world: World) -> None:
     code, message, hint = refused(world, env={"DB_PASSWORD": "x"})
     assert code is ErrorCode.INVALID_REQUEST
     assert "'db' and the request itself both set the variable DB_PASSWORD" in message
-    assert "--env" in hint
+    assert "`env`" in hint
 
 
 UNSHARE = {"version": 1, "shared_with": []}

@@ -113,3 +113,13 @@ def test_a_misspelt_command_is_one_mistake():
         read(Path("a.yml"), b"comand: x\n")
     (line,) = caught.value.message.splitlines()
     assert "a request has no 'comand' (Did you mean 'command'?" in line
+
+
+def test_a_call_is_told_which_field_a_parameter_goes_into(tmp_path, monkeypatch):
+    (tmp_path / ".runvoy").mkdir()
+    text = "parameters: {stage: {enum: [test, prod]}, tag: {}}\ncommands: ['deploy ${{ stage }} ${{ tag }}']\n"
+    (tmp_path / ".runvoy/deploy.yml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageProblem) as caught:
+        read(Path("a.yml"), b"playbook: deploy\n")
+    assert "Give `params: {stage: …, tag: …}`; stage must be test or prod" in caught.value.message

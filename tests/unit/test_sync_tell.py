@@ -77,6 +77,9 @@ def test_what_had_ended_before_is_told_in_a_number(capsys):
         teller.caught_up()
     assert said(capsys) == ["what had ended before is copied: 4 FAILED, 36 SUCCEEDED"]
     assert told(teller) == []
+    teller.over(ended_at(41, NOW - timedelta(days=1)), log_is_whole=True)
+    teller.caught_up(is_whole=False)
+    assert said(capsys) == ["what had ended before is copied in part, and the next start goes on: 1 SUCCEEDED"]
     teller.over(ended_at(50, NOW + timedelta(seconds=1), name="nightly"), log_is_whole=True)
     (line,) = said(capsys)
     assert line.startswith("nightly: ")

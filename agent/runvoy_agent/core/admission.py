@@ -175,6 +175,7 @@ def _check_fresh(request: RunRequest, now: datetime) -> None:
         raise RunvoyError(
             ErrorCode.REQUEST_EXPIRED,
             f"the request expired at {request.expires_at.isoformat()}; the server's time is {now.isoformat()}",
+            details={"server_time": now.isoformat()},
         )
 
 
@@ -238,25 +239,25 @@ def resolve_isolation(request: RunRequest, capabilities: Capabilities, has_image
             raise RunvoyError(
                 ErrorCode.UNAVAILABLE,
                 f"this deployment cannot run containers, which {_what_asks(request, has_image)}{why}",
-                "Add --isolation process to run it on the machine itself instead, without the image."
+                "Add `isolation: process` to run it on the machine itself instead, without the image."
                 if "process" in capabilities.isolations
                 else "",
             )
         raise RunvoyError(
-            ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave --isolation process out."
+            ErrorCode.FORBIDDEN, "this deployment runs commands in containers only", "Leave `isolation: process` out."
         )
     if wanted == "container" and not has_image:
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
             "a container needs an image, and none is registered as the default",
-            "Name one with --image; see `runvoy images list`.",
+            "Name one as its `image`; see `runvoy images list`.",
         )
     if wanted == "container" and request.git is not None and git_sources.is_of_the_machine(request.git.repo):
         # The runner clones outside of the container, by the rights of the machine's user and with its loopback interface.
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
             "a repository of the machine itself can be cloned for a host process only",
-            "Give its https:// or SSH address, or on one machine --isolation process.",
+            "Give its https:// or SSH address, or on one machine `isolation: process`.",
         )
     return wanted
 
@@ -267,7 +268,7 @@ def _git_status(git: GitSource | None) -> GitStatus | None:
 
 def _what_asks(request: RunRequest, has_image: bool) -> str:
     if request.image is not None or request.isolation:
-        return "an image or --isolation container asks for"
+        return "its image asks for" if request.image is not None else "the request asks for"
     return "its default image asks for" if has_image else "every run here needs"
 
 

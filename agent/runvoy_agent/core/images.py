@@ -187,6 +187,29 @@ def _memory_text(choices: Sequence[int]) -> str:
     return f"{choices[0] // _GIB} to {choices[-1] // _GIB} GiB in steps of {choices.step // _GIB}"
 
 
+def task_role_of(asked: str | None, allowed: Collection[str]) -> str | None:
+    """The ARN of the task role that is meant: by its ARN or, of those that the deployment hands out, by its name, with or
+    without its path. INVALID_REQUEST, with the choices, where that is none or several."""
+    if asked is None or asked in allowed:
+        return asked
+    meant = sorted(arn for arn in allowed if asked in _names_of_role(arn))
+    if len(meant) > 1:
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            f"{asked[:128]!r} is the name of several task roles: {', '.join(meant)}",
+            "Give the ARN of the one that is meant.",
+        )
+    if not meant:
+        check_task_role(asked, allowed)
+    return meant[0]
+
+
+def _names_of_role(arn: str) -> tuple[str, ...]:
+    """`team/deploy` and `deploy` of arn:aws:iam::123456789012:role/team/deploy."""
+    _, _, with_path = arn.partition(":role/")
+    return (with_path, with_path.rpartition("/")[2]) if with_path else ()
+
+
 def check_task_role(task_role: str | None, allowed: Collection[str]) -> None:
     """INVALID_REQUEST, with the valid choices, for a role that the deployment does not hand to tasks."""
     if task_role is None or task_role in allowed:

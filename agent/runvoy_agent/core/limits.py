@@ -42,9 +42,10 @@ def _playbook_problems(pins: Collection[PlaybookPin], request: RunRequest) -> It
         yield f"it may run {_listed([pin.name for pin in pins])} as a playbook, not {request.playbook or 'other commands'}"
     elif requests.playbook_digest(request, pin.parameters) != pin.digest:
         # Names of variables that the playbook does not declare are part of the digest, too.
+        variables = f"parameters ({', '.join(pin.parameters)}), " if pin.parameters else ""
         yield (
-            f"this is not the playbook {pin.name} as the key was limited to it: beside its own command and settings it may "
-            f"set {_listed(pin.parameters) if pin.parameters else 'no variable'}; what was changed since needs another key"
+            f"this is not the playbook {pin.name} as it was when the key was limited to it: only its {variables}labels, name "
+            "and how it waits are the caller's; a playbook that was changed since needs another key"
         )
 
 

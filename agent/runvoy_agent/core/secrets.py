@@ -54,7 +54,7 @@ def fix(secrets: Sequence[Secret], env: Collection[str], repo: str | None = None
             raise RunvoyError(
                 ErrorCode.INVALID_REQUEST,
                 f"the secret {secret.name!r} {problem}",
-                "Leave it out, or name the repository with --git-repo: https:// goes with a token, git@… with a key.",
+                "Leave it out, or name the repository as `git_repo`: https:// goes with a token, git@… with a key.",
             )
     owners: dict[str, str] = {}
     problems = []
@@ -70,6 +70,6 @@ def fix(secrets: Sequence[Secret], env: Collection[str], repo: str | None = None
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST,
             "; ".join(problems[:5]),
-            "Leave one out: a --secret, or the --env, --env-file or RUNVOY_USER_… that sets it.",
+            "Leave a name out of `secrets`, or what else sets the variable: `env`, a file of variables, RUNVOY_USER_…",
         )
     return tuple(FixedSecret(secret.name, secret.env_name, secret.value_ref) for secret in secrets)

@@ -48,7 +48,7 @@ class Containers:
             return f"there are no task roles on this machine, so nothing can run as {launch.task_role!r}"
         found = self._engines.find()
         if found.path is None:
-            return f"no container engine works here ({found.why}); --isolation process runs on the machine itself"
+            return f"no container engine works here ({found.why}); `isolation: process` runs on the machine itself"
         spec = Spec(found.path, launch.image or "", launch.cpu, launch.memory_mib, launch.platform)
         folder.mkdir(mode=0o700, exist_ok=True)
         with temporary_file(folder, spec.encode().encode()) as written:

@@ -217,7 +217,7 @@ class ProcessLauncher:
     def _prepare_container(self, launch: Launch) -> dict[str, str] | str:
         """The runner's environment, or why there can be no container. Never a host process instead."""
         if self._containers is None:
-            return "this stack runs no containers; ask for --isolation process to run on the machine itself"
+            return "this stack runs no containers; `isolation: process` runs on the machine itself"
         try:
             return self._containers.prepare(self._folder(launch.execution_id), launch)
         except OSError as error:

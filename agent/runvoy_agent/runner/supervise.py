@@ -107,7 +107,7 @@ class Supervisor:
         if self._signals.kill_wanted and self._command.status is None:
             self._begin_to_end(now, "killed", "killed")
         elif now >= self._deadline:
-            self._begin_to_end(now, "timed_out", f"timed out after {self._timeout_seconds:g} seconds")
+            self._begin_to_end(now, "timed_out", f"timed out after {self._timeout_seconds:g} s")
 
     def _begin_to_end(self, now: float, outcome: str, message: str) -> None:
         self._ending.settle(outcome, message)

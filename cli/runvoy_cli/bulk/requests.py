@@ -158,7 +158,7 @@ class Maker:
             try:
                 made = convert(value)
             except _Wrong as wrong:
-                found.append(Problem(line, f"{name!r} {wrong}"))
+                found.append(Problem(line, f"{name}: {wrong}"))
                 continue
             if field == "git":
                 git = changes.get("git") or self._base.git or GitSource("")

@@ -17,7 +17,7 @@ from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.input.values import check_moments
 from runvoy_cli.input.values import moment as moment_of
 from runvoy_cli.terminal.render import columns, facts, moment, print_json, print_line, whole_fields
-from runvoy_protocol.audit import AuditEntry, AuditPage
+from runvoy_protocol.audit import REFUSED, AuditEntry, AuditPage
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.seals import SealHead
 
@@ -56,11 +56,17 @@ Outcome = Annotated[
     ),
 ]
 
+Changes = Annotated[
+    bool,
+    typer.Option(
+        "--changes",
+        help="Only what was changed: no reads, no refusals, of runs that they were submitted and killed, not their steps.",
+    ),
+]
 
-@app.callback(
-    invoke_without_command=True, epilog="Example: runvoy audit --user dave@example.com --outcome refused --since 2d"
-)
-def audit(
+
+@app.callback(invoke_without_command=True, epilog="Example: runvoy audit --changes --user dave@example.com --since 2d")
+def audit(  # noqa: PLR0913, PLR0917 - as many as there are filters
     context: typer.Context,
     user: User = None,
     action: ActionName = None,
@@ -68,13 +74,14 @@ def audit(
     until: Until = None,
     execution: Execution = None,
     outcome: Outcome = None,
+    changes: Changes = False,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
 ) -> None:
     """Show the audit, newest first: every call and decision. For admins.
 
     With --json one record a line, with whole ids.
     """
-    given = (user, action, since, until, execution, outcome)
+    given = (user, action, since, until, execution, outcome, changes or None)
     if context.invoked_subcommand is not None:
         if any(value is not None for value in given):
             raise UsageProblem(
@@ -82,7 +89,7 @@ def audit(
                 f"Put them behind it: runvoy audit {context.invoked_subcommand} …",
             )
         return
-    query = _query(user, action, since, until, execution, outcome)
+    query = _query(user, action, since, until, execution, outcome, changes)
     session = open_session(context.obj)
     found = list(islice(_entries(session.client, _asked(query, session.client), min(limit, _PAGE)), limit))
     if context.obj.json:
@@ -97,7 +104,7 @@ def audit(
 
 
 @app.command(epilog="Example: runvoy audit export --since 2030-01-01T00:00:00Z > audit.jsonl")
-def export(
+def export(  # noqa: PLR0913, PLR0917 - as many as there are filters
     context: typer.Context,
     user: User = None,
     action: ActionName = None,
@@ -105,6 +112,7 @@ def export(
     until: Until = None,
     execution: Execution = None,
     outcome: Outcome = None,
+    changes: Changes = False,
     form: Annotated[
         str, typer.Option("--format", metavar="jsonl", help="How: one JSON object a line, which is all there is.")
     ] = "jsonl",
@@ -115,7 +123,7 @@ def export(
     """
     if form != "jsonl":
         raise UsageProblem(f"the format {form[:32]!r} is not known", "Write --format jsonl.")
-    query = _query(user, action, since, until, execution, outcome)
+    query = _query(user, action, since, until, execution, outcome, changes)
     session = open_session(context.obj)
     count = 0
     for entry in _entries(session.client, _asked(query, session.client), _PAGE):
@@ -241,8 +249,13 @@ def _query(
     until: str | None,
     execution: str | None,
     outcome: str | None,
+    changes: bool,
 ) -> dict[str, str]:
     check_moments(since, until)
+    if changes and outcome is not None and (outcome == REFUSED or outcome in list(ErrorCode)):
+        raise UsageProblem(
+            f"--changes leaves out what was refused, so --outcome {outcome} finds nothing", "Leave one out."
+        )
     if execution is not None:
         short_ids.read(execution)
     query = {
@@ -252,6 +265,7 @@ def _query(
         "until": until,
         "execution": execution,
         "outcome": outcome,
+        "changes": "yes" if changes else None,
     }
     return {name: value for name, value in query.items() if value is not None}
 

@@ -82,8 +82,8 @@ def register(  # noqa: PLR0913, PLR0917 - as many as there are options
     task_role: Annotated[
         str | None,
         typer.Option(
-            metavar="ARN",
-            help="The role that commands in it act as, on AWS: one of the deployment's TaskRoleArns.",
+            metavar="ROLE",
+            help="The role that commands in it act as, on AWS: name or ARN of one of the deployment's TaskRoleArns.",
             show_default=False,
         ),
     ] = None,

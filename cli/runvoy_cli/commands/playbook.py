@@ -161,7 +161,7 @@ def run(
     A secret parameter is asked for on a terminal, without echo; --param-stdin reads it from a pipe. With --dry-run none is
     needed, and none is sent.
     """
-    context.obj.has_a_commands_code = True
+    context.obj.has_a_commands_code = context.obj.request_has_options = True
     chosen = finding.load(which)
     given = values.pairs("--param", param or ())
     if param_stdin is not None:

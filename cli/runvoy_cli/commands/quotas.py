@@ -12,7 +12,7 @@ from runvoy_cli.deployment.session import Session, open_session
 from runvoy_cli.input.options import new_app
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.input.values import quota
-from runvoy_cli.members.words import by_name
+from runvoy_cli.members.words import by_name, own_quotas_text
 from runvoy_cli.terminal.render import columns, print_json, print_line, whole
 from runvoy_cli.terminal.sanitize import one_line
 from runvoy_protocol.members import (
@@ -152,7 +152,9 @@ def _set_default(session: Session, asked: dict[str, int | None], *, as_json: boo
     if as_json:
         print_json(whole(changed))
         return
-    print_line(f"by default {_told(changed.max_unfinished, changed.default.max_running, changed.max_log_mib)}")
+    running = _number(changed.default.max_running, "any number")
+    unfinished, log_mib = _number(changed.max_unfinished), _number(changed.max_log_mib)
+    print_line(f"by default at most {unfinished} unfinished, {running} running, {log_mib} MiB of log")
 
 
 def _set_for(session: Session, name: str, asked: dict[str, int | None], *, as_json: bool) -> None:
@@ -163,18 +165,9 @@ def _set_for(session: Session, name: str, asked: dict[str, int | None], *, as_js
     if as_json:
         print_json(whole(changed))
         return
-    own = changed.quotas
-    told = (
-        "the default holds"
-        if own is None
-        else _told(own.max_unfinished, own.max_running, own.max_log_mib, "as the default says")
-    )
+    own = own_quotas_text(changed.quotas)
+    told = f"at most {own}; for the rest the default holds" if own else "the default holds"
     print_line(one_line(f"{changed.name}: {told}"))
-
-
-def _told(unfinished: int | None, running: int | None, log_mib: int | None, otherwise: str = _ANY) -> str:
-    numbers = [_number(number, otherwise) for number in (unfinished, running, log_mib)]
-    return "unfinished {}, running {}, MiB of a log {} at most".format(*numbers)
 
 
 def _row(use: QuotaUse) -> tuple[str, ...]:

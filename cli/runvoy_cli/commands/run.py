@@ -23,7 +23,7 @@ from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, ReaderGone
 from runvoy_cli.submission import request, submitting
 from runvoy_cli.submission.submitting import Prepared
 from runvoy_cli.terminal import github
-from runvoy_cli.terminal.render import Console, command_text, print_json, ran_for
+from runvoy_cli.terminal.render import Console, NotWritten, command_text, print_json, ran_for
 from runvoy_cli.terminal.screen import is_capable
 from runvoy_cli.terminal.words import code_text, explanation_of, result_json
 from runvoy_protocol.errors import RunvoyError
@@ -83,6 +83,10 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
         if following.durable_id and is_capable(sys.stderr):  # a script has what it wanted
             submitting.say_where_it_stands(following.sending_id, following.durable_id)
         raise
+    except NotWritten as error:
+        own_id = following.durable_id
+        hint = f"`runvoy wait {own_id}` tells what becomes of it, `runvoy logs {own_id}` has its output."
+        raise RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint) from error
 
 
 class _Following:
@@ -195,10 +199,11 @@ def _close(console: Console, status: ExecutionStatus, told: str) -> None:
     if why is not None and not ended_itself(status) and not (status.message and status.message in told):
         console.say(why.words)
     now = datetime.now(UTC)
+    hint = console.spelled(why.hint) if why is not None else ""
     if console.screen.is_rich:
-        show_end(console.screen, status, now)
+        show_end(console.screen, status, now, hint)
         return
     duration = ran_for(status, now)
     console.remark(f"{status.state.value}, exit code {code_text(status)}" + (f", {duration}" if duration else ""))
-    if why is not None and why.hint:
-        console.advise(why.hint)
+    if hint:
+        console.advise(hint)

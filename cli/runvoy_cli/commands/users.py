@@ -26,6 +26,7 @@ from runvoy_protocol.members import (
     KeysAnswer,
     RevokedAnswer,
     RevokeUser,
+    Role,
     UserAnswer,
     UsersAnswer,
     check_user_name,
@@ -112,7 +113,7 @@ def change_role(
     wanted: Annotated[str, typer.Argument(metavar="ROLE", help=_ROLE_HELP)],
 ) -> None:
     """Give a user another role, from now on: what waits is judged again before it starts. One admin always stays."""
-    asked = role(wanted)
+    asked = _role_of(name, wanted)
     session = open_session(context.obj)
     user = _ask(session, name)
     body = msgspec.json.encode(ChangeRole(role=asked, version=user.version))
@@ -152,6 +153,15 @@ def revoke(
     killed = f"; {count} execution{'' if count == 1 else 's'} killed" if stop_all else ""
     print_line(one_line(f"{done.user.name} is revoked{killed}"))
     return 0
+
+
+def _role_of(name: str, wanted: str) -> Role:
+    try:
+        return role(wanted)
+    except UsageProblem as problem:
+        if name.strip().lower() not in list(Role):
+            raise
+        raise UsageProblem(problem.message, f"The user stands first: runvoy users role {wanted} {name}") from problem
 
 
 def _ask(session: Session, name: str) -> UserAnswer:

@@ -49,7 +49,8 @@ def wait(
     stderr; with --json one object for each goes to stdout.
 
     With -, --any or --fail-fast they are asked for together, thousands if need be, and told of as they end: on stderr those
-    that did not succeed, all with --verbose, and at last how many ended how. Those that are not waited for go on.
+    that did not succeed and the first of --any, all with --verbose, and at last how many ended how. Those that are not waited
+    for go on.
 
     What is not the command's exit code: 120 gave up waiting, 121 refused or unknown, 122 a lock was held, 123 killed,
     124 timed out, 125 runvoy or the platform failed.
@@ -140,7 +141,7 @@ class _Bulk:
         ):
             for ended in self._waiting.ends():
                 self._codes[ended.execution_id] = ended.exit_code
-                self._tell(ended)
+                self._tell(ended, is_asked_for=is_any)
                 if is_any or (is_fail_fast and ended.exit_code):
                     decided = ended.exit_code
                     break
@@ -150,13 +151,17 @@ class _Bulk:
         self._sum_up()
         return decided
 
-    def _tell(self, ended: Ended) -> None:
-        if ended.error is not None:
-            ended.error.details.setdefault("execution_id", ended.execution_id)
-            show_error(ended.error, self._settings.json, self._session.console.screen)
+    def _tell(self, ended: Ended, *, is_asked_for: bool) -> None:
+        """What became of one. Of many that came to a good end none is told of by itself, unless it `is_asked_for`."""
+        error = ended.error
+        if error is not None:
+            error.details.setdefault("execution_id", ended.execution_id)
+            if not self._settings.json and ended.execution_id not in error.message:
+                error.message = f"{ended.execution_id}: {error.message}"
+            show_error(error, self._settings.json, self._session.console.screen)
         elif ended.status is not None and self._settings.json:
             print_json(result_json(ended.status))
-        elif ended.status is not None and (ended.exit_code or self._settings.verbose):
+        elif ended.status is not None and (ended.exit_code or self._settings.verbose or is_asked_for):
             self._session.console.say(summary(ended.status, datetime.now(UTC)))
 
     def _announce(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import typer
 
 from runvoy_cli.deployment.session import open_session
@@ -19,7 +20,7 @@ def whoami(context: typer.Context) -> None:
     session = open_session(context.obj)
     answer = session.client.ask(Whoami, "GET", "/whoami")
     if context.obj.json:
-        print_json(answer)
+        print_json({**msgspec.to_builtins(answer), "endpoint": session.client.target.endpoint})
         return
     pairs = [
         ("user", answer.user),

@@ -17,7 +17,7 @@ from runvoy_cli.http.transport import Answer, NoAnswer, Transport, check_led_to
 from runvoy_cli.http.uploads import Form, Upload, Uploads, upload_error
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import claims, control, members, object_keys
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, ErrorCode, RunvoyError
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.status import ExecutionStatus
 
@@ -82,8 +82,8 @@ class Client:
         return self._cache
 
     def learn_time(self, error: RunvoyError) -> bool:
-        """Keep the clock's offset from a CLOCK_SKEW; whether it was one that told the server's time."""
-        if error.code is not ErrorCode.CLOCK_SKEW:
+        """Keep the clock's offset from an error that may be of a wrong clock; whether it told the server's time."""
+        if error.code not in OF_CLOCKS:
             return False
         try:
             server_time = datetime.fromisoformat(str(error.details["server_time"]))

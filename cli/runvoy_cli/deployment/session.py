@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,15 +48,9 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
     remote = config.resolve(settings.profile, console.warn)
     default = (remote.timeout_seconds if remote else None) or DEFAULT_TIMEOUT_SECONDS
     limit = settings.timeout_seconds if calls_are_limited and settings.timeout_seconds is not None else default
-
-    def cache_of(target: Target) -> Cache:
-        return Cache(home, target.endpoint, target.signing_key.key_id)
-
     if remote is not None:
-        target = Target(remote.endpoint, remote.deployment_id, remote.signing_key)
-        return Session(
-            Client(target, cache_of, transport, limit), console, default, is_embedded=False, web_url=remote.web_url
-        )
+        client = Client(_target_of(remote), _caches_in(home), transport, limit)
+        return Session(client, console, default, is_embedded=False, web_url=remote.web_url)
 
     from runvoy_cli.deployment.embedded import Embedded
     from runvoy_cli.home.files import told_about
@@ -74,7 +69,7 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
         with lock:
             return stack.ensure()
 
-    client = Client(stack.ensure(), cache_of, transport, limit, revive=revive)
+    client = Client(stack.ensure(), _caches_in(home), transport, limit, revive=revive)
     return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint}/")
 
 
@@ -89,7 +84,7 @@ def running_client(settings: Settings, limit_seconds: float) -> Client | None:
     home = config.home()
     remote = config.resolve(settings.profile, say_nothing)
     if remote is not None:
-        target: Target | None = Target(remote.endpoint, remote.deployment_id, remote.signing_key)
+        target: Target | None = _target_of(remote)
     else:
         from runvoy_cli.deployment.embedded import Embedded
 
@@ -97,6 +92,12 @@ def running_client(settings: Settings, limit_seconds: float) -> Client | None:
         target = stack.existing_target() if stack.has_begun() else None
     if target is None:
         return None
-    return Client(
-        target, lambda one: Cache(home, one.endpoint, one.signing_key.key_id), transport, limit_seconds=limit_seconds
-    )
+    return Client(target, _caches_in(home), transport, limit_seconds)
+
+
+def _target_of(remote: config.Remote) -> Target:
+    return Target(remote.endpoint, remote.deployment_id, remote.signing_key)
+
+
+def _caches_in(home: Path) -> Callable[[Target], Cache]:
+    return lambda target: Cache(home, target.endpoint, target.signing_key.key_id)

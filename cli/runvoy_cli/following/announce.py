@@ -9,7 +9,7 @@ from runvoy_cli.deployment.session import Session
 from runvoy_cli.terminal import github
 from runvoy_cli.terminal.render import Console, command_text, ran_for
 from runvoy_cli.terminal.screen import Row, Screen, cells
-from runvoy_cli.terminal.words import code_text, explanation_of, summary
+from runvoy_cli.terminal.words import code_text, summary
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -31,18 +31,17 @@ def show_beginning(session: Session, request: RunRequest) -> None:
     _show(screen, head, facts, web_link(session.web_url, request.request_id) if session.web_url else "")
 
 
-def show_end(screen: Screen, status: ExecutionStatus, now: datetime) -> None:
-    """What became of it, and how to see it again."""
+def show_end(screen: Screen, status: ExecutionStatus, now: datetime, hint: str) -> None:
+    """What became of it, what to do about it, and how to see it again."""
     mark = (
         ("✓" if screen.has_symbols else "*") if status.state is State.SUCCEEDED else "✗" if screen.has_symbols else "x"
     )
     duration = ran_for(status, now)
     verdict = f"exit code {code_text(status)}" + (f", {duration}" if duration else "")
     head: Row = [(f"{mark} {status.state.value}", _STYLES.get(status.state, "red")), (f", {verdict}", "")]
-    why = explanation_of(status)
     _show(screen, head, [f"again: runvoy logs {status.execution_id}"])
-    if why is not None and why.hint:
-        screen.write(screen.text_of([("  ", ""), (f"hint: {why.hint}", "dim")]) + "\n")
+    if hint:
+        screen.write(screen.text_of([("  ", ""), (f"hint: {hint}", "dim")]) + "\n")
 
 
 def announce_to_ci(console: Console, statuses: Sequence[ExecutionStatus], others: Sequence[github.Row] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple, TextIO
 
-from runvoy_cli.terminal.render import print_json
+from runvoy_cli.terminal.render import print_json, written_whole
 from runvoy_cli.terminal.sanitize import Sanitizer, one_line
 from runvoy_cli.terminal.screen import Screen
 from runvoy_protocol.logs import LogRecord
@@ -83,6 +83,7 @@ class Stream:
 
     def __init__(self, file: TextIO, screen: Screen) -> None:
         self._file = file.buffer
+        self._name = "stderr" if file is sys.stderr else "stdout"
         self._screen = screen
         self._sanitizer = Sanitizer() if file.isatty() else None
 
@@ -92,8 +93,9 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         if self._sanitizer is None:
-            self._file.write(data)
-            self._file.flush()
+            with written_whole(self._name):
+                self._file.write(data)
+                self._file.flush()
         else:
             self._show(self._sanitizer.feed(data))
 

@@ -22,16 +22,18 @@ CALL_TIMEOUT_HELP = "How long a call may take, e.g. 30s, 10m, 1h30m, 600.  [defa
 class Settings:
     """What the global options say. `timeout_seconds` is None where `--timeout` was not given.
 
-    `has_a_commands_code`: the exit code is the remote command's, so runvoy's own are 120 to 125.
+    `has_a_commands_code`: the exit code is the remote command's, so runvoy's own are 120 to 125. `request_has_options`: the
+    command line makes the run request, so a hint about its fields names options (`advice`).
     """
 
-    __slots__ = ("debug", "has_a_commands_code", "json", "profile", "timeout_seconds", "verbose")
+    __slots__ = ("debug", "has_a_commands_code", "json", "profile", "request_has_options", "timeout_seconds", "verbose")
 
     def __init__(self) -> None:
         self.debug = False
         self.has_a_commands_code = False
         self.json = False
         self.profile: str | None = None
+        self.request_has_options = False
         self.timeout_seconds: int | None = None
         self.verbose = False
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runvoy_cli.input.problems import UsageProblem
 
 if TYPE_CHECKING:
     import typer
-    from typer._click import Context
+    from typer._click import Command, Context
 
 # What other programs of this kind call the like: where a group has none of that name, who comes from there is told.
 _CALLED_ELSEWHERE = {
@@ -28,10 +28,12 @@ _CALLED_ELSEWHERE = {
     "list": ("ls", "show", "get", "status"),  # after `show`: where a group has both, that is nearer
     "template": ("synth", "print"),
     "unregister": ("rm", "remove", "delete"),
-    "up": ("start",),
+    "up": ("start", "restart"),
     "update": ("edit", "change", "rotate"),
 }
 _MOST_NAMED = 2
+_MOST_COMMANDS_NAMED = 3
+_EXAMPLE = "Example: "
 _ALIKE = 0.65
 _KIND_OF_NUMBER = {"integer", "int range", "float", "float range"}
 
@@ -43,10 +45,13 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
     see = f"See `{path} --help`."
     said = " ".join(error.format_message().split())
     possible: Sequence[str] | None = getattr(error, "possibilities", None)
+    as_in = _example(context)
     if said.startswith("No such option"):
         name = str(getattr(error, "option_name", ""))
-        near = _nearest_options(name, possible or (), context)
-        return UsageProblem(f"there is no option {name}", (f"Did you mean {' or '.join(near)}? " if near else "") + see)
+        way_out = _options_way_out(name, possible or (), context)
+        if path == f"{program} playbook run" and not way_out:
+            way_out = f"A parameter is given as --param {name.lstrip('-')}=VALUE. "
+        return UsageProblem(f"there is no option {name}", way_out + see)
     if said in ("Missing command.", "") or said.startswith("No such command"):
         return _of_a_group(said, path, _names(context), see)
     if said.startswith("Got unexpected extra argument"):
@@ -54,10 +59,13 @@ def as_usage_problem(error: typer.TyperException, program: str, invoked: str) ->
         # Which may be a secret's value, or a key: this may be a CI's log.
         is_secret = path.startswith(f"{program} secrets") or re.search("rv[kc]1_", words) is not None
         shown = "" if is_secret else f": {words}"
-        hint = see
         if path == f"{program} playbook run" and "=" in words:
-            hint = f"A parameter is given as --param NAME=VALUE. {see}"
-        return UsageProblem(f"there are more words than this takes{shown}", hint)
+            as_in = f"A parameter is given as --param NAME=VALUE. {as_in}"
+        return UsageProblem(f"there are more words than this takes{shown}", as_in + see)
+    if found := re.match(r"Missing (?:argument|option|parameter) '(.+?)'\.(?: Choose from: (.*))?$", said):
+        is_what = getattr(getattr(error, "param", None), "help", None) or ""
+        message, hint = _missing(found[1], found[2] or "", is_what)
+        return UsageProblem(message, hint + as_in + see)
     for pattern, told in _SAID:
         if found := re.match(pattern, said):
             message, hint = told(*found.groups(""))
@@ -80,6 +88,43 @@ def _of_a_group(said: str, path: str, names: Sequence[str], see: str) -> UsagePr
     return UsageProblem(f"there is no command '{path.partition(' ')[2]} {wrong[1]}'", near + has + see)
 
 
+def _example(context: Context | None) -> str:
+    """The example of the command's help."""
+    epilog = (context.command.epilog if context is not None else None) or ""
+    return f"As in: `{epilog.removeprefix(_EXAMPLE)}`. " if epilog.startswith(_EXAMPLE) else ""
+
+
+def _options_way_out(name: str, possible: Sequence[str], context: Context | None) -> str:
+    """Which commands have the option, if not this one, or which options it looks like."""
+    those = _commands_with(name, context)
+    if those:
+        return f"{', '.join(f'`{one}`' for one in those)} {'has' if len(those) == 1 else 'have'} it, after its name. "
+    near = _nearest_options(name, possible, context)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def _commands_with(name: str, context: Context | None) -> list[str]:
+    """The commands that have an option of this name, those of the group in question before all others; none where so many have
+    it that it says nothing."""
+    if context is None or not name.startswith("--"):
+        return []
+    for within in (context, context.find_root()):
+        found = [path for path, one in _below(within) if any(name in parameter.opts for parameter in one.params)]
+        if found:
+            return found if len(found) <= _MOST_COMMANDS_NAMED else []
+    return []
+
+
+def _below(context: Context) -> Iterator[tuple[str, Command]]:
+    """All commands of a group and of its groups, each with its whole name."""
+    for name in _names(context):
+        command: Command = context.command.get_command(context, name)  # type: ignore[attr-defined]
+        path = f"{context.command_path} {name}"
+        yield path, command
+        for word, child in getattr(command, "commands", {}).items():
+            yield f"{path} {word}", child
+
+
 def _nearest_options(name: str, possible: Sequence[str], context: Context | None) -> Sequence[str]:
     """Those that may have been meant: of a single letter what begins with it, else those that are written alike, the nearest
     first. Without their dashes, which all of them have in common."""
@@ -88,7 +133,7 @@ def _nearest_options(name: str, possible: Sequence[str], context: Context | None
         return [option for option in long_names if option.startswith(f"-{name}")][:_MOST_NAMED]
     bare = {option.lstrip("-"): option for option in possible}
     near = difflib.get_close_matches(name.lstrip("-"), bare, n=_MOST_NAMED, cutoff=_ALIKE)
-    return [bare[one] for one in near] or possible[:1]
+    return [bare[one] for one in near]
 
 
 def _names(context: Context | None) -> Sequence[str]:
@@ -98,9 +143,10 @@ def _names(context: Context | None) -> Sequence[str]:
     return list_commands(context) if list_commands is not None else ()
 
 
-def _missing(what: str, choices: str) -> tuple[str, str]:
-    what = what.removesuffix("|-").removesuffix("...")
-    return f"{what} is missing", f"Choose {choices.replace(', ', ' or ')}." if choices else ""
+def _missing(what: str, choices: str, is_what: str) -> tuple[str, str]:
+    what = what.removesuffix("|-").removesuffix("...").removesuffix("…")
+    hint = f"Choose {choices.replace(', ', ' or ')}. " if choices else ""
+    return f"{what} is missing", hint or (f"{what}: {is_what.rstrip('.')}. " if is_what else "")
 
 
 def _without_value(option: str) -> tuple[str, str]:
@@ -118,7 +164,6 @@ def _invalid(what: str, why: str) -> tuple[str, str]:
 
 
 _SAID: Sequence[tuple[str, Callable[..., tuple[str, str]]]] = (
-    (r"Missing (?:argument|option|parameter) '(.+?)'\.(?: Choose from: (.*))?$", _missing),
     (r"Option '(.+)' requires an argument", _without_value),
     (r"Invalid value for '(.+?)'(?: / '.*?')*: (.*)", _invalid),
 )

@@ -233,8 +233,13 @@ def role(text: str) -> Role:
     try:
         return Role(text.strip().lower())
     except ValueError as error:
-        known = ", ".join(role.value for role in Role)
-        raise UsageProblem(f"{text[:80]!r} is no role", f"A role is one of {known}.") from error
+        import difflib
+
+        known = [role.value for role in Role]
+        near = [name for name in known if text.strip() and name.startswith(text.strip().lower())]
+        near = near or difflib.get_close_matches(text.strip().lower(), known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise UsageProblem(f"{text[:80]!r} is no role", f"{hint}A role is one of {', '.join(known)}.") from error
 
 
 def quota(text: str) -> int | None:

@@ -101,7 +101,7 @@ class Playbook(msgspec.Struct, frozen=True, kw_only=True):
         checked = {name: self.parameter(name).value_of(text) for name, text in given.items()}
         missing = [one for one in self.missing(given) if not (one.secret and are_secrets_to_come)]
         if missing:
-            names = " ".join(f"--param {one.name}=…" for one in missing)
+            names = "`params: {" + ", ".join(f"{one.name}: …" for one in missing) + "}`"
             rules = [f"{one.name} {one.rule()}" for one in missing if one.rule()]
             raise UsageProblem(
                 f"the playbook {self.name} needs the parameter{'s' if len(missing) > 1 else ''} "

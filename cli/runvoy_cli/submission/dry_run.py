@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from runvoy_cli.deployment.session import Session
+from runvoy_cli.input.advice import in_options
 from runvoy_cli.submission import request_view
 from runvoy_cli.submission.request import LIFETIME
 from runvoy_cli.terminal.render import facts, print_json, print_line, span, whole
@@ -15,12 +16,10 @@ from runvoy_cli.terminal.words import lock_text, rate_text, size_rows
 from runvoy_protocol import requests
 from runvoy_protocol.costs import dollars
 from runvoy_protocol.dry_runs import DryRunAnswer, DryRunRequest
-from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.errors import OF_CLOCKS
 from runvoy_protocol.receipts import Resolved
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.status import EXIT_REFUSED
-
-_OF_CLOCKS = frozenset({ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED})
 
 
 def try_out(
@@ -39,7 +38,7 @@ def try_out(
     blank = {name: "" if name in hidden else value for name, value in request.env.items()}
     sent = msgspec.structs.replace(request, env=blank)
     answer = _ask(session, sent)
-    if answer.refused is not None and answer.refused.code in _OF_CLOCKS:
+    if answer.refused is not None and answer.refused.code in OF_CLOCKS:
         answer = _ask(session, sent)  # once more, by the deployment's clock, which the call has learned
     code = 0 if answer.allowed else EXIT_REFUSED
     if as_json:
@@ -75,7 +74,7 @@ def _verdict(answer: DryRunAnswer) -> list[tuple[str, str]]:
             ("verdict", f"refused ({why.code.value})"),
             ("why", why.message),
             ("rule", why.rule),
-            ("hint", why.hint),
+            ("hint", in_options(why.hint)),
         ]
     if answer.is_known:
         return [("verdict", "allowed: this very request was accepted before, and nothing would be started anew")]

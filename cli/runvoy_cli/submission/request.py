@@ -122,6 +122,9 @@ _IN_AN_OPTIONS_WORDS = {
     "memory_mib": "--memory: its MiB",
     "cpu": "--cpu: its units",
     "name": "--name: it",
+    "git_repo": "--git-repo: it",
+    "git_ref": "--git-ref: it",
+    "git_path": "--git-path: it",
 }
 DRY_RUN_HELP = "Start nothing: show what the deployment would make of it, and exit with 0 or 121."
 TIMEOUT_HELP = "The command's deadline, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
@@ -157,6 +160,7 @@ def _storing(spec: _Spec) -> Callable[[Context, Parameter, Any], None]:
 def command_of(context: Context, words: list[str] | None) -> tuple[str, ...] | str:
     """What to run: one word is a shell's line, several are an argv. UsageProblem where an option came too late."""
     name = context.info_name
+    context.obj.request_has_options = True
     if not words:
         raise UsageProblem("no command is given", f"Write it after the options: runvoy {name} -- make test")
     exact = values.words(words)

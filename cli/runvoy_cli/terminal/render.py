@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runvoy_cli.input.advice import in_options
 from runvoy_cli.terminal.sanitize import json_text, one_line
 from runvoy_cli.terminal.screen import Screen, cells, clip, screen_of
 from runvoy_protocol import control
@@ -46,6 +47,10 @@ class Console:
         """A hint, shown where a remark is."""
         if self.is_chatty:
             self.hint(text)
+
+    def spelled(self, hint: str) -> str:
+        """A hint in the words of the place where the request was written."""
+        return in_options(hint) if self._settings.request_has_options else hint
 
     def remark(self, text: str) -> None:
         """Shown to people: on a terminal or with --verbose; a script's stderr stays the command's own."""
@@ -95,19 +100,26 @@ def print_line(text: str) -> None:
         sys.stdout.flush()
 
 
+class NotWritten(RunvoyError):
+    """stdout or stderr cannot be written, as when a disk is full. By then the command has done what it was asked to."""
+
+    def __init__(self, name: str, error: OSError) -> None:
+        super().__init__(
+            ErrorCode.UNAVAILABLE,
+            f"{name} cannot be written: {(error.strerror or str(error)).lower()}",
+            "What the command was asked to do is done; look at what there is before you repeat it.",
+        )
+
+
 @contextlib.contextmanager
-def written_whole() -> Iterator[None]:
-    """Around writing to stdout. A full disk is told as what it is: by then the command has done what it was asked to."""
+def written_whole(name: str = "stdout") -> Iterator[None]:
+    """Around writing to stdout or stderr: NotWritten for what is no reader that went away."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RunvoyError(
-            ErrorCode.UNAVAILABLE,
-            f"stdout cannot be written: {(error.strerror or str(error)).lower()}",
-            "What the command was asked to do is done; look at what there is before you repeat it.",
-        ) from error
+        raise NotWritten(name, error) from error
 
 
 def print_json(value: object) -> None:

@@ -105,7 +105,7 @@ def test_a_deadline(new_task: NewTask, command: str, code: int, number: int | No
     task = new_task().start(command, timeout_seconds=2)
     result = task.wait()
     assert (result.outcome, result.exit_code, result.signal) == ("timed_out", code, number)
-    assert result.message == "timed out after 2 seconds"
+    assert result.message == "timed out after 2 s"
     assert result.ended_at_ms - result.started_at_ms >= 2000
     assert b"ready\n" in task.output()
     assert task.living() == []

@@ -18,6 +18,19 @@ from runvoy_protocol.ids import is_execution_id
 
 EVENTS = Kind(AuditEvent, lambda event: event.at, lambda event: event.event_id, store.audit_key)
 _CODES = frozenset(code.value for code in ErrorCode)
+# Actions that change nothing but leave to read or to upload (`tests/unit/test_audit.py` holds them to the routes).
+READS = frozenset(
+    {
+        *("whoami", "list-executions", "show-execution", "show-executions", "show-request", "trace", "dry-run"),
+        *("grant-inbox", "grant-outbox", "grant-logs", "renew-grant"),
+        *("list-locks", "show-lock", "list-users", "show-user", "list-quotas", "list-keys", "show-cost"),
+        *("list-images", "show-image", "list-playbooks", "list-secrets", "show-secret", "reveal-secret"),
+        *("read-audit", "audit-head", "list-seals", "list-records", "find-records", "show-evidence"),
+        *("show-queues", "show-stack"),
+    }
+)
+# What comes of a run's admission by itself: `runvoy trace` tells it.
+_STEPS = frozenset({"start", "started", "result", "stopped", "expire"})
 
 
 def read_audit(call: Call) -> Response:
@@ -42,8 +55,12 @@ class _Query:
         self.user = None if user is None else user.strip().lower()
         self.action = query.pop("action", None)
         outcome = query.pop("outcome", None)
+        changes = query.pop("changes", "no")
+        self.changes_alone = changes == "yes"
         self.outcomes = _CODES if outcome == REFUSED else frozenset(() if outcome is None else (outcome,))
         listings.refuse_others(query)
+        if changes not in ("yes", "no"):
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, "changes is yes or no")
         if self.execution_id is not None and not is_execution_id(self.execution_id):
             raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{self.execution_id[:64]!r} is no execution id")
         self._oldest = max(call.deployment.created_at, self.since or call.deployment.created_at)
@@ -64,6 +81,8 @@ class _Query:
         if self.user is not None and event.actor.lower() != self.user:
             return False
         if self.action is not None and event.action != self.action:
+            return False
+        if self.changes_alone and (event.action in READS | _STEPS or event.outcome in _CODES):
             return False
         if self.outcomes and event.outcome not in self.outcomes:
             return False

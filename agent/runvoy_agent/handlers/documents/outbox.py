@@ -10,7 +10,7 @@ from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution, Refusal, TakenBatch
 from runvoy_agent.ports import Objects, Ports, PreconditionFailed
 from runvoy_protocol import object_keys, receipts, status
-from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.errors import OF_CLOCKS
 from runvoy_protocol.receipts import Receipt, Resolved
 
 JSON = "application/json"
@@ -46,7 +46,7 @@ def resolved(execution: Execution) -> Resolved:
 
 def refused_receipt(refusal: Refusal) -> Receipt:
     """With the server's time for whose clock is off: a client keeps the offset, and tries once more."""
-    is_of_clocks = refusal.code is ErrorCode.CLOCK_SKEW
+    is_of_clocks = refusal.code in OF_CLOCKS
     return Receipt(
         outcome="refused",
         execution_id=refusal.request_id,

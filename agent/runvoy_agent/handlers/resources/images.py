@@ -35,7 +35,8 @@ def register_image(call: Call) -> Response:
     the same image."""
     asked = call.body(RegisterImage)
     check(asked)
-    images.check_task_role(asked.task_role, call.deployment.capabilities.task_roles)
+    task_role = images.task_role_of(asked.task_role, call.deployment.capabilities.task_roles)
+    asked = msgspec.structs.replace(asked, task_role=task_role)
     name = asked.reference if asked.name is None else asked.name
     call.concerns(name)
     current = registered.load(call.ports.records, name)
