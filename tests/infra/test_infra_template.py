@@ -188,7 +188,7 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
     ("role", "may_not"),
     [
         ("InboxRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "kms:Encrypt", "s3:Delete")),
-        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
+        ("EndsRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
         ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:", "s3:Delete")),
         ("StartsRole", ("ssm:Put", "ssm:Delete", "ecs:Register")),
         ("ControlRole", ("ecs:RunTask", "s3:Delete")),
@@ -199,6 +199,28 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
 def test_roles_lack_what_is_not_theirs(role, may_not, template):
     actions = actions_of(template, role)
     assert not [action for action in actions if action.startswith(may_not)]
+
+
+@pytest.mark.parametrize(
+    ("role", "queues"),
+    [
+        ("InboxRole", {"Ranges", "Starts", "Bulk"}),
+        ("StartsRole", {"Starts", "Bulk"}),
+        ("EndsRole", {"Starts", "Bulk"}),
+        ("ReconcileRole", {"Inbox", "Starts", "Bulk", "Ends"}),
+        ("ControlRole", {"Inbox", "Ranges", "Starts", "Bulk", "Ends"}),  # it sends dead letters again
+    ],
+)
+def test_functions_send_to_the_queues_that_their_handlers_send_to(role, queues, template):
+    """A message on `ends` says that a task is over: of the functions only who looks at tasks may say so."""
+    sending = [one for one in template.statements(role) if "sqs:SendMessage" in listed(one["Action"])]
+    assert {re.match("[A-Z][a-z]+", one["Fn::GetAtt"][0])[0] for send in sending for one in listed(send["Resource"])} == queues
+
+
+@pytest.mark.parametrize("role", ["StartsRole", "EndsRole"])
+def test_who_starts_and_settles_reads_no_signed_objects(role, template):
+    """What a run does is in its record, as it was admitted."""
+    assert '"Inbox", "Arn"' not in json.dumps(template.statements(role))
 
 
 @pytest.mark.parametrize("role", ["InboxRole", "StartsRole", "EndsRole", "ControlRole", "ReconcileRole", "PresignRole"])
