@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -57,62 +56,6 @@ def test_there_are_no_custom_resources_and_no_assets(template):
     assert "cdk-bootstrap" not in text
     assert "cdk-hnb659fds" not in text
     assert "BootstrapVersion" not in template.document["Parameters"]
-
-
-# Another name in the template is another resource to CloudFormation: the old one goes, with all that is in it or that knows of it.
-STANDING = {
-    "AWS::S3::Bucket": {"Inbox", "Outbox", "Staging"},
-    "AWS::DynamoDB::Table": {"Records"},
-    "AWS::KMS::Key": {"Cmk0E70AD9C"},  # secrets are encrypted with it
-    "AWS::Lambda::Url": {"ControlUrl"},  # every client's endpoint
-    "AWS::Lambda::Function": {f"{name}Function" for name in FUNCTIONS},  # the URL is the function's
-    "AWS::ECS::Cluster": {"Cluster"},  # what runs is found in it
-    "AWS::IAM::Role": {  # task definitions that are registered name the first two; those who trust a role know it by its id
-        "ExecutionRole605A040B",
-        "TaskRole30FC0FBB",
-        "PresignRoleE08F539A",
-        "InboxRole744B32D4",
-        "StartsRoleB9369031",
-        "EndsRole43BAB5F5",
-        "ControlRole82AED754",
-        "ReconcileRole90F75AB5",
-    },
-    "AWS::SQS::Queue": {  # messages
-        "InboxQueue51E39F61",
-        "RangesQueue20594E7F",
-        "StartsQueue3D512B35",
-        "BulkQueueC6016202",
-        "EndsQueueCF9B0EA3",
-        "InboxDeadLetters28F19700",
-        "RangesDeadLetters74810CA2",
-        "StartsDeadLetters366EBAF6",
-        "BulkDeadLettersC5A79B5A",
-        "EndsDeadLetters9C7DDB69",
-    },
-    "AWS::Logs::LogGroup": {"TaskLogs", *(f"{name}Logs" for name in FUNCTIONS)},
-    "AWS::SNS::Topic": {"Alarms04B5A0BF"},  # subscriptions
-}
-# Of these a change of the property replaces the resource, though its name in the template stays.
-REPLACED_BY = {
-    "AWS::S3::Bucket": {"BucketName"},
-    "AWS::DynamoDB::Table": {"TableName", "ImportSourceSpecification"},
-    "AWS::KMS::Key": {"KeySpec", "KeyUsage", "MultiRegion"},
-    "AWS::Lambda::Function": {"FunctionName", "PackageType"},
-    "AWS::ECS::Cluster": {"ClusterName"},
-    "AWS::IAM::Role": {"RoleName", "Path"},
-    "AWS::SQS::Queue": {"QueueName", "FifoQueue"},
-    "AWS::Logs::LogGroup": {"LogGroupName"},
-    "AWS::SNS::Topic": {"TopicName", "FifoTopic"},
-}
-
-
-@pytest.mark.parametrize("kind", STANDING)
-def test_an_upgrade_replaces_nothing_that_holds_data_or_is_known_outside(kind, template):
-    """What is added here stays. What is taken off, or comes by another name, takes a migration that the changelog tells of."""
-    found = template.of_type(kind)
-    assert set(found) == STANDING[kind]
-    for one in found.values():
-        assert not set(one.get("Properties", ())) & REPLACED_BY.get(kind, set())
 
 
 def test_what_is_kept_has_no_name_that_a_new_stack_could_collide_with(template):
@@ -481,53 +424,6 @@ def test_an_event_that_cannot_be_delivered_is_a_dead_letter_of_the_ends(template
 def test_a_missed_minute_is_not_made_up_for_hours_later(template):
     [target] = template.properties("EveryMinute")["Targets"]
     assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 60
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("metric", ["Errors", "Throttles"])
-def test_a_function_that_fails_one_message_again_and_again_rings(name, metric, template):
-    """With nothing else to do it fails once in a visibility timeout, and each period of the alarm has to hold a failure."""
-    alarm = template.properties(f"{name}{metric}Alarm")
-    between = template.properties(template.named("StartsQueue", "AWS::SQS::Queue"))["VisibilityTimeout"]
-    assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 0)
-    assert alarm["Period"] > between
-    assert alarm["EvaluationPeriods"] == 2  # a failure that a second try mends is none
-
-
-def test_failures_of_the_control_api_ring(template):
-    """The function answers with 503 what the table or a queue refuses, which is no error of the function to Lambda."""
-    alarm = template.properties("ControlAnswersAlarm")
-    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Url5xxCount")
-    assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "ControlFunction"}}]
-    assert alarm["TreatMissingData"] == "notBreaching"
-
-
-def test_every_alarm_is_told_of_in_the_docs(template):
-    table = (
-        (Path(__file__).parents[2] / "docs" / "aws.md")
-        .read_text()
-        .partition("## What to watch")[2]
-        .partition("\n## ")[0]
-    )
-    endings = [name.lstrip("…") for name in re.findall(r"^\| `(…?\w+Alarm)`", table, re.MULTILINE)]
-    alarms = template.of_type("AWS::CloudWatch::Alarm")
-    assert not [name for name in alarms if not name.endswith(tuple(endings))]
-    assert not [ending for ending in endings if not any(name.endswith(ending) for name in alarms)]
-    for one in alarms.values():
-        assert (
-            one["Properties"]["AlarmActions"]
-            == one["Properties"]["OKActions"]
-            == [{"Ref": template.named("Alarms", "AWS::SNS::Topic")}]
-        )
-
-
-def test_only_the_reconcilers_silence_rings_where_data_are_missing(template):
-    breaching = [
-        name
-        for name, alarm in template.of_type("AWS::CloudWatch::Alarm").items()
-        if alarm["Properties"]["TreatMissingData"] == "breaching"
-    ]
-    assert breaching == ["ReconcileSilentAlarm"]
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,11 @@ class Parameters:
             description="How long CloudWatch keeps the logs of functions and commands. The outbox keeps commands' logs, too.",
         )
         self.inbox_retention = self._number(
-            "InboxRetentionDays", 400, 1, 36500, "How long the signed requests are kept for the audit; hidden then, and deleted for good after as long again."
+            "InboxRetentionDays",
+            400,
+            1,
+            36500,
+            "How long the signed requests are kept for the audit; hidden then, and deleted for good after as long again.",
         )
         self.outbox_retention = self._number(
             "OutboxRetentionDays", 400, 1, 36500, "How long receipts, statuses and commands' logs are kept."
