@@ -115,3 +115,19 @@ def test_every_action_is_allowed_on_resources_that_it_knows(template: Any, refer
                 f"{name}: no action of {statement['Action']} is one on {set(allowed) - used}"
             )
     assert looked_at > 60
+
+
+def test_a_roles_policies_fit_with_room_for_the_roles_of_images(template: Any) -> None:
+    """IAM takes 10,240 characters of a role's inline policies together, without white space; names of resources are some 30 longer
+    than here, and twenty roles of images some 1,500."""
+    arns = Arns(template)
+    sizes: dict[str, int] = {}
+    for policy in template.of_type("AWS::IAM::Policy").values():
+        statements = [
+            {**statement, "Resource": arns.of(statement["Resource"])}
+            for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        ]
+        (role,) = policy["Properties"]["Roles"]
+        sizes[role["Ref"]] = sizes.get(role["Ref"], 0) + len(json.dumps(statements, separators=(",", ":")))
+    assert len(sizes) == 7
+    assert max(sizes.values()) < 7_000

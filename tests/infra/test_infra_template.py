@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from runvoy_protocol import aws_layout
+from runvoy_web import origins
 
 FUNCTIONS = ("Inbox", "Starts", "Ends", "Control", "Reconcile")
 # Where AWS knows no resources, or (ListTasks) not the right ones; each stands in permissions.py with its reason.
@@ -327,6 +328,58 @@ def test_the_functions_are_told_all_that_the_layout_names(template):
 def test_a_runners_image_is_named_by_tag_or_by_a_whole_digest(template, image, is_taken):
     pattern = template.document["Parameters"]["RunnerImage"]["AllowedPattern"]
     assert bool(re.fullmatch(pattern, image)) == is_taken
+
+
+ROLE_ARN = "arn:aws:iam::123456789012:role"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "taken", "refused"),
+    [
+        # The functions' right to pass roles names exactly these.
+        (
+            "TaskRoleArns",
+            ["", f"{ROLE_ARN}/terraform", f"{ROLE_ARN}/path/of/a+b=c@d"],
+            [f"{ROLE_ARN}/*", "*", "terraform"],
+        ),
+        ("AlarmEmail", ["", "ops@example.com"], ["ops", "a b@example.com"]),
+        ("VpcId", ["", "vpc-0a1b"], ["vpc-x", "subnet-0a1b"]),
+        ("SubnetIds", ["", "subnet-0a", "subnet-0a,subnet-0b"], ["subnet-0a, subnet-0b", "subnet-0a,", "vpc-0a"]),
+    ],
+)
+def test_what_functions_and_tasks_would_stumble_on_is_refused_before_anything_is_made(
+    parameter, taken, refused, template
+):
+    pattern = re.compile(template.document["Parameters"][parameter]["AllowedPattern"])
+    assert not [value for value in taken if not pattern.fullmatch(value)]
+    assert not [value for value in refused if pattern.fullmatch(value)]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://runs.example.com", "https://x:8443", "http://localhost:5173", "http://[::1]:1"),
+        *(
+            "*",
+            "https://*.example.com",
+            "https://runs.example.com/",
+            "http://runs.example.com",
+            "https://A.b",
+            "https://a:",
+        ),
+    ],
+)
+def test_an_origin_that_the_functions_would_not_take_is_refused(origin, template):
+    """It would be an error of each of them at each call. And S3 takes any text for one, which no browser ever sends."""
+    pattern = template.document["Parameters"]["WebOrigins"]["AllowedPattern"]
+    is_taken = bool(re.fullmatch(pattern, origin))
+    try:
+        assert origins.parse([origin]) == {origin} or not is_taken
+    except ValueError:
+        assert not is_taken
+    assert is_taken == (
+        origin in ("https://runs.example.com", "https://x:8443", "http://localhost:5173", "http://[::1]:1")
+    )
 
 
 def test_sources_bound_their_concurrency_and_report_single_failures(template):
