@@ -35,7 +35,7 @@ class IndexEntry(NamedTuple):
 
 class Item(NamedTuple):
     """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten: past
-    `expires_at` it may be deleted at any time, and be seen until then."""
+    `expires_at` it may be deleted at any time, and be seen until then. An index takes places of MAX_PLACE_BYTES."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
@@ -83,6 +83,11 @@ class Add(NamedTuple):
 
 Write = Put | Delete | Check | Add
 MAX_COMMIT_WRITES = 100
+MAX_KEY_BYTES = 2048
+"""Of a record's key, and of a partition of an index: DynamoDB's limits, which hold everywhere so that one machine shows them."""
+
+MAX_PLACE_BYTES = 1024
+"""Of a place in a partition: its sort, its record's key and a byte between them."""
 
 
 class Position(NamedTuple):
@@ -416,5 +421,17 @@ def check_writes(writes: Sequence[Write]) -> None:
     for write in writes:
         if not isinstance(write, Add) and not 0 <= write.version < _MAX_VERSION:
             raise ValueError(f"{write.version} is no version")
-        if isinstance(write, Put) and write.item.expires_at is not None and write.item.expires_at.tzinfo is None:
-            raise ValueError("expires_at needs a time zone")
+        if len(write.key.encode()) > MAX_KEY_BYTES:
+            raise ValueError(f"a record's key has at most {MAX_KEY_BYTES:,} bytes")
+        if isinstance(write, Put):
+            _check_item(write.key, write.item)
+
+
+def _check_item(key: str, item: Item) -> None:
+    if item.expires_at is not None and item.expires_at.tzinfo is None:
+        raise ValueError("expires_at needs a time zone")
+    for partition, sort in item.indexes.values():
+        if len(partition.encode()) > MAX_KEY_BYTES or len(f"{sort} {key}".encode()) > MAX_PLACE_BYTES:
+            raise ValueError(
+                f"a partition has at most {MAX_KEY_BYTES:,} bytes, a place in it (sort and key) {MAX_PLACE_BYTES:,}"
+            )

@@ -181,8 +181,8 @@ class AwsServices:
         def serve(_: Event) -> Any:
             self._count_dead_letters()
             done = reconcile.handle(self._ports)
-            self._runtime.meter.add(aws_layout.METRIC_REPAIRS, len(done.repairs))
-            self._runtime.meter.add(aws_layout.METRIC_LEFT, done.left)
+            self._gauge(aws_layout.METRIC_REPAIRS, len(done.repairs))
+            self._gauge(aws_layout.METRIC_LEFT, done.left)
             self._keep_up()
             return {"repairs": [repair._asdict() for repair in done.repairs], "left": done.left}
 
@@ -252,14 +252,22 @@ class AwsServices:
         if swept is not None:
             log.info("forgot the records of %d executions", swept.executions)
 
+    def _gauge(self, metric: str, value: int, **dimensions: str) -> None:
+        """What is nothing in most rounds. A metric is paid for by the hours in which it is written, so nothing is not written; that
+        rounds are made at all is told by Lambda's own count of them."""
+        if value:
+            self._runtime.meter.add(metric, value, **dimensions)
+
     def _count_dead_letters(self) -> None:
+        """Asked in each round, for more than the number: SQS tells CloudWatch of a queue only while somebody calls it, and begins
+        again up to a quarter of an hour late, which the alarm on dead letters would be as well."""
         for queue, url in self._settings.dead_letters_urls.items():
             with calling(f"counting the dead letters of {queue}"):
                 answer = self._clients.get("sqs").get_queue_attributes(
                     QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
                 )
             count = int(answer["Attributes"]["ApproximateNumberOfMessages"])
-            self._runtime.meter.add(aws_layout.METRIC_DEAD_LETTERS, count, queue=queue)
+            self._gauge(aws_layout.METRIC_DEAD_LETTERS, count, queue=queue)
 
 
 def _ecs(found: Settings, clients: Clients, clock: Clock) -> Platform:

@@ -13,6 +13,9 @@ from runvoy_protocol.instants import Instant
 
 PLATFORMS = ("linux/arm64", "linux/amd64")
 MAX_REFERENCE_LENGTH = 512
+MAX_NAME_LENGTH = 500
+"""Of what an image is registered as. It stands in its place in an index twice, and DynamoDB takes no place over 1,024 bytes."""
+
 MAX_DESCRIPTION_LENGTH = 512
 MAX_TASK_ROLE_LENGTH = 512
 
@@ -87,6 +90,8 @@ def _problems(image: RegisterImage) -> Iterator[str]:
         yield f"{image.reference[:128]!r} is no reference of an image"
     if image.name is not None and not is_image_name(image.name):
         yield f"{image.name[:128]!r} is no name for an image (letters, digits and ._/:@+-)"
+    elif len(image.name or image.reference) > MAX_NAME_LENGTH:
+        yield f"{(image.name or image.reference)[:128]!r}… is over {MAX_NAME_LENGTH} characters: register it under a shorter name"
     if image.platform is not None and image.platform not in PLATFORMS:
         yield f"the platform must be {' or '.join(PLATFORMS)}, not {image.platform[:64]!r}"
     if image.task_role is not None and not _is_text(image.task_role, MAX_TASK_ROLE_LENGTH, least=1):

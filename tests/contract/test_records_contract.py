@@ -10,6 +10,8 @@ import pytest
 
 from runvoy_agent.ports import (
     MAX_COMMIT_WRITES,
+    MAX_KEY_BYTES,
+    MAX_PLACE_BYTES,
     Add,
     Check,
     Conflict,
@@ -137,6 +139,25 @@ def test_commit_has_a_hundred_writes_at_most(records: Records) -> None:
     assert records.get("k0") is None
     records.commit(writes[:-1])
     assert records.get("k99") is not None
+
+
+def test_keys_and_places_are_of_bounded_length(records: Records) -> None:
+    """DynamoDB's limits, in bytes: one machine would take more, and a deployment then refuse what it had shown to work."""
+    longest_sort = "ü" * ((MAX_PLACE_BYTES - 2) // 2)
+    records.commit([Put("k", placed(b"1", day=("p" * MAX_KEY_BYTES, longest_sort)), 0)])
+    assert keys_of(records, "day", "p" * MAX_KEY_BYTES) == ["k"]
+    records.commit([Put("k" * MAX_KEY_BYTES, Item(b"2"), 0)])
+    assert records.get("k" * MAX_KEY_BYTES) == Versioned("k" * MAX_KEY_BYTES, b"2", 1)
+    refused: tuple[Write, ...] = (
+        Put("a" * (MAX_KEY_BYTES + 1), Item(b"x"), 0),
+        Check("a" * (MAX_KEY_BYTES + 1), 0),
+        Put("a", placed(b"x", day=("p" * (MAX_KEY_BYTES + 1), "s")), 0),
+        Put("a", placed(b"x", day=("p", longest_sort + "x")), 0),
+    )
+    for write in refused:
+        with pytest.raises(ValueError, match="bytes"):
+            records.commit([write])
+    assert records.get("a") is None
 
 
 def test_commit_names_a_key_once(records: Records) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from tests.aws.fake_ecs import FakeEcs, Idle, Task, serving
 
-from runvoy_infra.deploy import service_role
+from runvoy_infra.deploy import holding, service_role
 from runvoy_infra.deploy.apply import Talk
 from runvoy_infra.deploy.aws import Aws
 from runvoy_infra.deploy.destroy import clear_cluster
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 pytest.importorskip("boto3", reason="boto3 is not installed: `uv sync --extra aws`")
+
+from botocore.stub import Stubber
 
 
 @pytest.fixture
@@ -61,6 +63,10 @@ def started(ecs: FakeEcs) -> Task:
     return ecs.tasks[answer["tasks"][0]["taskArn"]]
 
 
+def quiet(_: str) -> None:
+    """Nobody listens."""
+
+
 def talk(said: list[str]) -> Talk:
     return Talk(said.append, lambda _: True)
 
@@ -89,6 +95,72 @@ def test_what_was_started_while_somebody_was_asked_is_not_stopped_unasked(aws: A
     assert task.desired_status == "RUNNING"
 
 
+SOURCES = [
+    {
+        "ResourceType": "AWS::Lambda::EventSourceMapping",
+        "LogicalResourceId": name,
+        "PhysicalResourceId": f"00000000-0000-0000-0000-{number:012}",
+    }
+    for number, name in enumerate(("InboxSource", "StartsSource", "BulkSource", "EndsSource"))
+]
+STARTS, BULK = (SOURCES[number]["PhysicalResourceId"] for number in (1, 2))
+
+
+def expect(stub: Stubber, *calls: tuple[str, str, str]) -> None:
+    """What Lambda is asked of event source mappings, in this order, and what it answers: a state, or the code of an error."""
+    for what, mapping, answer in calls:
+        look = what == "look"
+        expected: dict[str, Any] = {"UUID": mapping} | ({} if look else {"Enabled": what == "enable"})
+        operation = "get_event_source_mapping" if look else "update_event_source_mapping"
+        if answer.endswith("Exception"):
+            stub.add_client_error(operation, answer, expected_params=expected)
+        else:
+            stub.add_response(operation, {"UUID": mapping, "State": answer}, expected)
+
+
+def test_nothing_is_started_any_more_before_the_first_task_is_stopped(aws: Aws) -> None:
+    """Each task that is stopped would let the next in its lock's queue start, to be stopped in the midst of its work."""
+    with Stubber(aws.client("lambda")) as stub:
+        expect(
+            stub,
+            ("disable", STARTS, "Disabling"),
+            ("disable", BULK, "ResourceInUseException"),
+            ("disable", BULK, "Disabling"),
+            ("look", STARTS, "Disabling"),
+            ("look", STARTS, "Disabled"),
+            ("look", BULK, "Disabled"),
+        )
+        with holding.starts(aws, SOURCES, 0, quiet):
+            stub.assert_no_pending_responses()
+
+
+def test_a_deployment_that_stays_goes_on_starting(aws: Aws) -> None:
+    said: list[str] = []
+    with Stubber(aws.client("lambda")) as stub:
+        expect(
+            stub,
+            ("disable", STARTS, "Disabling"),
+            ("disable", BULK, "Disabling"),
+            ("look", STARTS, "Disabled"),
+            ("look", BULK, "Disabled"),
+            ("enable", STARTS, "AccessDeniedException"),
+            ("enable", BULK, "Enabling"),
+        )
+        with pytest.raises(KeyboardInterrupt), holding.starts(aws, SOURCES, 0, said.append):
+            raise KeyboardInterrupt
+        stub.assert_no_pending_responses()
+    assert len(said) == 1
+    assert f"--uuid {STARTS} --enabled" in said[0]
+
+
+def test_a_stack_that_never_came_up_starts_nothing(aws: Aws) -> None:
+    with Stubber(aws.client("lambda")) as stub:
+        expect(stub, ("disable", STARTS, "ResourceNotFoundException"), ("look", STARTS, "ResourceNotFoundException"))
+        made_before_it_failed = [SOURCES[0], SOURCES[1], {**SOURCES[2], "PhysicalResourceId": ""}]
+        with holding.starts(aws, made_before_it_failed, 0, quiet):
+            stub.assert_no_pending_responses()
+
+
 ROLE = {
     "Path": "/aws-service-role/ecs.amazonaws.com/",
     "RoleName": service_role.ROLE,
@@ -109,8 +181,6 @@ ROLE = {
     ],
 )
 def test_an_accounts_first_cluster_finds_the_role_of_ecs(aws: Aws, looked: str, made: str | None, said: str) -> None:
-    from botocore.stub import Stubber
-
     def answer(operation: str, error: str, expected: dict[str, str]) -> None:
         if error:
             stub.add_client_error(operation, error, "because", expected_params=expected)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from runvoy_protocol import aws_layout
+from runvoy_web import origins
 
 FUNCTIONS = ("Inbox", "Starts", "Ends", "Control", "Reconcile")
 # Where AWS knows no resources, or (ListTasks) not the right ones; each stands in permissions.py with its reason.
@@ -188,7 +189,7 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
     ("role", "may_not"),
     [
         ("InboxRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "kms:Encrypt", "s3:Delete")),
-        ("EndsRole", ("iam:", "ecs:RunTask", "ecs:StopTask", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
+        ("EndsRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
         ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:", "s3:Delete")),
         ("StartsRole", ("ssm:Put", "ssm:Delete", "ecs:Register")),
         ("ControlRole", ("ecs:RunTask", "s3:Delete")),
@@ -199,6 +200,29 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
 def test_roles_lack_what_is_not_theirs(role, may_not, template):
     actions = actions_of(template, role)
     assert not [action for action in actions if action.startswith(may_not)]
+
+
+@pytest.mark.parametrize(
+    ("role", "queues"),
+    [
+        ("InboxRole", {"Ranges", "Starts", "Bulk"}),
+        ("StartsRole", {"Starts", "Bulk"}),
+        ("EndsRole", {"Starts", "Bulk"}),
+        ("ReconcileRole", {"Inbox", "Starts", "Bulk", "Ends"}),
+        ("ControlRole", {"Inbox", "Ranges", "Starts", "Bulk", "Ends"}),  # it sends dead letters again
+    ],
+)
+def test_functions_send_to_the_queues_that_their_handlers_send_to(role, queues, template):
+    """A message on `ends` says that a task is over: of the functions only who looks at tasks may say so."""
+    sending = [one for one in template.statements(role) if "sqs:SendMessage" in listed(one["Action"])]
+    named = {one["Fn::GetAtt"][0].partition("Queue")[0] for send in sending for one in listed(send["Resource"])}
+    assert named == queues
+
+
+@pytest.mark.parametrize("role", ["StartsRole", "EndsRole"])
+def test_who_starts_and_settles_reads_no_signed_objects(role, template):
+    """What a run does is in its record, as it was admitted."""
+    assert '"Inbox", "Arn"' not in json.dumps(template.statements(role))
 
 
 @pytest.mark.parametrize("role", ["InboxRole", "StartsRole", "EndsRole", "ControlRole", "ReconcileRole", "PresignRole"])
@@ -233,6 +257,19 @@ def test_roles_are_passed_by_exact_arn_to_ecs_tasks_alone(template):
         assert "*" not in json.dumps(statement["Resource"])
     conditional = [one for one in template.of_type("AWS::IAM::Policy").values() if "Condition" in one]
     assert [one["Condition"] for one in conditional] == ["HasTaskRoles"]
+
+
+@pytest.mark.parametrize(("role", "suffix"), [("TaskRole", ""), ("ExecutionRole", "IfExists")])
+def test_ecs_takes_the_roles_of_tasks_for_this_account_and_region(role, suffix, template):
+    """AWS documents these conditions for task roles alone. An execution role that ECS takes without naming a source must be taken,
+    or no task ever starts; one that it takes for another account must not."""
+    trust = template.properties(template.named(role, "AWS::IAM::Role"))["AssumeRolePolicyDocument"]
+    (statement,) = trust["Statement"]
+    assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+    conditions = statement["Condition"]
+    assert set(conditions) == {f"StringEquals{suffix}", f"ArnLike{suffix}"}
+    assert conditions[f"StringEquals{suffix}"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    assert list(conditions[f"ArnLike{suffix}"]) == ["aws:SourceArn"]
 
 
 def test_the_presigning_role_is_assumed_by_two_functions_alone(template):
@@ -293,6 +330,58 @@ def test_a_runners_image_is_named_by_tag_or_by_a_whole_digest(template, image, i
     assert bool(re.fullmatch(pattern, image)) == is_taken
 
 
+ROLE_ARN = "arn:aws:iam::123456789012:role"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "taken", "refused"),
+    [
+        # The functions' right to pass roles names exactly these.
+        (
+            "TaskRoleArns",
+            ["", f"{ROLE_ARN}/terraform", f"{ROLE_ARN}/path/of/a+b=c@d"],
+            [f"{ROLE_ARN}/*", "*", "terraform"],
+        ),
+        ("AlarmEmail", ["", "ops@example.com"], ["ops", "a b@example.com"]),
+        ("VpcId", ["", "vpc-0a1b"], ["vpc-x", "subnet-0a1b"]),
+        ("SubnetIds", ["", "subnet-0a", "subnet-0a,subnet-0b"], ["subnet-0a, subnet-0b", "subnet-0a,", "vpc-0a"]),
+    ],
+)
+def test_what_functions_and_tasks_would_stumble_on_is_refused_before_anything_is_made(
+    parameter, taken, refused, template
+):
+    pattern = re.compile(template.document["Parameters"][parameter]["AllowedPattern"])
+    assert not [value for value in taken if not pattern.fullmatch(value)]
+    assert not [value for value in refused if pattern.fullmatch(value)]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://runs.example.com", "https://x:8443", "http://localhost:5173", "http://[::1]:1"),
+        *(
+            "*",
+            "https://*.example.com",
+            "https://runs.example.com/",
+            "http://runs.example.com",
+            "https://A.b",
+            "https://a:",
+        ),
+    ],
+)
+def test_an_origin_that_the_functions_would_not_take_is_refused(origin, template):
+    """It would be an error of each of them at each call. And S3 takes any text for one, which no browser ever sends."""
+    pattern = template.document["Parameters"]["WebOrigins"]["AllowedPattern"]
+    is_taken = bool(re.fullmatch(pattern, origin))
+    try:
+        assert origins.parse([origin]) == {origin} or not is_taken
+    except ValueError:
+        assert not is_taken
+    assert is_taken == (
+        origin in ("https://runs.example.com", "https://x:8443", "http://localhost:5173", "http://[::1]:1")
+    )
+
+
 def test_sources_bound_their_concurrency_and_report_single_failures(template):
     sources = template.of_type("AWS::Lambda::EventSourceMapping")
     assert set(sources) == {"InboxSource", "RangesSource", "StartsSource", "BulkSource", "EndsSource"}
@@ -304,6 +393,17 @@ def test_sources_bound_their_concurrency_and_report_single_failures(template):
         parameter = properties["ScalingConfig"]["MaximumConcurrency"]["Ref"]
         assert parameter == name.replace("Source", "Concurrency")
         assert template.document["Parameters"][parameter]["MinValue"] == 2
+
+
+def test_what_starts_tasks_is_held_while_a_deployment_is_destroyed(template):
+    from runvoy_infra.deploy import holding
+
+    starting = [
+        name
+        for name, source in template.of_type("AWS::Lambda::EventSourceMapping").items()
+        if source["Properties"]["FunctionName"] == {"Ref": "StartsFunction"}
+    ]
+    assert sorted(starting) == sorted(holding.SOURCES)
 
 
 def test_a_start_that_waits_for_room_is_no_loop_to_lambda(template):
@@ -377,15 +477,6 @@ def test_an_event_that_cannot_be_delivered_is_a_dead_letter_of_the_ends(template
 def test_a_missed_minute_is_not_made_up_for_hours_later(template):
     [target] = template.properties("EveryMinute")["Targets"]
     assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] == 60
-
-
-def test_only_the_reconcilers_silence_rings_where_data_are_missing(template):
-    breaching = [
-        name
-        for name, alarm in template.of_type("AWS::CloudWatch::Alarm").items()
-        if alarm["Properties"]["TreatMissingData"] == "breaching"
-    ]
-    assert breaching == ["ReconcileSilentAlarm"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from runvoy_agent.handlers.resources import registered
 from runvoy_agent.ports import Launched, NoCapacity, Write
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode
+from runvoy_protocol.images import MAX_NAME_LENGTH
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.states import Reason, State
@@ -113,6 +114,11 @@ def test_register_list_show_unregister(world: World) -> None:
         ("ada", "register-image", "ok", "tf-prod"),
         ("ada", "unregister-image", "ok", TERRAFORM),
     ]
+
+
+def test_the_longest_name_has_a_place_in_the_index(world: World) -> None:
+    register(world, "alpine", name="n" * MAX_NAME_LENGTH)
+    assert names(world) == ["n" * MAX_NAME_LENGTH]
 
 
 def test_what_is_unknown_is_not_found_with_the_nearest(world: World) -> None:

@@ -67,9 +67,14 @@ EDGES: dict[str, tuple[Callable[[Any], object], Any, Any]] = {
     "a name for people": (lambda name: requests.check(run_request(name=name)), "n" * 128, "n" * 129),
     "an image, of a run": (lambda image: requests.check(run_request(image=image)), "i" * 512, "i" * 513),
     "a registered image's reference": (
-        lambda name: images.check(images.RegisterImage(reference=name)),
+        lambda reference: images.check(images.RegisterImage(reference=reference, name="i")),
         "i" * 512,
         "i" * 513,
+    ),
+    "a registered image's name": (
+        lambda name: images.check(images.RegisterImage(reference="i", name=name)),
+        "i" * 500,
+        "i" * 501,
     ),
     "its description": (
         lambda text: images.check(images.RegisterImage(reference="a", description=text)),

@@ -12,7 +12,7 @@ DIGEST = "sha256:" + "0a" * 32
     "reference",
     [
         *("alpine", "alpine:3.20", "hashicorp/terraform:1.9", "docker.io/library/alpine", "localhost/x", "a__b-c.d/e"),
-        *("registry.example:5000/team/tools:Latest_1", f"ghcr.io/a/b@{DIGEST}", f"a:1@{DIGEST}", "a/" * 250 + "tool"),
+        *("registry.example:5000/team/tools:Latest_1", f"ghcr.io/a/b@{DIGEST}", f"a:1@{DIGEST}", "a/" * 248 + "tool"),
         "123456789012.dkr.ecr.eu-west-1.amazonaws.com/tools:v1.2.3-rc.1",
     ],
 )
@@ -100,8 +100,15 @@ def test_short_names_are_the_ends_of_the_path_with_or_without_tag_and_digest():
 
 
 def test_texts_of_just_the_most_characters():
-    check(RegisterImage(reference="a" * 512, name="n" * 512, task_role="r" * 512, description="d" * 512))
+    check(RegisterImage(reference="a" * 512, name="n" * 500, task_role="r" * 512, description="d" * 512))
     with pytest.raises(RunvoyError, match="task role"):
         check(RegisterImage(reference="a", task_role="r" * 513))
     made = RegisterImage(reference="a")
     assert (made.description, made.version) == ("", 0)
+
+
+@pytest.mark.parametrize("image", [RegisterImage(reference="a" * 501), RegisterImage(reference="a", name="a" * 501)])
+def test_what_is_longer_than_an_index_takes_is_registered_under_a_shorter_name(image):
+    with pytest.raises(RunvoyError, match="over 500 characters: register it under a shorter name"):
+        check(image)
+    check(RegisterImage(reference=image.reference, name="a" * 500))

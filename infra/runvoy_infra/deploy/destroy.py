@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+from runvoy_infra.deploy import holding
 from runvoy_infra.deploy.apply import Talk, shown
 from runvoy_infra.deploy.aws import Aws, calling
 from runvoy_infra.deploy.stacks import Stack, StackState
@@ -45,7 +46,9 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
     if not talk.ask(f"Destroy the stack {stack.name} in {aws.region}?"):
         return Destroyed(plan, declined=True)
     if "ClusterName" in plan.state.outputs:
-        clear_cluster(aws, plan.state.outputs["ClusterName"], talk, stop_tasks=stop_tasks, pause=stack.pause_seconds)
+        cluster, pause = plan.state.outputs["ClusterName"], stack.pause_seconds
+        with holding.starts(aws, stack.resources(), pause, talk.say):
+            clear_cluster(aws, cluster, talk, stop_tasks=stop_tasks, pause=pause)
     _clear(aws, plan)
     _delete(stack, plan, talk)
     return Destroyed(plan)
@@ -77,7 +80,7 @@ def told_plan(plan: Plan) -> list[str]:
     lines.append(f"deletes {len(plan.parameters)} parameters: members' secrets, and the deployment's own")
     lines.append(f"deregisters the task definitions of {len(plan.task_definitions)} images")
     if plan.running_tasks:
-        lines.append(f"stops {len(plan.running_tasks)} running commands")
+        lines.append(f"stops {len(plan.running_tasks)} running commands; what waits is not started")
     return lines
 
 

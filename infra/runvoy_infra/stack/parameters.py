@@ -30,6 +30,22 @@ RETENTION_DAYS = (
     3653,
 )
 
+# What is wrong here is refused before anything is made; else functions or the first task would find out.
+_ORIGIN = r"https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
+_PATTERNS = {
+    "TaskRoleArns": (
+        r"(arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=.@/-]+)?",
+        "Whole ARNs of roles, by commas: no wildcards.",
+    ),
+    "WebOrigins": (
+        f"({_ORIGIN})?",
+        "Origins as browsers write them, by commas: https://host or https://host:port, no path.",
+    ),
+    "AlarmEmail": (r"([^@\s]+@[^@\s]+)?", "An e-mail address."),
+    "VpcId": (r"(vpc-[0-9a-f]+)?", "The id of a VPC."),
+    "SubnetIds": (r"(subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*)?", "Ids of subnets, by commas and without spaces."),
+}
+
 
 class Parameters:
     """The template's parameters, and the conditions that follow from them."""
@@ -59,20 +75,13 @@ class Parameters:
             "What tasks run on. Spot costs a third, and AWS may stop a command with two minutes' notice.",
         )
         self._network()
-        self.task_role_arns = CfnParameter(
-            stack,
-            "TaskRoleArns",
-            type="CommaDelimitedList",
-            default="",
-            description="ARNs of roles that images may give to their commands; others cannot be passed.",
+        self.task_role_arns = self._list(
+            "TaskRoleArns", "ARNs of roles that images may give to their commands; others cannot be passed."
         )
         self.has_task_roles = self._condition("HasTaskRoles", self.task_role_arns.value_as_list)
-        self.web_origins = CfnParameter(
-            stack,
+        self.web_origins = self._list(
             "WebOrigins",
-            type="CommaDelimitedList",
-            default="",
-            description="Origins whose pages may call the deployment beside its own viewer, e.g. https://runs.example.com.",
+            "Origins whose pages may call the deployment beside its own viewer, e.g. https://runs.example.com.",
         )
         self.names_origins = self._condition("NamesWebOrigins", self.web_origins.value_as_list)
         self._concurrency()
@@ -161,7 +170,11 @@ class Parameters:
             description="How long CloudWatch keeps the logs of functions and commands. The outbox keeps commands' logs, too.",
         )
         self.inbox_retention = self._number(
-            "InboxRetentionDays", 400, 1, 36500, "How long the signed requests are kept for the audit."
+            "InboxRetentionDays",
+            400,
+            1,
+            36500,
+            "How long the signed requests are kept for the audit; hidden then, and deleted for good after as long again.",
         )
         self.outbox_retention = self._number(
             "OutboxRetentionDays", 400, 1, 36500, "How long receipts, statuses and commands' logs are kept."
@@ -175,8 +188,21 @@ class Parameters:
             "How long the records of executions are kept after their end. 0: for ever. The audit and its seals always are.",
         )
 
-    def _text(self, name: str, description: str, default: str | None = None) -> CfnParameter:
-        return CfnParameter(self._stack, name, type="String", description=description, default=default)
+    def _text(self, name: str, description: str, default: str | None = None, kind: str = "String") -> CfnParameter:
+        pattern, constraint = _PATTERNS.get(name, (None, None))
+        return CfnParameter(
+            self._stack,
+            name,
+            type=kind,
+            description=description,
+            default=default,
+            allowed_pattern=pattern,
+            constraint_description=constraint,
+        )
+
+    def _list(self, name: str, description: str) -> CfnParameter:
+        """By commas; a pattern holds for each of its values."""
+        return self._text(name, description, "", "CommaDelimitedList")
 
     def _choice(self, name: str, default: str, values: tuple[str, ...], description: str) -> CfnParameter:
         return CfnParameter(

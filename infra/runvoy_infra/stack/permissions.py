@@ -97,7 +97,7 @@ def of_inbox(world: World) -> list[iam.PolicyStatement]:
         _records(world),
         *_read_inbox(world),
         *_outbox(world),
-        _send(world, "inbox", "ranges", "starts", "bulk", "ends"),
+        _send(world, "ranges", "starts", "bulk"),
         *_read_own(world),
     ]
 
@@ -106,9 +106,8 @@ def of_starts(world: World) -> list[iam.PolicyStatement]:
     staging = world.storage.staging.attr_arn
     return [
         _records(world),
-        *_read_inbox(world),
         *_outbox(world),
-        _send(world, "starts", "bulk", "ends"),
+        _send(world, "starts", "bulk"),
         _allow("Payloads", ("s3:PutObject", "s3:DeleteObject"), f"{staging}/payloads/*"),
         _allow("EncryptPayloads", ("kms:GenerateDataKey", "kms:Decrypt"), world.storage.cmk.key_arn, via=(world, "s3")),
         _allow("RunTasks", ("ecs:RunTask",), world.tasks.task_definitions, cluster=world),
@@ -124,11 +123,8 @@ def of_starts(world: World) -> list[iam.PolicyStatement]:
 def of_ends(world: World) -> list[iam.PolicyStatement]:
     return [
         _records(world),
-        *_read_inbox(world),
         *_outbox(world),
-        _send(world, "starts", "bulk", "ends"),
-        _look_at_tasks(world),
-        _find_tasks(world),
+        _send(world, "starts", "bulk"),
         *_read_own(world),
     ]
 

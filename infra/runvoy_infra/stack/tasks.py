@@ -49,7 +49,7 @@ class Tasks:
         role = iam.Role(
             stack,
             "ExecutionRole",
-            assumed_by=self._tasks_of(stack),
+            assumed_by=self._tasks_of(stack, if_told=True),
             description="Of ECS itself: pulls images, writes logs",
         )
         policy = iam.Policy(
@@ -79,13 +79,18 @@ class Tasks:
         )
         return role
 
-    def _tasks_of(self, stack: Stack) -> iam.IPrincipal:
-        """Tasks of this account and region, and nobody who would have ECS act for them (the confused deputy)."""
+    def _tasks_of(self, stack: Stack, *, if_told: bool = False) -> iam.IPrincipal:
+        """Tasks of this account and region, and nobody who would have ECS act for them (the confused deputy).
+
+        `if_told`: where ECS does not say for whom it takes a role, it gets it. AWS documents that it says so for task roles, and is
+        silent on execution roles: by a plain condition nothing would run if it does not.
+        """
+        suffix = "IfExists" if if_told else ""
         return iam.ServicePrincipal(
             "ecs-tasks.amazonaws.com",
             conditions={
-                "StringEquals": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID},
-                "ArnLike": {
+                f"StringEquals{suffix}": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID},
+                f"ArnLike{suffix}": {
                     "aws:SourceArn": stack.format_arn(
                         service="ecs", resource="*", arn_format=aws_cdk.ArnFormat.NO_RESOURCE_NAME
                     )

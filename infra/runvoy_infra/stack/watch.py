@@ -12,11 +12,14 @@ from aws_cdk import aws_sns as sns
 
 from runvoy_infra.stack.functions import Functions
 from runvoy_infra.stack.parameters import Parameters
-from runvoy_infra.stack.queues import Queues
+from runvoy_infra.stack.queues import VISIBILITY_SECONDS, Queues
 from runvoy_protocol import aws_layout
 
 _OLDEST_SECONDS = 300
 _MINUTE = 60
+_FIVE_MINUTES = 300
+# A period of an alarm that a message which fails each time it comes is seen in: CloudWatch takes whole minutes.
+_MESSAGE_COMES_AGAIN = VISIBILITY_SECONDS + _MINUTE
 _WIDTH = 12
 
 
@@ -76,17 +79,26 @@ class Watch:
             if name not in ("ranges", "bulk"):  # a batch may well wait
                 oldest = _Metric("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", queue.queue.queue_name)
                 about = f"Messages wait in the {name} queue for over five minutes"
-                self._alarm(f"{title}AgeAlarm", about, oldest, above=_OLDEST_SECONDS, minutes=5)
+                self._alarm(f"{title}AgeAlarm", about, oldest, above=_OLDEST_SECONDS, periods=5)
         for name, function in self._functions.by_name.items():
             for metric, what in (("Errors", "fails"), ("Throttles", "is throttled")):
                 count = _Metric("AWS/Lambda", metric, "FunctionName", function.function.ref, "Sum")
                 about = f"The {name} function {what}"
-                self._alarm(f"{name.capitalize()}{metric}Alarm", about, count, above=0, minutes=5)
+                # A message that failed comes again after VISIBILITY_SECONDS: where there are few, most minutes have no errors.
+                self._alarm(
+                    f"{name.capitalize()}{metric}Alarm", about, count, above=0, periods=2, seconds=_MESSAGE_COMES_AGAIN
+                )
+        # What it cannot do it answers with 503, which is a success to Lambda.
+        answers = _Metric(
+            "AWS/Lambda", "Url5xxCount", "FunctionName", self._functions.by_name["control"].function.ref, "Sum"
+        )
+        about = "The control API answered with 5xx three times in five minutes"
+        self._alarm("ControlAnswersAlarm", about, answers, above=2, seconds=_FIVE_MINUTES)
         reconciler = self._functions.by_name["reconcile"].function.ref
         rounds = _Metric("AWS/Lambda", "Invocations", "FunctionName", reconciler, "Sum")
         # The one alarm that must ring where data are missing: a rule that is disabled counts nothing. So it rings once when it
         # is made, until the first rounds are counted (docs/aws.md).
-        self._alarm("ReconcileSilentAlarm", "The reconciler has not run for five minutes", rounds, below=1, minutes=5)
+        self._alarm("ReconcileSilentAlarm", "The reconciler has not run for five minutes", rounds, below=1, periods=5)
 
     def _alarm(
         self,
@@ -96,9 +108,10 @@ class Watch:
         *,
         above: int | None = None,
         below: int | None = None,
-        minutes: int = 1,
+        periods: int = 1,
+        seconds: int = _MINUTE,
     ) -> None:
-        """`minutes` in a row must be beyond the threshold."""
+        """So many periods of so many seconds in a row must be beyond the threshold."""
         cloudwatch.CfnAlarm(
             self._stack,
             construct_id,
@@ -107,8 +120,8 @@ class Watch:
             metric_name=metric.name,
             dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name=metric.dimension, value=metric.of)],
             statistic=metric.statistic,
-            period=_MINUTE,
-            evaluation_periods=minutes,
+            period=seconds,
+            evaluation_periods=periods,
             comparison_operator="GreaterThanThreshold" if above is not None else "LessThanThreshold",
             threshold=above if above is not None else below,
             treat_missing_data="notBreaching" if above is not None else "breaching",

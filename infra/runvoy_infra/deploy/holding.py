@@ -1,0 +1,98 @@
+"""Nothing is started while a deployment is taken away: the queues of starts are left unread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from runvoy_infra.deploy.aws import Aws, calling, code_of
+from runvoy_protocol.errors import ErrorCode, RunvoyError
+
+SOURCES = ("StartsSource", "BulkSource")
+"""The template's event source mappings that feed the function which starts tasks."""
+
+_MAPPING = "AWS::Lambda::EventSourceMapping"
+_SECONDS = 300
+_GONE = "ResourceNotFoundException"
+_CHANGING = "ResourceInUseException"
+
+
+@contextmanager
+def starts(
+    aws: Aws, resources: Sequence[Mapping[str, Any]], pause: float, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Inside, no start is taken from a queue: what waits for a lock or for room stays waiting when those before it are stopped,
+    instead of being started and stopped in its turn. `resources` are the stack's; `pause` is in seconds.
+
+    If the body raises, the queues are read again, for the deployment stays. UNAVAILABLE if Lambda goes on reading them.
+    """
+    mappings = [
+        str(one["PhysicalResourceId"])
+        for one in resources
+        if one["ResourceType"] == _MAPPING and one["LogicalResourceId"] in SOURCES and one.get("PhysicalResourceId")
+    ]
+    try:
+        for mapping in mappings:
+            _let(aws, mapping, pause, be_read=False)
+        for mapping in mappings:
+            _wait(aws, mapping, pause)
+        yield
+    except BaseException:
+        for mapping in mappings:
+            _read_again(aws, mapping, pause, say)
+        raise
+
+
+def _read_again(aws: Aws, mapping: str, pause: float, say: Callable[[str], None]) -> None:
+    """What went wrong before counts for more than this, which is told beside it."""
+    try:
+        _let(aws, mapping, pause, be_read=True)
+    except RunvoyError as error:
+        say(
+            f"{error.message}: until somebody runs `aws lambda update-event-source-mapping --uuid {mapping} --enabled`, nothing "
+            "is started"
+        )
+
+
+def _let(aws: Aws, mapping: str, pause: float, *, be_read: bool) -> None:
+    from botocore.exceptions import ClientError
+
+    deadline = time.monotonic() + _SECONDS
+    with calling("letting a queue of starts be read again" if be_read else "leaving a queue of starts unread"):
+        while True:
+            try:
+                aws.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=be_read)
+            except ClientError as error:
+                if code_of(error) == _GONE:  # it reads nothing
+                    return
+                if code_of(error) != _CHANGING or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(pause)
+
+
+def _wait(aws: Aws, mapping: str, pause: float) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while (state := _state(aws, mapping)) not in ("Disabled", None):
+        if time.monotonic() > deadline:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE,
+                f"Lambda still reads a queue of starts ({state}), {_SECONDS} s after it was told not to",
+                "Look at the event source mappings in Lambda; then destroy the deployment again.",
+            )
+        time.sleep(pause)
+
+
+def _state(aws: Aws, mapping: str) -> str | None:
+    from botocore.exceptions import ClientError
+
+    with calling("looking whether a queue of starts is read"):
+        try:
+            return str(aws.client("lambda").get_event_source_mapping(UUID=mapping)["State"])
+        except ClientError as error:
+            if code_of(error) == _GONE:
+                return None
+            raise
