@@ -3,6 +3,7 @@
 import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, SYS, decodeChunk } from "./chunk.js";
+import { onwards } from "./store.js";
 import { plural } from "./words.js";
 
 const PREFIX = "runvoy: ";
@@ -52,9 +53,9 @@ export class Taking {
 /** The whole log as `runvoy logs ID` prints it: the command's bytes exactly, and runvoy's own words marked as such. */
 async function wholeLog(store, onProgress) {
   const parts = [];
-  for (let number = 1; number <= store.chunks; number++) {
+  for await (const raw of store.raws()) {
+    const number = parts.length + 1;
     onProgress(number, store.chunks);
-    const raw = await store.raw(number);
     parts.push(raw ? await printed(raw, number) : `${PREFIX}chunk ${number} of the log is missing\n`);
   }
   return new Blob(parts, { type: "text/plain" });
@@ -97,6 +98,7 @@ async function textOfLines(store, from, to) {
   const end = store.rows;
   for (let at = store.position(start.number, start.row); at < end; at++) {
     const { number, row } = store.locate(at);
+    if (row === 0) store.prefetch(onwards(number));
     await store.load(number);
     const line = store.row(number, row);
     if (line?.n > to) break;
