@@ -16,7 +16,7 @@
  *   createLogView(host: HTMLElement, source: LogSource, options?: {
  *     line?: [number, number],              // the line or range that the address names: shown and marked first
  *     onLine?: (line: [number, number]|null) => void,  // the reader marked a line or range: the page puts it in its address
- *   }) → {destroy(): void}
+ *   }) → {destroy(): void, show(line: [number, number]|null): void}  // `show`: the address names other lines now, or none
  * and `log/log.css`, which index.html links. It takes its colours from the custom properties in style.css.
  */
 import { ApiError, pause } from "./api.js";

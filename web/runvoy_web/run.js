@@ -25,6 +25,7 @@ class RunPage {
     this.outbox = new Outbox(app.client, executionId);
     this.signed = new SignedRequest(app, executionId, signal);
     signal.addEventListener("abort", () => this.log?.destroy());
+    app.onHash = (hash) => this.log?.show(lineOf(hash) ?? null);
   }
 
   async show() {
@@ -96,8 +97,7 @@ class RunPage {
   #showRefusal(receipt) {
     document.title = "Refused · runvoy";
     const error = new ApiError({ code: receipt.code, message: receipt.message, hint: receipt.hint });
-    const isOwn = this.app.draft?.requestId === this.executionId;
-    const change = h("button", { type: "button", on: { click: () => (isOwn ? this.app.navigate("?view=new") : this.#again()) } }, icon("again"), "Change it and try again");
+    const change = h("button", { type: "button", on: { click: () => (this.app.sent?.requestId === this.executionId ? this.#change() : this.#again()) } }, icon("again"), "Change it and try again");
     fill(this.head, this.#title("Refused", "FAILED"), h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), problem(error, this.app.may("run") ? change : null));
     this.head.parentElement.classList.add("refused");
     fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
@@ -212,16 +212,38 @@ class RunPage {
     const { name, text: command } = whatRan(this.run);
     const text = `${name ?? command.slice(0, 80)}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
+    this.killing.disabled = true;
+    fill(this.failure);
+    try {
+      const answer = await this.#askForKill();
+      if (answer.status) this.#take(answer.status);
+      announce("The run is being killed", true);
+    } catch (error) {
+      if (this.signal.aborted) return;
+      if (!error.code) throw error;
+      const isSaid = !error.retryable; // else the answer alone may be lost
+      const message = `${isSaid ? "The run was not killed" : "Whether the run is being killed is not known"}: ${error.message}`;
+      fill(this.failure, problem({ code: error.code, message, hint: isSaid ? error.hint : "Press Kill again once there is an answer." }));
+    } finally {
+      this.killing.disabled = false;
+    }
+  }
+
+  async #askForKill() {
+    announce("Killing the run …", true);
     for (let tries = 1; ; tries += 1) {
       try {
-        const answer = await this.app.client.call("DELETE", `/executions/${this.executionId}`);
-        if (answer.status) this.#take(answer.status);
-        return announce("The run is being killed", true);
+        return await this.app.client.call("DELETE", `/executions/${this.executionId}`);
       } catch (error) {
-        if (!error.retryable || tries >= KILL_TRIES) return void fill(this.failure, problem(error));
+        if (!error.retryable || tries >= KILL_TRIES) throw error;
         await pause(500, this.signal);
       }
     }
+  }
+
+  #change() {
+    this.app.draft = this.app.sent;
+    this.app.navigate("?view=new");
   }
 
   /** Fill the form; nothing is sent before the reader says so there. */

@@ -1,5 +1,6 @@
 // The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
 
+import { preference, setPreference } from "../prefs.js";
 import { PLAIN } from "./ansi.js";
 import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
@@ -14,14 +15,14 @@ import { Taking } from "./take.js";
 import { Teller } from "./teller.js";
 import { grouped, plural } from "./words.js";
 
-const PREFERENCES = "runvoy.log";
+const PREFERENCES = "log";
 const READS_AT_ONCE = 2;
 const MOVES = /^(?: |Arrow.*|Page.*|Home|End)$/; // keys that move whatever has the focus
 
 export function createLogView(host, source, options = {}) {
   const view = new LogView(host, source, options);
   view.begin();
-  return { destroy: () => view.destroy() };
+  return { destroy: () => view.destroy(), show: (line) => view.show(line) };
 }
 
 class LogView {
@@ -80,6 +81,14 @@ class LogView {
       this.#teller.begin();
       await this.#live.follow();
     });
+  }
+
+  /** The address names other lines now, or none. */
+  show(line) {
+    this.#options.line = line;
+    if (this.#live.state === "opening") return;
+    if (line) this.#guarded(() => this.#goToLines(line));
+    else this.#marks.set(null, false);
   }
 
   destroy() {
@@ -281,7 +290,7 @@ class LogView {
     for (const [name, isOn] of Object.entries({ wrap, numbers, times, matchCase })) {
       this.#ui[name].setAttribute("aria-pressed", String(isOn));
     }
-    if (isNew) localStorage.setItem(PREFERENCES, JSON.stringify(this.#preferences));
+    if (isNew) setPreference(PREFERENCES, JSON.stringify(this.#preferences));
     this.#scroller.refresh(true);
   }
 
@@ -378,7 +387,7 @@ function* between(first, last) {
 
 function stored() {
   try {
-    return JSON.parse(localStorage.getItem(PREFERENCES)) ?? {};
+    return JSON.parse(preference(PREFERENCES, "{}")) ?? {};
   } catch {
     return {}; // somebody else's, or none: preferences are no more than that
   }
