@@ -60,25 +60,29 @@ def test_what_was_typed_is_there_when_one_comes_back_and_gone_once_it_was_sent(v
     viewer.keyboard.press("n")
     command.fill("echo typed")
     viewer.get_by_label("Name", exact=True).fill("kept")
-    viewer.get_by_role("link", name="Locks").click()
+    viewer.get_by_role("link", name="Locks", exact=True).click()
     expect(command).to_have_count(0)
     viewer.go_back()
     expect(command).to_have_value("echo typed")
-    viewer.get_by_role("link", name="A playbook").click()
-    viewer.get_by_role("link", name="New run").click()
+    viewer.get_by_role("link", name="A playbook", exact=True).click()
+    viewer.get_by_role("link", name="New run", exact=True).click()
     expect(viewer.get_by_label("Name", exact=True)).to_have_value("kept")
     viewer.get_by_role("button", name="Clear the form").click()
     expect(command).to_have_value("")
     command.fill("echo sent")
     viewer.get_by_role("button", name="Run", exact=True).click()
     expect(viewer.locator(".run-head")).to_contain_text("Succeeded")
-    viewer.get_by_role("link", name="New run").click()
+    viewer.get_by_role("link", name="New run", exact=True).click()
     expect(command).to_have_value("")
 
 
 def test_the_way_back_leads_to_where_one_was_in_the_table(viewer: Any, stack: Any, tmp_path: Any) -> None:
     file = tmp_path / "bulk.jsonl"
-    file.write_text("".join(f'{{"command": "true", "name": "row {number}", "labels": {{"far": "down"}}}}\n' for number in range(MANY)))
+    file.write_text(
+        "".join(
+            f'{{"command": "true", "name": "row {number}", "labels": {{"far": "down"}}}}\n' for number in range(MANY)
+        )
+    )
     ids = stack.ok("submit", "--bulk", str(file)).split()
     stack.ok("wait", *ids)
     viewer.goto(viewer.url.partition("?")[0] + "?label=far%3Ddown")

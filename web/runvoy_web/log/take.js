@@ -4,7 +4,7 @@ import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, SYS, decodeChunk } from "./chunk.js";
 import { onwards } from "./store.js";
-import { plural } from "./words.js";
+import { grouped, plural } from "./words.js";
 
 const PREFIX = "runvoy: ";
 
@@ -30,6 +30,17 @@ export class Taking {
       await navigator.clipboard.writeText(text);
       this.#teller.tell(`Copied ${plural(lines, "line")}.`);
     }).catch((error) => this.#teller.tell(`The browser refused: ${error.message}`));
+  }
+
+  /** The address of this page, which names the marked lines. */
+  async copyLink(range) {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      const lines = range && (range[0] === range[1] ? `line ${grouped(range[0])}` : `lines ${grouped(range[0])} to ${grouped(range[1])}`);
+      this.#teller.tell(`Copied a link to ${lines ?? "this run"}.`);
+    } catch (error) {
+      this.#teller.tell(`The browser refused: ${error.message}`);
+    }
   }
 
   copySelection(event) {

@@ -6,6 +6,7 @@ import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
 import { Live } from "./live.js";
 import { Marks } from "./marks.js";
+import { printing } from "./print.js";
 import { DEFAULT_LOOK, createRow, lookAt, nextLook } from "./row.js";
 import { Scroller } from "./scroller.js";
 import { findError } from "./search.js";
@@ -68,6 +69,9 @@ class LogView {
     list.setAttribute("aria-label", "Lines");
     this.#ui.body.prepend(list);
     this.#listen(signal);
+    printing(this.#ui.sheet, this.#store, {
+      first: () => this.#scroller.range[0], marked: () => this.#marks.range, create: (place) => this.#createRow(place, DEFAULT_LOOK),
+    }, signal);
     this.#applyLooks();
     host.append(this.#ui.root);
   }
@@ -331,7 +335,7 @@ class LogView {
     const on = (target, type, does) => target.addEventListener(type, does, { signal });
     const clicks = {
       pause: () => this.#pause(), error: () => this.#goToError(), copy: () => this.#taking.copyLines(this.#marks.range),
-      download: () => this.#taking.download(`${this.#source.executionId}.log`), clear: () => this.#clear(), help: () => ui.keys.showModal(),
+      link: () => this.#taking.copyLink(this.#marks.range), download: () => this.#taking.download(`${this.#source.executionId}.log`), clear: () => this.#clear(), help: () => ui.keys.showModal(),
       restore: () => this.#restore(), jump: () => this.#follow(true),
     };
     for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
@@ -342,7 +346,7 @@ class LogView {
       scroller: this.#scroller, move: (step) => this.#search.move(step), error: () => this.#goToError(),
       follow: () => this.#follow(!this.#isFollowing), pause: () => this.#pause(), toggle: (name) => this.#toggle(name),
       markTop: () => this.#marks.top(), markMore: (step) => this.#marks.more(step), copy: () => this.#taking.copyLines(this.#marks.range),
-      help: () => ui.keys.showModal(), search: () => this.#search.focus(), end: () => this.#follow(true),
+      link: () => this.#taking.copyLink(this.#marks.range), help: () => ui.keys.showModal(), search: () => this.#search.focus(), end: () => this.#follow(true),
       escape: () => (this.#search.query ? this.#search.end() : this.#marks.set(null)),
     });
     // Before the page's own keys: what the log takes is not theirs as well.
