@@ -1,4 +1,7 @@
-/** Building the page: elements and text nodes only. Nothing here takes markup, so no text can become any. */
+/**
+ * Building the page: elements and text nodes only. Nothing here takes markup, so no text can become any; and what would hide or
+ * turn text around is written out, so that a command reads as it runs.
+ */
 
 const SVG = "http://www.w3.org/2000/svg";
 // Paths for a 16 × 16 box, drawn with a stroke.
@@ -39,11 +42,23 @@ function build(element, { on = {}, dataset = {}, ...attributes }, children) {
   }
   for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
   Object.assign(element.dataset, dataset);
-  element.append(...flat(children));
+  // What stands in a field is sent again, to the letter.
+  element.append(...(element.localName === "textarea" ? children : flat(children)));
   return element;
 }
 
-const flat = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+const flat = (children) =>
+  children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (typeof child === "string" ? plain(child) : child));
+
+// Controls but tabs and newlines; what turns the order of letters around; what has no width. Joiners stay: emoji have them.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+
+/** A text as it is shown to people: nothing in it is unseen, or puts other letters elsewhere. */
+export const plain = (text) =>
+  text.replace(UNSEEN, (one) => {
+    const code = one.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, "0")}`;
+  });
 
 /** Put these children in place of what is there. */
 export function fill(element, ...children) {

@@ -174,7 +174,7 @@ class App {
     const parameters = new URLSearchParams(location.search);
     const asked = parameters.has("execution_id") ? "run" : (parameters.get("view") ?? "runs");
     const isReady = this.client && !this.token;
-    this.viewName = isReady ? (asked in VIEWS || asked === "run" ? asked : "runs") : "access";
+    this.viewName = isReady ? (Object.hasOwn(VIEWS, asked) || asked === "run" ? asked : "runs") : "access";
     const view = this.viewName === "run" ? runView : VIEWS[this.viewName];
     document.title = `${TITLES[this.viewName] ?? "Run"} · runvoy`;
     document.body.dataset.view = this.viewName;

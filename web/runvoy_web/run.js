@@ -1,7 +1,7 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, plain, problem, prose } from "./dom.js";
 import { every } from "./every.js";
 import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
 import { draftOf } from "./form_values.js";
@@ -14,9 +14,14 @@ const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
 const RETRY_MS = 2_000;
 const KILL_TRIES = 12;
+const EXECUTION_ID = /^[0-9a-f]{32}$/;
 
 export function runView(app, host, parameters, signal) {
-  new RunPage(app, host, parameters.get("execution_id"), signal).show();
+  const executionId = parameters.get("execution_id").replaceAll("-", "").toLowerCase();
+  // Anybody can make a link, and what it names becomes part of addresses that this browser signs.
+  if (EXECUTION_ID.test(executionId)) return void new RunPage(app, host, executionId, signal).show();
+  const error = { message: "This link is to no run: an execution id has 32 digits and letters.", hint: "It may have been cut in copying." };
+  fill(host, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
 }
 
 class RunPage {
@@ -113,7 +118,7 @@ class RunPage {
     if (known?.state !== run.state) {
       if (known) announce(`${stateWord(run.state)}${run.exit_code !== undefined ? `, exit code ${exitText(run)}` : ""}`);
       const { name, text } = whatRan(run);
-      document.title = `${stateWord(run.state)} · ${(name ?? text).slice(0, 60)} · runvoy`;
+      document.title = `${stateWord(run.state)} · ${plain(name ?? text).slice(0, 60)} · runvoy`;
     }
     this.#draw();
     if (hasEnded(run)) this.over.abort();
@@ -154,7 +159,7 @@ class RunPage {
     this.known ??= h("div");
     fill(this.known, this.#facts());
     this.status ??= h("pre", { tabindex: 0 });
-    this.status.textContent = JSON.stringify(run, null, 1);
+    fill(this.status, JSON.stringify(run, null, 1));
     // Made once: what is open stays open, and what was scrolled stays there.
     if (!this.side.firstChild) fill(this.side, this.known, this.signed.parts(run), h("details", { class: "part" }, h("summary", {}, "Status, as the deployment tells it"), this.status));
     this.#tick();
