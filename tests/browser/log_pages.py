@@ -100,6 +100,7 @@ class LogServer:
         self.chunks: dict[str, list[bytes]] = {}
         self.ended: dict[str, bool] = {}
         self.requests: list[tuple[str, int]] = []
+        self.pause_seconds = 0.0  # before each chunk, as a bucket takes
         self.held: dict[tuple[str, int], int] = {}
         self.overdue: list[tuple[str, int]] = []
         self.grown = threading.Condition()
@@ -156,6 +157,7 @@ class LogServer:
             _send(request, 200, json.dumps(state).encode(), "application/json")
             return
         number = int(what)
+        time.sleep(self.pause_seconds)
         with self.grown:
             self.requests.append((name, number))
             self.grown.notify_all()

@@ -83,6 +83,20 @@ def test_a_link_to_what_is_marked_is_copied(new_context: Callable[..., Any], log
     expect(page.locator(".rv-told")).to_have_text("Copied a link to this run.")
 
 
+def test_all_is_copied_by_the_keys_that_one_knows(new_context: Callable[..., Any], logs: LogServer) -> None:
+    page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+    text = "".join(f"line {number}\n" for number in range(1, 5_001))
+    page.goto(logs.put("whole", chunked([("out", text.encode())], chunk_bytes=10_000)))
+    settled(page)
+    scroller(page).press("Control+a")
+    expect(page.locator(".rv-told")).to_have_text("5,000 lines marked: c copies them.")
+    page.keyboard.press("Control+c")
+    expect(page.locator(".rv-told")).to_have_text("Copied 5,000 lines.")
+    assert page.evaluate("navigator.clipboard.readText()") == text
+    page.keyboard.press("Escape")
+    expect(page.locator(".rv-marked")).to_have_count(0)
+
+
 def printed(page: Any) -> list[str]:
     """What is on paper of the log, as the browser prints it: a note, then the rows."""
     page.evaluate(

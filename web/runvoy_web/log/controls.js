@@ -32,6 +32,7 @@ export const KEYS = [
   ["w", "wrap long lines"],
   ["l t", "line numbers, times"],
   ["x, Shift+J, Shift+K", "mark the line on top; mark more, fewer"],
+  ["Ctrl+A", "mark all lines"],
   ["c, y", "copy what is marked; copy a link to it"],
   ["Esc", "end the search; unmark"],
   ["?", "this list"],

@@ -43,8 +43,13 @@ export class Taking {
     }
   }
 
-  copySelection(event) {
+  /** What the browser's own copying takes: the selection; without one in the log the marked lines, of which most are not there. */
+  copySelection(event, marked) {
     const part = selectedPart(this.#list.querySelector(".rv-rows"));
+    if (!part && marked && event.target === this.#list && document.getSelection().isCollapsed) {
+      event.preventDefault();
+      return void this.copyLines(marked);
+    }
     if (!part) return;
     const text = textOfSelection(this.#store, part);
     event.preventDefault();

@@ -1,6 +1,6 @@
 // The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
 
-import { preference, setPreference } from "../prefs.js";
+import { preferences, setPreference } from "../prefs.js";
 import { PLAIN } from "./ansi.js";
 import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
@@ -38,7 +38,7 @@ class LogView {
   #marks;
   #teller;
   #taking;
-  #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...stored() };
+  #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...preferences(PREFERENCES) };
   #isFollowing = true;
   #linesLeft = 0; // lines there were when the reader left the end
   #floor = null; // where the log was cleared
@@ -341,7 +341,7 @@ class LogView {
     for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
     for (const name of ["wrap", "numbers", "times", "matchCase"]) on(ui[name], "click", () => this.#toggle(name));
     on(this.#scroller.element, "click", (event) => this.#clicked(event));
-    on(document, "copy", (event) => this.#taking.copySelection(event));
+    on(document, "copy", (event) => this.#taking.copySelection(event, this.#marks.range));
     const actions = keyActions({
       scroller: this.#scroller, move: (step) => this.#search.move(step), error: () => this.#goToError(),
       follow: () => this.#follow(!this.#isFollowing), pause: () => this.#pause(), toggle: (name) => this.#toggle(name),
@@ -357,10 +357,15 @@ class LogView {
   #keyPressed(event, actions) {
     const isHere = this.#scroller.element.contains(event.target) || (event.target === document.body && !MOVES.test(event.key));
     if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
-    if (event.key === "f" && (event.ctrlKey || event.metaKey) && event.target !== this.#ui.field) {
+    const pressed = event.ctrlKey || event.metaKey ? event.key : "";
+    if (pressed === "f" && event.target !== this.#ui.field) {
       event.preventDefault();
-      this.#search.focus();
-      return;
+      return this.#search.focus();
+    }
+    if (pressed === "a" && event.target === this.#scroller.element) {
+      event.preventDefault(); // the browser would take the rows in view for all there are
+      this.#marks.all();
+      return this.#teller.tell(`${plural(this.#store.lines, "line")} marked: c copies them.`);
     }
     if (!isHere || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("button")) return;
     if (/^n$/i.test(event.key) && !this.#search.query) return; // then it is the page's
@@ -387,12 +392,4 @@ class LogView {
 
 function* between(first, last) {
   for (let number = first; number <= last; number++) yield number;
-}
-
-function stored() {
-  try {
-    return JSON.parse(preference(PREFERENCES, "{}")) ?? {};
-  } catch {
-    return {}; // somebody else's, or none: preferences are no more than that
-  }
 }
