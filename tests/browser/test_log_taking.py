@@ -46,6 +46,8 @@ def test_an_address_that_is_cut_is_none(module_page: Any) -> None:
     assert module_page.evaluate(script, ["https://a.example/ https://b.example/lo", True]) == 1
     assert module_page.evaluate(script, ["https://a.example/" + "x" * 3_000, False]) == 0
     assert module_page.evaluate(script, ["https://a.example/ " * 5_000, False]) == 50
+    for hostile in (")", ".", "(", "https://", "https://a)", "/"):
+        assert module_page.evaluate(script, ["https://a.example" + hostile * (256_000 // len(hostile)), False]) <= 1
 
 
 def test_an_address_is_opened_beside_the_log_whatever_its_colours(page: Any, logs: LogServer) -> None:

@@ -2,31 +2,29 @@
 
 const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\\^{|}]+/gi;
 const LONGEST = 2_048;
-const MOST = 50; // of one line
-const PAIRS = { ")": "(", "]": "[" };
+const MOST = 50; // of one line are looked at
 
 /** [{start, end, href}] of the addresses in a line's text, in their order. `isCut`: the text goes on after its end. */
 export function addressesIn(text, isCut = false) {
   const found = [];
   if (!text.includes("://")) return found;
+  let tried = 0;
   for (const { 0: whole, index } of text.matchAll(ADDRESS)) {
     const href = withoutEnd(whole);
     const isWhole = !isCut || index + whole.length < text.length;
     if (isWhole && isPlain(href)) found.push({ start: index, end: index + href.length, href });
-    if (found.length === MOST) break;
+    if (++tried === MOST) break;
   }
   return found;
 }
 
 /** Without what a sentence puts after an address: a full stop, or the parenthesis that it stands in. */
 function withoutEnd(address) {
-  for (;;) {
-    const last = address.at(-1);
-    const opening = PAIRS[last];
-    const isOpened = opening && address.split(opening).length >= address.split(last).length;
-    if (isOpened || !/[.,;:!?)\]…]/.test(last)) return address;
-    address = address.slice(0, -1);
-  }
+  const many = (one) => address.split(one).length;
+  const surplus = { ")": many(")") - many("("), "]": many("]") - many("[") }; // of what is closed and was not opened in it
+  let end = address.length;
+  while (/[.,;:!?…]/.test(address[end - 1]) || surplus[address[end - 1]]-- > 0) end--;
+  return address.slice(0, end);
 }
 
 /** Whether a browser goes to the host that is read: nobody's name before it, nor letters that look like others. */
