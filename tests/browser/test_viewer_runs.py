@@ -235,11 +235,13 @@ def test_a_run_that_there_is_not_says_so(viewer: Any, watched: Any) -> None:
     "name", ["../../whoami", "../keys/x", "", '"><img src=x onerror=alert(1)>', "0" * 31, "g" * 32]
 )
 def test_a_link_to_no_run_asks_the_deployment_nothing(viewer: Any, name: str) -> None:
-    asked = []
+    root = viewer.url.partition("?")[0]
+    viewer.goto("about:blank")  # the table of runs asks as long as it is there
+    asked: list[str] = []
     viewer.on("request", lambda request: asked.append(request.url))
-    viewer.goto(viewer.url.partition("?")[0] + "?" + urlencode({"execution_id": name}))
+    viewer.goto(root + "?" + urlencode({"execution_id": name}))
     expect(viewer.get_by_role("alert")).to_contain_text("This link is to no run")
-    assert [url for url in asked if "/api/" in url] == [viewer.url.partition("?")[0] + "api/v1/whoami"]
+    assert [url for url in asked if "/api/" in url] == [f"{root}api/v1/whoami"]
 
 
 @pytest.mark.parametrize("view", ["__proto__", "constructor", "toString", "nothing"])
