@@ -1,7 +1,8 @@
 """Frames while a log of a million lines is scrolled in headless Chromium (Debian's), and how soon its end is there.
 
 Three ways of scrolling: turns of the wheel, the bar dragged over the whole log there and back, and pages by keys in wrapped
-lines. Beside them the frames of a page that does nothing, for without a GPU and on a busy machine those are late, too.
+lines. Beside them the frames of a page that does nothing, for without a GPU and on a busy machine those are late, too. Then a log
+of many small chunks, searched and downloaded.
 Needs `uv sync --group browser`.
 """
 
@@ -12,10 +13,12 @@ import shutil
 import time
 from typing import Any
 
-from tests.browser.log_pages import LogServer, chunked
+from tests.browser.log_pages import LogServer, chunked, records
 
 LINES = 1_000_000
 STEPS = 200
+SMALL_CHUNKS = 1_000
+END = {"n": SMALL_CHUNKS * 5 + 1, "s": "sys", "end": True}
 WATCH = """() => { globalThis.frames = []; let last = performance.now();
   const next = () => { const now = performance.now(); frames.push(now - last); last = now; requestAnimationFrame(next); };
   requestAnimationFrame(next); }"""
@@ -64,6 +67,7 @@ def main() -> None:
             print(
                 f"searched through after {time.monotonic() - began:.1f} s: {page.locator('.rv-count').inner_text()} matches"
             )
+            print(_many(browser, server))
             browser.close()
     finally:
         server.close()
@@ -92,6 +96,29 @@ class Tasks:
         return (
             f"so far the main thread's longest task took {cpu:.0f} ms of CPU, and by the clock one took {clock:.0f} ms"
         )
+
+
+def _many(browser: Any, server: LogServer) -> str:
+    """The log of a run that printed now and then, whose chunks each take as long as from a bucket."""
+    chunks = [
+        records({"n": number * 5 + 1, "m": "line of the log\n" * 5}, *([] if number + 1 < SMALL_CHUNKS else [END]))
+        for number in range(SMALL_CHUNKS)
+    ]
+    page = browser.new_page()
+    page.goto(server.put("many", chunks))
+    page.locator(".rv-row").first.wait_for()
+    server.pause_seconds = 0.03
+    began = time.monotonic()
+    page.locator(".rv-field").fill("line")
+    page.locator('.rv-log[data-search="done"]').wait_for(timeout=120_000)
+    searched = time.monotonic() - began
+    page.goto(server.put("many", chunks))
+    page.locator(".rv-row").first.wait_for()
+    began = time.monotonic()
+    with page.expect_download(timeout=120_000):
+        page.get_by_label("Download all of the log").click()
+    downloaded = time.monotonic() - began
+    return f"{SMALL_CHUNKS:,} chunks, each answered after 30 ms: searched through in {searched:.1f} s, downloaded in {downloaded:.1f} s"
 
 
 def _frames(page: Any, session: Any, what: str, act: Any) -> None:

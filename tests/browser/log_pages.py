@@ -24,6 +24,7 @@ WEB = Path(__file__).parents[2] / "web" / "runvoy_web"
 CHUNK_BYTES = 4 * 1024 * 1024
 MISSING = b""  # in place of a chunk: it never came
 BEGAN_MS = 1_900_000_000_000
+HELD_SECONDS = 5
 
 PAGE = b"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>log</title>
 <link rel="stylesheet" href="/web/style.css"><link rel="stylesheet" href="/web/log/log.css"><link rel="stylesheet" href="/harness.css"></head>
@@ -92,12 +93,16 @@ def records(*fields: dict[str, Any]) -> bytes:
 
 
 class LogServer:
-    """Hands logs out by name. `requests` are the chunks that were asked for, in order."""
+    """Hands logs out by name. `requests` are the chunks that were asked for, in order. `held`: a chunk that is answered only once
+    another of its log was asked for, or after `HELD_SECONDS`, which `overdue` tells."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[bytes]] = {}
         self.ended: dict[str, bool] = {}
         self.requests: list[tuple[str, int]] = []
+        self.pause_seconds = 0.0  # before each chunk, as a bucket takes
+        self.held: dict[tuple[str, int], int] = {}
+        self.overdue: list[tuple[str, int]] = []
         self.grown = threading.Condition()
         server = self
 
@@ -152,8 +157,13 @@ class LogServer:
             _send(request, 200, json.dumps(state).encode(), "application/json")
             return
         number = int(what)
-        self.requests.append((name, number))
+        time.sleep(self.pause_seconds)
         with self.grown:
+            self.requests.append((name, number))
+            self.grown.notify_all()
+            other = self.held.get((name, number))
+            if not self.grown.wait_for(lambda: other is None or (name, other) in self.requests, HELD_SECONDS):
+                self.overdue.append((name, number))
             until = time.monotonic() + 2
             while waits and len(self.chunks[name]) < number and not self.ended[name] and time.monotonic() < until:
                 self.grown.wait(until - time.monotonic())

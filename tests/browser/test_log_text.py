@@ -271,3 +271,38 @@ def test_a_colour_goes_on_until_it_is_reset_over_lines_chunks_and_the_other_stre
     )
     green, bold = "rv-fgvar(--rv-c-2)", "rv-bold rv-underline"
     assert styles == [green, "", green, green, green, bold, green, green, bold, ""]
+
+
+CONTRASTS = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const luminance = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const backgroundOf = (one) => {
+    const found = getComputedStyle(one).backgroundColor;
+    return /^rgba\\(.*, 0\\)$/.test(found) ? backgroundOf(one.parentElement) : found;
+  };
+  return [...document.querySelectorAll(".rv-row span.rv-fg, .rv-row .rv-n, .rv-row .rv-mark")].map((one) => {
+    const [dark, light] = [luminance(getComputedStyle(one).color), luminance(backgroundOf(one))].sort((a, b) => a - b);
+    return [one.textContent, one.closest(".rv-row").className, (light + 0.05) / (dark + 0.05)];
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_of_terminals_can_be_read_wherever_it_stands(
+    new_context: Any, logs: LogServer, scheme: str
+) -> None:
+    """By WCAG's measure of text, 4.5 : 1; on the plain background, and on those of stderr, of runvoy's words and of marked lines."""
+    colours = "".join(f"\x1b[{code}m{code}\x1b[0m" for code in [*range(30, 38), *range(90, 98)]).encode() + b"\n"
+    page = new_context(color_scheme=scheme).new_page()
+    chunks = chunked([("out", colours), ("out", colours), ("err", colours), ("sys", colours)])
+    page.goto(logs.put("contrast", chunks) + "#L2")
+    expect(page.locator(".rv-marked")).to_have_count(1)
+    found = page.evaluate(CONTRASTS)
+    assert {row for _, row, _ in found} == {"rv-row", "rv-row rv-marked", "rv-row rv-err", "rv-row rv-sys"}
+    assert len([text for text, _, _ in found if len(text) == 2]) == 4 * 16
+    assert [one for one in found if one[2] < 4.5 and one[0].strip()] == []

@@ -72,6 +72,33 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(new_context: Any, s
     expect(page.locator(".run-head")).to_contain_text("Running")
 
 
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_has_room_for_every_button_of_the_log(new_context: Any, sign_in: Any, seeded: str, width: int) -> None:
+    page = sign_in(new_context(viewport={"width": width, "height": 640}).new_page())
+    page.goto(page.url.partition("?")[0] + f"?execution_id={seeded}")
+    expect(page.locator(".rv-row").first).to_be_visible()
+    page.locator(".rv-field").fill("e")
+    expect(page.locator(".rv-count")).not_to_be_empty()
+    bar = page.locator(".rv-bar").bounding_box()
+    for button in page.locator(".rv-bar button:visible").all():
+        box = button.bounding_box()
+        assert bar["x"] <= box["x"]
+        assert box["x"] + box["width"] <= bar["x"] + bar["width"], button.get_attribute("aria-label")
+
+
+def test_what_is_pressed_or_current_is_seen_in_the_reader_s_own_colours(
+    new_context: Any, sign_in: Any, seeded: str
+) -> None:
+    page = sign_in(new_context(forced_colors="active").new_page())
+    style = "(one, name) => getComputedStyle(one)[name]"
+    current, other = (page.get_by_role("link", name=name, exact=True) for name in ("Runs", "Locks"))
+    assert current.evaluate(style, "borderBottomWidth") != other.evaluate(style, "borderBottomWidth")
+    page.goto(page.url.partition("?")[0] + f"?execution_id={seeded}")
+    pressed, released = page.get_by_label("Line numbers (l)"), page.get_by_label("Wrap long lines (w)")
+    expect(pressed).to_have_attribute("aria-pressed", "true")
+    assert pressed.evaluate(style, "backgroundColor") != released.evaluate(style, "backgroundColor")
+
+
 def test_everything_is_reached_by_the_keyboard_alone(page: Any, origin: str, stack: Any, seeded: str) -> None:
     page.goto(origin)
     expect(page.get_by_label("API key or claim token")).to_be_focused()

@@ -151,7 +151,7 @@ def test_run_again_of_a_call_says_what_the_playbook_s_form_has_not(viewer: Any, 
     expect(viewer.locator(".note")).to_contain_text("It had labels, a name of its own")
     expect(viewer.locator(".note")).not_to_contain_text("typed again")
     viewer.get_by_role("link", name="Runs").click()
-    expect(viewer.locator(".command").first).to_have_text("mineplaybook greet")
+    expect(viewer.locator(".command").first).to_have_text("mine playbook greet")
 
 
 @pytest.mark.parametrize("options", [("--timeout", "9m"), ("--env", "MORE=1")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import expect
@@ -85,9 +86,15 @@ def test_hostile_names_commands_and_labels_are_text(viewer: Any, stack: Any) -> 
     stack.ok("run", "--name", printable[:120], "--label", f"l={printable[:200]}", "--", "echo", HOSTILE)
     row = rows(viewer, "onerror").first
     expect(row).to_be_visible()
-    assert HOSTILE.split("\u202e", maxsplit=1)[0] in row.locator("code").text_content()
+    shown = HOSTILE.replace("\u202e", "\\u202e").replace("\x1b", "\\u001b").replace("'", "'\\''")
+    expect(row.locator("code")).to_have_text(f"echo '{shown}'")
     row.get_by_role("link").click()
-    expect(viewer.locator(".run-title code")).to_contain_text("<script>alert(2)</script>")
+    expect(viewer.locator(".run-title code")).to_have_text(f"echo '{shown}'")
+    expect(viewer.locator("[data-part=request] pre")).to_have_text(f"echo '{shown}'")
+    assert not re.search("[\u202e\x1b]", viewer.locator("body").inner_html() + viewer.title())
+    # What is copied and sent again is what was signed, to the letter.
+    viewer.get_by_role("button", name="Run again").click()
+    expect(viewer.get_by_label("Command", exact=True)).to_have_value(f"echo\n{HOSTILE}")
     assert viewer.locator("main img, main script").count() == 0
 
 
@@ -222,6 +229,25 @@ def test_a_run_that_there_is_not_says_so(viewer: Any, watched: Any) -> None:
     expect(viewer.get_by_role("alert")).to_contain_text("NOT_FOUND")
     for part in (".log-host", ".facts"):  # of nothing there is nothing to show
         expect(viewer.locator(part)).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../whoami", "../keys/x", "", '"><img src=x onerror=alert(1)>', "0" * 31, "g" * 32]
+)
+def test_a_link_to_no_run_asks_the_deployment_nothing(viewer: Any, name: str) -> None:
+    root = viewer.url.partition("?")[0]
+    viewer.goto("about:blank")  # the table of runs asks as long as it is there
+    asked: list[str] = []
+    viewer.on("request", lambda request: asked.append(request.url))
+    viewer.goto(root + "?" + urlencode({"execution_id": name}))
+    expect(viewer.get_by_role("alert")).to_contain_text("This link is to no run")
+    assert [url for url in asked if "/api/" in url] == [f"{root}api/v1/whoami"]
+
+
+@pytest.mark.parametrize("view", ["__proto__", "constructor", "toString", "nothing"])
+def test_a_link_to_no_page_shows_the_runs(viewer: Any, view: str) -> None:
+    viewer.goto(viewer.url.partition("?")[0] + f"?view={view}")
+    expect(viewer.get_by_role("table", name="Runs")).to_be_visible()
 
 
 def test_a_label_that_there_is_no_room_for_ends_in_an_ellipsis(viewer: Any, stack: Any) -> None:

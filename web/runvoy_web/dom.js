@@ -1,4 +1,7 @@
-/** Building the page: elements and text nodes only. Nothing here takes markup, so no text can become any. */
+/**
+ * Building the page: elements and text nodes only. Nothing here takes markup, so no text can become any; and what would hide or
+ * turn text around is written out, so that a command reads as it runs.
+ */
 
 const SVG = "http://www.w3.org/2000/svg";
 // Paths for a 16 × 16 box, drawn with a stroke.
@@ -14,7 +17,6 @@ const ICONS = {
   UNKNOWN: "M5.8 6a2.2 2.2 0 1 1 3.2 2c-.7.4-1 .8-1 1.6M8 12.2v.1",
   lock: "M4 7.5h8v6H4zM5.5 7.5V5.4a2.5 2.5 0 0 1 5 0v2.1",
   copy: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z",
-  link: "M6.5 9.5l3-3M7 4.5l1-1a3 3 0 0 1 4.5 4.5l-1 1M9 11.5l-1 1A3 3 0 0 1 3.5 8l1-1",
   again: "M13 3v3.5H9.5M12.7 6.3A5.3 5.3 0 1 0 13.2 9.5",
   kill: "M4.5 4.5h7v7h-7z",
   sun: "M8 5a3 3 0 1 0 0 6 3 3 0 0 0 0-6ZM8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3 3l1 1M12 12l1 1M13 3l-1 1M4 12l-1 1",
@@ -40,11 +42,23 @@ function build(element, { on = {}, dataset = {}, ...attributes }, children) {
   }
   for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
   Object.assign(element.dataset, dataset);
-  element.append(...flat(children));
+  // What stands in a field is sent again, to the letter.
+  element.append(...(element.localName === "textarea" ? children : flat(children)));
   return element;
 }
 
-const flat = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+const flat = (children) =>
+  children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (typeof child === "string" ? plain(child) : child));
+
+// Controls but tabs and newlines; what turns the order of letters around; what has no width. Joiners stay: emoji have them.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+
+/** A text as it is shown to people: nothing in it is unseen, or puts other letters elsewhere. */
+export const plain = (text) =>
+  text.replace(UNSEEN, (one) => {
+    const code = one.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, "0")}`;
+  });
 
 /** Put these children in place of what is there. */
 export function fill(element, ...children) {

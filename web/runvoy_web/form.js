@@ -9,11 +9,25 @@ export function formView(app, host, parameters, signal) {
   if (parameters.has("playbook")) return void playbookView(app, host, parameters.get("playbook"), signal);
   const draft = app.draft ?? {};
   const failure = h("div");
-  const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft, () => submit(app, form, failure, true)));
+  const form = h("form", { class: "run-form", novalidate: true, on: { submit: (event) => { event.preventDefault(); submit(app, form, failure); } } }, fields(draft));
+  form.elements.dry.addEventListener("click", () => submit(app, form, failure, true));
+  form.elements.clear.addEventListener("click", () => {
+    form.dataset.done = "cleared";
+    app.navigate("?view=new");
+  });
   fill(host, h("h1", {}, "New run"), kinds("command"), draft.from ? again(draft) : null, failure, form);
   suggest(app, form, signal);
   form.elements.command.focus();
+  const initial = JSON.stringify(valuesOf(form));
+  // Who looks something up elsewhere finds what was typed. What was sent is done with.
+  signal.addEventListener("abort", () => {
+    const values = valuesOf(form);
+    if (form.dataset.done) app.draft = null;
+    else if (app.client && JSON.stringify(values) !== initial) app.draft = { ...draft, ...values };
+  });
 }
+
+const valuesOf = (form) => Object.fromEntries(new FormData(form));
 
 function again(draft) {
   const link = h("a", { href: `?execution_id=${draft.from}` }, h("code", {}, draft.from));
@@ -29,7 +43,7 @@ function again(draft) {
   );
 }
 
-function fields(draft, onDryRun) {
+function fields(draft) {
   const text = (name, options = {}) => h("input", { name, type: "text", autocomplete: "off", spellcheck: "false", value: draft[name] ?? "", ...options });
   const area = (name, rows, options = {}) => h("textarea", { name, rows, autocomplete: "off", spellcheck: "false", ...options }, draft[name] ?? "");
   const choice = (name, options) => h("select", { name }, options.map(([value, words]) => h("option", { value, selected: (draft[name] ?? "") === value }, words)));
@@ -72,7 +86,8 @@ function fields(draft, onDryRun) {
       "div",
       { class: "row" },
       h("button", { type: "submit", class: "primary" }, "Run"),
-      h("button", { type: "button", name: "dry", on: { click: onDryRun } }, "Dry run"),
+      h("button", { type: "button", name: "dry" }, "Dry run"),
+      h("button", { type: "button", name: "clear", class: "quiet" }, "Clear the form"),
     ),
   ];
 }
@@ -95,7 +110,7 @@ async function suggest(app, form, signal) {
 }
 
 async function submit(app, form, failure, isDryRun = false) {
-  const values = Object.fromEntries(new FormData(form));
+  const values = valuesOf(form);
   const { request, problems } = requestOf(values, app.client);
   for (const control of form.elements) control.removeAttribute?.("aria-invalid");
   if (problems.length) {
@@ -104,12 +119,13 @@ async function submit(app, form, failure, isDryRun = false) {
     form.elements[problems[0][0]].focus();
     return;
   }
-  app.draft = { ...values, requestId: request.requestId };
   const buttons = [...form.querySelectorAll("button")];
   buttons.forEach((button) => (button.disabled = true));
   try {
     if (isDryRun) return void fill(failure, await tryOut(app, request));
     await send(app, request);
+    app.sent = { ...values, requestId: request.requestId };
+    form.dataset.done = "sent";
     app.navigate(app.runAddress(request.requestId));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;

@@ -81,9 +81,22 @@ export function parseToken(text) {
 /** @returns {Promise<Identity|null>} */
 export const loadIdentity = async () => (await inStore("readonly", (store) => store.get(CURRENT))) ?? null;
 
-export const saveIdentity = (identity) => inStore("readwrite", (store) => store.put(identity, CURRENT));
+export const saveIdentity = (identity) => changed((store) => store.put(identity, CURRENT));
 
-export const forgetIdentity = () => inStore("readwrite", (store) => store.delete(CURRENT));
+export const forgetIdentity = () => changed((store) => store.delete(CURRENT));
+
+// Other tabs hold the key as well, and would go on with one that was forgotten here.
+const otherTabs = new BroadcastChannel("runvoy.identity");
+
+async function changed(act) {
+  await inStore("readwrite", act);
+  otherTabs.postMessage("changed");
+}
+
+/** Calls `act` whenever another tab has kept or forgotten a key. */
+export function onOtherTab(act) {
+  otherTabs.onmessage = () => act();
+}
 
 async function inStore(mode, act) {
   const database = await promised(openDatabase());

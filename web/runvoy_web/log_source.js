@@ -16,7 +16,7 @@
  *   createLogView(host: HTMLElement, source: LogSource, options?: {
  *     line?: [number, number],              // the line or range that the address names: shown and marked first
  *     onLine?: (line: [number, number]|null) => void,  // the reader marked a line or range: the page puts it in its address
- *   }) → {destroy(): void}
+ *   }) → {destroy(): void, show(line: [number, number]|null): void}  // `show`: the address names other lines now, or none
  * and `log/log.css`, which index.html links. It takes its colours from the custom properties in style.css.
  */
 import { ApiError, pause } from "./api.js";
@@ -25,12 +25,15 @@ const WAIT_SECONDS = 20;
 const GRANT_MARGIN_MS = 20_000;
 const FIRST_PAUSE_MS = 300;
 const LONGEST_PAUSE_MS = 3_000;
+const CHUNKS_PER_GRANT = 64; // until a grant tells
 
 /** The reads of one execution: its status and the chunks of its log, under grants that are renewed as they run out. */
 export class Outbox {
   #client;
   #executionId;
   #grants = new Map(); // first chunk of a grant → the grant
+  #asking = null; // the grant that is being asked for
+  #perGrant = CHUNKS_PER_GRANT;
 
   constructor(client, executionId) {
     this.#client = client;
@@ -40,13 +43,30 @@ export class Outbox {
   /** The grant that covers a chunk. One that is `fresh` was asked for just now. */
   async grantFor(chunk, { signal, fresh = false } = {}) {
     if (fresh) this.#grants.clear();
+    // One at a time: chunks are read several at once, and mostly lie in the same grant.
+    while (!this.#known(chunk) && this.#asking) await this.#asking.catch(() => {});
+    const known = this.#known(chunk);
+    if (known) return known;
+    // From the same chunks on whoever asks: those who go back through a log would need one for each chunk otherwise.
+    const from = chunk - ((chunk - 1) % this.#perGrant);
+    this.#asking = this.#ask(from, signal).finally(() => (this.#asking = null));
+    const grant = await this.#asking;
+    return !grant.status_url || covers(grant, chunk) ? grant : this.#ask(chunk, signal);
+  }
+
+  #known(chunk) {
     for (const [first, grant] of this.#grants) {
       if (Date.parse(grant.expires_at) - GRANT_MARGIN_MS < this.#client.now()) this.#grants.delete(first);
-      else if (grant.status_url && chunk >= first && chunk < first + grant.chunk_urls.length) return grant;
+      else if (covers(grant, chunk)) return grant;
     }
-    const body = { execution_id: this.#executionId, from_chunk: chunk };
+    return null;
+  }
+
+  async #ask(from, signal) {
+    const body = { execution_id: this.#executionId, from_chunk: from };
     const grant = await this.#client.call("POST", "/grants/outbox", { body, signal });
     if (grant.status_url) this.#grants.set(grant.from_chunk ?? 1, grant);
+    this.#perGrant = grant.chunk_urls?.length || this.#perGrant;
     return grant;
   }
 
@@ -89,6 +109,11 @@ export class Outbox {
   status({ etag = "", wait = false, signal } = {}) {
     return this.read(1, (grant) => grant.status_url, { etag, waitSeconds: wait ? WAIT_SECONDS : 0, signal });
   }
+}
+
+function covers(grant, chunk) {
+  const first = grant.from_chunk ?? 1;
+  return chunk >= first && chunk < first + (grant.chunk_urls?.length ?? 0);
 }
 
 /**

@@ -3,7 +3,7 @@ import { accessView } from "./access.js";
 import { Client } from "./api.js";
 import { announce, fill, h, icon, problem } from "./dom.js";
 import { formView } from "./form.js";
-import { loadIdentity } from "./identity.js";
+import { loadIdentity, onOtherTab } from "./identity.js";
 import { locksView } from "./locks.js";
 import { applyTheme } from "./prefs.js";
 import { runView } from "./run.js";
@@ -20,17 +20,29 @@ class App {
   token = null;
   afterToken = null;
   draft = null; // of a command
+  sent = null; // the form's last request, which can be changed if it is refused
   call = null; // of a playbook, for the form that is shown next
+  left = null; // the table of runs as it was left: whoever goes back finds it so
+  onHash = null; // what the page that is shown makes of another line in its address
   #view = null; // the AbortController of the page that is shown
+  #address = null; // of the page that is shown, but for its hash
 
   constructor() {
     this.host = document.getElementById("view");
     this.banner = document.getElementById("banner");
-    addEventListener("popstate", () => this.#show());
+    addEventListener("popstate", () => this.#moved());
     addEventListener("hashchange", () => this.#takeToken() && this.#show());
     document.addEventListener("click", (event) => this.#onClick(event));
     this.#takeToken();
     document.addEventListener("keydown", (event) => this.#onKey(event));
+    addEventListener("storage", () => applyTheme());
+    onOtherTab(() => this.start());
+  }
+
+  /** Back and forward, or another hash. Where only that has changed, what is shown stays: a form may be half filled in. */
+  #moved() {
+    if (location.search !== this.#address) return this.#show(true);
+    return this.onHash?.(location.hash);
   }
 
   /** Begin, or begin anew with another key, or without one. */
@@ -38,7 +50,7 @@ class App {
     if (address !== undefined) history.replaceState(null, "", address);
     const identity = await loadIdentity();
     this.client = identity && new Client(identity);
-    this.whoami = null;
+    this.whoami = this.draft = this.sent = this.call = this.left = null;
     fill(this.banner);
     this.#frame();
     if (this.client) this.#watch();
@@ -129,6 +141,7 @@ class App {
     const parameters = new URLSearchParams(location.search);
     for (const [name, value] of Object.entries(changes)) value ? parameters.set(name, value) : parameters.delete(name);
     history.replaceState(null, "", `?${parameters}`);
+    this.#address = location.search;
   }
 
   replaceHash(hash) {
@@ -151,13 +164,17 @@ class App {
     }
   }
 
-  #show() {
+  /** Show the page that the address names; `isBack`: by the browser's way back or forward. */
+  #show(isBack = false) {
     this.#view?.abort();
     this.#view = new AbortController();
+    this.#address = location.search;
+    this.onHash = null;
+    this.isBack = isBack;
     const parameters = new URLSearchParams(location.search);
     const asked = parameters.has("execution_id") ? "run" : (parameters.get("view") ?? "runs");
     const isReady = this.client && !this.token;
-    this.viewName = isReady ? (asked in VIEWS || asked === "run" ? asked : "runs") : "access";
+    this.viewName = isReady ? (Object.hasOwn(VIEWS, asked) || asked === "run" ? asked : "runs") : "access";
     const view = this.viewName === "run" ? runView : VIEWS[this.viewName];
     document.title = `${TITLES[this.viewName] ?? "Run"} · runvoy`;
     document.body.dataset.view = this.viewName;
@@ -172,6 +189,10 @@ class App {
     const link = event.target.closest?.("a[href]");
     if (!link || event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     const address = link.getAttribute("href") ?? "";
+    if (address === "#view") {
+      event.preventDefault(); // the address keeps what it has: a line of a log
+      return this.host.focus();
+    }
     if (!address.startsWith("?") || link.hasAttribute("download") || link.target) return;
     event.preventDefault();
     this.navigate(address);

@@ -10,6 +10,15 @@ export function preference(name, otherwise) {
   }
 }
 
+/** Several that are kept together, as an object; empty where somebody else's text, or none, is there. */
+export function preferences(name) {
+  try {
+    return JSON.parse(preference(name, "{}")) ?? {};
+  } catch {
+    return {};
+  }
+}
+
 export function setPreference(name, value) {
   try {
     if (value === null) localStorage.removeItem(PREFIX + name);

@@ -1,7 +1,7 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, plain, problem, prose } from "./dom.js";
 import { every } from "./every.js";
 import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
 import { draftOf } from "./form_values.js";
@@ -14,9 +14,14 @@ const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
 const RETRY_MS = 2_000;
 const KILL_TRIES = 12;
+const EXECUTION_ID = /^[0-9a-f]{32}$/;
 
 export function runView(app, host, parameters, signal) {
-  new RunPage(app, host, parameters.get("execution_id"), signal).show();
+  const executionId = parameters.get("execution_id").replaceAll("-", "").toLowerCase();
+  // Anybody can make a link, and what it names becomes part of addresses that this browser signs.
+  if (EXECUTION_ID.test(executionId)) return void new RunPage(app, host, executionId, signal).show();
+  const error = { message: "This link is to no run: an execution id has 32 digits and letters.", hint: "It may have been cut in copying." };
+  fill(host, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
 }
 
 class RunPage {
@@ -25,6 +30,7 @@ class RunPage {
     this.outbox = new Outbox(app.client, executionId);
     this.signed = new SignedRequest(app, executionId, signal);
     signal.addEventListener("abort", () => this.log?.destroy());
+    app.onHash = (hash) => this.log?.show(lineOf(hash) ?? null);
   }
 
   async show() {
@@ -96,8 +102,7 @@ class RunPage {
   #showRefusal(receipt) {
     document.title = "Refused · runvoy";
     const error = new ApiError({ code: receipt.code, message: receipt.message, hint: receipt.hint });
-    const isOwn = this.app.draft?.requestId === this.executionId;
-    const change = h("button", { type: "button", on: { click: () => (isOwn ? this.app.navigate("?view=new") : this.#again()) } }, icon("again"), "Change it and try again");
+    const change = h("button", { type: "button", on: { click: () => (this.app.sent?.requestId === this.executionId ? this.#change() : this.#again()) } }, icon("again"), "Change it and try again");
     fill(this.head, this.#title("Refused", "FAILED"), h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), problem(error, this.app.may("run") ? change : null));
     this.head.parentElement.classList.add("refused");
     fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
@@ -113,7 +118,7 @@ class RunPage {
     if (known?.state !== run.state) {
       if (known) announce(`${stateWord(run.state)}${run.exit_code !== undefined ? `, exit code ${exitText(run)}` : ""}`);
       const { name, text } = whatRan(run);
-      document.title = `${stateWord(run.state)} · ${(name ?? text).slice(0, 60)} · runvoy`;
+      document.title = `${stateWord(run.state)} · ${plain(name ?? text).slice(0, 60)} · runvoy`;
     }
     this.#draw();
     if (hasEnded(run)) this.over.abort();
@@ -154,7 +159,7 @@ class RunPage {
     this.known ??= h("div");
     fill(this.known, this.#facts());
     this.status ??= h("pre", { tabindex: 0 });
-    this.status.textContent = JSON.stringify(run, null, 1);
+    fill(this.status, JSON.stringify(run, null, 1));
     // Made once: what is open stays open, and what was scrolled stays there.
     if (!this.side.firstChild) fill(this.side, this.known, this.signed.parts(run), h("details", { class: "part" }, h("summary", {}, "Status, as the deployment tells it"), this.status));
     this.#tick();
@@ -212,16 +217,38 @@ class RunPage {
     const { name, text: command } = whatRan(this.run);
     const text = `${name ?? command.slice(0, 80)}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
+    this.killing.disabled = true;
+    fill(this.failure);
+    try {
+      const answer = await this.#askForKill();
+      if (answer.status) this.#take(answer.status);
+      announce("The run is being killed", true);
+    } catch (error) {
+      if (this.signal.aborted) return;
+      if (!error.code) throw error;
+      const isSaid = !error.retryable; // else the answer alone may be lost
+      const message = `${isSaid ? "The run was not killed" : "Whether the run is being killed is not known"}: ${error.message}`;
+      fill(this.failure, problem({ code: error.code, message, hint: isSaid ? error.hint : "Press Kill again once there is an answer." }));
+    } finally {
+      this.killing.disabled = false;
+    }
+  }
+
+  async #askForKill() {
+    announce("Killing the run …", true);
     for (let tries = 1; ; tries += 1) {
       try {
-        const answer = await this.app.client.call("DELETE", `/executions/${this.executionId}`);
-        if (answer.status) this.#take(answer.status);
-        return announce("The run is being killed", true);
+        return await this.app.client.call("DELETE", `/executions/${this.executionId}`);
       } catch (error) {
-        if (!error.retryable || tries >= KILL_TRIES) return void fill(this.failure, problem(error));
+        if (!error.retryable || tries >= KILL_TRIES) throw error;
         await pause(500, this.signal);
       }
     }
+  }
+
+  #change() {
+    this.app.draft = this.app.sent;
+    this.app.navigate("?view=new");
   }
 
   /** Fill the form; nothing is sent before the reader says so there. */

@@ -26,6 +26,7 @@ class RunsPage {
       label: parameters.get("label") ?? "",
       text: parameters.get("text") ?? "",
     };
+    this.address = location.search;
     this.dayOffset = 0;
     this.rows = new Map(); // execution id → {row, version}
     this.isLoading = false;
@@ -50,7 +51,10 @@ class RunsPage {
     );
     document.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.signal });
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.#loadMore(), { rootMargin: "600px" }).observe(this.more);
-    this.#reload();
+    const { isBack, left } = this.app;
+    if (isBack && left?.address === this.address) this.#restore(left);
+    else this.#reload();
+    this.signal.addEventListener("abort", () => this.#leave());
     every(this.app.pollMs, this.signal, () => this.#refresh());
     every(1_000, this.signal, () => this.#tick());
     this.#showCosts();
@@ -84,6 +88,7 @@ class RunsPage {
     const changed = (name, value) => {
       filters[name] = value;
       this.app.replaceParameters({ view: null, mine: filters.mine ? "1" : null, state: filters.state, label: filters.label, text: filters.text });
+      this.address = location.search;
       if (name === "text") this.#draw();
       else this.#reload();
       this.#loadMore();
@@ -114,6 +119,23 @@ class RunsPage {
 
   get #states() {
     return this.filters.state ? (GROUPS[this.filters.state] ?? [this.filters.state]) : null;
+  }
+
+  /** Keep what was loaded, how far it was scrolled, and the run that was gone to. */
+  #leave() {
+    if (!this.store?.size) return;
+    const { store, address } = this;
+    this.app.left = { store, address, y: scrollY, focused: document.activeElement?.closest?.(".runs a")?.getAttribute("href") };
+  }
+
+  #restore({ store, y, focused }) {
+    this.store = store;
+    this.#draw();
+    const link = [...this.body.querySelectorAll("a.command")].find((one) => one.getAttribute("href") === focused);
+    link?.focus({ preventScroll: true });
+    // After the browser has put back what it thinks right.
+    requestAnimationFrame(() => scrollTo(0, y));
+    this.#refresh();
   }
 
   async #reload() {
@@ -167,8 +189,9 @@ class RunsPage {
 
   /** A lost network has a line of its own at the top of the page, and a key that is no good its own page. */
   #failed(error) {
-    if (this.signal.aborted || error.isOfTheKey || this.app.client.isLost) return;
-    fill(this.failure, problem(error));
+    if (this.signal.aborted || this.app.client.isLost) return;
+    if (!this.shown) fill(this.more);
+    if (!error.isOfTheKey) fill(this.failure, problem(error));
   }
 
   #draw() {
@@ -232,7 +255,7 @@ class RunsPage {
       h(
         "td",
         { class: "what" },
-        h("a", { class: "command", href: this.app.runAddress(run.execution_id) }, what.name ? h("b", {}, what.name) : null, h("code", {}, what.text.slice(0, 300))),
+        h("a", { class: "command", href: this.app.runAddress(run.execution_id) }, what.name ? [h("b", {}, what.name), " "] : null, h("code", {}, what.text.slice(0, 300))),
         labels.length || locks.length ? h("span", { class: "labels" }, locks, labels) : null,
       ),
       h("td", { class: "who" }, run.owner),

@@ -13,6 +13,7 @@ const ICONS = {
   numbers: "M6 3L4.5 13M11.5 3L10 13M2.5 6h11M2 10h11",
   clock: "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12zM8 4.5V8l2.5 1.5",
   copy: "M6 5.5h7v8H6zM10 5.5v-3H3v8h3",
+  link: "M6.5 9.5l3-3M7 4.5l1-1a3 3 0 0 1 4.5 4.5l-1 1M9 11.5l-1 1A3 3 0 0 1 3.5 8l1-1",
   download: "M8 2v8M4.5 7L8 10.5 11.5 7M2.5 13.5h11",
   clear: "M3 13L13 3M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12z",
   help: "M6 6a2 2 0 1 1 2.6 1.9c-.4.1-.6.5-.6.9v.7M8 11.8v.4M8 14.5a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13z",
@@ -31,7 +32,8 @@ export const KEYS = [
   ["w", "wrap long lines"],
   ["l t", "line numbers, times"],
   ["x, Shift+J, Shift+K", "mark the line on top; mark more, fewer"],
-  ["c", "copy what is marked"],
+  ["Ctrl+A", "mark all lines"],
+  ["c, y", "copy what is marked; copy a link to it"],
   ["Esc", "end the search; unmark"],
   ["?", "this list"],
 ];
@@ -55,7 +57,7 @@ export function createControls() {
     group(button("error", "error", "First error (e)", "First error"), button("pause", "pause", "Pause (p)", "Pause")),
     group(toggle("wrap", "wrap", "Wrap long lines (w)"), toggle("numbers", "numbers", "Line numbers (l)"),
       toggle("times", "clock", "Times, in UTC (t)")),
-    group(button("copy", "copy", "Copy the marked lines (c)"), button("download", "download", "Download all of the log"),
+    group(button("copy", "copy", "Copy the marked lines (c)"), button("link", "link", "Copy a link to the marked lines (y)"), button("download", "download", "Download all of the log"),
       button("clear", "clear", "Clear what is shown"), button("help", "help", "Keys (?)")));
 
   ui.restore = h("button", { type: "button", class: "rv-link" }, "show them");
@@ -67,7 +69,8 @@ export function createControls() {
   ui.live.setAttribute("role", "status");
   const foot = h("div", { class: "rv-foot" }, part("state", "rv-state"), part("told", "rv-told"), space(), part("lines", "rv-lines"), ui.live);
   ui.keys = keyList();
-  ui.root = h("div", { class: "rv-log" }, bar, ui.cleared, ui.body, foot, ui.keys);
+  ui.sheet = h("div", { class: "rv-sheet" });
+  ui.root = h("div", { class: "rv-log" }, bar, ui.cleared, ui.body, foot, ui.keys, ui.sheet);
   return ui;
 }
 

@@ -3,7 +3,7 @@
 const SIDE_PX = 80;
 
 /** From keys to what they do. `view` has the actions, and the scroller that moves. */
-export function keyActions({ scroller, move, error, follow, pause, toggle, markTop, markMore, copy, help, search, end, escape }) {
+export function keyActions({ scroller, move, error, follow, pause, toggle, markTop, markMore, copy, link, help, search, end, escape }) {
   const line = (step) => () => scroller.by(step * scroller.rowHeight);
   const page = (step) => () => scroller.by(step * scroller.page * scroller.rowHeight);
   const start = () => scroller.toStart();
@@ -15,6 +15,6 @@ export function keyActions({ scroller, move, error, follow, pause, toggle, markT
     ArrowLeft: side(-1), ArrowRight: side(1),
     "/": search, n: () => move(1), N: () => move(-1), e: error,
     f: follow, p: pause, w: () => toggle("wrap"), l: () => toggle("numbers"), t: () => toggle("times"),
-    x: markTop, J: () => markMore(1), K: () => markMore(-1), c: copy, Escape: escape, "?": help,
+    x: markTop, J: () => markMore(1), K: () => markMore(-1), c: copy, y: link, Escape: escape, "?": help,
   };
 }

@@ -34,6 +34,11 @@ export class Marks {
     else this.set([n, n]);
   }
 
+  /** All there are by now. No link says so. */
+  all() {
+    this.set([1, this.#store.lines], false);
+  }
+
   top() {
     const n = this.#lineOnTop();
     if (n) this.to(n, false);

@@ -1,6 +1,7 @@
 // The element of one row. Text from elsewhere gets into the page here and nowhere else: as text nodes, with classes for its
 // style and colours by custom properties.
 
+import { addressesIn } from "./addresses.js";
 import { PLAIN, paletteColour, parseLine, safeCut, strip } from "./ansi.js";
 import { ERR, SYS } from "./chunk.js";
 import { grouped } from "./words.js";
@@ -72,7 +73,8 @@ function content({ text, style, look, query, current }) {
   const before = raw.slice(0, look.from);
   const { segments } = parseLine(raw.slice(look.from, end), look.from ? parseLine(before, style()).style : style());
   if (look.from) whole.append(button("rv-more", "earlier", `◂ ${grouped(look.from)} characters before`));
-  const painter = new Painter(query, current, look.from && current >= 0 ? count(strip(before), query) : 0);
+  const isCut = end < raw.length || (!look.isWhole && segments.length > 0 && textOf(segments.at(-1)).length > size);
+  const painter = new Painter(query, current, look.from && current >= 0 ? count(strip(before), query) : 0, isCut);
   if (look.isWhole) {
     const shown = segments.slice(-MOST_SEGMENTS);
     segments.slice(0, -MOST_SEGMENTS).forEach((runs) => painter.skip(runs));
@@ -81,7 +83,6 @@ function content({ text, style, look, query, current }) {
     segments.slice(0, -1).forEach((runs) => painter.skip(runs));
     painter.paint(cutRuns(segments.at(-1), size), whole);
   }
-  const isCut = end < raw.length || (!look.isWhole && segments.length && textOf(segments.at(-1)).length > size);
   if (segments.length > 1) {
     const words = look.isWhole ? "fold" : `↻ ${segments.length}`;
     const fold = button("rv-more", "fold", words);
@@ -104,16 +105,18 @@ function cutRuns(runs, size) {
   return kept;
 }
 
-/** Draws runs into elements, with matches of the search marked. */
+/** Draws runs into elements, with matches of the search marked, and addresses as links. */
 class Painter {
   #query;
   #current;
   #seen;
+  #isCut;
 
-  constructor(query, current, seen) {
+  constructor(query, current, seen, isCut) {
     this.#query = query;
     this.#current = current;
     this.#seen = seen;
+    this.#isCut = isCut;
   }
 
   skip(runs) {
@@ -125,6 +128,7 @@ class Painter {
       runs = [...runs.slice(0, MOST_RUNS), { text: textOf(runs.slice(MOST_RUNS)), style: PLAIN }];
     }
     const marks = this.#query ? this.#marksIn(textOf(runs)) : [];
+    const addresses = addressesIn(textOf(runs), this.#isCut);
     let at = 0;
     let next = 0;
     for (const { text, style } of runs) {
@@ -133,14 +137,11 @@ class Painter {
       while (from < text.length) {
         const mark = marks[next];
         const start = mark ? Math.max(0, mark.start - at) : Infinity;
-        if (start > from) {
-          parent.append(text.slice(from, Math.min(start, text.length)));
-          from = Math.min(start, text.length);
-          continue;
-        }
-        const end = Math.min(mark.end - at, text.length);
-        parent.append(element("mark", mark.isCurrent ? "rv-hit rv-current" : "rv-hit", text.slice(from, end)));
-        from = end;
+        const until = Math.min(start > from ? start : mark.end - at, text.length);
+        const into = start > from ? parent : parent.appendChild(element("mark", mark.isCurrent ? "rv-hit rv-current" : "rv-hit"));
+        appendLinked(into, text.slice(from, until), at + from, style.hidden ? [] : addresses);
+        from = until;
+        if (start >= until) continue;
         if (mark.end - at <= text.length) next++;
       }
       at += text.length;
@@ -156,6 +157,22 @@ class Painter {
     }
     return marks;
   }
+}
+
+/** Append text that stands at `at` of its line. */
+function appendLinked(parent, text, at, addresses) {
+  let done = 0;
+  for (const { start, end, href } of addresses) {
+    const from = Math.max(start - at, done);
+    const until = Math.min(end - at, text.length);
+    if (from >= until) continue;
+    if (from > done) parent.append(text.slice(done, from));
+    const link = element("a", "rv-address", text.slice(from, until));
+    Object.assign(link, { href, target: "_blank", rel: "noopener noreferrer" });
+    parent.append(link);
+    done = until;
+  }
+  if (done < text.length) parent.append(text.slice(done));
 }
 
 const textOf = (runs) => (runs.length === 1 ? runs[0].text : runs.map((run) => run.text).join(""));

@@ -4,6 +4,7 @@ import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { ERR } from "./chunk.js";
 import { count } from "./row.js";
+import { onwards } from "./store.js";
 
 // An error is what says so. stderr alone is no error: many programs write their progress there.
 const ERROR = /(?:error|exception|\bfail(?:ed|ure|ures|s)?\b|\bfatal\b|\bpanic\b|\btraceback\b)/i;
@@ -66,6 +67,7 @@ export class Search {
       while (this.#waiting.size && !this.#signal.aborted) {
         const [number] = this.#waiting;
         const round = this.#round;
+        this.#store.prefetch(this.#waiting);
         const hits = await this.#look(number);
         if (round !== this.#round) continue;
         this.#waiting.delete(number);
@@ -168,6 +170,7 @@ export async function findError(store, from, signal) {
   const breather = new Breather();
   let onStderr = null;
   for (let number = from?.number ?? 1; number <= store.chunks; number++) {
+    store.prefetch(onwards(number));
     await store.load(number);
     const index = store.index(number);
     for (const { row, lines, record } of index?.blocks() ?? []) {

@@ -12,6 +12,7 @@ const MOST_RAW = 160e6; // bytes of compressed chunks in memory, so that few are
 const CHUNK_COST = 4e3; // of a decoded chunk beside its text
 const MOST_ROWS = 16e6; // of one chunk: what 32 MiB of escaped newlines are
 const ROWS_IN_KEY = 2 ** 25;
+const AHEAD = 4; // chunks that are read at once: a browser has six connections to a bucket, and the view wants some of them
 
 const NO_CHANGES = Object.freeze({ own: [], before: [], total: [null, null, null] });
 
@@ -67,11 +68,39 @@ export class LogStore {
     return Boolean(this.#entries[number]?.index || this.#entries[number]?.state === BROKEN);
   }
 
-  /** Keep the bytes of a chunk that was read only to see whether it is there. */
+  /** Keep the bytes of a chunk. */
   give(number, raw) {
     this.grow(number);
-    this.#entries[number].raw = raw;
-    this.#rawCost += raw.length;
+    const entry = this.#entries[number];
+    this.#rawCost += raw.length - (entry.raw?.length ?? 0);
+    entry.raw = raw;
+  }
+
+  /**
+   * Begin to read chunks that will be wanted soon, in this order: the logs of runs that print now and then have thousands of small
+   * ones, and each takes a bucket as long as a large one. What goes wrong is told to whoever then asks for the chunk.
+   */
+  prefetch(numbers) {
+    let left = AHEAD;
+    for (const number of numbers) {
+      if (left-- === 0 || number < 1 || number > this.chunks) return;
+      const entry = this.#entries[number];
+      if (this.isLoaded(number) || entry.raw || entry.loading) continue;
+      entry.used = ++this.#clock;
+      this.#fetch(entry).catch(() => {});
+    }
+  }
+
+  /** The gzip bytes of a chunk from where the log lies; null if there are none. They are kept. */
+  #fetch(entry) {
+    entry.fetching ??= this.#source
+      .readChunk(entry.number, { signal: this.#signal })
+      .then((raw) => {
+        if (raw) this.give(entry.number, raw);
+        return raw;
+      })
+      .finally(() => (entry.fetching = null));
+    return entry.fetching;
   }
 
   /** Read a chunk, if it is not in memory; whether it is now. `raw` is given by whoever has read it already. */
@@ -85,10 +114,9 @@ export class LogStore {
   }
 
   async #load(entry, raw) {
-    raw ??= entry.raw ?? (await this.#source.readChunk(entry.number, { signal: this.#signal }));
+    raw ??= entry.raw ?? (await this.#fetch(entry));
     if (raw === null) return this.#break(entry, `chunk ${entry.number} of the log is missing`);
-    if (!entry.raw) this.#rawCost += raw.length;
-    entry.raw = raw;
+    if (!entry.raw) this.give(entry.number, raw);
     try {
       const records = await decodeChunk(raw);
       const breather = new Breather();
@@ -330,10 +358,17 @@ export class LogStore {
     }
   }
 
-  /** The gzip bytes of a chunk; null if there are none. They are not kept. */
-  raw(number) {
-    const kept = this.#entries[number].raw;
-    return kept ? Promise.resolve(kept) : this.#source.readChunk(number, { signal: this.#signal });
+  /** The gzip bytes of each chunk, in order; null for one that is missing. Some are read ahead, and none is kept. */
+  async *raws() {
+    const coming = [];
+    for (let number = 1; number <= this.chunks; number++) {
+      for (let next = number + coming.length; coming.length < AHEAD && next <= this.chunks; next++) {
+        const kept = this.#entries[next].raw;
+        coming.push(kept ? Promise.resolve(kept) : this.#source.readChunk(next, { signal: this.#signal }));
+        coming.at(-1).catch(() => {}); // told when it is its turn
+      }
+      yield await coming.shift();
+    }
   }
 
   // Lines
@@ -375,10 +410,15 @@ export class LogStore {
   }
 }
 
+/** `number` and all after it: what is prefetched for who goes on. */
+export function* onwards(number) {
+  for (;;) yield number++;
+}
+
 function newEntry(number) {
   return {
     number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, raw: null, changes: null,
-    styles: [null, null, null], seen: null, loading: null, used: 0, words: "", looked: 0,
+    styles: [null, null, null], seen: null, loading: null, fetching: null, used: 0, words: "", looked: 0,
   };
 }
 

@@ -3,7 +3,8 @@
 import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, SYS, decodeChunk } from "./chunk.js";
-import { plural } from "./words.js";
+import { onwards } from "./store.js";
+import { grouped, plural } from "./words.js";
 
 const PREFIX = "runvoy: ";
 
@@ -31,8 +32,24 @@ export class Taking {
     }).catch((error) => this.#teller.tell(`The browser refused: ${error.message}`));
   }
 
-  copySelection(event) {
+  /** The address of this page, which names the marked lines. */
+  async copyLink(range) {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      const lines = range && (range[0] === range[1] ? `line ${grouped(range[0])}` : `lines ${grouped(range[0])} to ${grouped(range[1])}`);
+      this.#teller.tell(`Copied a link to ${lines ?? "this run"}.`);
+    } catch (error) {
+      this.#teller.tell(`The browser refused: ${error.message}`);
+    }
+  }
+
+  /** What the browser's own copying takes: the selection; without one in the log the marked lines, of which most are not there. */
+  copySelection(event, marked) {
     const part = selectedPart(this.#list.querySelector(".rv-rows"));
+    if (!part && marked && event.target === this.#list && document.getSelection().isCollapsed) {
+      event.preventDefault();
+      return void this.copyLines(marked);
+    }
     if (!part) return;
     const text = textOfSelection(this.#store, part);
     event.preventDefault();
@@ -52,9 +69,9 @@ export class Taking {
 /** The whole log as `runvoy logs ID` prints it: the command's bytes exactly, and runvoy's own words marked as such. */
 async function wholeLog(store, onProgress) {
   const parts = [];
-  for (let number = 1; number <= store.chunks; number++) {
+  for await (const raw of store.raws()) {
+    const number = parts.length + 1;
     onProgress(number, store.chunks);
-    const raw = await store.raw(number);
     parts.push(raw ? await printed(raw, number) : `${PREFIX}chunk ${number} of the log is missing\n`);
   }
   return new Blob(parts, { type: "text/plain" });
@@ -97,6 +114,7 @@ async function textOfLines(store, from, to) {
   const end = store.rows;
   for (let at = store.position(start.number, start.row); at < end; at++) {
     const { number, row } = store.locate(at);
+    if (row === 0) store.prefetch(onwards(number));
     await store.load(number);
     const line = store.row(number, row);
     if (line?.n > to) break;

@@ -1,10 +1,12 @@
 // The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
 
+import { preferences, setPreference } from "../prefs.js";
 import { PLAIN } from "./ansi.js";
 import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
 import { Live } from "./live.js";
 import { Marks } from "./marks.js";
+import { printing } from "./print.js";
 import { DEFAULT_LOOK, createRow, lookAt, nextLook } from "./row.js";
 import { Scroller } from "./scroller.js";
 import { findError } from "./search.js";
@@ -14,14 +16,14 @@ import { Taking } from "./take.js";
 import { Teller } from "./teller.js";
 import { grouped, plural } from "./words.js";
 
-const PREFERENCES = "runvoy.log";
+const PREFERENCES = "log";
 const READS_AT_ONCE = 2;
 const MOVES = /^(?: |Arrow.*|Page.*|Home|End)$/; // keys that move whatever has the focus
 
 export function createLogView(host, source, options = {}) {
   const view = new LogView(host, source, options);
   view.begin();
-  return { destroy: () => view.destroy() };
+  return { destroy: () => view.destroy(), show: (line) => view.show(line) };
 }
 
 class LogView {
@@ -36,7 +38,7 @@ class LogView {
   #marks;
   #teller;
   #taking;
-  #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...stored() };
+  #preferences = { wrap: false, numbers: true, times: false, matchCase: false, ...preferences(PREFERENCES) };
   #isFollowing = true;
   #linesLeft = 0; // lines there were when the reader left the end
   #floor = null; // where the log was cleared
@@ -67,6 +69,9 @@ class LogView {
     list.setAttribute("aria-label", "Lines");
     this.#ui.body.prepend(list);
     this.#listen(signal);
+    printing(this.#ui.sheet, this.#store, {
+      first: () => this.#scroller.range[0], marked: () => this.#marks.range, create: (place) => this.#createRow(place, DEFAULT_LOOK),
+    }, signal);
     this.#applyLooks();
     host.append(this.#ui.root);
   }
@@ -80,6 +85,14 @@ class LogView {
       this.#teller.begin();
       await this.#live.follow();
     });
+  }
+
+  /** The address names other lines now, or none. */
+  show(line) {
+    this.#options.line = line;
+    if (this.#live.state === "opening") return;
+    if (line) this.#guarded(() => this.#goToLines(line));
+    else this.#marks.set(null, false);
   }
 
   destroy() {
@@ -281,7 +294,7 @@ class LogView {
     for (const [name, isOn] of Object.entries({ wrap, numbers, times, matchCase })) {
       this.#ui[name].setAttribute("aria-pressed", String(isOn));
     }
-    if (isNew) localStorage.setItem(PREFERENCES, JSON.stringify(this.#preferences));
+    if (isNew) setPreference(PREFERENCES, JSON.stringify(this.#preferences));
     this.#scroller.refresh(true);
   }
 
@@ -322,18 +335,18 @@ class LogView {
     const on = (target, type, does) => target.addEventListener(type, does, { signal });
     const clicks = {
       pause: () => this.#pause(), error: () => this.#goToError(), copy: () => this.#taking.copyLines(this.#marks.range),
-      download: () => this.#taking.download(`${this.#source.executionId}.log`), clear: () => this.#clear(), help: () => ui.keys.showModal(),
+      link: () => this.#taking.copyLink(this.#marks.range), download: () => this.#taking.download(`${this.#source.executionId}.log`), clear: () => this.#clear(), help: () => ui.keys.showModal(),
       restore: () => this.#restore(), jump: () => this.#follow(true),
     };
     for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
     for (const name of ["wrap", "numbers", "times", "matchCase"]) on(ui[name], "click", () => this.#toggle(name));
     on(this.#scroller.element, "click", (event) => this.#clicked(event));
-    on(document, "copy", (event) => this.#taking.copySelection(event));
+    on(document, "copy", (event) => this.#taking.copySelection(event, this.#marks.range));
     const actions = keyActions({
       scroller: this.#scroller, move: (step) => this.#search.move(step), error: () => this.#goToError(),
       follow: () => this.#follow(!this.#isFollowing), pause: () => this.#pause(), toggle: (name) => this.#toggle(name),
       markTop: () => this.#marks.top(), markMore: (step) => this.#marks.more(step), copy: () => this.#taking.copyLines(this.#marks.range),
-      help: () => ui.keys.showModal(), search: () => this.#search.focus(), end: () => this.#follow(true),
+      link: () => this.#taking.copyLink(this.#marks.range), help: () => ui.keys.showModal(), search: () => this.#search.focus(), end: () => this.#follow(true),
       escape: () => (this.#search.query ? this.#search.end() : this.#marks.set(null)),
     });
     // Before the page's own keys: what the log takes is not theirs as well.
@@ -344,10 +357,15 @@ class LogView {
   #keyPressed(event, actions) {
     const isHere = this.#scroller.element.contains(event.target) || (event.target === document.body && !MOVES.test(event.key));
     if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
-    if (event.key === "f" && (event.ctrlKey || event.metaKey) && event.target !== this.#ui.field) {
+    const pressed = event.ctrlKey || event.metaKey ? event.key : "";
+    if (pressed === "f" && event.target !== this.#ui.field) {
       event.preventDefault();
-      this.#search.focus();
-      return;
+      return this.#search.focus();
+    }
+    if (pressed === "a" && event.target === this.#scroller.element) {
+      event.preventDefault(); // the browser would take the rows in view for all there are
+      this.#marks.all();
+      return this.#teller.tell(`${plural(this.#store.lines, "line")} marked: c copies them.`);
     }
     if (!isHere || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("button")) return;
     if (/^n$/i.test(event.key) && !this.#search.query) return; // then it is the page's
@@ -374,12 +392,4 @@ class LogView {
 
 function* between(first, last) {
   for (let number = first; number <= last; number++) yield number;
-}
-
-function stored() {
-  try {
-    return JSON.parse(localStorage.getItem(PREFERENCES)) ?? {};
-  } catch {
-    return {}; // somebody else's, or none: preferences are no more than that
-  }
 }
