@@ -14,13 +14,12 @@ import msgspec
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Reconciled
-from runvoy_agent.handlers import stop_alls
 from runvoy_agent.handlers.audit import seals
 from runvoy_agent.handlers.documents import outbox, store
 from runvoy_agent.handlers.documents.repairs import Repair
 from runvoy_agent.handlers.locks import queues, releases
 from runvoy_agent.handlers.quotas import recounts
-from runvoy_agent.handlers.reconciler import batches, lost_uploads, runs
+from runvoy_agent.handlers.reconciler import batches, lost_uploads, runs, stop_alls
 from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
 from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
 from runvoy_agent.handlers.resources import secret_values

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from runvoy_agent.core.access import Action
-from runvoy_agent.core.model import User
-from runvoy_agent.handlers import stop_alls
+from runvoy_agent.core.model import StopAll, User
 from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.executions import kills
 from runvoy_agent.handlers.members import admins, claims
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
+from runvoy_agent.ports import Put
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import (
     ChangeRole,
@@ -90,7 +90,7 @@ def revoke_user(call: Call) -> Response:
     asked = call.body(RevokeUser)
     current, user = load(call)
     is_new = user.revoked_at is None
-    rest = (stop_alls.note(call, user),) if asked.stop_all else ()
+    rest = (_wish_to_stop_all(call, user),) if asked.stop_all else ()
     if is_new:
         check_version(current, user, asked.version)
         checks = admins.another(call, but_user=user.name) if user.role is Role.ADMIN else ()
@@ -103,6 +103,12 @@ def revoke_user(call: Call) -> Response:
         call.commit(*rest)
     killed = _kill_all(call, user.name) if asked.stop_all else ()
     return answer(RevokedAnswer(user=shown(user, current.version), killed=killed), audited=is_new)
+
+
+def _wish_to_stop_all(call: Call, user: User) -> Put:
+    """For the reconciler, which kills what no index shows yet."""
+    earlier = store.load(call.ports.records, store.stop_all_key(user.name), StopAll)
+    return store.put(earlier, StopAll(user=user.name, by=call.user.name, at=call.ports.clock.now(), life=user.life))
 
 
 def create_claim(call: Call) -> Response:

@@ -1,7 +1,7 @@
-"""Stopping all that a user has under way, as an admin wishes who revokes them.
+"""Stopping all that a user has under way, as an admin wished who revoked them.
 
-The call kills what indexes show. What was started a moment before may not be among it, for indexes may lag; and it may not be admitted
-or started later, for the user is revoked. So the wish stands for a while, and the reconciler kills what comes to be seen.
+The call (`members/users`) killed what indexes showed. What was started a moment before may not have been among it, for indexes may
+lag; nothing is admitted or started later, for the user is revoked. So the wish stands for a while, and what comes to be seen is killed.
 """
 
 from __future__ import annotations
@@ -10,23 +10,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from runvoy_agent.core import lifecycle
-from runvoy_agent.core.model import Execution, Key, StopAll, User
+from runvoy_agent.core.model import Execution, Key, StopAll
 from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.documents.repairs import Repair
 from runvoy_agent.handlers.executions import kills
 from runvoy_agent.handlers.reconciler.careful_launcher import Unanswered
-from runvoy_agent.handlers.routes import Call
-from runvoy_agent.ports import Conflict, Delete, Ports, Put
+from runvoy_agent.ports import Conflict, Delete, Ports
 from runvoy_protocol.states import State
 
 LONGER = timedelta(minutes=5)
 """So much longer than indexes lag the wish stands: two functions' clocks may differ, and rounds may fail."""
-
-
-def note(call: Call, user: User) -> Put:
-    """The wish, for the commit that revokes the user."""
-    earlier = store.load(call.ports.records, store.stop_all_key(user.name), StopAll)
-    return store.put(earlier, StopAll(user=user.name, by=call.user.name, at=call.ports.clock.now(), life=user.life))
 
 
 def stop_the_rest(ports: Ports) -> Iterator[Repair]:
