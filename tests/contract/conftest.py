@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 import pytest
 from tests.contract import on_ministack
+from tests.contract.launching import Machine
 from tests.contract.on_ministack import OnMiniStack
 from tests.servers.fixtures import ON_SERVERS, ministack, seaweedfs, server_cache
 
@@ -118,3 +119,10 @@ def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReceivingQ
 @pytest.fixture
 def secrets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Secrets]:
     yield from _made(request, tmp_path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.close()

@@ -28,7 +28,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.model import Key, User
 from runvoy_agent.handlers import control, ends, inbox, reconcile, starts
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.documents import messages, store
+from runvoy_agent.handlers.documents import commits, messages, store
 from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.reconciler import lost_uploads
 from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
@@ -452,6 +452,6 @@ def revoke(simulation: Simulation, signing_key: keys.SigningKey) -> None:
             revoked = msgspec.structs.replace(key.document, revoked_at=simulation.clock.now())
             simulation.records.commit([store.put(key, revoked)])
 
-        store.with_retries(simulation.clock, attempt)
+        commits.with_retries(simulation.clock, attempt)
 
     simulation.scheduler.begin(Invocation("revoke", "revoke", run, lambda _error: None))

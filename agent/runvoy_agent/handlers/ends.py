@@ -11,7 +11,7 @@ import msgspec
 from runvoy_agent.core import lifecycle, waiting
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents import commits, outbox, pushes, store
 from runvoy_agent.handlers.documents.messages import EndMessage
 from runvoy_agent.handlers.locks import releases
 from runvoy_agent.ports import Ports, Put, StoredObject
@@ -27,7 +27,7 @@ B = TypeVar("B", RunStarted, RunResult)
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one event; what it changed was announced when this returns."""
     message = msgspec.json.decode(body, type=EndMessage)
-    changed = store.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
+    changed = commits.with_retries(ports.clock, lambda: _apply(ports, deployment, message))
     if changed is not None and message.no_room and lifecycle.waits_for_room(changed):
         # Whoever dies before this leaves what waits for room without a push, and the reconciler sends one.
         delay = waiting.capacity_delay(changed, ports.clock.now())

@@ -17,7 +17,7 @@ from runvoy_agent.core.model import Execution, Image, Key, LockRecord, Refusal, 
 from runvoy_agent.handlers.admission import batches, judging
 from runvoy_agent.handlers.audit import notes
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents import commits, outbox, pushes, store
 from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.quotas import counts
@@ -92,7 +92,7 @@ def _batched_request(batched: BatchedRequest, _key: Key | None) -> RunRequest:
 
 
 def _admit(ports: Ports, deployment: Deployment, arrived: _Arrived) -> None:
-    refused = store.with_retries(ports.clock, lambda: _judge(ports, deployment, arrived))
+    refused = commits.with_retries(ports.clock, lambda: _judge(ports, deployment, arrived))
     if refused is not None:
         outbox.publish_receipt(ports.outbox, outbox.refused_receipt(refused))
 

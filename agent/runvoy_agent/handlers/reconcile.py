@@ -15,7 +15,7 @@ from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Reconciled
 from runvoy_agent.handlers.audit import seals
-from runvoy_agent.handlers.documents import outbox, store
+from runvoy_agent.handlers.documents import commits, outbox, store
 from runvoy_agent.handlers.documents.repairs import Repair
 from runvoy_agent.handlers.locks import queues, releases
 from runvoy_agent.handlers.quotas import recounts
@@ -121,7 +121,7 @@ def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> 
 def _held_up_locks(ports: Ports) -> Iterator[Repair]:
     """Locks whose head is over, or could start and was not granted. No commit leaves one so; a restored backup might."""
     for lock in queues.busy_locks(ports.records):
-        repair = store.with_retries(ports.clock, partial(_mend_lock, ports, lock.name))
+        repair = commits.with_retries(ports.clock, partial(_mend_lock, ports, lock.name))
         if repair is not None:
             yield repair
 

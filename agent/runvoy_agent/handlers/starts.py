@@ -18,7 +18,7 @@ import msgspec
 from runvoy_agent.core import access, launches, lifecycle, quotas, waiting
 from runvoy_agent.core.model import DefaultQuotas, Execution, FixedSecret, Key, User
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.documents import outbox, pushes, store
+from runvoy_agent.handlers.documents import commits, outbox, pushes, store
 from runvoy_agent.handlers.documents.messages import StartMessage
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.executions import kills, run_grants
@@ -60,7 +60,7 @@ class _Begun(NamedTuple):
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
     """Handle one push. Duplicates, and pushes for what started or ended long ago, change nothing."""
     message = msgspec.json.decode(body, type=StartMessage)
-    begun = store.with_retries(ports.clock, lambda: _begin(ports, message))
+    begun = commits.with_retries(ports.clock, lambda: _begin(ports, message))
     if begun is None or begun.current.document is None:
         return
     # Whatever its state: the delivery that committed it may have died before it told anyone.
@@ -230,11 +230,13 @@ def _launch(ports: Ports, deployment: Deployment, execution: Execution) -> None:
         case Launched():
             return  # and stays counted: from here on no refusal of another launch ends it
         case NoCapacity(message=message):
-            waits = store.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=False))
+            waits = commits.with_retries(
+                ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=False)
+            )
             if waits is not None:
                 _push_later(ports, waits)
         case LaunchRefused(message=message):
-            store.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=True))
+            commits.with_retries(ports.clock, lambda: _note_unlaunched(ports, execution, message, refused=True))
 
 
 def _push_later(ports: Ports, execution: Execution) -> None:
@@ -249,7 +251,7 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
         values = secret_values.read(ports, execution)
     except Unavailable:
         # Counted, and not made: what stays counted could not be refused for good.
-        store.with_retries(ports.clock, lambda: _call_off(ports, execution))
+        commits.with_retries(ports.clock, lambda: _call_off(ports, execution))
         raise
     if isinstance(values, LaunchRefused):
         return values
@@ -257,7 +259,7 @@ def _start_task(ports: Ports, deployment: Deployment, execution: Execution) -> L
         return ports.launcher.start(_launch_of(ports, deployment, execution, values))
     except NotLaunched:
         # As above; and what was told to end at this moment would wait for a task that was never there.
-        store.with_retries(ports.clock, lambda: _call_off(ports, execution))
+        commits.with_retries(ports.clock, lambda: _call_off(ports, execution))
         raise
 
 

@@ -20,16 +20,14 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, runner_start
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.watch import Watched, Watcher
 from runvoy_agent.ports import (
@@ -47,14 +45,12 @@ from runvoy_agent.runner.run import NOTE_VARIABLE
 from runvoy_protocol.ids import is_execution_id
 
 _log = logging.getLogger(__name__)
-_RUNNER = Path(__file__).parent.parent / "runner" / "__main__.py"
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR")
 _ANSWER_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _RUNNER_SECONDS = 120.0
 _KILL_AGAIN_SECONDS = 0.1
 _EXIT_BAD_PAYLOAD = 64
-_LOG_TAIL_BYTES = 2000
 _CPU_UNITS = 1024  # of one vCPU
 
 
@@ -227,12 +223,12 @@ class ProcessLauncher:
         folder = self._folder(launch.execution_id)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            runner = self._spawn(folder, environment)
+            runner = runner_start.spawn(folder, environment)
         except OSError as error:
             raise NotLaunched(f"the runner cannot be started: {error}") from error
         deadline = time.monotonic() + _ANSWER_SECONDS
-        _deliver(runner, launch.payload, deadline)
-        answer = _answer(runner, deadline)
+        runner_start.deliver(runner, launch.payload, deadline)
+        answer = runner_start.answer(runner, deadline)
         claim = processes.read_claim(folder)
         if answer == b"claimed\n" or (claim is not None and runner.poll() is None and answer != b"taken\n"):
             self._watch(launch.execution_id, launch.attempt, runner)
@@ -243,27 +239,10 @@ class ProcessLauncher:
         exit_code = runner.wait()
         if claim is not None:
             return self._adopt(launch, claim)
-        said = _tail(folder / "runner.log")
+        said = runner_start.last_words(folder)
         if exit_code == _EXIT_BAD_PAYLOAD:
             return LaunchRefused(f"the runner refused its payload: {said}")
         raise NotLaunched(f"the runner ended with {exit_code} before it claimed the run: {said}")
-
-    def _spawn(self, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        log = os.open(folder / "runner.log", flags, 0o600)
-        try:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_RUNNER), str(folder)],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd="/",
-                env=environment,
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
 
     def _adopt(self, launch: Launch, claim: processes.Claim) -> LaunchOutcome:
         if claim.attempt not in (launch.attempt, 0):
@@ -365,46 +344,3 @@ class ProcessLauncher:
 
 def _task_ref(execution_id: str) -> str:
     return f"process:{execution_id}"
-
-
-def _deliver(runner: subprocess.Popen[bytes], payload: bytes, deadline: float) -> None:
-    """Write the payload and its end. A runner that died or stalls is found by its answer."""
-    assert runner.stdin is not None  # noqa: S101 - for the type checker: Popen was given PIPE
-    rest = memoryview(payload)
-    with runner.stdin as stdin:
-        fd = stdin.fileno()
-        os.set_blocking(fd, False)
-        while rest:
-            try:
-                rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:
-                if not _ready(fd, select.POLLOUT, deadline):
-                    return  # closing leaves a truncated payload, which claims nothing
-            except BrokenPipeError:
-                return
-
-
-def _answer(runner: subprocess.Popen[bytes], deadline: float) -> bytes | None:
-    """What the runner said until it closed its stdout; None if it did not in time."""
-    assert runner.stdout is not None  # noqa: S101 - as above
-    said = b""
-    with runner.stdout as stdout:
-        while _ready(stdout.fileno(), select.POLLIN, deadline):
-            part = os.read(stdout.fileno(), 64)
-            if not part:
-                return said
-            said += part
-    return None
-
-
-def _ready(fd: int, event: int, deadline: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, event)
-    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-
-def _tail(path: Path) -> str:
-    try:
-        return path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-    except OSError as error:
-        return f"(its log cannot be read: {error.strerror})"

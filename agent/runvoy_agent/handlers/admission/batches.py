@@ -23,7 +23,7 @@ import msgspec
 from runvoy_agent.core import access, admission, retention
 from runvoy_agent.core import batches as taking
 from runvoy_agent.core.model import Key, Refusal, TakenBatch, User
-from runvoy_agent.handlers.documents import messages, outbox, store
+from runvoy_agent.handlers.documents import commits, messages, outbox, store
 from runvoy_agent.handlers.documents.messages import BatchRange, InboxDelivery
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.ports import Conflict, Ports, Position, Put, QueueName, Records, StoredObject, Unavailable
@@ -87,7 +87,7 @@ def handle(
             # Before this delivery is acknowledged: who dies in between leaves two, and both find what was admitted.
             ports.queue.send("inbox", messages.encode(delivery))
         return
-    judged = store.with_retries(ports.clock, lambda: _judge(ports, arrived, range_size))
+    judged = commits.with_retries(ports.clock, lambda: _judge(ports, arrived, range_size))
     if isinstance(judged, Refusal):
         outbox.publish_receipt(ports.outbox, outbox.refused_receipt(judged))
         return
@@ -192,7 +192,7 @@ def _admit_range(ports: Ports, part: BatchRange, arrived: Arrived, admit: Admit,
             log.warning("request %d of the batch %s is left to another delivery: %s", position, batch_id, error)
             break
         position += 1
-    store.with_retries(ports.clock, lambda: _note_reached(ports, record_key, part.start, position))
+    commits.with_retries(ports.clock, lambda: _note_reached(ports, record_key, part.start, position))
     return position == part.stop
 
 

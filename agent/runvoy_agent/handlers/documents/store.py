@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, NamedTuple, TypeVar
 
@@ -34,12 +34,10 @@ from runvoy_agent.core.model import (
     User,
 )
 from runvoy_agent.core.progress import Reconciled, Recount, Retained
-from runvoy_agent.ports import Check, Clock, Conflict, Delete, IndexEntry, Item, Position, Put, Records, Versioned
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_agent.ports import Check, Clock, Delete, IndexEntry, Item, Position, Put, Records, Versioned
 from runvoy_protocol.seals import Seal
 
 SHARDS = 16
-COMMIT_TRIES = 30
 
 INDEX_DAY = "day"  # every execution, by the day it was admitted
 INDEX_UPDATED = "updated_hour"  # every execution, by the hour of its last change
@@ -58,7 +56,6 @@ KIND_STOP_ALL = "stop_all"  # those of late, by user
 KIND_BATCH = "batch"  # those that are not done, and no others; by key
 
 D = TypeVar("D", bound=msgspec.Struct)
-R = TypeVar("R")
 
 
 class Loaded(NamedTuple, Generic[D]):
@@ -384,21 +381,6 @@ def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple
     """Every document of a partition of the kind index, with its version, in the order of its sort."""
     for record in partition_records(records, INDEX_KIND, partition):
         yield msgspec.json.decode(record.body, type=schema), record.version
-
-
-def with_retries(clock: Clock, attempt: Callable[[], R]) -> R:
-    """Run `attempt` (read, decide, commit) until its commit meets no conflict; CONFLICT after a bounded number of tries.
-
-    The pause doubles up to half a second and is drawn anew each time, so that those who collided once do not collide
-    in step.
-    """
-    for tried in range(COMMIT_TRIES):
-        try:
-            return attempt()
-        except Conflict:
-            longest = min(0.002 * 2**tried, 0.5)
-            clock.sleep(longest * int.from_bytes(clock.random(2), "big") / 0xFFFF)
-    raise RunvoyError(ErrorCode.CONFLICT, f"{COMMIT_TRIES} tries met a conflicting change each")
 
 
 NONCE_LIFETIME = timedelta(minutes=5)

@@ -10,7 +10,7 @@ from functools import partial
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents import commits, store
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.executions.reads import find_readable
 from runvoy_agent.handlers.locks import releases
@@ -63,7 +63,7 @@ def end(
     A task that was told before is told again: the first telling may have been lost. So is one that goes on though its execution
     has ended: nothing else of it can be ended any more.
     """
-    current, changed = store.with_retries(ports.clock, lambda: _commit(ports, execution_id, change, audit, hold))
+    current, changed = commits.with_retries(ports.clock, lambda: _commit(ports, execution_id, change, audit, hold))
     stands = changed or current
     if stands is not None and _has_task_to_end(ports, stands, audit):
         ports.launcher.stop(execution_id, stands.attempt)
@@ -82,7 +82,7 @@ def end_unlaunched(ports: Ports, execution: Execution, audit: Callable[[Executio
     if execution.launches or ports.launcher.describe(execution.execution_id, execution.attempt).phase != "missing":
         return False
     change = partial(lifecycle.end_unlaunched, now=ports.clock.now())
-    _, ended = store.with_retries(ports.clock, lambda: _commit(ports, execution.execution_id, change, audit, tuple))
+    _, ended = commits.with_retries(ports.clock, lambda: _commit(ports, execution.execution_id, change, audit, tuple))
     return ended is not None
 
 

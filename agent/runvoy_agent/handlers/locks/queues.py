@@ -6,7 +6,7 @@ import msgspec
 
 from runvoy_agent.core import locks
 from runvoy_agent.core.model import Execution, LockRecord
-from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents import commits, store
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.locks import releases
 from runvoy_agent.handlers.routes import Call, Response, answer
@@ -41,7 +41,7 @@ def release_lock(call: Call) -> Response:
     """Take a lock from its holder, whose task goes on: the next in line starts beside it, with a higher fence."""
     asked = call.body(ReleaseRequest)
     call.concerns(execution_id=asked.execution_id)
-    freed = store.with_retries(call.ports.clock, lambda: _release(call, asked.execution_id))
+    freed = commits.with_retries(call.ports.clock, lambda: _release(call, asked.execution_id))
     releases.announce(call.ports, freed)
     return show_lock(call)._replace(audited=True)
 

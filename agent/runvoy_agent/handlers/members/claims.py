@@ -16,7 +16,7 @@ from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Claim, Key, User
 from runvoy_agent.handlers.audit import notes
 from runvoy_agent.handlers.deployment import Deployment
-from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents import commits, store
 from runvoy_agent.handlers.routes import Call, Request, Response, answer
 from runvoy_agent.ports import Check, Ports, Put
 from runvoy_protocol import claims, keys
@@ -91,7 +91,7 @@ def serve_claim(ports: Ports, deployment: Deployment, request: Request) -> Respo
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
     opened = claims.open_sealed(raw, deployment.deployment_id)
-    return store.with_retries(ports.clock, lambda: _redeem(ports, deployment, request, opened))
+    return commits.with_retries(ports.clock, lambda: _redeem(ports, deployment, request, opened))
 
 
 def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: claims.Claim) -> Response:

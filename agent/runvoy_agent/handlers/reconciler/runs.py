@@ -13,7 +13,7 @@ import msgspec
 
 from runvoy_agent.core import launches, lifecycle
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers.documents import messages, outbox, pushes, store
+from runvoy_agent.handlers.documents import commits, messages, outbox, pushes, store
 from runvoy_agent.handlers.documents.messages import EndEvent, EndMessage
 from runvoy_agent.handlers.documents.repairs import Repair
 from runvoy_agent.handlers.executions import kills
@@ -247,11 +247,11 @@ def _note(ports: Ports, execution_id: str, change: Callable[[Execution], Executi
             ports.records.commit([store.put(current, noted)])
             outbox.publish_status(ports, noted, current.version + 1)
 
-    store.with_retries(ports.clock, attempt)
+    commits.with_retries(ports.clock, attempt)
 
 
 def _end_in_queue(ports: Ports, execution_id: str) -> Iterator[Repair]:
-    freed = store.with_retries(ports.clock, lambda: _expire(ports, execution_id))
+    freed = commits.with_retries(ports.clock, lambda: _expire(ports, execution_id))
     if freed is not None:
         releases.announce(ports, freed)
         yield Repair(execution_id, "its queue timeout passed", "ended it")
