@@ -153,16 +153,19 @@ class _Following:
                 on_status=tell,
                 interruptible=interrupts.interruptible,
             )
-            status = self._follow(session, follower, sink)
+            status = self._follow(session, follower, sink, interrupts)
         if not follower.log_is_whole:
             console.say("the end of the output is missing; `runvoy logs` may have it later")
         return status
 
-    def _follow(self, session: Session, follower: Follower, sink: AsJson | Split) -> ExecutionStatus:
+    def _follow(
+        self, session: Session, follower: Follower, sink: AsJson | Split, interrupts: Interrupts
+    ) -> ExecutionStatus:
         """Follow to the end. Ctrl-C once leaves after a while, in which the output goes on; twice kills."""
         try:
             return follower.follow(sink)
         except Interrupted:
+            interrupts.heard()
             session.console.say(f"Ctrl-C again within {LEAVE_SECONDS:.0f} s kills it; without that it goes on")
         follower.deadline = time.monotonic() + LEAVE_SECONDS
         try:
@@ -170,6 +173,7 @@ class _Following:
         except GaveUp:
             raise _Left from None
         except Interrupted:
+            interrupts.heard()
             session.console.say("killing it")
         follower.deadline = None
         self.is_killed = True
