@@ -133,14 +133,41 @@ def end_after_ctrl_c(machine: Machine, gate: Path) -> tuple[int, bytes, bytes]:
 
 def test_ctrl_c_twice_kills_and_follows_to_the_end(machine: Machine) -> None:
     process, execution_id = follow(machine, "trap 'echo asked; exit 0' TERM; echo started; while :; do sleep 0.1; done")
-    assert process.stderr is not None
     process.send_signal(signal.SIGINT)
-    while b"kills it" not in process.stderr.readline():
-        pass
+    read_to(process, b"kills it")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (123, b"asked\n"), err
     assert machine.status(execution_id)["state"] == "STOPPED"
+
+
+def test_ctrl_c_leaves_and_kills_where_the_stack_does_not_answer(machine: Machine) -> None:
+    """Once: it leaves in time all the same. Three times: it leaves at once, and does not claim that the kill was done."""
+    for presses, told in ((1, b" goes on\n"), (3, b" may be killed, or go on\n")):
+        process, execution_id = follow(machine, "echo started; sleep 600")
+        assert process.stderr is not None
+        stack = machine.stack_pid()
+        os.kill(stack, signal.SIGSTOP)
+        try:
+            for word in (b"Ctrl-C again", b"killing it", told)[:presses]:
+                process.send_signal(signal.SIGINT)
+                read_to(process, word)
+            if presses == 1:
+                read_to(process, f"runvoy: left; {execution_id}".encode() + told)
+            _, err = process.communicate(timeout=20)  # less than a call may take
+        finally:
+            os.kill(stack, signal.SIGCONT)
+        assert process.returncode == 130, err
+        machine.ok("kill", execution_id)
+
+
+def read_to(process: subprocess.Popen[bytes], word: bytes) -> None:
+    """Read what a client says until a line has the word in it."""
+    assert process.stderr is not None
+    seen = [b""]
+    while word not in seen[-1]:
+        seen.append(process.stderr.readline())
+        assert seen[-1], seen
 
 
 def test_ctrl_c_before_anything_was_sent_says_so(machine: Machine) -> None:

@@ -74,7 +74,7 @@ class World:
     def sleep(self, seconds):
         self.time += seconds
 
-    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None):
+    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None, limit_seconds=None):
         self.grants += 1
         assert execution_id == ID
         if self.grant_answers:
@@ -87,7 +87,7 @@ class World:
             state="admitted", expires_at=NOW, status_url="http://h/status", from_chunk=from_chunk, chunk_urls=urls
         )
 
-    def read(self, url, etag="", wait_seconds=0.0):
+    def read(self, url, etag="", wait_seconds=0.0, limit_seconds=None):
         name = url.removeprefix("http://h/")
         self.time += 0.001
         self.reads.append((round(self.time, 3), name, wait_seconds))
@@ -232,6 +232,44 @@ def test_a_grant_that_cannot_be_had_for_a_while_is_borne_with():
         RunvoyError(ErrorCode.UNAVAILABLE, "down"),
     ]
     assert texts_of(world.follower())[1] == ["a\n", "b\n", "c\n"]
+
+
+DOWN = RunvoyError(ErrorCode.UNAVAILABLE, "down")
+
+
+@pytest.mark.parametrize("state", ["admitted", "pending"])
+def test_who_submitted_bears_with_a_deployment_that_is_away_before_the_first_look(state):
+    world = World()
+    a_run(world)
+    world.grant_answers = [DOWN, DOWN, *([pending(), DOWN, DOWN] if state == "pending" else [])]
+    assert texts_of(world.follower(object_sha256="0" * 64))[1] == ["a\n", "b\n", "c\n"]
+    world = World()
+    world.grant_answers = [DOWN] * 1000
+    with pytest.raises(RunvoyError, match="cannot be read any more: down"):
+        world.follower(object_sha256="0" * 64).receipt()
+    assert PATIENCE_SECONDS < world.time < PATIENCE_SECONDS + 5
+    world.grant_answers = [DOWN] * 1000
+    with pytest.raises(GaveUp):
+        world.follower(object_sha256="0" * 64, deadline=world.time + 3).receipt()
+
+
+def test_who_only_asks_is_told_at_once_that_nobody_answers():
+    world = World()
+    world.grant_answers = [DOWN]
+    with pytest.raises(RunvoyError, match="down"):
+        world.follower().wait()
+    assert world.time == 0
+
+
+def test_who_looks_again_bears_with_a_deployment_that_answered_before():
+    world = World()
+    a_run(world)
+    follower = world.follower(deadline=1.0)
+    with pytest.raises(GaveUp):
+        follower.follow(print)
+    follower.deadline = None
+    world.grant_answers = [DOWN, DOWN]
+    assert texts_of(follower)[1] == ["a\n", "b\n", "c\n"]
 
 
 def test_giving_up_looks_at_least_once_and_then_on_time():

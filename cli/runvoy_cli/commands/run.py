@@ -76,7 +76,7 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
     try:
         return following.through(settings, prepare_request)
     except (KeyboardInterrupt, _Left):
-        submitting.say_where_it_stands(following.sending_id, following.durable_id, following.is_killed)
+        submitting.say_where_it_stands(following.sending_id, following.durable_id, following.becomes)
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
         if following.durable_id and is_capable(sys.stderr):  # a script has what it wanted
@@ -90,7 +90,7 @@ class _Following:
     def __init__(self) -> None:
         self.sending_id = ""
         self.durable_id = ""
-        self.is_killed = False
+        self.becomes = "goes on"
         self._last_said = ""
 
     def through(self, settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
@@ -167,7 +167,7 @@ class _Following:
         except Interrupted:
             interrupts.heard()
             session.console.say(f"Ctrl-C again within {LEAVE_SECONDS:.0f} s kills it; without that it goes on")
-        follower.deadline = time.monotonic() + LEAVE_SECONDS
+        follower.leave_at(time.monotonic() + LEAVE_SECONDS)
         try:
             return follower.follow(sink)
         except GaveUp:
@@ -175,9 +175,14 @@ class _Following:
         except Interrupted:
             interrupts.heard()
             session.console.say("killing it")
-        follower.deadline = None
-        self.is_killed = True
-        session.client.kill(follower.execution_id)
+        follower.leave_at(None)
+        self.becomes = "may be killed, or go on"  # until it is answered
+        try:
+            session.client.kill(follower.execution_id)
+        except RunvoyError as error:
+            error.hint = f"It may go on: `runvoy kill {follower.execution_id}` has it end. {error.hint}"
+            raise
+        self.becomes = "is being killed"
         return follower.follow(sink)
 
     def _say_what_it_waits_for(self, console: Console, status: ExecutionStatus) -> None:
