@@ -358,14 +358,14 @@ def test_plain_http_to_elsewhere_is_never_sent():
 def test_a_read_without_an_answer_is_no_answer(server):
     server.answers["/x"] = [LOSE]
     with pytest.raises(NoAnswer) as caught:
-        Transport().send("GET", f"{server.url}/x", timeout=5)
+        Transport().send("GET", f"{server.url}/x", timeout=60)
     assert not caught.value.reused
 
 
 def test_an_answer_that_is_cut_off_is_no_answer(server):
     server.answers["/log"] = [(200, b"half of i", ("Content-Length", "20"), ("Connection", "close"))]
     with pytest.raises(NoAnswer, match="IncompleteRead"):
-        Transport().send("GET", f"{server.url}/log", timeout=5)
+        Transport().send("GET", f"{server.url}/log", timeout=60)
 
 
 class Stop(BaseException):
@@ -402,10 +402,10 @@ def test_nothing_of_an_interrupted_request_is_in_the_next(server, is_kept):
     while goes_on:
         transport = Transport()
         if is_kept:
-            transport.send("GET", f"{server.url}/next", timeout=5)
+            transport.send("GET", f"{server.url}/next", timeout=60)
         number += 7
-        goes_on = stopped_at(number, lambda: transport.send("POST", f"{server.url}/interrupted", body=b"x", timeout=5))  # noqa: B023
-        answer = transport.send("GET", f"{server.url}/next", headers={"If-None-Match": "e"}, timeout=5)
+        goes_on = stopped_at(number, lambda: transport.send("POST", f"{server.url}/interrupted", body=b"x", timeout=60))  # noqa: B023
+        answer = transport.send("GET", f"{server.url}/next", headers={"If-None-Match": "e"}, timeout=60)
         assert (answer.status, answer.body) == (200, b"yes"), number
         transport.close()
         points += 1
