@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_and_kills_where_the_stack_does_not_answer(machine: Machin
                 read_to(process, word)
             if presses == 1:
                 read_to(process, f"runvoy: left; {execution_id}".encode() + told)
-            _, err = process.communicate(timeout=20)  # less than a call may take
+            _, err = process.communicate(timeout=25)  # less than a call may take
         finally:
             os.kill(stack, signal.SIGCONT)
         assert process.returncode == 130, err

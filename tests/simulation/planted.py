@@ -42,7 +42,7 @@ def planted(bug: Planted) -> Iterator[None]:
 SEEDS = range(24)
 # Where those were seen that are not in the first world or two, to begin there: a hint that became wrong costs time only.
 _SEEN_AT = {
-    "a recount takes what changed for what it was": 18,
+    "a recount takes what changed for what it was": 11,
     "a sweep goes on from the end of the last one": 6,
     "a sweep that was cut short is through": 4,
     "a word on an earlier attempt is taken for one on this": 6,
