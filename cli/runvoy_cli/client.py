@@ -97,23 +97,17 @@ class Client:
         return self._answered(method, path, body, query).body
 
     def _answered(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        query: Mapping[str, str] | None = None,
-        accept: str = "",
-        limit_seconds: float | None = None,
+        self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None, accept: str = ""
     ) -> Answer:
         if not all(path.split("/")[1:]):  # an empty name would ask for something else
             raise UsageProblem("a name is empty", "Perhaps a variable that was to hold it is not set.")
         target = control.API_PREFIX + path + (f"?{urlencode(query)}" if query else "")
-        answer = self._persist(lambda: self._signed(method, target, body, accept, limit_seconds), limit_seconds)
+        answer = self._persist(lambda: self._signed(method, target, body, accept))
         if _is_success(answer):
             return answer
         error = self._error_of(answer)
         if self.learn_time(error):
-            answer = self._persist(lambda: self._signed(method, target, body, accept, limit_seconds), limit_seconds)
+            answer = self._persist(lambda: self._signed(method, target, body, accept))
             if _is_success(answer):
                 return answer
             error = self._error_of(answer)
@@ -219,6 +213,10 @@ class Client:
         """A client of the same deployment for another thread, which finds a restarted embedded stack as this one does."""
         return Client(self.target, self._cache_of, Transport(), self._limit_seconds, self._revive)
 
+    def within(self, limit_seconds: float) -> Client:
+        """A client of the same deployment for the same thread, whose calls take no longer than that; it starts nothing."""
+        return Client(self.target, self._cache_of, self.transport, min(self._limit_seconds, limit_seconds))
+
     def with_key(self, signing_key: SigningKey) -> Client:
         """A client of the same deployment with another key of the same user."""
         target = self.target._replace(signing_key=signing_key)
@@ -263,18 +261,13 @@ class Client:
             raise upload_error(answer)
 
     def outbox_grant(
-        self,
-        execution_id: str,
-        from_chunk: int = 1,
-        object_sha256: str | None = None,
-        limit_seconds: float | None = None,
+        self, execution_id: str, from_chunk: int = 1, object_sha256: str | None = None
     ) -> control.OutboxGrant:
-        """Reads of one execution, its receipt while it is pending. `limit_seconds`: the call's, if it is to be shorter."""
+        """Reads of one execution, its receipt while it is pending."""
         request = control.OutboxGrantRequest(
             execution_id=execution_id, from_chunk=from_chunk, object_sha256=object_sha256
         )
-        answer = self._answered("POST", "/grants/outbox", msgspec.json.encode(request), limit_seconds=limit_seconds)
-        return self.parse(answer.body, control.OutboxGrant)
+        return self.ask(control.OutboxGrant, "POST", "/grants/outbox", msgspec.json.encode(request))
 
     def log_grants(self, execution_ids: Sequence[str]) -> control.LogGrantsAnswer:
         """Reads of the logs of up to 200 ended executions, in that order. Perhaps of the first only, but of one at least."""
@@ -286,8 +279,8 @@ class Client:
             raise _told_of_others()
         return found
 
-    def read(self, url: str, etag: str = "", wait_seconds: float = 0.0, limit_seconds: float | None = None) -> Answer:
-        """One read of the outbox, one try; raises NoAnswer, where the answer takes longer than `limit_seconds` too.
+    def read(self, url: str, etag: str = "", wait_seconds: float = 0.0) -> Answer:
+        """One read of the outbox, one try; raises NoAnswer.
 
         With `wait_seconds` a gateway answers when there is news, or 304 or 404 after that time; S3 answers at once.
         """
@@ -295,14 +288,10 @@ class Client:
         headers = {"If-None-Match": etag} if etag else {}
         if wait_seconds >= 1:
             headers["Prefer"] = f"wait={int(wait_seconds)}"
-        timeout = READ_SECONDS + wait_seconds
-        if limit_seconds is not None:
-            timeout = max(1.0, min(timeout, limit_seconds))
+        timeout = min(READ_SECONDS + wait_seconds, max(1.0, self._limit_seconds))
         return self.transport.send("GET", url, headers=headers, timeout=timeout)
 
-    def _signed(
-        self, method: str, target: str, body: bytes, accept: str = "", limit_seconds: float | None = None
-    ) -> Answer:
+    def _signed(self, method: str, target: str, body: bytes, accept: str = "") -> Answer:
         # Signed anew at every try: a nonce counts once, and the first try may have arrived.
         call = control.ControlCall(
             version=1,
@@ -319,8 +308,7 @@ class Client:
         if accept:
             headers["Accept"] = accept
         url = self.target.endpoint + target
-        timeout = self._read_seconds(limit_seconds)
-        return self.transport.send(method, url, headers=headers, body=body or None, timeout=timeout)
+        return self.transport.send(method, url, headers=headers, body=body or None, timeout=self._read_seconds())
 
     def _inbox_grant(self) -> control.InboxGrant:
         grant = self._cache.inbox_grant
@@ -346,15 +334,12 @@ class Client:
         self.may_be_uploaded = True
         return answer
 
-    def _limit(self, limit_seconds: float | None) -> float:
-        return self._limit_seconds if limit_seconds is None else min(self._limit_seconds, limit_seconds)
+    def _read_seconds(self) -> float:
+        return max(1.0, min(READ_SECONDS, self._limit_seconds))
 
-    def _read_seconds(self, limit_seconds: float | None = None) -> float:
-        return max(1.0, min(READ_SECONDS, self._limit(limit_seconds)))
-
-    def _persist(self, attempt: Callable[[], Answer], limit_seconds: float | None = None) -> Answer:
+    def _persist(self, attempt: Callable[[], Answer]) -> Answer:
         """Try until an answer comes, a few times and within the limit; raises UNAVAILABLE."""
-        deadline = time.monotonic() + self._limit(limit_seconds)
+        deadline = time.monotonic() + self._limit_seconds
         pause = _FIRST_PAUSE_SECONDS
         tries = 0
         self._may_be_done = False

@@ -290,7 +290,7 @@ class Follower:
             if url is None:
                 return None
             with self._interruptible():
-                answer = self._client.read(url, etag, wait_seconds, self._limit())
+                answer = self._in_time().read(url, etag, wait_seconds)
         except NoAnswer as lost:
             if not lost.reused:
                 self._grant = None  # the embedded stack may come back on another port
@@ -323,9 +323,7 @@ class Follower:
 
     def _regrant(self) -> OutboxGrant:
         with self._interruptible():
-            self._grant = self._client.outbox_grant(
-                self.execution_id, self._next_chunk, self._object_sha256, self._limit()
-            )
+            self._grant = self._in_time().outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
         return self._grant
 
     def _next_look(self) -> OutboxGrant | None:
@@ -362,11 +360,11 @@ class Follower:
             return WAIT_SECONDS
         return max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
 
-    def _limit(self) -> float | None:
-        """How long a call may take, if less than usual. A waiting read's answer, which comes by the deadline, is to be on time."""
+    def _in_time(self) -> Client:
+        """The client, for a call that may not outlast the deadline if we leave then. A waiting read's answer comes just by it."""
         if self.deadline is None or not self._is_leaving:
-            return None
-        return max(0.0, self.deadline - self._clock()) + _SLACK_SECONDS
+            return self._client
+        return self._client.within(max(0.0, self.deadline - self._clock()) + _SLACK_SECONDS)
 
     def _rest_if_early(self, began: float) -> None:
         if self._clock() - began < WAIT_SECONDS / 2:

@@ -59,6 +59,7 @@ class World:
         self.objects = {}  # name -> [(time, bytes)]
         self.reads = []
         self.grants = 0
+        self.limits = []  # of calls that are made in less than the usual time
         self.grant_answers = []
         self.failures = []  # raised or answered instead of the next reads
 
@@ -74,7 +75,7 @@ class World:
     def sleep(self, seconds):
         self.time += seconds
 
-    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None, limit_seconds=None):
+    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None):
         self.grants += 1
         assert execution_id == ID
         if self.grant_answers:
@@ -87,7 +88,11 @@ class World:
             state="admitted", expires_at=NOW, status_url="http://h/status", from_chunk=from_chunk, chunk_urls=urls
         )
 
-    def read(self, url, etag="", wait_seconds=0.0, limit_seconds=None):
+    def within(self, limit_seconds):
+        self.limits.append(limit_seconds)
+        return self
+
+    def read(self, url, etag="", wait_seconds=0.0):
         name = url.removeprefix("http://h/")
         self.time += 0.001
         self.reads.append((round(self.time, 3), name, wait_seconds))
@@ -270,6 +275,25 @@ def test_who_looks_again_bears_with_a_deployment_that_answered_before():
     follower.deadline = None
     world.grant_answers = [DOWN, DOWN]
     assert texts_of(follower)[1] == ["a\n", "b\n", "c\n"]
+
+
+def test_who_leaves_gives_no_call_more_time_than_that():
+    world = World()
+    world.put_status(0, 1, State.RUNNING)
+    follower = world.follower(deadline=2.0)
+    with pytest.raises(GaveUp):
+        follower.wait()
+    assert world.limits == []
+    follower.leave_at(world.time + 3.0)
+    with pytest.raises(GaveUp):
+        follower.wait()
+    assert world.limits
+    assert all(3.9 < limit <= 4.0 for limit in world.limits)
+    calls = len(world.limits)
+    follower.leave_at(None)
+    world.put_status(world.time, 2, State.SUCCEEDED, code=0)
+    follower.wait()
+    assert len(world.limits) == calls
 
 
 def test_giving_up_looks_at_least_once_and_then_on_time():

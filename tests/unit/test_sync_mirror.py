@@ -83,11 +83,11 @@ class Deployment:
         )
         return LogGrantsAnswer(expires_at=NOW, executions=tuple(grants))
 
-    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None, limit_seconds=None):
+    def outbox_grant(self, execution_id, from_chunk=1, object_sha256=None):
         self.asked["outbox"] += 1
         return OutboxGrant(state="admitted", expires_at=NOW, status_url="s", chunk_urls=("u",))
 
-    def read(self, url, etag="", wait_seconds=0.0, limit_seconds=None):
+    def read(self, url, etag="", wait_seconds=0.0):
         self.asked["read"] += 1
         self.refuses -= 1
         if self.refuses >= 0:
