@@ -174,9 +174,9 @@ class _Following:
             raise _Left from None
         except Interrupted:
             interrupts.heard()
+            self.becomes = "may be killed, or go on"  # from what is said now until it is answered
             session.console.say("killing it")
         follower.leave_at(None)
-        self.becomes = "may be killed, or go on"  # until it is answered
         try:
             session.client.kill(follower.execution_id)
         except RunvoyError as error:
