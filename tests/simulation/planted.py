@@ -49,6 +49,7 @@ _SEEN_AT = {
     "launched again blindly when its task is missing": 5,
     "lost ranges are not looked for": 2,
     "status.json is written without a condition": 4,
+    "two recounts put the same right twice": 3,
     "unanswered uploads are not remembered": 11,
     "what a look at many tasks leaves out is missing": 1,
 }
