@@ -133,14 +133,53 @@ def end_after_ctrl_c(machine: Machine, gate: Path) -> tuple[int, bytes, bytes]:
 
 def test_ctrl_c_twice_kills_and_follows_to_the_end(machine: Machine) -> None:
     process, execution_id = follow(machine, "trap 'echo asked; exit 0' TERM; echo started; while :; do sleep 0.1; done")
-    assert process.stderr is not None
     process.send_signal(signal.SIGINT)
-    while b"kills it" not in process.stderr.readline():
-        pass
+    read_to(process, b"kills it")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (123, b"asked\n"), err
     assert machine.status(execution_id)["state"] == "STOPPED"
+
+
+def test_ctrl_c_leaves_and_kills_where_the_stack_does_not_answer(machine: Machine) -> None:
+    """Once: it leaves in time all the same. Three times: it leaves at once, and does not claim that the kill was done."""
+    assert left_after(machine, 1).endswith(b" goes on\n")
+    tries = 3  # as above: it leaves by itself after three seconds
+    told = [left_after(machine, 3)]
+    while told[-1].endswith(b" goes on\n") and len(told) < tries:
+        told.append(left_after(machine, 3))
+    assert told[-1].endswith(b" may be killed, or go on\n"), told
+
+
+def left_after(machine: Machine, presses: int) -> bytes:
+    """What a client says as it leaves after so many Ctrl-Cs, while the stack takes calls and answers none."""
+    process, execution_id = follow(machine, "echo started; sleep 600")
+    assert process.stderr is not None
+    stack = machine.stack_pid()
+    os.kill(stack, signal.SIGSTOP)
+    left = f"runvoy: left; {execution_id}".encode()
+    line = b""
+    try:
+        for word in (b"Ctrl-C again", b"killing it", left)[:presses]:
+            process.send_signal(signal.SIGINT)
+            line = read_to(process, word, left)
+        line = line if left in line else read_to(process, left)
+        process.communicate(timeout=25)  # less than a call may take
+    finally:
+        os.kill(stack, signal.SIGCONT)
+    assert process.returncode == 130
+    machine.ok("kill", execution_id)
+    return line
+
+
+def read_to(process: subprocess.Popen[bytes], *words: bytes) -> bytes:
+    """Read what a client says until a line has one of the words in it; that line."""
+    assert process.stderr is not None
+    seen = [b""]
+    while not any(word in seen[-1] for word in words):
+        seen.append(process.stderr.readline())
+        assert seen[-1], seen
+    return seen[-1]
 
 
 def test_ctrl_c_before_anything_was_sent_says_so(machine: Machine) -> None:

@@ -67,7 +67,7 @@ def test_local_down_leaves_commands_running(machine: Machine) -> None:
     assert machine.ok("logs", execution_id) == "done\n"
 
 
-@pytest.mark.timeout(120 + 2 * COMMANDS)
+@pytest.mark.timeout(240 + 6 * COMMANDS)  # a machine with ten times as much to do as it can takes as long
 def test_chaos(machine: Machine) -> None:
     """Clients submit commands that record their own runs while the stack is killed again and again."""
     print(f"seed {SEED}")
@@ -112,9 +112,10 @@ def test_chaos(machine: Machine) -> None:
     assert [answer["exit_code"] for answer in answers] == [number % 4 for number in range(COMMANDS)], waited
     runs = Counter(record.read_text().split())
     assert runs == {str(number): 1 for number in range(COMMANDS)}
-    for number, execution_id in submitted:
-        expected = "".join(f"{line}\n" for line in range(1, 20001)) if number % 3 == 0 else f"line {number}\n"
-        assert machine.ok("logs", execution_id) == expected
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        logs = list(pool.map(lambda one: machine.ok("logs", one[1]), submitted))
+    for (number, _), log in zip(submitted, logs, strict=True):
+        assert log == ("".join(f"{line}\n" for line in range(1, 20001)) if number % 3 == 0 else f"line {number}\n")
     for name in ("state.db", "queue.db"):
         with sqlite3.connect(machine.home / "local" / name) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

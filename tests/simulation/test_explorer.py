@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from tests.simulation.explorer import Bounds, explore
 from tests.simulation.simulation import Settings, Simulation
@@ -9,6 +11,8 @@ from tests.simulation.simulation import Settings, Simulation
 pytestmark = pytest.mark.xdist_group("simulation")
 
 ONE = Bounds((("a",),), results=True, launches=True, refusals=2)
+
+explored = cache(explore)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +28,7 @@ ONE = Bounds((("a",),), results=True, launches=True, refusals=2)
     ids=["one, refused", "two deaths", "two requests", "two locks in both orders", "revoked", "one place for two"],
 )
 def test_nothing_is_wrong_within_the_bounds(bounds: Bounds, least: int) -> None:
-    result = explore(bounds)
+    result = explored(bounds)
     print(f"{result.states} states, {result.ends} ends")
     assert result.violation is None, " / ".join(result.path)
     assert result.complete
@@ -32,7 +36,7 @@ def test_nothing_is_wrong_within_the_bounds(bounds: Bounds, least: int) -> None:
 
 
 def test_a_walk_is_the_same_each_time() -> None:
-    first, again = explore(ONE), explore(ONE)
+    first, again = explored(ONE), explore(ONE)
     assert (first.states, first.steps, first.ends) == (again.states, again.steps, again.ends)
 
 

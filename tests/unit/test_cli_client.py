@@ -367,8 +367,61 @@ def test_plain_http_to_elsewhere_is_never_sent():
 def test_a_read_without_an_answer_is_no_answer(server):
     server.answers["/x"] = [LOSE]
     with pytest.raises(NoAnswer) as caught:
-        Transport().send("GET", f"{server.url}/x", timeout=5)
+        Transport().send("GET", f"{server.url}/x", timeout=60)
     assert not caught.value.reused
+
+
+def test_an_answer_that_is_cut_off_is_no_answer(server):
+    server.answers["/log"] = [(200, b"half of i", ("Content-Length", "20"), ("Connection", "close"))]
+    with pytest.raises(NoAnswer, match="IncompleteRead"):
+        Transport().send("GET", f"{server.url}/log", timeout=60)
+
+
+class Stop(BaseException):
+    """Like a Ctrl-C."""
+
+
+def stopped_at(number, action):
+    """Do it, but raise Stop where it comes to its `number`th line, in whatever module; whether it came so far."""
+    left = number
+
+    def trace(frame, event, _):
+        nonlocal left
+        left -= event == "line"
+        if left == 0:
+            raise Stop
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    except Stop:
+        return True
+    finally:
+        sys.settrace(None)
+    return left <= 0
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_nothing_of_an_interrupted_request_is_in_the_next(server, is_kept):
+    """http.client keeps the lines of a head that it did not get to send, and would send them before the next one's."""
+    server.answers["/interrupted"] = server.answers["/next"] = [(200, b"yes")]
+    number = points = 0
+    goes_on = True
+    while goes_on:
+        transport = Transport()
+        if is_kept:
+            transport.send("GET", f"{server.url}/next", timeout=60)
+        number += 7
+        goes_on = stopped_at(number, lambda: transport.send("POST", f"{server.url}/interrupted", body=b"x", timeout=60))  # noqa: B023
+        answer = transport.send("GET", f"{server.url}/next", headers={"If-None-Match": "e"}, timeout=60)
+        assert (answer.status, answer.body) == (200, b"yes"), number
+        transport.close()
+        points += 1
+    assert points > 50
+    assert all(
+        set(seen[2]) <= {"Host", "Accept-Encoding", "User-Agent", "If-None-Match"} for seen in server.sent_to("/next")
+    )
 
 
 def test_messages_of_the_wire_are_what_this_server_speaks(server):

@@ -59,6 +59,7 @@ class World:
         self.objects = {}  # name -> [(time, bytes)]
         self.reads = []
         self.grants = 0
+        self.limits = []  # of calls that are made in less than the usual time
         self.grant_answers = []
         self.failures = []  # raised or answered instead of the next reads
 
@@ -86,6 +87,10 @@ class World:
         return OutboxGrant(
             state="admitted", expires_at=NOW, status_url="http://h/status", from_chunk=from_chunk, chunk_urls=urls
         )
+
+    def within(self, limit_seconds):
+        self.limits.append(limit_seconds)
+        return self
 
     def read(self, url, etag="", wait_seconds=0.0):
         name = url.removeprefix("http://h/")
@@ -232,6 +237,63 @@ def test_a_grant_that_cannot_be_had_for_a_while_is_borne_with():
         RunvoyError(ErrorCode.UNAVAILABLE, "down"),
     ]
     assert texts_of(world.follower())[1] == ["a\n", "b\n", "c\n"]
+
+
+DOWN = RunvoyError(ErrorCode.UNAVAILABLE, "down")
+
+
+@pytest.mark.parametrize("state", ["admitted", "pending"])
+def test_who_submitted_bears_with_a_deployment_that_is_away_before_the_first_look(state):
+    world = World()
+    a_run(world)
+    world.grant_answers = [DOWN, DOWN, *([pending(), DOWN, DOWN] if state == "pending" else [])]
+    assert texts_of(world.follower(object_sha256="0" * 64))[1] == ["a\n", "b\n", "c\n"]
+    world = World()
+    world.grant_answers = [DOWN] * 1000
+    with pytest.raises(RunvoyError, match="cannot be read any more: down"):
+        world.follower(object_sha256="0" * 64).receipt()
+    assert PATIENCE_SECONDS < world.time < PATIENCE_SECONDS + 5
+    world.grant_answers = [DOWN] * 1000
+    with pytest.raises(GaveUp):
+        world.follower(object_sha256="0" * 64, deadline=world.time + 3).receipt()
+
+
+def test_who_only_asks_is_told_at_once_that_nobody_answers():
+    world = World()
+    world.grant_answers = [DOWN]
+    with pytest.raises(RunvoyError, match="down"):
+        world.follower().wait()
+    assert world.time == 0
+
+
+def test_who_looks_again_bears_with_a_deployment_that_answered_before():
+    world = World()
+    a_run(world)
+    follower = world.follower(deadline=1.0)
+    with pytest.raises(GaveUp):
+        follower.follow(print)
+    follower.deadline = None
+    world.grant_answers = [DOWN, DOWN]
+    assert texts_of(follower)[1] == ["a\n", "b\n", "c\n"]
+
+
+def test_who_leaves_gives_no_call_more_time_than_that():
+    world = World()
+    world.put_status(0, 1, State.RUNNING)
+    follower = world.follower(deadline=2.0)
+    with pytest.raises(GaveUp):
+        follower.wait()
+    assert world.limits == []
+    follower.leave_at(world.time + 3.0)
+    with pytest.raises(GaveUp):
+        follower.wait()
+    assert world.limits
+    assert all(3.9 < limit <= 4.0 for limit in world.limits)
+    calls = len(world.limits)
+    follower.leave_at(None)
+    world.put_status(world.time, 2, State.SUCCEEDED, code=0)
+    follower.wait()
+    assert len(world.limits) == calls
 
 
 def test_giving_up_looks_at_least_once_and_then_on_time():

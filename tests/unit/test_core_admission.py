@@ -64,9 +64,10 @@ def decide(
     capabilities: Capabilities = PROCESSES,
     key_id: str = KEY_ID,
     images: Registered = REGISTERED,
+    unfinished: int = 0,
 ) -> Decision:
     named = {name: LockRecord(name=name, queue=(queues or {}).get(name, ()), fence=7) for name in request.locks}
-    facts = Facts("here", capabilities, NOW, DIGEST, key, user, existing, named, images)
+    facts = Facts("here", capabilities, NOW, DIGEST, key, user, existing, named, images, unfinished=unfinished)
     return admit(request, key_id, facts)
 
 
@@ -119,6 +120,7 @@ def test_accepts_a_good_request_and_lets_it_start_at_once() -> None:
             ErrorCode.INVALID_REQUEST,
         ),
         ({"locks": ("db",), "if_locked": "fail"}, {"queues": {"db": (OTHER_ID,)}}, ErrorCode.LOCK_HELD),
+        ({}, {"unfinished": 3, "user": msgspec.structs.replace(USER, max_unfinished=3)}, ErrorCode.QUOTA_EXCEEDED),
         (
             {"locks": ("db",)},
             {"queues": {"db": tuple(f"{number:032x}" for number in range(locks.MAX_WAITERS + 1))}},

@@ -91,6 +91,11 @@ def test_what_is_not_in_the_table_is_unknown(pricing: Pricing, platform: str | N
     assert (found.billed_seconds, found.nanodollars, found.is_final) == (90, None, True)
 
 
+def test_a_rate_says_of_what_it_is() -> None:
+    rate = cost.rate_of(Pricing("us-east-1"), 300, 512, "linux/amd64")
+    assert (rate.region, rate.architecture, rate.cpu, rate.memory_mib) == ("us-east-1", "X86_64", 512, 1024)
+
+
 def test_each_kind_of_sum_says_what_it_is() -> None:
     assert Pricing("us-east-1").basis == "billed"
     assert Pricing("us-east-1", is_spot=True).basis == "at_most"

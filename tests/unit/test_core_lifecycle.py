@@ -8,7 +8,7 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from runvoy_agent.core import launches, lifecycle
+from runvoy_agent.core import launches, lifecycle, waiting
 from runvoy_agent.core.model import Execution
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State
@@ -443,6 +443,20 @@ def test_a_launch_that_was_not_made_counts_no_longer(state: State) -> None:
     else:
         assert called_off is None
     assert launches.call_off_launch(in_state(state, launches=0)) is None
+
+
+@pytest.mark.parametrize("reason", [Reason.CAPACITY, Reason.LOCK])
+def test_a_launch_that_was_not_made_waits_for_room_no_longer(reason: Reason) -> None:
+    called_off = launches.call_off_launch(in_state(State.STARTING, launches=1, reason=reason, message="said"))
+    assert called_off is not None
+    assert (called_off.reason, called_off.message) == ((None, "") if reason is Reason.CAPACITY else (reason, "said"))
+
+
+@pytest.mark.parametrize(
+    ("waited", "delay"), [(0, 5), (100, 5), (101, 5.05), (599, 29.95), (600, 30), (601, 30), (10**6, 30)]
+)
+def test_the_longer_it_waited_for_room_the_rarer_it_is_tried(waited: int, delay: float) -> None:
+    assert waiting.capacity_delay(QUEUED, NOW + timedelta(seconds=waited)) == timedelta(seconds=delay)
 
 
 @pytest.mark.parametrize("state", State)

@@ -123,7 +123,7 @@ def test_sums_by_each_kind(world: World) -> None:
     assert by_key(sums(world, "?by=image")) == {"": (3, 7 * half)}
     assert by_key(sums(world, "?by=day")) == {"2026-05-04": (2, 3 * half), "2026-05-05": (1, 4 * half)}
     page = sums(world, "?by=label")
-    assert (page["total"]["executions"], page["total"]["nanodollars"]) == (3, 7 * half)
+    assert (page["total"]["key"], page["total"]["executions"], page["total"]["nanodollars"]) == ("", 3, 7 * half)
     assert (page["bases"], page["prices_of"]) == (["would_have_cost"], ["2026-10-03"])
     assert [group["key"] for group in sums(world)["groups"]] == ["bob", "ada"]  # the dearest first
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from runvoy_protocol.explanations import Cause, explain, explained
+from runvoy_protocol.explanations import SIGNALS, Cause, explain, explained
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, LockStatus
 
@@ -137,3 +138,7 @@ def test_whatever_comes_together_is_explained(state: State, reason: Reason | Non
     found = explained(status(state, reason, exit_code=exit_code))
     assert (found.explanation is None) == (state in (State.RUNNING, State.SUCCEEDED))
     assert explained(found) == found
+
+
+def test_signals_have_the_names_that_posix_gives_them() -> None:
+    assert {number: signal.Signals(number).name for number in SIGNALS} == SIGNALS

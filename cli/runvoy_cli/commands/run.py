@@ -77,7 +77,7 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
     try:
         return following.through(settings, prepare_request)
     except (KeyboardInterrupt, _Left):
-        submitting.say_where_it_stands(following.sending_id, following.durable_id, following.is_killed)
+        submitting.say_where_it_stands(following.sending_id, following.durable_id, following.becomes)
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
         if following.durable_id and is_capable(sys.stderr):  # a script has what it wanted
@@ -95,7 +95,7 @@ class _Following:
     def __init__(self) -> None:
         self.sending_id = ""
         self.durable_id = ""
-        self.is_killed = False
+        self.becomes = "goes on"
         self._last_said = ""
 
     def through(self, settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
@@ -158,27 +158,36 @@ class _Following:
                 on_status=tell,
                 interruptible=interrupts.interruptible,
             )
-            status = self._follow(session, follower, sink)
+            status = self._follow(session, follower, sink, interrupts)
         if not follower.log_is_whole:
             console.say("the end of the output is missing; `runvoy logs` may have it later")
         return status
 
-    def _follow(self, session: Session, follower: Follower, sink: AsJson | Split) -> ExecutionStatus:
+    def _follow(
+        self, session: Session, follower: Follower, sink: AsJson | Split, interrupts: Interrupts
+    ) -> ExecutionStatus:
         """Follow to the end. Ctrl-C once leaves after a while, in which the output goes on; twice kills."""
         try:
             return follower.follow(sink)
         except Interrupted:
+            interrupts.heard()
             session.console.say(f"Ctrl-C again within {LEAVE_SECONDS:.0f} s kills it; without that it goes on")
-        follower.deadline = time.monotonic() + LEAVE_SECONDS
+        follower.leave_at(time.monotonic() + LEAVE_SECONDS)
         try:
             return follower.follow(sink)
         except GaveUp:
             raise _Left from None
         except Interrupted:
+            interrupts.heard()
+            self.becomes = "may be killed, or go on"  # from what is said now until it is answered
             session.console.say("killing it")
-        follower.deadline = None
-        self.is_killed = True
-        session.client.kill(follower.execution_id)
+        follower.leave_at(None)
+        try:
+            session.client.kill(follower.execution_id)
+        except RunvoyError as error:
+            error.hint = f"It may go on: `runvoy kill {follower.execution_id}` has it end. {error.hint}"
+            raise
+        self.becomes = "is being killed"
         return follower.follow(sink)
 
     def _say_what_it_waits_for(self, console: Console, status: ExecutionStatus) -> None:

@@ -213,6 +213,10 @@ class Client:
         """A client of the same deployment for another thread, which finds a restarted embedded stack as this one does."""
         return Client(self.target, self._cache_of, Transport(), self._limit_seconds, self._revive)
 
+    def within(self, limit_seconds: float) -> Client:
+        """A client of the same deployment for the same thread, whose calls take no longer than that; it starts nothing."""
+        return Client(self.target, self._cache_of, self.transport, min(self._limit_seconds, limit_seconds))
+
     def with_key(self, signing_key: SigningKey) -> Client:
         """A client of the same deployment with another key of the same user."""
         target = self.target._replace(signing_key=signing_key)
@@ -284,7 +288,8 @@ class Client:
         headers = {"If-None-Match": etag} if etag else {}
         if wait_seconds >= 1:
             headers["Prefer"] = f"wait={int(wait_seconds)}"
-        return self.transport.send("GET", url, headers=headers, timeout=READ_SECONDS + wait_seconds)
+        timeout = min(READ_SECONDS + wait_seconds, max(1.0, self._limit_seconds))
+        return self.transport.send("GET", url, headers=headers, timeout=timeout)
 
     def _signed(self, method: str, target: str, body: bytes, accept: str = "") -> Answer:
         # Signed anew at every try: a nonce counts once, and the first try may have arrived.

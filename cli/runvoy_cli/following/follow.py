@@ -30,6 +30,7 @@ _LONGEST_PAUSE_SECONDS = 1.0
 _OK = 200
 _FIRST_OUTPUT_SECONDS = 3.0
 _BEFORE_THE_START = (State.QUEUED, State.STARTING)
+_SLACK_SECONDS = 1.0
 _TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after its status
 
 _LARGE_BYTES = 8 * 1024 * 1024  # twice what a runner puts into a chunk
@@ -109,6 +110,13 @@ class Follower:
         self._log_is_complete = False
         self._pause = _FIRST_PAUSE_SECONDS
         self._lost_since: float | None = None
+        self._has_answered = object_sha256 is not None  # which it took
+        self._is_leaving = False
+
+    def leave_at(self, deadline: float | None) -> None:
+        """Give up at that time even if a call is not answered by then; without one, do not give up any more."""
+        self.deadline = deadline
+        self._is_leaving = deadline is not None
 
     def receipt(self) -> Receipt | None:
         """Wait until the request is decided; its receipt if this client saw it, None if it is admitted.
@@ -116,12 +124,13 @@ class Follower:
         Raises the refusal as an error, and NOT_FOUND for an id nobody submitted.
         """
         while True:
-            grant = self._regrant()
-            if grant.state == "admitted":
-                return grant.receipt
-            receipt = grant.receipt or self._pending_receipt(grant)
-            if receipt is not None:
-                return self._accepted(receipt)
+            grant = self._next_look()
+            if grant is not None:
+                if grant.state == "admitted":
+                    return grant.receipt
+                receipt = grant.receipt or self._pending_receipt(grant)
+                if receipt is not None:
+                    return self._accepted(receipt)
             self._check_deadline()
 
     def wait(self) -> ExecutionStatus:
@@ -281,7 +290,7 @@ class Follower:
             if url is None:
                 return None
             with self._interruptible():
-                answer = self._client.read(url, etag, wait_seconds)
+                answer = self._in_time().read(url, etag, wait_seconds)
         except NoAnswer as lost:
             if not lost.reused:
                 self._grant = None  # the embedded stack may come back on another port
@@ -314,8 +323,22 @@ class Follower:
 
     def _regrant(self) -> OutboxGrant:
         with self._interruptible():
-            self._grant = self._client.outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
+            self._grant = self._in_time().outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
         return self._grant
+
+    def _next_look(self) -> OutboxGrant | None:
+        """A new grant, or None if there is none for now, which is borne with where the deployment has answered us before."""
+        try:
+            grant = self._regrant()
+        except RunvoyError as error:
+            if error.code is not ErrorCode.UNAVAILABLE or not self._has_answered:
+                raise
+            self._endure("the deployment", error.message)
+            return None
+        self._has_answered = True
+        if grant.receipt_url is None:
+            self._lost_since = None  # no read will say that it is there again
+        return grant
 
     def _admitted(self) -> OutboxGrant:
         # A grant from before the admission has no addresses to read: it is asked for again.
@@ -336,6 +359,12 @@ class Follower:
         if self.deadline is None:
             return WAIT_SECONDS
         return max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
+
+    def _in_time(self) -> Client:
+        """The client, for a call that may not outlast the deadline if we leave then. A waiting read's answer comes just by it."""
+        if self.deadline is None or not self._is_leaving:
+            return self._client
+        return self._client.within(max(0.0, self.deadline - self._clock()) + _SLACK_SECONDS)
 
     def _rest_if_early(self, began: float) -> None:
         if self._clock() - began < WAIT_SECONDS / 2:

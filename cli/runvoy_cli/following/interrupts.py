@@ -9,20 +9,21 @@ _ENOUGH = 3
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed; raised where nothing is lost by it."""
+    """Ctrl-C was pressed; raised where nothing is lost by it. Whoever catches it says so by `Interrupts.heard`."""
 
 
 class Interrupts:
     """While it is entered, Ctrl-C is noted at any moment and raised as Interrupted only within `interruptible`.
 
-    An exception between reading a piece of the log and showing it would lose that piece. The third Ctrl-C is a
+    An exception between reading a piece of the log and showing it would lose that piece. One that was raised and not heard is
+    raised again: where it came in an object's finalizer, the interpreter drops it. The third Ctrl-C is a
     KeyboardInterrupt wherever it comes: whoever presses it wants to leave, and writing to a full pipe may never end.
     Only for the main thread; elsewhere it does nothing.
     """
 
     def __init__(self) -> None:
         self._presses = 0
-        self._raised = 0
+        self._heard = 0
         self._is_open = False
         self._before: object = None
 
@@ -40,13 +41,19 @@ class Interrupts:
     def interruptible(self) -> _Open:
         return _Open(self)
 
+    def heard(self) -> None:
+        """An Interrupted was caught, and is being seen to."""
+        self._heard += 1
+
     def open(self) -> None:
         self._is_open = True
-        if self._raised < self._presses:
-            self._raise()
+        self._raise_what_is_new()
 
-    def close(self) -> None:
+    def close(self, is_over: bool) -> None:
+        """`is_over`: what was interruptible came to its own end."""
         self._is_open = False
+        if is_over:
+            self._raise_what_is_new()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._presses += 1
@@ -55,9 +62,12 @@ class Interrupts:
         if self._is_open:
             self._raise()
 
+    def _raise_what_is_new(self) -> None:
+        if self._heard < self._presses:
+            self._raise()
+
     def _raise(self) -> None:
         self._is_open = False
-        self._raised += 1
         raise Interrupted
 
 
@@ -68,5 +78,5 @@ class _Open:
     def __enter__(self) -> None:
         self._interrupts.open()
 
-    def __exit__(self, *_: object) -> None:
-        self._interrupts.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._interrupts.close(is_over=kind is None)

@@ -112,11 +112,11 @@ class Transport:
             connection.sock.settimeout(timeout)
             answer = _exchange(connection, method, target, dict(headers or {}), body)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            self._forget(place)
             self.tell(method, parts, f"no answer: {reason_of(error)}", began)
             raise NoAnswer(parts.netloc, reason_of(error), reused, is_sent) from error
         except BaseException:
-            connection.close()  # interrupted halfway: what comes next on it is not ours to read
+            self._forget(place)  # interrupted halfway: what comes next on it is not ours to read
             raise
         self.tell(method, parts, str(answer.status), began)
         return answer
@@ -129,6 +129,11 @@ class Transport:
         connected: socket.socket = connection.sock
         connected.settimeout(timeout)
         return connected
+
+    def _forget(self, place: tuple[str, str]) -> None:
+        """Close a connection that failed, and let go of it: one that is opened anew sends what http.client had begun to put
+        together on it, the lines of a head that was never sent, before the next request."""
+        self._connections.pop(place).close()
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -190,10 +195,13 @@ def _exchange(connection: _OneWrite, method: str, target: str, headers: dict[str
         # A server that refuses a body early answers and closes; the answer can still be read.
         if body is None:
             raise
-    response = connection.getresponse()
-    raw = response.read(MAX_BODY_BYTES + 1)
+    # Closed here: its finalizer would do so in the next request, and swallow a Ctrl-C that comes meanwhile.
+    with connection.getresponse() as response:
+        raw = response.read(MAX_BODY_BYTES + 1)
     if len(raw) > MAX_BODY_BYTES:
         raise http.client.HTTPException(f"the answer is over {MAX_BODY_BYTES:,} bytes")
+    if response.length:  # what was left to read; asked for a number of bytes, http.client takes fewer for the whole
+        raise http.client.IncompleteRead(raw, response.length)
     if response.will_close:
         connection.close()
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, raw)

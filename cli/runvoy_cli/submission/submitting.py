@@ -96,8 +96,8 @@ def send(session: Session, request: RunRequest) -> Submitted:
     return Submitted(request.request_id, digest(sealed))
 
 
-def say_where_it_stands(sending_id: str, durable_id: str, is_killed: bool = False) -> None:
-    """After Ctrl-C: whether anything was submitted, and how to come back to it.
+def say_where_it_stands(sending_id: str, durable_id: str, becomes: str = "goes on") -> None:
+    """After Ctrl-C: whether anything was submitted, what becomes of it, and how to come back to it.
 
     An upload that was cut off may have arrived, so only what was never begun is called not submitted.
     """
@@ -105,7 +105,7 @@ def say_where_it_stands(sending_id: str, durable_id: str, is_killed: bool = Fals
         write_stderr("\r\x1b[K" if is_capable(sys.stderr) else "\n")  # in place of the ^C that stands there
     if durable_id:
         write_stderr(
-            f"runvoy: left; {durable_id} {'is being killed' if is_killed else 'goes on'}\n"
+            f"runvoy: left; {durable_id} {becomes}\n"
             f"hint: runvoy logs --follow {durable_id}\n"
             f"      runvoy wait {durable_id}\n"
         )
