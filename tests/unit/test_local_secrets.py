@@ -34,7 +34,8 @@ def test_swapped_and_damaged_files_are_found_out(tmp_path: Path) -> None:
     second.write_bytes(first.read_bytes())
     with pytest.raises(Unavailable, match="another secret's"):
         secrets.get("b")
-    for damaged in (b"", b"short", first.read_bytes()[:-1] + b"\0"):
+    whole = first.read_bytes()
+    for damaged in (b"", b"short", whole[:-1] + bytes([whole[-1] ^ 1])):
         second.write_bytes(damaged)
         with pytest.raises(Unavailable, match="damaged"):
             secrets.get("b")
