@@ -22,7 +22,7 @@ class Connections:
     def exchange(
         self, method: str, url: str, headers: dict[str, str], body: bytes, seconds: float
     ) -> tuple[int, bytes]:
-        """Status and body of the answer. `seconds` bounds each wait for the network. Raises NoAnswer."""
+        """Status and body of the answer, the first MiB of it. `seconds` bounds each wait for the network. Raises NoAnswer."""
         parts = urlsplit(url)
         place = parts.scheme, parts.netloc
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -65,6 +65,9 @@ def _exchange(
             raise
     response = connection.getresponse()
     raw = response.read(_MAX_ANSWER_BYTES)
+    # Asked for a number of bytes, http.client takes fewer for the whole.
+    if response.length and len(raw) < _MAX_ANSWER_BYTES:
+        raise http.client.IncompleteRead(raw, response.length)
     if not response.isclosed():
         connection.close()
     return response.status, raw
