@@ -91,7 +91,7 @@ class ProcessLauncher:
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
-        self._begun: set[str] = set()  # those of them that were seen claimed
+        self._begun: set[str] = set()  # those of them that were seen claimed, and what ended without its claim
         self._ending: set[str] = set()
         self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
@@ -307,9 +307,11 @@ class ProcessLauncher:
             self._gone(run)
 
     def _gone(self, run: Watched) -> None:
+        has_claim = processes.read_claim(self._folder(run.execution_id)) is not None
         with self._room:
             self._watched.discard(run.execution_id)
-            self._begun.discard(run.execution_id)
+            if has_claim:  # else nothing on disk says that it began, and until its end is on record it may be pushed again
+                self._begun.discard(run.execution_id)
             self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)
