@@ -124,7 +124,7 @@ class Look:
         return found
 
     def _remembered(self) -> Iterator[str]:
-        ends = self._began + LONGEST_LOOK
+        ends = self._ports.clock.now() + LONGEST_LOOK
         left: dict[str, datetime] = {}
         for object_key, written_at in (self._last.unanswered if self._last else {}).items():
             if written_at < self._began - LOOKED_FOR:
