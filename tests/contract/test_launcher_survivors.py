@@ -123,6 +123,7 @@ def test_a_run_whose_folder_was_removed_is_not_run_again_while_its_end_is_told(m
     launcher.start(launch)
     machine.await_stopped(launch)
     assert (machine.folder / "ran").read_text() == "ran\n"
+    assert launcher.describe(launch.execution_id, 1).phase == "stopped", "or it would be pushed again for ever"
 
 
 def test_a_runner_that_was_stopped_supervises_nothing(machine: Machine) -> None:

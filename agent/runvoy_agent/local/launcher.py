@@ -150,7 +150,7 @@ class ProcessLauncher:
         threading.Thread(target=self._end_survivors, args=[execution_id], name=name, daemon=True).start()
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
-        """`missing`: never claimed, or claimed by another attempt, and nothing of it lives.
+        """`missing`: never seen claimed, or claimed by another attempt, and nothing of it lives.
 
         The claim lies beside the command, which may remove or rewrite it: what lives is running, whatever it says.
         """
@@ -158,7 +158,10 @@ class ProcessLauncher:
         if claim is None or claim.attempt not in (attempt, 0):
             with self._room:
                 is_watched = execution_id in self._watched
-            return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
+                has_ended = claim is None and execution_id in self._begun  # and has removed its claim
+            if is_watched or self._is_found(execution_id):
+                return TaskState("running")
+            return TaskState("stopped" if has_ended else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
         return TaskState("running", supervised=processes.is_supervised(claim, self._folder(execution_id)))
