@@ -313,7 +313,8 @@ class ProcessLauncher:
         has_claim = processes.read_claim(self._folder(run.execution_id)) is not None
         with self._room:
             self._watched.discard(run.execution_id)
-            if has_claim:  # else nothing on disk says that it began, and until its end is on record it may be pushed again
+            # Without a claim nothing on disk says that it began, and until its end is on record it may be pushed again.
+            if has_claim:
                 self._begun.discard(run.execution_id)
             self._told.pop(run.execution_id, None)
             self._room.notify_all()
