@@ -412,6 +412,12 @@ class Ports(NamedTuple):
 _MAX_VERSION = 2**62
 
 
+def may_be_key(text: str) -> bool:
+    """Whether a record's key, or a partition of an index, may be so long. Nothing is stored under one that may not; to ask for it is
+    no mistake, for names in calls are a stranger's."""
+    return len(text.encode()) <= MAX_KEY_BYTES
+
+
 def check_writes(writes: Sequence[Write]) -> None:
     """The rules of a commit: ValueError for one that breaks them, before anything of it is tried."""
     if len(writes) > MAX_COMMIT_WRITES:
@@ -421,7 +427,7 @@ def check_writes(writes: Sequence[Write]) -> None:
     for write in writes:
         if not isinstance(write, Add) and not 0 <= write.version < _MAX_VERSION:
             raise ValueError(f"{write.version} is no version")
-        if len(write.key.encode()) > MAX_KEY_BYTES:
+        if not may_be_key(write.key):
             raise ValueError(f"a record's key has at most {MAX_KEY_BYTES:,} bytes")
         if isinstance(write, Put):
             _check_item(write.key, write.item)
@@ -431,7 +437,7 @@ def _check_item(key: str, item: Item) -> None:
     if item.expires_at is not None and item.expires_at.tzinfo is None:
         raise ValueError("expires_at needs a time zone")
     for partition, sort in item.indexes.values():
-        if len(partition.encode()) > MAX_KEY_BYTES or len(f"{sort} {key}".encode()) > MAX_PLACE_BYTES:
+        if not may_be_key(partition) or len(f"{sort} {key}".encode()) > MAX_PLACE_BYTES:
             raise ValueError(
                 f"a partition has at most {MAX_KEY_BYTES:,} bytes, a place in it (sort and key) {MAX_PLACE_BYTES:,}"
             )

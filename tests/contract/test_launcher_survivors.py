@@ -108,6 +108,24 @@ def test_a_command_that_removes_its_runs_folder_is_watched_and_not_run_again(mac
     assert (machine.folder / "ran").read_text() == "ran\n"
 
 
+def test_a_run_whose_folder_was_removed_is_not_run_again_while_its_end_is_told(machine: Machine) -> None:
+    """Its start may be delivered again until its end is on record."""
+    launch = machine.launch(f'echo ran >> {machine.folder}/ran; rm -rf "$(dirname "$PWD")"')
+    tell = machine.on_stopped
+
+    def start_again(execution_id: str, attempt: int) -> None:
+        launcher.start(launch)
+        wait_until(lambda: not processes.runners(machine.runs / execution_id))
+        tell(execution_id, attempt)
+
+    machine.on_stopped = start_again  # type: ignore[method-assign]
+    launcher = machine.launcher()
+    launcher.start(launch)
+    machine.await_stopped(launch)
+    assert (machine.folder / "ran").read_text() == "ran\n"
+    assert launcher.describe(launch.execution_id, 1).phase == "stopped", "or it would be pushed again for ever"
+
+
 def test_a_runner_that_was_stopped_supervises_nothing(machine: Machine) -> None:
     """Or a command that stops its own would have no deadline."""
     launcher = machine.launcher()

@@ -18,6 +18,7 @@ from runvoy_agent.ports import (
     Delete,
     IndexEntry,
     Item,
+    Page,
     Position,
     Put,
     Records,
@@ -146,6 +147,9 @@ def test_keys_and_places_are_of_bounded_length(records: Records) -> None:
     longest_sort = "ü" * ((MAX_PLACE_BYTES - 2) // 2)
     records.commit([Put("k", placed(b"1", day=("p" * MAX_KEY_BYTES, longest_sort)), 0)])
     assert keys_of(records, "day", "p" * MAX_KEY_BYTES) == ["k"]
+    assert records.get("a" * (MAX_KEY_BYTES + 1)) is None, "there can be none"
+    assert records.get_many(["a" * (MAX_KEY_BYTES + 1), "k"]) == [None, Versioned("k", b"1", 1)]
+    assert records.query("day", "p" * (MAX_KEY_BYTES + 1)) == Page([], None)
     records.commit([Put("k" * MAX_KEY_BYTES, Item(b"2"), 0)])
     assert records.get("k" * MAX_KEY_BYTES) == Versioned("k" * MAX_KEY_BYTES, b"2", 1)
     refused: tuple[Write, ...] = (

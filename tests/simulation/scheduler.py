@@ -403,11 +403,11 @@ _UNSEEDED = random.Random(0)  # nothing is drawn before an invocation runs
 # A launch is held up for less than the two minutes that lie between the last launch of an attempt and the first moment
 # at which its task may be taken for gone: on AWS the function's timeout sees to that.
 _LONGEST_STALL_MS = 45_000
-_HELPERS = ("documents/commits.py", "documents/store.py", "documents/outbox.py", "documents/messages.py")
+_HELPERS = tuple(f"documents/{name}.py" for name in ("commits", "messages", "outbox", "store"))
 
 
 def _label(code: CodeType) -> str | None:
-    _, within, file = code.co_filename.rpartition("runvoy_agent/handlers/")
-    if not within or file in _HELPERS or "<" in code.co_name:
+    _, handlers, module = code.co_filename.rpartition("runvoy_agent/handlers/")
+    if not handlers or module in _HELPERS or "<" in code.co_name:
         return None
-    return f"{file.removesuffix('.py').replace('/', '.')}.{code.co_name}"
+    return f"{module.removesuffix('.py').replace('/', '.')}.{code.co_name}"

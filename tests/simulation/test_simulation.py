@@ -100,7 +100,7 @@ def test_every_effect_was_crashed_at_before_and_after() -> None:
             seed = next(seeds)
             hunt.note(Run(seed), report_of(seed))
     assert not hunt.missed(), "never crashed at:\n" + "\n".join(hunt.missed())
-    assert len(hunt.seen) > 50
+    assert len(hunt.seen) > 100
     print(f"{len(hunt.crashed)} crash points of {len(hunt.seen)} effects")
 
 

@@ -300,6 +300,7 @@ def test_a_damaged_seal_does_not_stop_the_reconciler(world: World, caplog: pytes
         "/audit/seals?from=1&colour=red",
         "/audit/records",
         "/audit/records?day=2026-05-04",
+        f"/audit/records?day=2026-05-04&part=0&after={'0' * 1100}~x",
         "/audit/records?day=2026-05-04&part=16",
         "/audit/records?day=2026-5-4&part=1",
         "/audit/records?day=today&part=1",

@@ -257,6 +257,19 @@ def test_more_unanswered_uploads_than_are_remembered_are_found_again(world: Worl
     assert _mark(world).unanswered == {}
 
 
+def test_what_is_remembered_has_its_time_however_long_the_round_took_before(world: World) -> None:
+    """As where thousands of batches are sent again first."""
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    delivery = world.upload_raw(b"no request", object_keys.request(world.signing_key.key_id, "0" * 12 + "8000" * 5))
+    world.reconcile()
+    assert list(_mark(world).unanswered) == [delivery.object_key]
+    world.clock.move(minutes=10)
+    look = lost_uploads.Look(world.ports, _mark(world), starting_up=False)
+    world.clock.move(seconds=lost_uploads.LONGEST_LOOK.total_seconds())
+    assert list(look.deliver_again()) == [delivery.object_key]
+
+
 def test_keys_that_were_granted_nothing_lately_are_not_read(world: World) -> None:
     """There is a record of every key that ever was granted an upload."""
     world.clock.time = datetime.now(UTC).replace(microsecond=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from tests.unit.test_recounts import lag
 from runvoy_agent.core.model import StopAll
 from runvoy_agent.handlers import reconcile
 from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.reconciler import stop_alls
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import State
@@ -116,3 +118,22 @@ def test_a_platform_that_does_not_answer_leaves_it_on_record(world: World, bob: 
     world.clock.move(minutes=1)
     world.reconcile()
     assert hidden in world.launcher.stops
+
+
+def test_a_round_stops_for_so_long_only_and_the_next_goes_on(world: World, bob: SigningKey) -> None:
+    """Or thousands of them, which wait, would hold up the locks, the audit and the inbox."""
+    lagging = lag(world)
+    theirs = [run_by(world, bob) for _ in range(6)]
+    lagging.hidden.update(theirs)
+    revoke(world)
+    lagging.hidden.clear()
+    world.clock.tick = stop_alls.LONGEST / 3
+    first = list(stop_alls.stop_the_rest(world.ports))
+    assert 0 < len(first) < 5
+    world.clock.tick = timedelta(hours=1)
+    second = list(stop_alls.stop_the_rest(world.ports))
+    assert (len(second), wishes(world)[0].user) == (1, "bob"), "one at least, however long it takes"
+    world.clock.tick = timedelta(0)
+    last = list(stop_alls.stop_the_rest(world.ports))
+    assert sorted(repair.subject for repair in (*first, *second, *last)) == sorted(theirs)
+    assert wishes(world) == []

@@ -42,6 +42,7 @@ from runvoy_agent.ports import (
     Versioned,
     Write,
     check_writes,
+    may_be_key,
 )
 from runvoy_protocol import aws_layout
 
@@ -82,6 +83,8 @@ class DynamoRecords:
 
     def get(self, key: str) -> Versioned | None:
         _check_text(key)
+        if not may_be_key(key):
+            return None  # DynamoDB would refuse the call
         with calling("reading a record"):
             answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
         item = answer.get("Item")
@@ -89,7 +92,7 @@ class DynamoRecords:
 
     def get_many(self, keys: Sequence[str]) -> Sequence[Versioned | None]:
         _check_text(*keys)
-        every = list(dict.fromkeys(keys))  # DynamoDB refuses a key that stands there twice
+        every = list(dict.fromkeys(filter(may_be_key, keys)))  # DynamoDB refuses a key that stands there twice
         found: dict[str, Versioned] = {}
         for begun in range(0, len(every), _MOST_KEYS):
             for item in self._items(every[begun : begun + _MOST_KEYS]):
@@ -123,6 +126,8 @@ class DynamoRecords:
         if limit < 1:
             raise ValueError("the limit of a query is at least 1")
         _check_indexes({index: IndexEntry(partition, "")})
+        if not may_be_key(partition):
+            return Page([], None)
         condition, values = "#p = :p", {":p": {"S": partition}}
         names = {"#p": aws_layout.partition_attribute(index)}
         if after is not None:

@@ -91,7 +91,7 @@ class ProcessLauncher:
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
-        self._begun: set[str] = set()  # those of them that were seen claimed
+        self._begun: set[str] = set()  # those of them that were seen claimed, and what ended without its claim
         self._ending: set[str] = set()
         self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
@@ -150,7 +150,7 @@ class ProcessLauncher:
         threading.Thread(target=self._end_survivors, args=[execution_id], name=name, daemon=True).start()
 
     def describe(self, execution_id: str, attempt: int) -> TaskState:
-        """`missing`: never claimed, or claimed by another attempt, and nothing of it lives.
+        """`missing`: never seen claimed, or claimed by another attempt, and nothing of it lives.
 
         The claim lies beside the command, which may remove or rewrite it: what lives is running, whatever it says.
         """
@@ -158,7 +158,10 @@ class ProcessLauncher:
         if claim is None or claim.attempt not in (attempt, 0):
             with self._room:
                 is_watched = execution_id in self._watched
-            return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
+                has_ended = claim is None and execution_id in self._begun  # and has removed its claim
+            if is_watched or self._is_found(execution_id):
+                return TaskState("running")
+            return TaskState("stopped" if has_ended else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
         return TaskState("running", supervised=processes.is_supervised(claim, self._folder(execution_id)))
@@ -307,9 +310,12 @@ class ProcessLauncher:
             self._gone(run)
 
     def _gone(self, run: Watched) -> None:
+        has_claim = processes.read_claim(self._folder(run.execution_id)) is not None
         with self._room:
             self._watched.discard(run.execution_id)
-            self._begun.discard(run.execution_id)
+            # Without a claim nothing on disk says that it began, and until its end is on record it may be pushed again.
+            if has_claim:
+                self._begun.discard(run.execution_id)
             self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)

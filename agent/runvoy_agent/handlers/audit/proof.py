@@ -32,6 +32,7 @@ _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most, and 
 _MOST_SEALS = 1000
 _SEALS_AT_ONCE = 50
 _RECORDS_PAGE = 500
+_LONGEST_CURSOR = 256  # of a time as text and a record's key
 
 
 def audit_head(call: Call) -> Response:
@@ -132,6 +133,8 @@ def list_records(call: Call) -> Response:
     position = None
     if after is not None:
         sort, _, key = after.partition("~")
+        if len(after) > _LONGEST_CURSOR:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list")
         position = Position(sort, key)
     page = call.ports.records.query(
         store.INDEX_AUDIT, store.shard_partition(day, part), after=position, limit=_RECORDS_PAGE

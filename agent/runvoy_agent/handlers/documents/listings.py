@@ -23,6 +23,7 @@ MOST_DAYS = 100
 
 CLOCKS_APART = timedelta(minutes=5)
 _MOST_DIGITS = 9
+_LONGEST_SORT = 64  # of a time as text; DynamoDB refuses to look behind what is too long for a place in an index
 _FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
 _LOWEST_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15
@@ -131,7 +132,7 @@ def position_of(cursor: str | None, kind: Kind[D]) -> Position | None:
     if cursor is None:
         return None
     sort, separator, own_id = cursor.partition("~")
-    if not separator or not is_execution_id(own_id):
+    if not separator or not is_execution_id(own_id) or len(sort) > _LONGEST_SORT:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "after is no cursor of this list")
     position = Position(sort, kind.key_of(own_id))
     _day_of(position)

@@ -8,9 +8,10 @@ of its own, so that the small ones do not wait for the large ones:
 - `odd`: ids outside of the time in which ids are made: of nearly all that hold no time, for they may begin with anything.
 - `times`: all others. Nearly all of an inbox; what is looked for there was made long before it was written, or far ahead of it.
 
-Each object is read by sweeps of one stretch for good: `recent` goes by the times of id and writing, and what it lists is whatever may have
-been written since the time from which a sweep reads; the bounds of the other two are fixed. A sweep reads what was written since the last one of
-its stretch began: whatever comes while a sweep is under way, before the place where it is or behind it, is read by this or the next.
+An object belongs to one stretch for good. The bounds of `odd` and `times` are fixed; `recent` goes by the times of id and writing,
+and lists whatever may have been written since the time from which a sweep reads. A sweep reads what was written since the last one
+of its stretch began: whatever comes while a sweep is under way, before the place where it is or behind it, is read by this or the
+next.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ MOST_PAGES = 50
 
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
-    not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round. Of `recent` it
-    may `recent_times` as much: somebody may send a thousand in each minute, and whoever reads fewer is never through. Of `odd` it may list
-    `odd_times` as much: a million such are gone through within the hour in which a request is valid.
+    not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round.
 
-    `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would begin where
-    it did, for ever."""
+    Of `recent` it may list and read `recent_times` as much: somebody may send a thousand in each minute, and whoever reads fewer is
+    never through. Of `odd` it may list `odd_times` as much: a million such are gone through within the hour in which a request is
+    valid. `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would
+    begin where it did, for ever."""
 
     pages: int = 10
     page: int = 1000

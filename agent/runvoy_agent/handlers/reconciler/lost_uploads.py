@@ -1,11 +1,12 @@
 """Uploads that no delivery was handled for: found by the reconciler, and delivered again until they are answered.
 
-A key's inbox holds all that it ever sent. Each round looks at *what is new*: of each key what was made lately, by the time in its id, is
-listed, and what was written since the last round is read, as much of it as there is time for.
+A key's inbox holds all that it ever sent. Each round looks at *what is new*: of each key what was made lately, by the time in its
+id, is listed, and what was written since the last round is read, as much of it as there is time for.
 
-All is found by *sweeps*, which list and read a bounded part in each round (`inbox_sweeps`), and so hold up nothing, be it that somebody
-sends hundreds of thousands: those of what is recent, which go back to where the last one began, however long ago that was, for rounds
-may fail for hours; and those of what has no time in its id, or another than that of its writing (it was made of a text, or is sent again).
+All is found by *sweeps*, which list and read a bounded part in each round (`inbox_sweeps`), and so hold up nothing, even where
+somebody sends hundreds of thousands. Those of what is recent go back to where the last one began, however long ago that was, for
+rounds may fail for hours; the others are of what has no time in its id, or another than that of its writing (it was made of a text,
+or is sent again).
 
 What sweeps found without an answer is remembered and looked at every ten minutes, for its delivery may be lost again. All of it
 ends after LOOKED_FOR.
@@ -124,7 +125,7 @@ class Look:
         return found
 
     def _remembered(self) -> Iterator[str]:
-        ends = self._began + LONGEST_LOOK
+        ends = self._ports.clock.now() + LONGEST_LOOK
         left: dict[str, datetime] = {}
         for object_key, written_at in (self._last.unanswered if self._last else {}).items():
             if written_at < self._began - LOOKED_FOR:

@@ -7,7 +7,7 @@ lag; nothing is admitted or started later, for the user is revoked. So the wish 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from runvoy_agent.core import lifecycle
 from runvoy_agent.core.model import Execution, Key, StopAll
@@ -21,6 +21,10 @@ from runvoy_protocol.states import State
 LONGER = timedelta(minutes=5)
 """So much longer than indexes lag the wish stands: two functions' clocks may differ, and rounds may fail."""
 
+LONGEST = timedelta(seconds=30)
+"""How long a round kills: thousands may wait, and there is more to mend. The next round goes on, for the wish stands until one came
+through."""
+
 
 def stop_the_rest(ports: Ports) -> Iterator[Repair]:
     """Kill what an admin wished to have stopped and was not shown then."""
@@ -30,8 +34,14 @@ def stop_the_rest(ports: Ports) -> Iterator[Repair]:
     }
     if not wishes:
         return
+    ends: datetime | None = None
     for execution in all_executions.active(ports.records):
-        if execution.owner in wishes and _kill(ports, execution, wishes[execution.owner][0]):
+        if execution.owner not in wishes:
+            continue
+        if ends is not None and ports.clock.now() >= ends:
+            return
+        if _kill(ports, execution, wishes[execution.owner][0]):
+            ends = ends or ports.clock.now() + LONGEST  # from the first on: a long way to it leaves time for some
             problem = "its owner was revoked and all of theirs was to be stopped"
             yield Repair(execution.execution_id, problem, "had it stopped")
     for wish, version in wishes.values():
