@@ -69,6 +69,19 @@ def test_an_address_is_opened_beside_the_log_whatever_its_colours(page: Any, log
     assert rows(page)[0][1] == f"open {target}, please"
 
 
+def test_an_address_of_which_a_part_cannot_be_read_is_none(page: Any, logs: LogServer) -> None:
+    lines = [
+        b"https://bank.example\x1b[8m.evil.example\x1b[28m/",
+        b"https://bank.example\x1b[38;2;9;9;9;48;2;9;9;9m.evil.example/\x1b[0m",
+        b"https://bank.example\x1b[7;48;5;7;38;5;7m.evil.example\x1b[0m/",
+        b"\x1b[41mhttps://ci.example/\x1b[0m http://localhost:\x1b[1;36m5173\x1b[0m/",
+    ]
+    page.goto(logs.put("disguised", chunked([("out", b"\n".join(lines) + b"\n")])))
+    settled(page)
+    links = page.locator("a.rv-address")
+    assert [link.get_attribute("href") for link in links.all()] == ["https://ci.example/"] + ["http://localhost:5173/"] * 3
+
+
 def test_a_link_to_what_is_marked_is_copied(new_context: Callable[..., Any], logs: LogServer) -> None:
     page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
     address = logs.put("linked", chunked([("out", b"".join(b"%d\n" % number for number in range(1, 2_001)))]))
