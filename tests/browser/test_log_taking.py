@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.log_pages import LogServer, chunked
+from tests.browser.log_pages import LogServer, chunked, records
 from tests.browser.log_steps import eventually, rows, scroller, searched, settled, top
 
 ADDRESSES = {
@@ -110,6 +110,29 @@ def test_all_is_copied_by_the_keys_that_one_knows(new_context: Callable[..., Any
     assert page.evaluate("navigator.clipboard.readText()") == text
     page.keyboard.press("Escape")
     expect(page.locator(".rv-marked")).to_have_count(0)
+
+
+def test_all_is_copied_of_a_log_whose_beginning_is_lost_or_whose_numbers_go_back(
+    new_context: Callable[..., Any], logs: LogServer
+) -> None:
+    page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+    chunks = chunked([("out", b"".join(b"line %d" % number + b"." * 90 + b"\n" for number in range(1, 20_001)))], 1_000)
+    assert len(chunks) > 10
+    # Of each line there is more than one row: what is held against its number alone ends before the last.
+    back = records(*({"n": number, "m": f"again {number}\n"} for _ in range(50) for number in range(1, 101)))
+    for name, log, last in (
+        ("headless", [b"no chunk", *chunks[1:]], "line 20000" + "." * 90),
+        ("back", [chunks[0], *[back] * 3, *chunks[1:]], "line 20000" + "." * 90),
+    ):
+        page.goto(logs.put(name, log))
+        settled(page)
+        scroller(page).press("Control+a")
+        expect(page.locator(".rv-told")).to_contain_text("lines marked")
+        page.keyboard.press("c")
+        expect(page.locator(".rv-told")).to_contain_text("Copied")
+        copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+        assert len(copied) > 19_000, name
+        assert copied[-1] == last, name
 
 
 def printed(page: Any) -> list[str]:
