@@ -79,7 +79,10 @@ def test_an_address_of_which_a_part_cannot_be_read_is_none(page: Any, logs: LogS
     page.goto(logs.put("disguised", chunked([("out", b"\n".join(lines) + b"\n")])))
     settled(page)
     links = page.locator("a.rv-address")
-    assert [link.get_attribute("href") for link in links.all()] == ["https://ci.example/"] + ["http://localhost:5173/"] * 3
+    assert [link.get_attribute("href") for link in links.all()] == [
+        "https://ci.example/",
+        *["http://localhost:5173/"] * 3,
+    ]
 
 
 def test_a_link_to_what_is_marked_is_copied(new_context: Callable[..., Any], logs: LogServer) -> None:
@@ -166,3 +169,12 @@ def test_paper_has_all_of_a_log_and_of_a_long_one_what_one_was_at(page: Any, log
     eventually(lambda: page.locator(".rv-marked").count() == 0)
     first = top(page)
     assert printed(page) == [f"Lines {first:,} to {first + 4_999:,} of 20,000", *map(str, range(first, first + 5_000))]
+
+
+def test_paper_has_no_lines_but_those_that_are_marked_where_the_first_of_them_is_lost(
+    page: Any, logs: LogServer
+) -> None:
+    lost = records(*({"n": number, "m": f"line {number}\n"} for number in (*range(1, 11), *range(15, 21))))
+    page.goto(logs.put("torn", [lost]) + "#L12-L16")
+    expect(page.locator(".rv-marked")).to_have_count(2)
+    assert [line for line in printed(page)[1:] if line.startswith("line ")] == ["line 15", "line 16"]

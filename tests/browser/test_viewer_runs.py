@@ -11,7 +11,12 @@ import pytest
 from playwright.sync_api import expect
 
 # What nobody sees, or what puts letters elsewhere, as the page writes it out.
-UNSEEN = {"\u202e": "\\u202e", "\u3164": "\\u3164", "\U000e0041": "\\u{e0041}", "\x1b": "\\u001b"}
+UNSEEN: dict[str, str | int | None] = {
+    "\u202e": "\\u202e",
+    "\u3164": "\\u3164",
+    "\U000e0041": "\\u{e0041}",
+    "\x1b": "\\u001b",
+}
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.exe\u3164\U000e0041\x1b[31m"
     " \"quoted\" 'too' javascript:alert(3)"

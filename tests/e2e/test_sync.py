@@ -192,7 +192,7 @@ def test_a_second_daemon_says_so_and_leaves(folder):
     started_in_background.send_signal(signal.SIGHUP)
     started_in_background.send_signal(signal.SIGINT)
     folder.drop("a.yml", "command: echo still here\n")
-    folder.machine.wait_until(lambda: folder.results())
+    folder.machine.wait_until(folder.results)
     assert stop(started_in_background) == 0
 
 
