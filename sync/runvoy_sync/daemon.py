@@ -272,10 +272,11 @@ class _Daemon:
         def ignore(_number: int, _frame: FrameType | None) -> None:
             """Of SIGIO, whose own way is to end the process: see Tree.is_being_written."""
 
+        # Not those that whoever started it has it ignore, as `nohup` and a script's `&` do.
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
-            signal.SIGTERM: note,
-            signal.SIGINT: note,
-            signal.SIGHUP: note,
+            number: note
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN
         }
         if sys.platform != "win32":
             handlers[signal.SIGIO] = ignore

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from tests.browser.log_pages import LogServer, chunked
+from tests.browser.log_pages import LogServer, chunked, records
 from tests.browser.log_steps import eventually, rows, scroller, searched, settled, top
 
 ADDRESSES = {
@@ -69,6 +69,22 @@ def test_an_address_is_opened_beside_the_log_whatever_its_colours(page: Any, log
     assert rows(page)[0][1] == f"open {target}, please"
 
 
+def test_an_address_of_which_a_part_cannot_be_read_is_none(page: Any, logs: LogServer) -> None:
+    lines = [
+        b"https://bank.example\x1b[8m.evil.example\x1b[28m/",
+        b"https://bank.example\x1b[38;2;9;9;9;48;2;9;9;9m.evil.example/\x1b[0m",
+        b"https://bank.example\x1b[7;48;5;7;38;5;7m.evil.example\x1b[0m/",
+        b"\x1b[41mhttps://ci.example/\x1b[0m http://localhost:\x1b[1;36m5173\x1b[0m/",
+    ]
+    page.goto(logs.put("disguised", chunked([("out", b"\n".join(lines) + b"\n")])))
+    settled(page)
+    links = page.locator("a.rv-address")
+    assert [link.get_attribute("href") for link in links.all()] == [
+        "https://ci.example/",
+        *["http://localhost:5173/"] * 3,
+    ]
+
+
 def test_a_link_to_what_is_marked_is_copied(new_context: Callable[..., Any], logs: LogServer) -> None:
     page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
     address = logs.put("linked", chunked([("out", b"".join(b"%d\n" % number for number in range(1, 2_001)))]))
@@ -97,6 +113,29 @@ def test_all_is_copied_by_the_keys_that_one_knows(new_context: Callable[..., Any
     assert page.evaluate("navigator.clipboard.readText()") == text
     page.keyboard.press("Escape")
     expect(page.locator(".rv-marked")).to_have_count(0)
+
+
+def test_all_is_copied_of_a_log_whose_beginning_is_lost_or_whose_numbers_go_back(
+    new_context: Callable[..., Any], logs: LogServer
+) -> None:
+    page = new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+    chunks = chunked([("out", b"".join(b"line %d" % number + b"." * 90 + b"\n" for number in range(1, 20_001)))], 1_000)
+    assert len(chunks) > 10
+    # Of each line there is more than one row: what is held against its number alone ends before the last.
+    back = records(*({"n": number, "m": f"again {number}\n"} for _ in range(50) for number in range(1, 101)))
+    for name, log, last in (
+        ("headless", [b"no chunk", *chunks[1:]], "line 20000" + "." * 90),
+        ("back", [chunks[0], *[back] * 3, *chunks[1:]], "line 20000" + "." * 90),
+    ):
+        page.goto(logs.put(name, log))
+        settled(page)
+        scroller(page).press("Control+a")
+        expect(page.locator(".rv-told")).to_contain_text("lines marked")
+        page.keyboard.press("c")
+        expect(page.locator(".rv-told")).to_contain_text("Copied")
+        copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+        assert len(copied) > 19_000, name
+        assert copied[-1] == last, name
 
 
 def printed(page: Any) -> list[str]:
@@ -130,3 +169,12 @@ def test_paper_has_all_of_a_log_and_of_a_long_one_what_one_was_at(page: Any, log
     eventually(lambda: page.locator(".rv-marked").count() == 0)
     first = top(page)
     assert printed(page) == [f"Lines {first:,} to {first + 4_999:,} of 20,000", *map(str, range(first, first + 5_000))]
+
+
+def test_paper_has_no_lines_but_those_that_are_marked_where_the_first_of_them_is_lost(
+    page: Any, logs: LogServer
+) -> None:
+    lost = records(*({"n": number, "m": f"line {number}\n"} for number in (*range(1, 11), *range(15, 21))))
+    page.goto(logs.put("torn", [lost]) + "#L12-L16")
+    expect(page.locator(".rv-marked")).to_have_count(2)
+    assert [line for line in printed(page)[1:] if line.startswith("line ")] == ["line 15", "line 16"]

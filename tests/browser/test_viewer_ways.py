@@ -120,6 +120,16 @@ def test_what_one_tab_forgets_is_forgotten_in_all(new_context: Callable[..., Any
     expect(other.locator(".run-head")).to_contain_text("Succeeded")  # the address is what it was
 
 
+def test_what_was_typed_with_one_key_is_not_there_with_the_next(viewer: Any) -> None:
+    viewer.keyboard.press("n")
+    command = viewer.get_by_label("Command", exact=True)
+    command.fill("echo typed")
+    command.evaluate("element => element.dataset.before = 1")
+    viewer.evaluate("() => { new BroadcastChannel('runvoy.identity').postMessage('changed'); }")
+    expect(viewer.locator("[data-before]")).to_have_count(0)
+    expect(command).to_have_value("")
+
+
 def test_a_kill_that_nobody_answers_is_told_as_such(viewer: Any, stack: Any, watched: Any) -> None:
     go_on = shlex.quote(str(stack.home / "killed"))
     run = stack.ok("submit", f"while [ ! -e {go_on} ]; do sleep 0.1; done").strip()

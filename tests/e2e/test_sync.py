@@ -183,6 +183,18 @@ def test_a_second_daemon_says_so_and_leaves(folder):
     assert f"process {first.pid}".encode() in second.stderr
     assert stop(first, signal.SIGINT) == 130
 
+    def as_nohup_does():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    started_in_background = folder.daemon(preexec_fn=as_nohup_does)
+    folder.machine.wait_until(lambda: folder.is_kept_by(started_in_background))
+    started_in_background.send_signal(signal.SIGHUP)
+    started_in_background.send_signal(signal.SIGINT)
+    folder.drop("a.yml", "command: echo still here\n")
+    folder.machine.wait_until(folder.results)
+    assert stop(started_in_background) == 0
+
 
 def test_others_executions_are_chosen_by_label(folder):
     wanted = folder.machine.ok("submit", "--label", "team=data", "true").strip()

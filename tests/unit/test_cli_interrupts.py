@@ -67,3 +67,17 @@ def test_the_third_press_leaves_wherever_it_comes_and_then_ctrl_c_is_what_it_was
         with pytest.raises(KeyboardInterrupt):
             press()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_where_interrupts_are_ignored_they_stay_so():
+    """As `nohup` and a script's `&` have it: Ctrl-C is for what runs in the foreground."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            press()
+            with interrupts.interruptible():
+                press()
+            press()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

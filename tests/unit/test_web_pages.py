@@ -56,7 +56,8 @@ def test_every_file_is_served_under_the_digest_of_them_all() -> None:
         name = path.relative_to(WEB).as_posix()
         if name != "index.html":
             assert served(root + name).body == path.read_bytes(), name
-    assert pages.serve("GET", f"{root[:-2]}0/main.js".replace("//", "/"), {}) is None
+    another = "1" if root[-2] == "0" else "0"
+    assert pages.serve("GET", f"{root[:-2]}{another}/main.js", {}) is None
     for wrong in (
         "/main.js",
         "/web/main.js",

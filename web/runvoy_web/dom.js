@@ -50,8 +50,9 @@ function build(element, { on = {}, dataset = {}, ...attributes }, children) {
 const flat = (children) =>
   children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (typeof child === "string" ? plain(child) : child));
 
-// Controls but tabs and newlines; what turns the order of letters around; what has no width. Joiners stay: emoji have them.
-const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+// Controls but tabs and newlines, and what Unicode has fonts leave out: what turns the order of letters around, or has no width. Joiners
+// and what chooses between forms of a letter stay: emoji have them.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]|(?![\u200c\u200d\ufe00-\ufe0f\u{e0100}-\u{e01ef}])\p{Default_Ignorable_Code_Point}/gu;
 
 /** A text as it is shown to people: nothing in it is unseen, or puts other letters elsewhere. */
 export const plain = (text) =>

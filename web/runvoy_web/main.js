@@ -50,7 +50,7 @@ class App {
     if (address !== undefined) history.replaceState(null, "", address);
     const identity = await loadIdentity();
     this.client = identity && new Client(identity);
-    this.whoami = this.draft = this.sent = this.call = this.left = null;
+    this.whoami = null;
     fill(this.banner);
     this.#frame();
     if (this.client) this.#watch();
@@ -61,6 +61,8 @@ class App {
       this.token = null;
       if (this.afterToken) history.replaceState(null, "", this.afterToken);
     }
+    this.#view?.abort(); // keeps what is left half done, for the way back: not with another key
+    this.draft = this.sent = this.call = this.left = null;
     this.#show();
   }
 

@@ -86,7 +86,8 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
     except NotWritten as error:
         own_id = following.durable_id
         hint = f"`runvoy wait {own_id}` tells what becomes of it, `runvoy logs {own_id}` has its output."
-        raise RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint) from error
+        message = f"{own_id} is submitted, but {error.message}"
+        raise RunvoyError(error.code, message, hint, {"execution_id": own_id}) from error
 
 
 class _Following:

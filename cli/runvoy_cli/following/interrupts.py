@@ -18,7 +18,7 @@ class Interrupts:
     An exception between reading a piece of the log and showing it would lose that piece. One that was raised and not heard is
     raised again: where it came in an object's finalizer, the interpreter drops it. The third Ctrl-C is a
     KeyboardInterrupt wherever it comes: whoever presses it wants to leave, and writing to a full pipe may never end.
-    Only for the main thread; elsewhere it does nothing.
+    Only for the main thread, and not where interrupts are ignored, as `nohup` and a script's `&` have it: else it does nothing.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,8 @@ class Interrupts:
         self._before: object = None
 
     def __enter__(self) -> Interrupts:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            return self
         try:
             self._before = signal.signal(signal.SIGINT, self._on_signal)
         except ValueError:

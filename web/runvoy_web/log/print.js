@@ -18,6 +18,7 @@ export function printing(sheet, store, { first, marked, create }, signal) {
       if (!store.isLoaded(place.number)) break;
       const line = store.row(place.number, place.row);
       if (range && line.n > range[1]) break;
+      if (range && line.n < range[0]) continue; // the first may be lost
       rows.push(create(place));
     }
     sheet.replaceChildren(words(rows, store), ...rows);

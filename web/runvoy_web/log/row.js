@@ -128,7 +128,7 @@ class Painter {
       runs = [...runs.slice(0, MOST_RUNS), { text: textOf(runs.slice(MOST_RUNS)), style: PLAIN }];
     }
     const marks = this.#query ? this.#marksIn(textOf(runs)) : [];
-    const addresses = addressesIn(textOf(runs), this.#isCut);
+    const addresses = addressesIn(textOf(runs), this.#isCut).filter((one) => isReadable(one, runs));
     let at = 0;
     let next = 0;
     for (const { text, style } of runs) {
@@ -139,7 +139,7 @@ class Painter {
         const start = mark ? Math.max(0, mark.start - at) : Infinity;
         const until = Math.min(start > from ? start : mark.end - at, text.length);
         const into = start > from ? parent : parent.appendChild(element("mark", mark.isCurrent ? "rv-hit rv-current" : "rv-hit"));
-        appendLinked(into, text.slice(from, until), at + from, style.hidden ? [] : addresses);
+        appendLinked(into, text.slice(from, until), at + from, addresses);
         from = until;
         if (start >= until) continue;
         if (mark.end - at <= text.length) next++;
@@ -157,6 +157,20 @@ class Painter {
     }
     return marks;
   }
+}
+
+/**
+ * Whether all of an address can be read, if any of it can: a host that goes on in letters of their background's
+ * colour is another than the one that is read. The colour of letters alone always stands out.
+ */
+function isReadable({ start, end }, runs) {
+  const styles = [];
+  let at = 0;
+  for (const { text, style } of runs) {
+    if (at < end && at + text.length > start) styles.push(style);
+    at += text.length;
+  }
+  return styles.every(({ hidden, bg, inverse }) => !hidden && (styles.length === 1 || (bg === null && !inverse)));
 }
 
 /** Append text that stands at `at` of its line. */

@@ -105,20 +105,19 @@ function shownText(raw) {
   return strip(raw).split("\r").findLast(Boolean) ?? "";
 }
 
-/** The text of lines `from` to `to`, by number, and how many of them there are. */
+/** The text of lines `from` to `to`, by number, and how many of them there are: the first may be lost. */
 async function textOfLines(store, from, to) {
   const start = await store.find(from);
   const lines = [];
-  if (!start) return { text: "", lines: 0 };
   const breather = new Breather();
-  const end = store.rows;
-  for (let at = store.position(start.number, start.row); at < end; at++) {
+  // How many rows there are is known of what was read alone.
+  for (let at = start ? store.position(start.number, start.row) : 0; at < store.rows; at++) {
     const { number, row } = store.locate(at);
     if (row === 0) store.prefetch(onwards(number));
     await store.load(number);
     const line = store.row(number, row);
     if (line?.n > to) break;
-    if (line?.n) lines.push(shownText(line.goesOn ? await store.fullText(number, row) : store.text(number, row)));
+    if (line?.n >= from) lines.push(shownText(line.goesOn ? await store.fullText(number, row) : store.text(number, row)));
     await breather.rest();
   }
   return { text: lines.map((line) => `${line}\n`).join(""), lines: lines.length };
