@@ -8,9 +8,10 @@ of its own, so that the small ones do not wait for the large ones:
 - `odd`: ids outside of the time in which ids are made: of nearly all that hold no time, for they may begin with anything.
 - `times`: all others. Nearly all of an inbox; what is looked for there was made long before it was written, or far ahead of it.
 
-Each object is read by sweeps of one stretch for good: `recent` goes by the times of id and writing, and what it lists is whatever may have
-been written since the time from which a sweep reads; the bounds of the other two are fixed. A sweep reads what was written since the last one of
-its stretch began: whatever comes while a sweep is under way, before the place where it is or behind it, is read by this or the next.
+Each object is read by sweeps of one stretch for good: `recent` goes by the times of id and writing, and what it lists is whatever
+may have been written since the time from which a sweep reads; the bounds of the other two are fixed. A sweep reads what was written
+since the last one of its stretch began: whatever comes while a sweep is under way, before the place where it is or behind it, is
+read by this or the next.
 """
 
 from __future__ import annotations
@@ -42,12 +43,10 @@ _FIRST_IDS, _LAST_IDS = datetime(2025, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, t
 """No id is made at another time than in these years, unless by a clock that is out of its mind. One in a hundred of those that hold no
 time begins as if it were."""
 
-
 PATIENCE = timedelta(hours=6)
 HASTE = 10
-"""A sweep that takes longer than PATIENCE lists and reads so many times as much in each round. Uploads are looked for for a day: by then it is
-through, if there are a hundred million objects."""
-
+"""A sweep that takes longer than PATIENCE lists and reads so many times as much in each round. Uploads are looked for for a day: by
+then it is through, if there are a hundred million objects."""
 
 MOST_PAGES = 50
 """So many are listed at once, for all of what is listed is held in memory."""
