@@ -403,11 +403,13 @@ _UNSEEDED = random.Random(0)  # nothing is drawn before an invocation runs
 # A launch is held up for less than the two minutes that lie between the last launch of an attempt and the first moment
 # at which its task may be taken for gone: on AWS the function's timeout sees to that.
 _LONGEST_STALL_MS = 45_000
-_HELPERS = ("store.py", "outbox.py", "messages.py")
+_HANDLERS = "/runvoy_agent/handlers/"
+_HELPERS = ("documents/store.py", "documents/commits.py", "documents/outbox.py", "documents/messages.py")
 
 
 def _label(code: CodeType) -> str | None:
-    folder, _, file = code.co_filename.rpartition("/")
-    if not folder.endswith("runvoy_agent/handlers") or file in _HELPERS or "<" in code.co_name:
+    """Which function of the handlers it is, `package/module.function`; None for what serves all of them."""
+    _, inside, file = code.co_filename.partition(_HANDLERS)
+    if not inside or file in _HELPERS or "<" in code.co_name:
         return None
     return f"{file.removesuffix('.py')}.{code.co_name}"
