@@ -44,9 +44,15 @@ def starts(
 
 def tell_of_unread(aws: Aws, resources: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
     """Say which queues of starts are left unread, and how that is mended. Not done here, for it may be somebody's will: whoever
-    restores a table does it by hand (docs/aws.md)."""
+    restores a table does it by hand (docs/aws.md). Where it cannot be found out that is said, and nothing raised: what was applied
+    is."""
     for mapping in _mappings(resources):
-        if _state(aws, mapping) in ("Disabling", "Disabled"):
+        try:
+            state = _state(aws, mapping)
+        except RunvoyError as error:
+            say(error.message)
+            return
+        if state in ("Disabling", "Disabled"):
             say(f"a queue of starts is not read, by a `destroy` that was cut off or by hand: {_until(mapping)}")
 
 
