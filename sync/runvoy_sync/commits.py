@@ -25,7 +25,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names, request_file
 from runvoy_sync.inbox import FOLDER, REJECTED, OnDecided
 from runvoy_sync.outgoing import Outgoing
-from runvoy_sync.submission import NotDecided, Submission
+from runvoy_sync.submission import NotDecided, Submission, check_size
 from runvoy_sync.tell import Teller
 from runvoy_sync.tree import STATE, Tree
 
@@ -140,12 +140,7 @@ class Commits(threading.Thread):
         if self._tree.exists(*_STATE, f"{own_id}.json"):
             return
         try:
-            if len(content) > names.MAX_REQUEST_BYTES:
-                raise UsageProblem(
-                    f"{FOLDER}/{one.name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request",
-                    "Fetch large inputs in the command, instead of carrying them in the request.",
-                    ErrorCode.TOO_LARGE,
-                )
+            check_size(f"{FOLDER}/{one.name}", content)
             entry = self._outgoing.get(own_id)
             if entry is None:
                 wanted = request_file.read(Path(FOLDER, one.name), content)

@@ -15,7 +15,7 @@ from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names
 from runvoy_sync.outgoing import Entry, Outgoing
-from runvoy_sync.submission import NotDecided, Submission
+from runvoy_sync.submission import NotDecided, Submission, check_size
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Identity, Tree
 
@@ -186,12 +186,7 @@ class Inbox:
     def _begin(self, name: str, content: bytes, tag: str, session: Session, *, is_last_word: bool) -> Entry | None:
         """The entry of a new request, on disk; None for a file that may still become one."""
         try:
-            if len(content) > names.MAX_REQUEST_BYTES:
-                raise UsageProblem(
-                    f"{FOLDER}/{name} has over {names.MAX_REQUEST_BYTES:,} bytes; that is no request",
-                    "Fetch large inputs in the command, instead of carrying them in the request.",
-                    ErrorCode.TOO_LARGE,
-                )
+            check_size(f"{FOLDER}/{name}", content)
             from runvoy_sync import request_file  # with all of YAML: only where there is a request
 
             wanted = request_file.read(Path(FOLDER, name), content)

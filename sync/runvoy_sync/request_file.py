@@ -130,8 +130,8 @@ class _Reader(Nodes):
             command=self._command(nodes["command"]),
             image=self._text_of(nodes, "image"),
             env=self._pairs(nodes, "env"),
-            secrets=self._list(nodes, "secrets"),
-            locks=self._list(nodes, "locks"),
+            secrets=self._names_in(nodes, "secrets"),
+            locks=self._names_in(nodes, "locks"),
             timeout_seconds=self._number(nodes, "timeout", values.duration) or requests.DEFAULT_TIMEOUT_SECONDS,
             cpu=self._number(nodes, "cpu", values.cpu_units),
             memory_mib=self._number(nodes, "memory", values.memory_mib),
@@ -198,24 +198,6 @@ class _Reader(Nodes):
             if text is not None:
                 found[name] = text
         return found
-
-    def _list(self, nodes: Mapping[str, yaml.Node], field: str) -> tuple[str, ...]:
-        node = nodes.get(field)
-        if node is None:
-            return ()
-        if not isinstance(node, yaml.SequenceNode):
-            self._report(node, f"{field} must be a list of names", "Write each after a dash, or in brackets: [a, b]")
-            return ()
-        found = []
-        for item in node.value:
-            name = self._scalar(item, f"a name in {field}")
-            if name is not None and not requests.is_name(name):
-                self._report(item, f"{name[:64]!r} is no valid name (letters, digits and ._/:@+-, at most 128)")
-            elif name in found:
-                self._report(item, f"{name!r} stands here a second time")
-            elif name is not None:
-                found.append(name)
-        return tuple(found)
 
     def _git(self, nodes: Mapping[str, yaml.Node]) -> GitSource | None:
         repo, ref, path = (self._text_of(nodes, field) or "" for field in ("git_repo", "git_ref", "git_path"))

@@ -23,6 +23,7 @@ from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.signed_requests import told
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, write_request
+from runvoy_sync.names import MAX_REQUEST_BYTES
 from runvoy_sync.outgoing import Entry, Outgoing
 from runvoy_sync.tree import Tree
 
@@ -136,6 +137,16 @@ class Submission:
         if status is None:
             raise NotDecided
         return _acceptance(status, object_sha256 or "")
+
+
+def check_size(path: str, content: bytes) -> None:
+    """UsageProblem for a file of the inbox that is too large for a request."""
+    if len(content) > MAX_REQUEST_BYTES:
+        raise UsageProblem(
+            f"{path} has over {MAX_REQUEST_BYTES:,} bytes; that is no request",
+            "Fetch large inputs in the command, instead of carrying them in the request.",
+            ErrorCode.TOO_LARGE,
+        )
 
 
 def _refusal(request: RunRequest, client: Client, object_sha256: str, error: RunvoyError) -> Receipt:

@@ -153,6 +153,27 @@ def test_a_deployment_that_stays_goes_on_starting(aws: Aws) -> None:
     assert f"--uuid {STARTS} --enabled" in said[0]
 
 
+def test_an_apply_tells_of_starts_that_a_destroy_left_held(aws: Aws) -> None:
+    """Whoever kills it lets it put nothing right, and the next template is the same as the last."""
+    said: list[str] = []
+    with Stubber(aws.client("lambda")) as stub:
+        expect(stub, ("look", STARTS, "Enabled"), ("look", BULK, "Disabled"))
+        holding.tell_of_unread(aws, SOURCES, said.append)
+        stub.assert_no_pending_responses()
+    assert len(said) == 1
+    assert f"--uuid {BULK} --enabled" in said[0]
+
+
+def test_who_may_not_look_at_starts_has_applied_all_the_same(aws: Aws) -> None:
+    said: list[str] = []
+    with Stubber(aws.client("lambda")) as stub:
+        expect(stub, ("look", STARTS, "AccessDeniedException"))
+        holding.tell_of_unread(aws, SOURCES, said.append)
+        stub.assert_no_pending_responses()
+    assert len(said) == 1
+    assert "looking whether a queue of starts is read" in said[0]
+
+
 def test_a_stack_that_never_came_up_starts_nothing(aws: Aws) -> None:
     with Stubber(aws.client("lambda")) as stub:
         expect(stub, ("disable", STARTS, "ResourceNotFoundException"), ("look", STARTS, "ResourceNotFoundException"))

@@ -26,7 +26,7 @@ from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.handlers.executions import kills
 from runvoy_agent.handlers.locks import releases
 from runvoy_agent.handlers.quotas import counts, places
-from runvoy_agent.handlers.reconciler import batches as reconcile_inbox
+from runvoy_agent.handlers.reconciler import batches as unfinished_batches
 from runvoy_agent.handlers.reconciler import inbox_sweeps, lost_uploads, runs
 from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
 from runvoy_agent.ports import Add, Attempt, Check, Ports, Put, TaskState, Write
@@ -488,7 +488,9 @@ MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "unanswered uploads are not remembered": lambda: [(lost_uploads.Look, "_remembered", lambda _self: iter(()))],
     "a range is done before its requests": _done_before_it_is,
     "a range that was cut short is done": _done_when_cut_short,
-    "lost ranges are not looked for": lambda: [(reconcile_inbox, "lost_ranges", lambda _ports, _starting_up: iter(()))],
+    "lost ranges are not looked for": lambda: [
+        (unfinished_batches, "lost_ranges", lambda _ports, _starting_up: iter(()))
+    ],
     "a start is withdrawn although its key is good": _withdraw_the_good,
     "a start is withdrawn because one look misses its task": _withdraw_on_a_look,
     "looks at one omission count for two": lambda: [(runs, "GONE_LOOKS_APART", timedelta(0))],

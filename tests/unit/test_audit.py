@@ -27,7 +27,7 @@ from tests.unit.calls import (
 from tests.unit.cases import BY_CALL, CASES, scene
 
 from runvoy_agent.core.model import AuditEvent, LockRecord
-from runvoy_agent.handlers.audit import entries as audit_log
+from runvoy_agent.handlers.audit.entries import READS
 from runvoy_agent.handlers.documents import listings, store
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.ports import Delete, NoCapacity, TaskState, Unavailable
@@ -162,8 +162,8 @@ def test_every_route_is_known_to_read_or_to_change(world: World) -> None:
         "dry-run",
         "reveal-secret",
     }  # what is asked for is too long for an address
-    assert audit_log.READS - reading == {"show-stack", "renew-grant"}  # the embedded stack's, and the runner's
-    assert reading <= audit_log.READS
+    assert READS - reading == {"show-stack", "renew-grant"}  # the embedded stack's, and the runner's
+    assert reading <= READS
 
 
 # -- nobody known, and who is known and not let in

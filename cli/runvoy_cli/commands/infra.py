@@ -10,7 +10,7 @@ import typer
 
 from runvoy_cli.home import config
 from runvoy_cli.home.files import told_about
-from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, Yes, new_app
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.terminal.render import Console, facts, moment, print_json, print_line
 
@@ -25,7 +25,6 @@ app = new_app()
 
 StackName = Annotated[str, typer.Option(metavar="NAME", help="The stack's name; one stack is one deployment.")]
 Region = Annotated[str | None, typer.Option(metavar="REGION", help="The AWS region; otherwise AWS's own settings.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 BundleFolder = Annotated[
     Path | None,
     typer.Option(

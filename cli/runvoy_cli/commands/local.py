@@ -19,7 +19,7 @@ from runvoy_cli.home import config
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.home.files import private_folder, told_about, write_private
 from runvoy_cli.http.transport import Transport
-from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, new_app
+from runvoy_cli.input.options import DEFAULT_TIMEOUT_SECONDS, Settings, Yes, new_app
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.input.values import duration
 from runvoy_cli.terminal.render import Console, facts, print_json, print_line
@@ -205,7 +205,7 @@ def logs(
 @app.command(epilog="Example: runvoy local reset --yes")
 def reset(
     context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also while commands run; they go on, seen by nobody.")
     ] = False,

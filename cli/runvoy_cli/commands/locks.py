@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from runvoy_cli.deployment.session import Session, open_session
-from runvoy_cli.input.options import new_app
+from runvoy_cli.input.options import Yes, new_app
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.input.values import execution_id
 from runvoy_cli.terminal.render import age, columns, facts, print_json, print_line, whole, whole_fields
@@ -77,7 +77,7 @@ def release(
     holder: Annotated[
         str | None, typer.Option(metavar="ID", help="Only if this execution holds it.", show_default=False)
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Take a lock from its holder. Its command goes on, and the next in line starts beside it, with a higher fence.
 

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from runvoy_cli.deployment.session import Session, open_session
-from runvoy_cli.input.options import new_app
+from runvoy_cli.input.options import Yes, new_app
 from runvoy_cli.input.problems import UsageProblem, called_wrongly
 from runvoy_cli.input.values import exact_text
 from runvoy_cli.terminal import secret_input
@@ -184,9 +184,7 @@ def update(
 
 
 @app.command(epilog="Example: runvoy secrets delete db-password --yes")
-def delete(
-    context: typer.Context, name: _Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
-) -> int:
+def delete(context: typer.Context, name: _Name, yes: Yes = False) -> int:
     """Delete a secret of yours, its value too. What waits to be started with it will not start; what runs goes on.
 
     On a terminal it is asked; without one --yes is needed. With --json the secret as it was.

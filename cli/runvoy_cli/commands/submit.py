@@ -56,9 +56,9 @@ def submit(
             raise UsageProblem("with --bulk the commands stand in the file", "Leave CMD out, or --bulk.")
         if dry_run:
             raise UsageProblem("--dry-run tries one run out, not a file of them", "Give the command itself.")
-        from runvoy_cli.bulk import sending as bulk_submitting  # YAML and more, which no other submit needs
+        from runvoy_cli.bulk import sending  # YAML and more, which no other submit needs
 
-        return bulk_submitting.submit(context, bulk, as_batch=not no_batch)
+        return sending.submit(context, bulk, as_batch=not no_batch)
     if no_batch:
         raise UsageProblem("--no-batch says how a file is sent", "Give --bulk FILE as well, or leave it out.")
     with submitting.nothing_is_sent_yet():

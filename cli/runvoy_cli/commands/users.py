@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from runvoy_cli.deployment.session import Session, open_session
-from runvoy_cli.input.options import new_app
+from runvoy_cli.input.options import Yes, new_app
 from runvoy_cli.input.problems import UsageProblem, called_wrongly
 from runvoy_cli.input.values import role
 from runvoy_cli.members.tokens import hand_out
@@ -130,7 +130,7 @@ def revoke(
     context: typer.Context,
     name: Name,
     stop_all: Annotated[bool, typer.Option("--stop-all", help="Kill what the user has under way, too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> int:
     """Revoke a user with all their keys: from now on nothing of theirs is accepted or started. What runs goes on, unless
     --stop-all is given. One admin always stays.

@@ -1,10 +1,11 @@
-"""The global options. They may stand before or after any command's name; the innermost one wins."""
+"""The global options. They may stand before or after any command's name; the innermost one wins. And what else of options several
+commands have."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup, TyperOption
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_SECONDS = 600
 CALL_TIMEOUT_HELP = "How long a call may take, e.g. 30s, 10m, 1h30m, 600.  [default: 10m]"
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+"""Of the commands that ask."""
 
 
 class Settings:

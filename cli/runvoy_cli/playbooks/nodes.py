@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import yaml
 from runvoy_cli.input import yaml_nodes
 from runvoy_cli.input.yaml_nodes import Place, did_you_mean, is_empty, place_of
 from runvoy_cli.playbooks.placeholders import Fault
+from runvoy_protocol import requests
 
 
 class Problem(NamedTuple):
@@ -24,6 +25,10 @@ class Problem(NamedTuple):
         return f"{path}, line {self.place.line}, column {self.place.column}: {self.text}{hint}"
 
 
+def _anything(_node: yaml.Node, _text: str) -> bool:
+    return True
+
+
 class Nodes:
     """Reads nodes and keeps every problem. What it returns for a wrong one is None."""
 
@@ -33,6 +38,29 @@ class Nodes:
 
     def _text_of(self, nodes: Mapping[str, yaml.Node], field: str) -> str | None:
         return self._scalar(nodes[field], field) if field in nodes else None
+
+    def _names_in(
+        self, nodes: Mapping[str, yaml.Node], field: str, may_stand: Callable[[yaml.Node, str], bool] = _anything
+    ) -> tuple[str, ...]:
+        """A list of names, each once. What `may_stand` denies it reports itself."""
+        node = nodes.get(field)
+        if node is None:
+            return ()
+        if not isinstance(node, yaml.SequenceNode):
+            self._report(node, f"{field} must be a list of names", "Write each after a dash, or in brackets: [a, b]")
+            return ()
+        found: list[str] = []
+        for item in node.value:
+            name = self._scalar(item, f"a name in {field}")
+            if name is None or not may_stand(item, name):
+                continue
+            if not requests.is_name(name):
+                self._report(item, f"{name[:64]!r} is no valid name (letters, digits and ._/:@+-, at most 128)")
+            elif name in found:
+                self._report(item, f"{name!r} stands here a second time")
+            else:
+                found.append(name)
+        return tuple(found)
 
     def _chosen(self, nodes: Mapping[str, yaml.Node], field: str, allowed: tuple[str, ...]) -> str | None:
         text = self._text_of(nodes, field)

@@ -279,26 +279,10 @@ class _Reader(Nodes):
         return GitSource(*found) if any(found) else None
 
     def _names(self, nodes: Mapping[str, yaml.Node], field: str, most: int) -> tuple[str, ...]:
-        node = nodes.get(field)
-        if node is None:
-            return ()
-        if not isinstance(node, yaml.SequenceNode):
-            self._report(node, f"{field} must be a list of names", "Write each after a dash, or in brackets: [a, b]")
-            return ()
-        found: list[str] = []
-        for item in node.value:
-            name = self._scalar(item, f"a name in {field}")
-            if name is None or self._is_variable(item, name):
-                continue
-            if not requests.is_name(name):
-                self._report(item, f"{name[:64]!r} is no valid name (letters, digits and ._/:@+-, at most 128)")
-            elif name in found:
-                self._report(item, f"{name!r} stands here a second time")
-            else:
-                found.append(name)
+        found = self._names_in(nodes, field, lambda node, name: not self._is_variable(node, name))
         if len(found) > most:
-            self._report(node, f"{len(found)} {field} are named; at most {most} are allowed")
-        return tuple(found)
+            self._report(nodes[field], f"{len(found)} {field} are named; at most {most} are allowed")
+        return found
 
     def _converted(self, nodes: Mapping[str, yaml.Node], field: str, convert: Callable[[str], int]) -> int | None:
         text = self._fixed(nodes, field)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from runvoy_infra import bundle_files
 from runvoy_infra.bundle_files import Bundle
-from runvoy_infra.deploy import changes, service_role
+from runvoy_infra.deploy import changes, holding, service_role
 from runvoy_infra.deploy.artifacts import Artifacts
 from runvoy_infra.deploy.aws import Aws
 from runvoy_infra.deploy.changes import ChangeSet
@@ -50,6 +50,7 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
     change_set = changes.create(stack, template_url, chosen, before)
     if change_set.changes is None:
         talk.say("nothing to change")
+        holding.tell_of_unread(aws, stack.resources(), talk.say)
         return Applied(stack.existing(), 0)
     for change in change_set.changes:
         talk.say(f"  {change}")
@@ -64,7 +65,9 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
         return Applied(before, 0, declined=True)
     if change_set.is_new_stack and (done := service_role.ensure(aws)):
         talk.say(done)
-    return Applied(_execute(stack, change_set, talk), count)
+    state = _execute(stack, change_set, talk)
+    holding.tell_of_unread(aws, stack.resources(), talk.say)  # a template that is the same mends nothing
+    return Applied(state, count)
 
 
 def runner_image(bundle: Bundle, given: Mapping[str, str], before: StackState | None) -> str:

@@ -49,8 +49,12 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
         cluster, pause = plan.state.outputs["ClusterName"], stack.pause_seconds
         with holding.starts(aws, stack.resources(), pause, talk.say):
             clear_cluster(aws, cluster, talk, stop_tasks=stop_tasks, pause=pause)
-    _clear(aws, plan)
-    _delete(stack, plan, talk)
+    try:
+        _clear(aws, plan)
+        _delete(stack, plan, talk)
+    except RunvoyError:
+        talk.say("what is left of the deployment starts nothing any more: destroy it again")
+        raise
     return Destroyed(plan)
 
 

@@ -27,12 +27,9 @@ def starts(
     instead of being started and stopped in its turn. `resources` are the stack's; `pause` is in seconds.
 
     If the body raises, the queues are read again, for the deployment stays. UNAVAILABLE if Lambda goes on reading them.
+    Whoever is killed in here leaves them unread: `tell_of_unread` says so later.
     """
-    mappings = [
-        str(one["PhysicalResourceId"])
-        for one in resources
-        if one["ResourceType"] == _MAPPING and one["LogicalResourceId"] in SOURCES and one.get("PhysicalResourceId")
-    ]
+    mappings = _mappings(resources)
     try:
         for mapping in mappings:
             _let(aws, mapping, pause, be_read=False)
@@ -45,15 +42,38 @@ def starts(
         raise
 
 
+def tell_of_unread(aws: Aws, resources: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
+    """Say which queues of starts are left unread, and how that is mended. Not done here, for it may be somebody's will: whoever
+    restores a table does it by hand (docs/aws.md). Where it cannot be found out that is said, and nothing raised: what was applied
+    is."""
+    for mapping in _mappings(resources):
+        try:
+            state = _state(aws, mapping)
+        except RunvoyError as error:
+            say(error.message)
+            return
+        if state in ("Disabling", "Disabled"):
+            say(f"a queue of starts is not read, by a `destroy` that was cut off or by hand: {_until(mapping)}")
+
+
+def _mappings(resources: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        str(one["PhysicalResourceId"])
+        for one in resources
+        if one["ResourceType"] == _MAPPING and one["LogicalResourceId"] in SOURCES and one.get("PhysicalResourceId")
+    ]
+
+
+def _until(mapping: str) -> str:
+    return f"until somebody runs `aws lambda update-event-source-mapping --uuid {mapping} --enabled`, nothing of it is started"
+
+
 def _read_again(aws: Aws, mapping: str, pause: float, say: Callable[[str], None]) -> None:
     """What went wrong before counts for more than this, which is told beside it."""
     try:
         _let(aws, mapping, pause, be_read=True)
     except RunvoyError as error:
-        say(
-            f"{error.message}: until somebody runs `aws lambda update-event-source-mapping --uuid {mapping} --enabled`, nothing "
-            "is started"
-        )
+        say(f"{error.message}: {_until(mapping)}")
 
 
 def _let(aws: Aws, mapping: str, pause: float, *, be_read: bool) -> None:

@@ -221,6 +221,7 @@ class Functions:
                 f"{queue.capitalize()}Source",
                 event_source_arn=source.queue_arn,
                 function_name=target.function.ref,
+                enabled=True,  # the default; said, so that drift shows a queue that is left unread
                 batch_size=_BATCH.get(queue, _USUAL_BATCH),
                 function_response_types=["ReportBatchItemFailures"],
                 scaling_config=lambda_.CfnEventSourceMapping.ScalingConfigProperty(

@@ -1,4 +1,4 @@
-"""The route that reads the audit. What writes it stands with what it tells of (see audit/notes.py and store.audit)."""
+"""The route that reads the audit. What writes it stands with what it tells of (see audit/notes.py and documents/store.audit)."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` says which one's task stopped; the two objects say themselves which they are of. `exit_code` is the command's
     and `message` the platform's word on the end, where the platform has any: for a run that left no result. `never_began`:
-    the platform knows that the command was not started; `no_room`: that nothing was, for want of room. `pull_started_at` and `task_stopped_at`: the time that it charges for, if
-    it told."""
+    the platform knows that the command was not started; `no_room`: that nothing was, for want of room. `pull_started_at` and
+    `task_stopped_at`: the time that it charges for, if it told."""
 
     execution_id: str
     event: EndEvent

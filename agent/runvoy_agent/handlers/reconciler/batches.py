@@ -1,4 +1,4 @@
-"""What the reconciler mends of the inbox beside lost uploads: batches that do not get on."""
+"""Batches that do not get on: what the reconciler mends of the inbox beside lost uploads."""
 
 from __future__ import annotations
 

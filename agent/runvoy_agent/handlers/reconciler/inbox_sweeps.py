@@ -43,12 +43,10 @@ _FIRST_IDS, _LAST_IDS = datetime(2025, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, t
 """No id is made at another time than in these years, unless by a clock that is out of its mind. One in a hundred of those that hold no
 time begins as if it were."""
 
-
 PATIENCE = timedelta(hours=6)
 HASTE = 10
-"""A sweep that takes longer than PATIENCE lists and reads so many times as much in each round. Uploads are looked for for a day: by then it is
-through, if there are a hundred million objects."""
-
+"""A sweep that takes longer than PATIENCE lists and reads so many times as much in each round. Uploads are looked for for a day: by
+then it is through, if there are a hundred million objects."""
 
 MOST_PAGES = 50
 """So many are listed at once, for all of what is listed is held in memory."""
