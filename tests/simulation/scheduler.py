@@ -407,6 +407,7 @@ _HELPERS = tuple(f"documents/{name}.py" for name in ("commits", "messages", "out
 
 
 def _label(code: CodeType) -> str | None:
+    """Which function of the handlers it is, `package.module.function`; None for what serves all of them."""
     _, handlers, module = code.co_filename.rpartition("runvoy_agent/handlers/")
     if not handlers or module in _HELPERS or "<" in code.co_name:
         return None

@@ -135,8 +135,8 @@ def test_a_seed_replays_to_the_letter() -> None:
 def test_a_place_to_die_is_told_by_the_handlers_own_function_in_whatever_package() -> None:
     """Else the calls of many functions pass for one place, which is tried eagerly once."""
     modules = {point.site.rpartition(".")[0] for point in report_of(3).points}
-    assert {"inbox", "admission/judging", "locks/releases", "quotas/places", "executions/kills"} <= modules
-    assert not modules & {"documents/store", "documents/commits"}
+    assert {"inbox", "admission.judging", "locks.releases", "quotas.places", "executions.kills"} <= modules
+    assert not modules & {"documents.store", "documents.commits"}
 
 
 def test_a_crash_passes_through_production_code() -> None:
