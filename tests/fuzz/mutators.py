@@ -71,7 +71,7 @@ YAML = Format(yaml.safe_load, lambda tree: yaml.safe_dump(tree, allow_unicode=Tr
 GZIP_LINES = Format(_load_lines, _dump_lines)
 GZIP_MSGPACK = Format(
     lambda raw: msgspec.msgpack.decode(gzip.decompress(raw)),
-    lambda tree: gzip.compress(msgspec.msgpack.encode(tree), 1),
+    lambda tree: gzip.compress(msgspec.msgpack.encode(tree), 1, mtime=0),
 )
 TEXT = Format(_no_tree, _no_tree)
 

@@ -151,7 +151,8 @@ BATCH = gzip.compress(
                 for one in (MINIMAL, msgspec.structs.replace(FULL, request_id=ID[:-1] + "8"))
             ),
         )
-    )
+    ),
+    mtime=0,
 )
 CALL = control.ControlCall(1, "dep", "POST", "/api/v1/grants/inbox", bytes(32), AT, bytes(range(16)))
 
@@ -506,7 +507,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
     error = RunvoyError(ErrorCode.CLOCK_SKEW, "off", "Set it.", {"server_time": "2026-02-03T04:05:08Z", "n": 1})
     return {
         "envelope": (*sealed, requests.seal_request(FULL, KEY)),
-        "batch": (BATCH, gzip.compress(gzip.decompress(BATCH), 1)),
+        "batch": (BATCH, gzip.compress(gzip.decompress(BATCH), 1, mtime=0)),
         "request": (requests.encode(MINIMAL), requests.encode(FULL)),
         "authorization": (control.authorization(CALL, KEY).encode(),),
         "call": (codec.encode(CALL),),
