@@ -25,7 +25,8 @@ what this leaves of a value."""
 _MAX_REPEATS = 255  # POSIX promises no more
 _SPECIAL = frozenset(".[\\()*+?{|^$")
 _PLAIN = frozenset(string.printable) - _SPECIAL - frozenset("}]\t\n\r\x0b\x0c")
-_REPEAT = re.compile(r"\{(\d{1,3})(?:(,)(\d{1,3})?)?\}")
+_REPEAT = re.compile(r"\{([0-9]{1,3})(?:(,)([0-9]{1,3})?)?\}")
+_SET = re.compile(r"(\^?)([^\]\[\\]+)\]")
 _KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 _BYTES = frozenset(range(256)) - {10}
 
@@ -278,7 +279,7 @@ class _Reader:
         return frozenset(character.encode())
 
     def _set(self) -> frozenset[int]:
-        match = re.compile(r"(\^?)([^\]\[\\]+)\]").match(self._text, self._at)
+        match = _SET.match(self._text, self._at)
         if match is None:
             raise _NoPatternError("`[` begins no plain set such as [A-Za-z0-9._-]; `[`, `]` and `\\` cannot be in one")
         self._at = match.end()

@@ -109,6 +109,7 @@ def test_patterns(pattern, yes, no):
         ("a{256}", "too often"),
         ("a{3,2}", "too often"),
         ("a{,2}", "begins no"),
+        ("a{٣}", "begins no"),  # a digit to Python's own \\d, and none to grep
         ("(a", "never closed"),
         ("a)", "has no `(`"),
         ("a||b", "is empty"),
