@@ -182,7 +182,9 @@ def test_what_there_is_not(world: World) -> None:
     for path in ("/audit/evidence/x", f"/audit/evidence/{world.clock.new_id()}"):
         assert code_of(call(world, "GET", path)) is ErrorCode.NOT_FOUND
     request = submitted(world)
-    assert code_of(call(world, "GET", f"/audit/evidence/{request.request_id}?offset=x")) is ErrorCode.INVALID_REQUEST
+    for offset in ("x", "-1", "000000000001x", "1000000000000"):
+        path = f"/audit/evidence/{request.request_id}?offset={offset}"
+        assert code_of(call(world, "GET", path)) is ErrorCode.INVALID_REQUEST
 
 
 # -- the story of one execution

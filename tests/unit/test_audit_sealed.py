@@ -293,6 +293,8 @@ def test_a_damaged_seal_does_not_stop_the_reconciler(world: World, caplog: pytes
         "/audit/seals?from=1&at=2026-05-04T00:00:00.000",
         "/audit/seals?from=x",
         "/audit/seals?from=-1",
+        "/audit/seals?from=1000000000000",
+        "/audit/seals?from=000000000001x",
         "/audit/seals?at=yesterday",
         "/audit/seals?from=1&leaves=perhaps",
         "/audit/seals?from=1&limit=0",

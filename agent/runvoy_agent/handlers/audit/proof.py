@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -32,6 +33,8 @@ _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most, and 
 _MOST_SEALS = 1000
 _SEALS_AT_ONCE = 50
 _RECORDS_PAGE = 500
+_MOST_ADMISSIONS = 8  # of one id: others may have been refused for it
+_MOST_NUMBER = 10**12 - 1  # of a seal, and of bytes: more than there will be of either
 _LONGEST_CURSOR = 256  # of a time as text and a record's key
 
 
@@ -55,10 +58,8 @@ def list_seals(call: Call) -> Response:
     if at is not None:
         seals.parse_place(at)
         first = _covering(call.ports.records, head.number, at)
-    elif asked_from is not None and asked_from.isascii() and asked_from[:12].isdigit():
-        first = int(asked_from[:12])
     else:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "from is no number of a seal")
+        first = listings.number_of("from", asked_from or "", 0, _MOST_NUMBER)
     found: list[Seal] = []
     size = 0
     for kept in _seals(call.ports.records, range(max(first, 1), min(first + limit, head.number + 1))):
@@ -124,10 +125,7 @@ def list_records(call: Call) -> Response:
     day, part_text, after = query.pop("day", ""), query.pop("part", ""), query.pop("after", None)
     listings.refuse_others(query)
     at = listings.instant_of("day", f"{day}T00:00:00+00:00")
-    is_number = part_text.isascii() and part_text.isdigit() and len(part_text) <= 2
-    if not is_number or int(part_text) >= store.SHARDS:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"part must be from 0 to {store.SHARDS - 1}")
-    part = int(part_text)
+    part = listings.number_of("part", part_text, 0, store.SHARDS - 1)
     if at is None or store.day(at) != day:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, "day is written as 2030-01-31")
     position = None
@@ -162,10 +160,8 @@ def show_evidence(call: Call) -> Response:
     """The signed request of an execution as the inbox keeps it, and what the records say of it and of what ran."""
     execution_id = call.groups["execution_id"]
     query = dict(call.request.query)
-    offset_text = query.pop("offset", "0")
+    offset = listings.number_of("offset", query.pop("offset", "0"), 0, _MOST_NUMBER)
     listings.refuse_others(query)
-    if not offset_text.isascii() or not offset_text[:12].isdigit():
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, "offset is no number of bytes")
     records = call.ports.records
     execution = store.load_execution(records, execution_id).document if is_execution_id(execution_id) else None
     if execution is None:
@@ -173,7 +169,6 @@ def show_evidence(call: Call) -> Response:
     key = store.load(records, store.key_key(execution.key_id), Key).document
     stored = store.load(records, store.request_key(execution_id), StoredRequest).document
     kept = _kept_object(call, execution)
-    offset = int(offset_text[:12])
     return answer(
         Evidence(
             execution_id=execution_id,
@@ -221,7 +216,8 @@ def _kept_object(call: Call, execution: Execution) -> StoredObject | None:
 def _admissions(records: Records, execution_id: str) -> tuple[KeptRecord, ...]:
     """The audit's records of its admission, as they are stored."""
     found = store.partition_records(records, store.INDEX_AUDIT_EXECUTION, execution_id)
-    return tuple(_kept(one.key, one.body) for one in found if b'"action":"admit"' in one.body)[:8]
+    admissions = (one for one in found if b'"action":"admit"' in one.body)
+    return tuple(_kept(one.key, one.body) for one in islice(admissions, _MOST_ADMISSIONS))
 
 
 ROUTES: tuple[Route, ...] = (

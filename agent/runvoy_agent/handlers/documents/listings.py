@@ -22,7 +22,7 @@ MOST_DAYS = 100
 """What one page may look at: one that finds too little within it ends early, with a cursor to go on from."""
 
 CLOCKS_APART = timedelta(minutes=5)
-_MOST_DIGITS = 9
+_MOST_DIGITS = 18
 _LONGEST_SORT = 64  # of a time as text; DynamoDB refuses to look behind what is too long for a place in an index
 _FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
@@ -105,11 +105,15 @@ def _partition(
 
 def limit_of(text: str | None, default: int = DEFAULT_PAGE, most: int = MAX_PAGE) -> int:
     """The `limit` of a query."""
-    if text is None:
-        return default
+    return default if text is None else number_of("limit", text, 1, most)
+
+
+def number_of(name: str, text: str, least: int, most: int) -> int:
+    """The whole number that a query's parameter gives; INVALID_REQUEST unless it is from `least` to `most`."""
+    # Its length as well: Python refuses to read a number of thousands of digits.
     is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    if not is_number or not 1 <= int(text) <= most:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"limit must be from 1 to {most}")
+    if not is_number or not least <= int(text) <= most:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{name} must be from {least} to {most}")
     return int(text)
 
 
