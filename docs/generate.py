@@ -25,10 +25,10 @@ from runvoy_cli.input import problems
 from runvoy_cli.playbooks import schema
 from runvoy_protocol.control import API_PREFIX, LocksAnswer
 from runvoy_protocol.errors import ERRORS, ErrorCode
+from runvoy_protocol.exit_codes import EXIT_CODES_OF_RUNVOY
 from runvoy_protocol.explanations import CAUSES, HINTS, Cause
 from runvoy_protocol.members import Role
 from runvoy_protocol.states import TRANSITIONS, State
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY
 
 DOCS = Path(__file__).parent
 _NOTICE = "<!-- Made by docs/generate.py from the code: change that, then run `just docs`. -->"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from runvoy_protocol.exit_codes import EXIT_FAILED, EXIT_LOCK_HELD, EXIT_REFUSED
+
 
 class ErrorCode(StrEnum):
     """Why something was refused or failed."""
@@ -41,8 +43,8 @@ class ErrorCode(StrEnum):
 class ErrorSpec(NamedTuple):
     """What is true of every error of a code.
 
-    `exit_code` is that of `run` and `wait` (121 refused, 122 lock held, 125 runvoy or the platform failed); every other
-    command exits 1. `retryable` means that the same call may succeed later, unchanged.
+    `exit_code` is that of `run` and `wait`; every other command exits 1. `retryable` means that the same call may succeed
+    later, unchanged.
     """
 
     meaning: str
@@ -51,113 +53,117 @@ class ErrorSpec(NamedTuple):
     exit_code: int
 
 
-_REFUSED = 121
-_LOCK_HELD = 122
-_FAILED = 125
-
 ERRORS: Mapping[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_REQUEST: ErrorSpec(
         "The request is malformed or asks for something that is not allowed in any deployment.",
         "Mend what the message names; `runvoy version` shows both ends' versions if a field is unknown to the deployment.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.SIGNATURE_INVALID: ErrorSpec(
         "The signature does not match the signed bytes, or the object lies under another key's prefix.",
         "Check that the API key is whole and belongs to this deployment.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.KEY_UNKNOWN: ErrorSpec(
         "No key with this id is registered in the deployment.",
         "Check RUNVOY_API_KEY, RUNVOY_ENDPOINT and the profile: it may be another deployment's key. Or ask an admin for a new one.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.KEY_REVOKED: ErrorSpec(
-        "The key, or the user it belongs to, was revoked.", "Ask an admin for a new key.", False, _REFUSED
+        "The key, or the user it belongs to, was revoked.", "Ask an admin for a new key.", False, EXIT_REFUSED
     ),
     ErrorCode.KEY_EXPIRED: ErrorSpec(
         "The key's own expiry has passed.",
         "Make a new one with another key of yours (`runvoy keys create`), or ask an admin for one.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.REQUEST_EXPIRED: ErrorSpec(
         "The request arrived after its expires_at; it was not started.",
         "Submit it again; it is signed anew with the same id. If that comes again, set this machine's clock.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.CLOCK_SKEW: ErrorSpec(
         "The client's clock is too far from the server's.",
         "Set this machine's clock; the message carries the server's time.",
         True,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.WRONG_DEPLOYMENT: ErrorSpec(
         "The request was signed for another deployment.",
         "Check RUNVOY_DEPLOYMENT, RUNVOY_ENDPOINT and the profile; `runvoy version` shows which deployment answers.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.FORBIDDEN: ErrorSpec(
         "The user's role, or a limit on the key, does not allow this.",
         "Ask an admin for the role the message names.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.IMAGE_NOT_FOUND: ErrorSpec(
-        "No such image is registered, or it cannot be pulled.", "See `runvoy images list`.", False, _REFUSED
+        "No such image is registered, or it cannot be pulled.", "See `runvoy images list`.", False, EXIT_REFUSED
     ),
     ErrorCode.SECRET_NOT_FOUND: ErrorSpec(
         "A secret the request names does not exist, or its owner has not shared it.",
         "See `runvoy secrets list`.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.SECRET_EXISTS: ErrorSpec(
-        "A secret of this name exists.", "Choose another name, or update it.", False, _REFUSED
+        "A secret of this name exists.", "Choose another name, or update it.", False, EXIT_REFUSED
     ),
     ErrorCode.LOCK_HELD: ErrorSpec(
         "A lock is held by another execution and the request asked not to wait.",
         "Submit it without `if_locked: fail` to wait for it.",
         True,
-        _LOCK_HELD,
+        EXIT_LOCK_HELD,
     ),
     ErrorCode.LOCK_QUEUE_FULL: ErrorSpec(
-        "A lock has as many waiters as a lock may have (1,000).", "Try again when the queue is shorter.", True, _REFUSED
+        "A lock has as many waiters as a lock may have (1,000).",
+        "Try again when the queue is shorter.",
+        True,
+        EXIT_REFUSED,
     ),
     ErrorCode.ID_CONFLICT: ErrorSpec(
         "Another request already has this id; that one is untouched.",
         "Use another `id`, or the very same content to get the first one's result.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.CONFLICT: ErrorSpec(
-        "Somebody else changed this at the same time.", "Look at it again, then repeat the change.", True, _FAILED
+        "Somebody else changed this at the same time.", "Look at it again, then repeat the change.", True, EXIT_FAILED
     ),
     ErrorCode.TOO_LARGE: ErrorSpec(
         "A message, a field or an upload is over its limit.",
         "The message names the limit. A command can fetch large inputs itself.",
         False,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.QUOTA_EXCEEDED: ErrorSpec(
         "A quota of the deployment is used up: its owner has as many unfinished executions as they may.",
         "Try again when some have ended, or ask an admin; `runvoy whoami` shows yours.",
         True,
-        _REFUSED,
+        EXIT_REFUSED,
     ),
     ErrorCode.NOT_FOUND: ErrorSpec(
-        "There is no such thing, or you may not see it.", "Check the id and the deployment.", False, _REFUSED
+        "There is no such thing, or you may not see it.", "Check the id and the deployment.", False, EXIT_REFUSED
     ),
     ErrorCode.UNAVAILABLE: ErrorSpec(
-        "The deployment cannot be reached, or lacks something it needs.", "Try again; see the message.", True, _FAILED
+        "The deployment cannot be reached, or lacks something it needs.",
+        "Try again; see the message.",
+        True,
+        EXIT_FAILED,
     ),
-    ErrorCode.CAPACITY: ErrorSpec("The platform has no room for another task now.", "Try again later.", True, _FAILED),
+    ErrorCode.CAPACITY: ErrorSpec(
+        "The platform has no room for another task now.", "Try again later.", True, EXIT_FAILED
+    ),
     ErrorCode.INTERNAL: ErrorSpec(
-        "Something in runvoy failed that should not.", "Please report it with what `--debug` prints.", True, _FAILED
+        "Something in runvoy failed that should not.", "Please report it with what `--debug` prints.", True, EXIT_FAILED
     ),
 }
 

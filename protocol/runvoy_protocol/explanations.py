@@ -10,15 +10,9 @@ from enum import StrEnum
 
 import msgspec
 
+from runvoy_protocol.exit_codes import EXIT_CODES_OF_RUNVOY
 from runvoy_protocol.states import Reason, State
-from runvoy_protocol.status import (
-    EXIT_CODES_OF_RUNVOY,
-    ExecutionStatus,
-    Explanation,
-    LockStatus,
-    decided_by,
-    exit_code_of,
-)
+from runvoy_protocol.status import ExecutionStatus, Explanation, LockStatus, decided_by, exit_code_of
 
 
 class Cause(StrEnum):

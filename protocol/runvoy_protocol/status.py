@@ -7,23 +7,9 @@ from typing import Literal, TypeGuard
 import msgspec
 
 from runvoy_protocol.costs import Cost
+from runvoy_protocol.exit_codes import EXIT_FAILED, EXIT_KILLED, EXIT_TIMED_OUT
 from runvoy_protocol.instants import Instant
 from runvoy_protocol.states import TERMINAL, Reason, State
-
-EXIT_REFUSED = 121
-EXIT_LOCK_HELD = 122
-EXIT_GAVE_UP = 120
-EXIT_KILLED = 123
-EXIT_TIMED_OUT = 124
-EXIT_FAILED = 125
-EXIT_CODES_OF_RUNVOY = {
-    EXIT_GAVE_UP: "gave up waiting",
-    EXIT_REFUSED: "refused",
-    EXIT_LOCK_HELD: "lock held",
-    EXIT_KILLED: "killed",
-    EXIT_TIMED_OUT: "timed out",
-    EXIT_FAILED: "runvoy or the platform failed",
-}
 
 
 class LockStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,7 +19,7 @@ from runvoy_cli.input.problems import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, Reader
 from runvoy_cli.terminal.screen import Live
 from runvoy_protocol import codec
 from runvoy_protocol.errors import RunvoyError
-from runvoy_protocol.status import EXIT_GAVE_UP
+from runvoy_protocol.exit_codes import EXIT_GAVE_UP
 from runvoy_sync.inbox import FOLDER as INBOX
 from runvoy_sync.inbox import Inbox
 from runvoy_sync.libc import keep_freed

@@ -37,6 +37,7 @@ _OWN = {
     "costs": "core_cost",
     "dry_runs": "protocol_golden",
     "errors": "protocol_words",
+    "exit_codes": "protocol_states",
     "evidence": "audit_evidence",
     "fargate_prices": "core_cost",
     "gzip_streams": "protocol_logs",

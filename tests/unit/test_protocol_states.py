@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from runvoy_protocol import receipts, status
+from runvoy_protocol import exit_codes, receipts, status
 from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
 from runvoy_protocol.states import TERMINAL, TRANSITIONS, Reason, State, can_follow
 
@@ -105,12 +105,12 @@ def test_every_code_is_specified():
         assert code.value == code.name
         assert spec.meaning.endswith(".")
         assert spec.hint.endswith(".")
-        assert spec.exit_code in status.EXIT_CODES_OF_RUNVOY
+        assert spec.exit_code in exit_codes.EXIT_CODES_OF_RUNVOY
 
 
 def test_exit_codes_of_errors():
-    assert ERRORS[ErrorCode.LOCK_HELD].exit_code == status.EXIT_LOCK_HELD
-    failed = {code for code, spec in ERRORS.items() if spec.exit_code == status.EXIT_FAILED}
+    assert ERRORS[ErrorCode.LOCK_HELD].exit_code == exit_codes.EXIT_LOCK_HELD
+    failed = {code for code, spec in ERRORS.items() if spec.exit_code == exit_codes.EXIT_FAILED}
     assert failed == {ErrorCode.CONFLICT, ErrorCode.UNAVAILABLE, ErrorCode.CAPACITY, ErrorCode.INTERNAL}
 
 

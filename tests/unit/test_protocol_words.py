@@ -17,13 +17,13 @@ from runvoy_protocol import (
     control,
     envelope,
     errors,
+    exit_codes,
     git_sources,
     keys,
     logs,
     object_keys,
     requests,
     run_objects,
-    status,
 )
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.members import Role
@@ -122,7 +122,7 @@ def test_the_exit_codes_of_runvoy_stay() -> None:
         124: "timed out",
         125: "runvoy or the platform failed",
     }
-    assert names == status.EXIT_CODES_OF_RUNVOY
+    assert names == exit_codes.EXIT_CODES_OF_RUNVOY
 
 
 FAILED = {ErrorCode.CONFLICT, ErrorCode.UNAVAILABLE, ErrorCode.CAPACITY, ErrorCode.INTERNAL}

@@ -19,8 +19,9 @@ from runvoy_cli.input.values import label_filter
 from runvoy_cli.terminal.render import age, print_json, print_line, show_error
 from runvoy_cli.terminal.words import status_json, what_ran_in_short
 from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.exit_codes import EXIT_GAVE_UP
 from runvoy_protocol.states import TERMINAL, State
-from runvoy_protocol.status import EXIT_GAVE_UP, ExecutionStatus
+from runvoy_protocol.status import ExecutionStatus
 
 TIMEOUT_HELP = "With --wait: how long to wait for the ends of all, then give up with 120.  [default: no limit]"
 _OF_ONE = frozenset({ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT})  # the others may still be killed

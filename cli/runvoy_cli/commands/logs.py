@@ -24,8 +24,8 @@ from runvoy_cli.input.problems import GaveUp, UsageProblem
 from runvoy_cli.input.values import moment
 from runvoy_cli.terminal import github
 from runvoy_cli.terminal.screen import Screen, has_colour, is_capable
+from runvoy_protocol.exit_codes import EXIT_GAVE_UP
 from runvoy_protocol.logs import LogRecord
-from runvoy_protocol.status import EXIT_GAVE_UP
 
 TIMEOUT_HELP = "How long to wait for the log or follow it, then give up with 120.  [default: no limit]"
 app = new_app()

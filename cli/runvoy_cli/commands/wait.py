@@ -22,7 +22,8 @@ from runvoy_cli.terminal.render import print_json, show_error
 from runvoy_cli.terminal.screen import Live
 from runvoy_cli.terminal.words import explanation_of, result_json, summary
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.status import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP, ExecutionStatus, exit_code_of
+from runvoy_protocol.exit_codes import EXIT_CODES_OF_RUNVOY, EXIT_GAVE_UP
+from runvoy_protocol.status import ExecutionStatus, exit_code_of
 
 TIMEOUT_HELP = "How long to wait for all of them, then give up with 120; 0 looks once.  [default: no limit]"
 app = new_app()

@@ -17,9 +17,9 @@ from runvoy_protocol import requests
 from runvoy_protocol.costs import dollars
 from runvoy_protocol.dry_runs import DryRunAnswer, DryRunRequest
 from runvoy_protocol.errors import OF_CLOCKS
+from runvoy_protocol.exit_codes import EXIT_REFUSED
 from runvoy_protocol.receipts import Resolved
 from runvoy_protocol.requests import RunRequest
-from runvoy_protocol.status import EXIT_REFUSED
 
 
 def try_out(

@@ -8,15 +8,9 @@ import msgspec
 
 from runvoy_cli.terminal.render import command_text, moment, ran_for, short_id, span
 from runvoy_protocol.costs import Cost, Rate, dollars, so_far
+from runvoy_protocol.exit_codes import EXIT_CODES_OF_RUNVOY
 from runvoy_protocol.explanations import exit_meaning, explain, place
-from runvoy_protocol.status import (
-    EXIT_CODES_OF_RUNVOY,
-    ExecutionStatus,
-    Explanation,
-    LockStatus,
-    decided_by,
-    exit_code_of,
-)
+from runvoy_protocol.status import ExecutionStatus, Explanation, LockStatus, decided_by, exit_code_of
 
 _MOST_CHARACTERS = 60
 
