@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -169,10 +169,19 @@ def place(stamp: str, event_id: str = "") -> str:
 def parse_place(text: str) -> tuple[str, str]:
     """The time and the id of a place; the id is empty where it has none. INVALID_REQUEST for what is no place."""
     stamp, tilde, event_id = text.partition("~")
-    try:
-        datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f")  # noqa: DTZ007 - only whether it is one
-    except ValueError as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{text[:64]!r} is no place in the audit") from error
+    time_of(stamp)
     if tilde and not is_execution_id(event_id):
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"{text[:64]!r} is no place in the audit")
+        raise _no_place(text)
     return stamp, event_id
+
+
+def time_of(place: str) -> datetime:
+    """The time of a place, to the millisecond; INVALID_REQUEST for what has none."""
+    try:
+        return datetime.strptime(place.partition("~")[0], "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise _no_place(place) from error
+
+
+def _no_place(text: str) -> RunvoyError:
+    return RunvoyError(ErrorCode.INVALID_REQUEST, f"{text[:64]!r} is no place in the audit")

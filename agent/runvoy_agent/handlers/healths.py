@@ -4,7 +4,7 @@ anybody may know (`GET health`) is the control handler's."""
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -38,15 +38,11 @@ def show_queues(call: Call) -> Response:
     records = call.ports.records
     reconciled = store.load(records, store.RECONCILED_KEY, Reconciled).document
     head = store.load(records, store.AUDIT_HEAD_KEY, AuditHead).document
-    sealed_until = None
-    if head is not None:
-        stamp = seals.parse_place(head.scanned_to)[0]
-        sealed_until = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
     return answer(
         QueuesAnswer(
             queues=tuple(QueueHealth(**state._asdict()) for state in _queues(call).states()),
             reconciled_at=None if reconciled is None else reconciled.at,
-            audit_sealed_until=sealed_until,
+            audit_sealed_until=None if head is None else seals.time_of(head.scanned_to),
         )
     )
 

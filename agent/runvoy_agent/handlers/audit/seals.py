@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
@@ -41,7 +41,6 @@ MOST_DAYS = 10
 """What one round may do. A reconciler that was away for long goes on in its next."""
 
 _SAME_MOMENT_MS = 5 * 60 * 1000
-_STAMP = "%Y-%m-%dT%H:%M:%S.%f"
 
 
 class _Found(NamedTuple):
@@ -61,7 +60,7 @@ def seal(ports: Ports) -> int:
             log.error("the audit's head is gone and there are seals: the chain is not begun anew")
             return 0
         # Not all that there ever was: the day before the first round, whole.
-        first_day = _time(horizon).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+        first_day = seals.time_of(horizon).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
         loaded = loaded._replace(document=sealing.beginning(store.stamp(first_day)))
     try:
         loaded = _seal_until(ports, loaded, horizon, now)
@@ -94,7 +93,7 @@ def _seal_until(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: date
             made += 1
         scanned_to = reached
     # Nothing but an idle time's end: noted now and then, so that it is not looked through again for ever.
-    if _time(scanned_to) - _time(_head(loaded).scanned_to) >= LOOK_FOR_LATE_EVERY:
+    if seals.time_of(scanned_to) - seals.time_of(_head(loaded).scanned_to) >= LOOK_FOR_LATE_EVERY:
         head = msgspec.structs.replace(_head(loaded), scanned_to=scanned_to)
         ports.records.commit([store.put(loaded, head)])
         loaded = Loaded(loaded.key, head, loaded.version + 1)
@@ -106,7 +105,7 @@ def _seal_late(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: datet
     head = _head(loaded)
     if head.number == 0 or (head.late_looked_at and timedelta(0) <= now - head.late_looked_at < LOOK_FOR_LATE_EVERY):
         return 0
-    since = max(head.began, store.stamp(_time(min(head.scanned_to, horizon)) - LATE_BY))
+    since = max(head.began, store.stamp(seals.time_of(min(head.scanned_to, horizon)) - LATE_BY))
     known = _sealed_since(ports.records, head, since)
     if known is None:
         return 0
@@ -151,7 +150,7 @@ def _sealed_since(records: Records, head: AuditHead, since: str) -> set[str] | N
 
 def _records_between(records: Records, since: str, until: str) -> Iterator[_Found]:
     """The records that stand after `since` and before `until`, in their order."""
-    day = _time(since).replace(hour=0, minute=0, second=0, microsecond=0)
+    day = seals.time_of(since).replace(hour=0, minute=0, second=0, microsecond=0)
     while store.stamp(day) < until:
         streams = [_of_shard(records, store.day(day), shard, since, until) for shard in range(store.SHARDS)]
         yield from heapq.merge(*streams)
@@ -193,9 +192,5 @@ def _head(loaded: Loaded[AuditHead]) -> AuditHead:
     return loaded.document
 
 
-def _time(place: str) -> datetime:
-    return datetime.strptime(seals.parse_place(place)[0], _STAMP).replace(tzinfo=UTC)
-
-
 def _end_of_day(place: str) -> str:
-    return store.stamp(_time(place).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1))
+    return store.stamp(seals.time_of(place).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1))
