@@ -25,7 +25,8 @@ CALL_LIFETIME = timedelta(seconds=60)
 CHUNKS_PER_GRANT = 64
 MAX_STATUSES = 500
 MAX_LOG_GRANTS = 200
-MSGPACK = "application/msgpack"  # how who says so is answered where an answer holds chunks of logs
+MSGPACK = "application/msgpack"
+"""A caller that accepts it gets answers that hold chunks of logs in msgpack: in JSON they would be base64."""
 
 
 class ControlCall(msgspec.Struct, frozen=True, array_like=True):

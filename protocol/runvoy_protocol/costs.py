@@ -97,7 +97,9 @@ def so_far(cost: Cost, now: datetime) -> Cost:
 def charged(cost: Cost, seconds: int) -> Cost:
     """The cost with the sum for that many seconds; without one where the rate is not known."""
     rate = cost.rate.nanodollars_per_hour
-    nanodollars = 0 if not seconds else None if rate is None else amount(rate, seconds)
+    nanodollars: int | None = 0  # no time costs nothing, at whatever rate
+    if seconds:
+        nanodollars = None if rate is None else amount(rate, seconds)
     return msgspec.structs.replace(cost, billed_seconds=seconds, nanodollars=nanodollars)
 
 

@@ -103,8 +103,8 @@ _ENDINGS = {
     State.FAILED: "the command was not run to its end",
 }
 _TOLD_BY_THE_STATE = frozenset({Reason.EXIT, Reason.SIGNAL, Reason.KILLED})
-_SIGNAL_BASE = 128
-_MOST_SIGNALS = 64
+_SIGNAL_BASE = 128  # a shell exits with 128 + n when signal n ended its child
+_MOST_SIGNALS = 64  # Linux's SIGRTMAX
 _SIGKILL = 9
 _CAUSES = {
     Reason.DEADLINE: Cause.DEADLINE,
@@ -119,8 +119,9 @@ _CAUSES = {
 ENDED_FROM_OUTSIDE = "it was told to end, and runvoy was not asked for that"
 """What the message says of a command that was ended without a user's wish; the platform's word follows where it has one."""
 
-_OF_MEMORY = ("outofmemory", "out of memory", "want of memory")
-_OF_PULLING = ("cannotpull", "cannot be pulled", "pull access denied", "manifest unknown")
+# What platforms say: ECS's stop codes, docker's and podman's errors, and runvoy's own words for them.
+_OUT_OF_MEMORY = ("outofmemory", "out of memory", "want of memory")
+_PULL_FAILED = ("cannotpull", "cannot be pulled", "pull access denied", "manifest unknown")
 HINTS = {
     Cause.NOT_EXECUTABLE: "Make the file executable (chmod +x), or name its interpreter, as in `sh FILE`; a program for "
     "another processor fails in this way too.",
@@ -158,7 +159,8 @@ def explain(status: ExecutionStatus) -> Explanation | None:
         case State.QUEUED:
             return Explanation(reason=Cause.TURN, words="it waits for its turn to be started")
         case State.STARTING if status.reason is Reason.CAPACITY:
-            return _made(Cause.CAPACITY, _with_message(REASONS[Reason.CAPACITY], status))
+            words = _with_message(REASONS[Reason.CAPACITY], status)
+            return Explanation(reason=Cause.CAPACITY, words=words, hint=HINTS[Cause.CAPACITY])
         case State.STARTING:
             return Explanation(reason=Cause.LAUNCH, words="it was launched and has not begun yet")
         case State.TERMINATING:
@@ -206,13 +208,12 @@ def _end(status: ExecutionStatus) -> Explanation:
 
 def _cause_of_end(status: ExecutionStatus) -> Cause:
     said = status.message.lower()
-    is_failure = status.state is State.FAILED
-    if is_failure and any(word in said for word in _OF_MEMORY):
+    if status.state is State.FAILED and any(words in said for words in _OUT_OF_MEMORY):
         return Cause.OUT_OF_MEMORY
     if status.reason is Reason.KILLED and status.message.startswith(ENDED_FROM_OUTSIDE):
         return Cause.INTERRUPTED
     if status.reason in (Reason.LAUNCH_FAILED, Reason.SETUP_FAILED, Reason.START):
-        if any(word in said for word in _OF_PULLING):
+        if any(words in said for words in _PULL_FAILED):
             return Cause.IMAGE_PULL
         if "/bin/sh" in said:
             return Cause.NO_SHELL
@@ -292,7 +293,3 @@ def _instant(at: datetime) -> str:
 
 def _signal(number: int) -> str:
     return SIGNALS.get(number, f"signal {number}")
-
-
-def _made(cause: Cause, words: str) -> Explanation:
-    return Explanation(reason=cause, words=words, hint=HINTS.get(cause, ""))

@@ -78,10 +78,8 @@ def _repo_problem(repo: str) -> str:
     if not repo:
         return "git_repo is empty"
     kind = transport(repo)
-    if kind == "http":
-        found = _WEB.match(repo)
-        if found is not None and not _LOOPBACK.match(found["host"]):
-            return "git_repo is an http:// address, which anybody on its way can read and change; write https://"
+    if kind == "http" and not is_of_the_machine(repo):
+        return "git_repo is an http:// address, which anybody on its way can read and change; write https://"
     if kind is not None:
         return ""
     if _USERINFO.match(repo):
@@ -94,7 +92,7 @@ def _repo_problem(repo: str) -> str:
 
 def depth_problem(env: Mapping[str, str]) -> str:
     """Why the variable GIT_DEPTH cannot be a depth; empty if it can, or is not set."""
-    text = env.get(DEPTH, "1")
+    text = env.get(DEPTH, str(DEFAULT_DEPTH))
     if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_DEPTH)) and int(text) <= MAX_DEPTH:
         return ""
     return f"the variable {DEPTH} must be a number of commits up to {MAX_DEPTH:,}, or 0 for all"

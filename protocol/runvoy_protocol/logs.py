@@ -68,13 +68,13 @@ _exact_decoder = msgspec.json.Decoder(_ExactRecord)
 
 def decode_chunk(raw: bytes) -> list[LogRecord]:
     """Decode one chunk; INVALID_REQUEST or TOO_LARGE if it is none, for its writer may be the command itself."""
-    with _told():
+    with _refusing_what_is_malformed():
         return list(_records(_inflated(raw), _decoder))
 
 
 def read_chunk(raw: bytes) -> Chunk:
     """Decode one chunk for who keeps its text, too. Raises as `decode_chunk` does."""
-    with _told():
+    with _refusing_what_is_malformed():
         text = _inflated(raw)
         try:
             records = list(_records(text, _exact_decoder))
@@ -102,7 +102,7 @@ def claimed_size(raw: bytes) -> int:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _refusing_what_is_malformed() -> Iterator[None]:
     try:
         yield
     # RecursionError: a field no schema knows may nest as deep as it likes.

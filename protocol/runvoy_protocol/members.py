@@ -11,7 +11,7 @@ import msgspec
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.hidden import repr_without
 from runvoy_protocol.instants import Instant
-from runvoy_protocol.requests import MAX_LABEL_VALUE_LENGTH, MAX_LABELS, env_name_problem, is_name
+from runvoy_protocol.requests import MAX_IMAGE_LENGTH, MAX_LABEL_VALUE_LENGTH, MAX_LABELS, env_name_problem, is_name
 
 MAX_USER_NAME_LENGTH = 128
 MAX_KEY_NAME_LENGTH = 128
@@ -315,6 +315,5 @@ def _limit_problems(limits: KeyLimits) -> Iterator[str]:
 
 
 def _is_fit(what: str, name: str) -> bool:
-    if what == "lock":
-        return is_name(name)
-    return 1 <= len(name) <= 512 and name.isprintable()
+    """Whether an image, a lock or a playbook could have this name."""
+    return is_name(name) if what == "lock" else 1 <= len(name) <= MAX_IMAGE_LENGTH and name.isprintable()

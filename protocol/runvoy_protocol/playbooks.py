@@ -24,7 +24,7 @@ VARIABLE_PREFIX = "PARAM_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
-_INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z", re.ASCII)
+_INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})\Z")
 _TRUTHS = {"true": "true", "yes": "true", "on": "true", "1": "true"}
 _TRUTHS |= {"false": "false", "no": "false", "off": "false", "0": "false"}
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,10 @@ MAX_LABEL_VALUE_LENGTH = 256
 MAX_ARGUMENT_BYTES = 128 * 1024  # Linux's MAX_ARG_STRLEN: execve refuses a longer argument or variable
 MAX_ENV_VALUE_BYTES = 128 * 1024 - 1024
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
+MIN_CPU_UNITS, MAX_CPU_UNITS = 64, 16_384  # at most what Fargate has: 16 vCPU
+MIN_MEMORY_MIB, MAX_MEMORY_MIB = 64, 122_880  # at most what Fargate has: 120 GiB
+MAX_IMAGE_LENGTH = 512
+MAX_RUN_NAME_LENGTH = 128  # of a playbook's name, too
 DEFAULT_TIMEOUT_SECONDS = 600
 RESERVED_ENV_PREFIXES = ("RUNVOY_", "ECS_", "AWS_CONTAINER_")
 
@@ -153,12 +157,9 @@ def check(request: RunRequest) -> None:
     raise RunvoyError(code, "; ".join(problem.text for problem in problems[:5]))
 
 
-class _Problem:
-    __slots__ = ("text", "too_large")
-
-    def __init__(self, text: str, too_large: bool = False) -> None:
-        self.text = text
-        self.too_large = too_large
+class _Problem(NamedTuple):
+    text: str
+    too_large: bool = False
 
 
 def _problems(request: RunRequest) -> Iterator[_Problem]:
@@ -240,17 +241,17 @@ def _limit_problems(request: RunRequest) -> Iterator[_Problem]:
         yield _Problem(f"timeout_seconds must be from 1 to {MAX_TIMEOUT_SECONDS:,}")
     if request.queue_timeout_seconds is not None and not 1 <= request.queue_timeout_seconds <= MAX_TIMEOUT_SECONDS:
         yield _Problem(f"queue_timeout_seconds must be from 1 to {MAX_TIMEOUT_SECONDS:,}")
-    if request.cpu is not None and not 64 <= request.cpu <= 16_384:
-        yield _Problem("cpu must be from 64 to 16,384 units (1,024 are one vCPU)")
-    if request.memory_mib is not None and not 64 <= request.memory_mib <= 122_880:
-        yield _Problem("memory_mib must be from 64 to 122,880")
+    if request.cpu is not None and not MIN_CPU_UNITS <= request.cpu <= MAX_CPU_UNITS:
+        yield _Problem(f"cpu must be from {MIN_CPU_UNITS} to {MAX_CPU_UNITS:,} units (1,024 are one vCPU)")
+    if request.memory_mib is not None and not MIN_MEMORY_MIB <= request.memory_mib <= MAX_MEMORY_MIB:
+        yield _Problem(f"memory_mib must be from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB:,}")
 
 
 def _text_problems(request: RunRequest) -> Iterator[_Problem]:
     for field, text, most in (
-        ("image", request.image, 512),
-        ("playbook", request.playbook, 128),
-        ("name", request.name, 128),
+        ("image", request.image, MAX_IMAGE_LENGTH),
+        ("playbook", request.playbook, MAX_RUN_NAME_LENGTH),
+        ("name", request.name, MAX_RUN_NAME_LENGTH),
     ):
         if text is not None and (not text or len(text) > most or not text.isprintable()):
             yield _Problem(f"{field} is empty, over {most} characters or not printable")

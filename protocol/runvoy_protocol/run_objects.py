@@ -150,6 +150,7 @@ def execution_key(deployment_secret: bytes, execution_id: str, attempt: int) -> 
 
 
 def mac_of(key: bytes, kind: bytes, body: str) -> str:
+    """The MAC of a runner's word, in hex. `kind` is `started`, `result` or `call`: none of them passes for another."""
     return hmac.new(key, kind + b"\n" + body.encode(), hashlib.sha256).hexdigest()
 
 

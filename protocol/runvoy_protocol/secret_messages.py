@@ -24,7 +24,7 @@ EVERYONE = "*"
 
 
 # Variables that make programs load or run something. Whoever shares a secret chooses its variable, for the commands of others.
-_MEANINGS = frozenset(
+_LOADING = frozenset(
     [
         "PATH",
         "IFS",
@@ -52,7 +52,7 @@ _MEANINGS = frozenset(
         "DOTNET_STARTUP_HOOKS",
     ]
 )
-_MEANING_PREFIXES = (
+_LOADING_PREFIXES = (
     "LD_",
     "DYLD_",
     "BASH_FUNC_",
@@ -153,7 +153,7 @@ def check_value(value: bytes) -> None:
 def _problems(name: str, env_name: str, description: str, shared_with: tuple[str, ...]) -> Iterator[str]:
     if not is_name(name):
         yield f"{name[:64]!r} is no name for a secret (letters, digits and ._/:@+-, at most 128)"
-    problem = env_name_problem(env_name) or _meaning_problem(env_name)
+    problem = env_name_problem(env_name) or _loading_problem(env_name)
     if problem is not None and env_name not in git_sources.CREDENTIALS:
         yield problem
     if len(description) > MAX_DESCRIPTION_LENGTH or not description.isprintable():
@@ -163,8 +163,8 @@ def _problems(name: str, env_name: str, description: str, shared_with: tuple[str
     yield from _user_problems(shared_with)
 
 
-def _meaning_problem(env_name: str) -> str | None:
-    if env_name in _MEANINGS or env_name.startswith(_MEANING_PREFIXES):
+def _loading_problem(env_name: str) -> str | None:
+    if env_name in _LOADING or env_name.startswith(_LOADING_PREFIXES):
         return f"a secret cannot be the variable {env_name}: it would change what the programs of a command load or run"
     return None
 
