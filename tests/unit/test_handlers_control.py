@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.calls import call, code_of, signed
 
+from runvoy_agent.core.access import Action
 from runvoy_agent.handlers import control as control_handler
-from runvoy_agent.handlers.routes import Request
+from runvoy_agent.handlers.routes import Call, Request, Response, route
 from runvoy_protocol import control
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
@@ -34,9 +35,9 @@ def test_whoami(world: World) -> None:
 
 def test_an_unsigned_call_gets_nothing_done(world: World) -> None:
     for header in ({}, {"authorization": "Bearer x"}, {"authorization": "Runvoy"}, {"authorization": "Runvoy !!"}):
-        for route in control_handler.ROUTES:
-            path = route.path.format(execution_id="0" * 32, name="db", key_id="a" * 32)
-            response = world.call(Request(route.method, path, path, {}, header, b""))
+        for one in control_handler.ROUTES:
+            path = one.path.format(execution_id="0" * 32, name="db", key_id="a" * 32)
+            response = world.call(Request(one.method, path, path, {}, header, b""))
             assert code_of(response) is ErrorCode.SIGNATURE_INVALID
 
 
@@ -152,6 +153,16 @@ def test_another_request_under_a_used_id_is_pending_until_it_is_judged(world: Wo
 def test_a_deeply_nested_body_is_malformed(world: World) -> None:
     body = b'{"x":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
     assert code_of(world.call(signed(world, "POST", "/api/v1/grants/outbox", body))) is ErrorCode.INVALID_REQUEST
+
+
+def test_a_route_that_knows_no_right_to_others_things_lets_nobody_have_them(world: World) -> None:
+    def take_somebody_elses(call: Call) -> Response:
+        call.check_others()
+        raise AssertionError("it let them")
+
+    routes = [route("GET", "/theirs", Action.KNOW_SELF, take_somebody_elses)]
+    answered = control_handler.handle(world.ports, world.deployment, signed(world, "GET", "/api/v1/theirs"), routes)
+    assert code_of(answered) is ErrorCode.FORBIDDEN
 
 
 def test_members_read_what_their_role_lets_them(world: World) -> None:

@@ -55,6 +55,14 @@ def answer(document: msgspec.Struct, *, audited: bool = False) -> Response:
     return Response(200, msgspec.json.encode(document), audited=audited)
 
 
+def parse_body(request: Request, schema: type[D]) -> D:
+    """The request's JSON body; INVALID_REQUEST if it is no such document."""
+    try:
+        return msgspec.json.decode(request.body, type=schema)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
+
+
 class About:
     """What a call is about, for its audit record: what its path says, and what its body said once that was read."""
 
@@ -93,8 +101,9 @@ class Call(NamedTuple):
 
     def check_others(self) -> None:
         """FORBIDDEN unless the caller may do this with what is somebody else's."""
-        if self.other is not None:
-            access.check_allowed(self.member, self.other)
+        if self.other is None:
+            raise RunvoyError(ErrorCode.FORBIDDEN, "nobody may do this with what is somebody else's")
+        access.check_allowed(self.member, self.other)
 
     def concerns(self, subject: str | None = None, execution_id: str | None = None) -> None:
         """Say what the call is about beyond what its path says, before anything is done or refused: its audit record is to
@@ -126,10 +135,7 @@ class Call(NamedTuple):
 
     def body(self, schema: type[D]) -> D:
         """The request's JSON body; INVALID_REQUEST if it is no such document."""
-        try:
-            return msgspec.json.decode(self.request.body, type=schema)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
+        return parse_body(self.request, schema)
 
     def audit(
         self,
@@ -160,9 +166,9 @@ def _caller_changed() -> RunvoyError:
 
 
 class Route(NamedTuple):
-    """`name` is what the audit calls it, done or refused. `path` holds `{name}` for one segment. `action` is what the caller's role must allow; `other`, where things have
-    owners, what it must allow to do the same with somebody else's. `single_use` calls cannot be replayed within their
-    lifetime."""
+    """`name` is what the audit calls it, done or refused. `path` holds `{name}` for one segment, `pattern` is what matches it.
+    `action` is what the caller's role must allow; `other`, where things have owners, what it must allow to do the same with
+    somebody else's. `single_use` calls cannot be replayed within their lifetime."""
 
     name: str
     method: str

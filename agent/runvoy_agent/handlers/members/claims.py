@@ -17,7 +17,7 @@ from runvoy_agent.core.model import Claim, Key, User
 from runvoy_agent.handlers.audit import notes
 from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.documents import commits, store
-from runvoy_agent.handlers.routes import Call, Request, Response, answer
+from runvoy_agent.handlers.routes import Call, Request, Response, answer, parse_body
 from runvoy_agent.ports import Check, Ports, Put
 from runvoy_protocol import claims, keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -86,11 +86,7 @@ def serve_claim(ports: Ports, deployment: Deployment, request: Request) -> Respo
 
     Public, so what can be checked without looking anything up comes first, and says nothing of the token.
     """
-    try:
-        raw = msgspec.json.decode(request.body, type=ClaimRequest).claim
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"the body is malformed: {error}") from error
-    opened = claims.open_sealed(raw, deployment.deployment_id)
+    opened = claims.open_sealed(parse_body(request, ClaimRequest).claim, deployment.deployment_id)
     return commits.with_retries(ports.clock, lambda: _redeem(ports, deployment, request, opened))
 
 
