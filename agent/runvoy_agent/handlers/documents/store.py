@@ -1,9 +1,9 @@
-"""The deployment's documents as records: their keys, their places in indexes, and the commit loop."""
+"""The deployment's documents as records: their keys, their places in indexes, and how they are read and written."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, NamedTuple, TypeVar
 
@@ -54,6 +54,9 @@ KIND_SECRET = "secret"
 KIND_DISCARDED_VALUE = "discarded_value"
 KIND_STOP_ALL = "stop_all"  # those of late, by user
 KIND_BATCH = "batch"  # those that are not done, and no others; by key
+
+NONCE_LIFETIME = timedelta(minutes=5)
+"""Longer than a call is valid for, the allowed clock skew of both sides included."""
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -238,8 +241,7 @@ def load_execution(records: Records, execution_id: str) -> Loaded[Execution]:
 
 def load_executions(records: Records, execution_ids: Iterable[str]) -> dict[str, Loaded[Execution]]:
     """By their ids; those that there are not are there without a document."""
-    wanted = list(execution_ids)
-    return dict(zip(wanted, load_many(records, map(execution_key, wanted), Execution), strict=True))
+    return _load_by_name(records, execution_ids, execution_key, Execution)
 
 
 def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
@@ -248,8 +250,7 @@ def load_lock(records: Records, name: str) -> Loaded[LockRecord]:
 
 def load_locks(records: Records, names: Iterable[str]) -> dict[str, Loaded[LockRecord]]:
     """By their names; those that nobody ever asked for are there without a document."""
-    wanted = list(names)
-    return dict(zip(wanted, load_many(records, map(lock_key, wanted), LockRecord), strict=True))
+    return _load_by_name(records, names, lock_key, LockRecord)
 
 
 def load_secret(records: Records, name: str) -> Loaded[Secret]:
@@ -258,8 +259,14 @@ def load_secret(records: Records, name: str) -> Loaded[Secret]:
 
 def load_secrets(records: Records, names: Iterable[str]) -> dict[str, Loaded[Secret]]:
     """By their names; those that there are not are there without a document."""
+    return _load_by_name(records, names, secret_key, Secret)
+
+
+def _load_by_name(
+    records: Records, names: Iterable[str], key_of: Callable[[str], str], schema: type[D]
+) -> dict[str, Loaded[D]]:
     wanted = list(names)
-    return dict(zip(wanted, load_many(records, map(secret_key, wanted), Secret), strict=True))
+    return dict(zip(wanted, load_many(records, map(key_of, wanted), schema), strict=True))
 
 
 def put(target: Loaded[D], document: D, expires_at: datetime | None = None) -> Put:
@@ -381,7 +388,3 @@ def of_kind(records: Records, partition: str, schema: type[D]) -> Iterator[tuple
     """Every document of a partition of the kind index, with its version, in the order of its sort."""
     for record in partition_records(records, INDEX_KIND, partition):
         yield msgspec.json.decode(record.body, type=schema), record.version
-
-
-NONCE_LIFETIME = timedelta(minutes=5)
-"""Longer than a call is valid for, the allowed clock skew of both sides included."""
