@@ -74,11 +74,11 @@ def handle(ports: Ports, deployment: Deployment, request: Request, routes: Seque
         return error_response(error)
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
-        return error_response(_told(error))
+        return error_response(_public_error(error))
 
 
-def _told(error: Exception) -> RunvoyError:
-    """What a caller is told of what went wrong."""
+def _public_error(error: Exception) -> RunvoyError:
+    """What a caller is told of what went wrong: of what nobody foresaw, nothing."""
     if isinstance(error, RunvoyError):
         return error
     if isinstance(error, Unavailable):
@@ -102,12 +102,12 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
             return run_grants.serve(ports, deployment, request)
         signed = _verify(ports, request)
     except Exception as error:
-        notes.note_refused(ports, request, _told(error))
+        notes.note_refused(ports, request, _public_error(error))
         raise
     try:
         caller = _judge(ports, deployment, request, signed)
     except Exception as error:
-        notes.note_refused(ports, request, _told(error), signed.key)
+        notes.note_refused(ports, request, _public_error(error), signed.key)
         raise
     # From here on what was signed counts: a front may have decoded the path on its way, and with it a name's slashes.
     request = request._replace(path=caller.call.target.partition("?")[0], target=caller.call.target)
@@ -129,8 +129,8 @@ def _serve_member(call: Call, found: Route | None, caller: _Caller) -> Response:
             _use_up(call.ports, caller)
         response = found.serve(call)
     except Exception as error:
-        told = _told(error)
-        notes.note_call(call, found, told.code.value, told.message)
+        public = _public_error(error)
+        notes.note_call(call, found, public.code.value, public.message)
         raise
     if not response.audited:
         notes.note_call(call, found, "ok", request.target.partition("?")[2])

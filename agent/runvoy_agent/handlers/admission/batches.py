@@ -108,8 +108,10 @@ def _judge(ports: Ports, arrived: Arrived, range_size: int) -> TakenBatch | Refu
     batch_key = store.batch_key(key_id, batch_id, arrived.sha256)
     known = store.Several(ports.records, [refusal_key, batch_key, key_key])
     earlier, taken = known.document(refusal_key, Refusal), known.document(batch_key, TakenBatch)
-    if earlier.document is not None or taken.document is not None:
-        return earlier.document or taken.document  # type: ignore[return-value]
+    if earlier.document is not None:
+        return earlier.document
+    if taken.document is not None:
+        return taken.document
     key = known.document(key_key, Key)
     user = store.load(ports.records, store.user_key(key.document.user if key.document else ""), User)
     actor = user.document.name if user.document else ""

@@ -38,7 +38,7 @@ def read_audit(call: Call) -> Response:
     query = _Query(call)
     call.concerns(execution_id=query.execution_id)
     rows, after = listings.page(call.ports.records, EVENTS, query.span(), query.limit, query.matches)
-    return answer(AuditPage(entries=tuple(_shown(row.document) for row in rows), after=after))
+    return answer(AuditPage(entries=tuple(shown(row.document) for row in rows), after=after))
 
 
 class _Query:
@@ -95,7 +95,8 @@ def _of_day(of_day: str) -> list[tuple[str, str]]:
     return [(store.INDEX_AUDIT, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
 
 
-def _shown(event: AuditEvent) -> AuditEntry:
+def shown(event: AuditEvent) -> AuditEntry:
+    """A record of the audit as it is told."""
     return AuditEntry(**msgspec.structs.asdict(event))
 
 

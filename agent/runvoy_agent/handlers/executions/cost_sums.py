@@ -50,14 +50,12 @@ def show_cost(call: Call) -> Response:
     span = Span(partitions, oldest, newest if until is None else min(until, newest), after)
     rows, cursor = listings.page(call.ports.records, EXECUTIONS, span, most, matches)
     sums = Sums(by, now)
-    for row in rows:
-        if sums.is_full:
-            break
+    for number, row in enumerate(rows, 1):
         sums.add(row.document)
-        last = row.cursor
-    else:
-        return answer(sums.page(cursor))
-    return answer(sums.page(last))
+        if sums.is_full and number < len(rows):
+            cursor = row.cursor  # the rest is the next page's
+            break
+    return answer(sums.page(cursor))
 
 
 ROUTES = (route("GET", "/cost", Action.OWN_COST, show_cost, other=Action.ANY_COST),)

@@ -119,35 +119,30 @@ def grant_outbox(call: Call) -> Response:
     found, receipt = look_up(call, asked.execution_id, asked.object_sha256)
     expires_at = call.ports.clock.now() + READ_GRANT_LIFETIME
     outbox = call.ports.outbox
+    if found is None and receipt is not None:
+        return answer(OutboxGrant(state="refused", expires_at=expires_at, receipt=receipt))
     if found is None:
-        return answer(
-            OutboxGrant(
-                state="refused" if receipt else "pending",
-                expires_at=expires_at,
-                receipt=receipt,
-                receipt_url=outbox.presign_get(_receipt_key(call, asked), expires_at=expires_at)
-                if asked.object_sha256 and not receipt
-                else None,
-            )
-        )
-    last = min(asked.from_chunk + CHUNKS_PER_GRANT, MAX_CHUNK_NUMBER + 1)
+        receipt_url: str | None = None
+        if asked.object_sha256:
+            receipt_key = _receipt_key(call, asked.execution_id, asked.object_sha256)
+            receipt_url = outbox.presign_get(receipt_key, expires_at=expires_at)
+        return answer(OutboxGrant(state="pending", expires_at=expires_at, receipt_url=receipt_url))
+    end = min(asked.from_chunk + CHUNKS_PER_GRANT, MAX_CHUNK_NUMBER + 1)
+    chunk_keys = [object_keys.log_chunk(asked.execution_id, number) for number in range(asked.from_chunk, end)]
     return answer(
         OutboxGrant(
             state="admitted",
             expires_at=expires_at,
             status_url=outbox.presign_get(object_keys.status(asked.execution_id), expires_at=expires_at),
             from_chunk=asked.from_chunk,
-            chunk_urls=tuple(
-                outbox.presign_get(object_keys.log_chunk(asked.execution_id, number), expires_at=expires_at)
-                for number in range(asked.from_chunk, last)
-            ),
+            chunk_urls=tuple(outbox.presign_gets(chunk_keys, expires_at=expires_at)),
         )
     )
 
 
-def _receipt_key(call: Call, asked: OutboxGrantRequest) -> str:
+def _receipt_key(call: Call, execution_id: str, object_sha256: str) -> str:
     try:
-        return object_keys.receipt(call.key.key_id, asked.execution_id, asked.object_sha256 or "")
+        return object_keys.receipt(call.key.key_id, execution_id, object_sha256)
     except ValueError as error:
         raise RunvoyError(ErrorCode.INVALID_REQUEST, f"object_sha256 is malformed: {error}") from error
 
@@ -208,11 +203,7 @@ def may_read(call: Call, execution: Execution) -> bool:
 
 
 def _receipt(call: Call, execution_id: str, object_sha256: str) -> Receipt | None:
-    try:
-        object_key = object_keys.receipt(call.key.key_id, execution_id, object_sha256)
-    except ValueError as error:
-        raise RunvoyError(ErrorCode.INVALID_REQUEST, f"object_sha256 is malformed: {error}") from error
-    stored = call.ports.outbox.get(object_key)
+    stored = call.ports.outbox.get(_receipt_key(call, execution_id, object_sha256))
     return None if stored is None else receipts.decode(stored.data)
 
 

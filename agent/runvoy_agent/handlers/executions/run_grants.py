@@ -73,7 +73,11 @@ def _grant(ports: Ports, deployment: Deployment, execution_id: str, now: datetim
     expires_at = now + GRANT_LIFETIME
     prefix = object_keys.run_prefix(execution_id)
     chunks = _policy(
-        ports.outbox, f"{prefix}logs/", run_objects.CHUNK_CONTENT_TYPE, run_objects.MAX_CHUNK_OBJECT_BYTES, expires_at
+        ports.outbox,
+        object_keys.log_prefix(execution_id),
+        run_objects.CHUNK_CONTENT_TYPE,
+        run_objects.MAX_CHUNK_OBJECT_BYTES,
+        expires_at,
     )
     reports = _policy(
         ports.outbox, prefix, run_objects.REPORT_CONTENT_TYPE, run_objects.MAX_RUN_OBJECT_BYTES, expires_at

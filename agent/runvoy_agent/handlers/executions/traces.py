@@ -9,6 +9,7 @@ import msgspec
 
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import AuditEvent, Execution
+from runvoy_agent.handlers.audit import entries
 from runvoy_agent.handlers.audit.entries import EVENTS
 from runvoy_agent.handlers.documents import listings, store
 from runvoy_agent.handlers.executions import reads
@@ -61,7 +62,7 @@ def _is_seen(call: Call, event: AuditEvent) -> bool:
 
 
 def _shown(call: Call, event: AuditEvent) -> AuditEntry:
-    entry = AuditEntry(**msgspec.structs.asdict(event))
+    entry = entries.shown(event)
     return entry if _is_auditor(call) else msgspec.structs.replace(entry, source="")
 
 

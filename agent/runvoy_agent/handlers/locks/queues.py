@@ -71,8 +71,9 @@ def waiting_locks(records: Records, execution: Execution) -> tuple[LockStatus, .
     for one in execution.locks:
         shown = LockStatus(name=one.name, fence=one.fence)
         lock = named[one.name].document
-        is_there = lock is not None and execution.execution_id in lock.queue
-        found.append(place_in(records, shown, lock, execution.execution_id) if lock is not None and is_there else shown)
+        if lock is not None and execution.execution_id in lock.queue:
+            shown = place_in(records, shown, lock, execution.execution_id)
+        found.append(shown)
     return tuple(found)
 
 

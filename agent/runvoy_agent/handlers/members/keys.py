@@ -7,7 +7,7 @@ import msgspec
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import Key, KeyUse, User
 from runvoy_agent.handlers.documents import store
-from runvoy_agent.handlers.members import admins, claims
+from runvoy_agent.handlers.members import admins, claims, users
 from runvoy_agent.handlers.routes import Call, Response, Route, answer, route
 from runvoy_agent.ports import Records
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -20,9 +20,7 @@ def list_keys(call: Call) -> Response:
     call.concerns(name)
     if name != call.user.name:
         call.check_others()
-    user = store.load(call.ports.records, store.user_key(name), User).document
-    if user is None:
-        raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
+    _, user = users.find(call, name)
     found = store.of_kind(call.ports.records, store.keys_partition(name), Key)
     return answer(KeysAnswer(keys=tuple(_shown(call.ports.records, key, user) for key, _ in found)))
 

@@ -123,10 +123,12 @@ def create_claim(call: Call) -> Response:
 
 
 def load(call: Call) -> tuple[Loaded[User], User]:
+    """The user that the path names; NOT_FOUND if there is none."""
     return find(call, call.groups["name"])
 
 
 def find(call: Call, name: str) -> tuple[Loaded[User], User]:
+    """A user by name, revoked or not; NOT_FOUND if there is none."""
     current = store.load(call.ports.records, store.user_key(name), User)
     if current.document is None:
         raise RunvoyError(ErrorCode.NOT_FOUND, f"there is no user {name[:128]!r}", "See `runvoy users list`.")
@@ -134,6 +136,7 @@ def find(call: Call, name: str) -> tuple[Loaded[User], User]:
 
 
 def check_version(current: Loaded[User], user: User, seen: int) -> None:
+    """CONFLICT unless the user is at the version that the caller saw."""
     if current.version != seen:
         raise RunvoyError(ErrorCode.CONFLICT, f"the user {user.name} was changed since you looked")
 

@@ -16,7 +16,7 @@ import msgspec
 from runvoy_agent.core import secrets
 from runvoy_agent.core.lifecycle import START_TIMEOUT
 from runvoy_agent.core.model import DiscardedValue, Execution, FixedSecret, Secret, StoredRequest, User
-from runvoy_agent.handlers.documents import store
+from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.documents.store import Loaded
 from runvoy_agent.ports import Check, Conflict, Delete, LaunchRefused, Ports, Put, Records, Unavailable
 from runvoy_protocol import requests
@@ -100,13 +100,8 @@ def _delete(ports: Ports, ref: str) -> bool:
 
 def _needed(records: Records) -> frozenset[str]:
     """The values that runs are fixed to which wait to be launched: for want of room that may take long."""
-    refs: set[str] = set()
-    for shard in range(store.SHARDS):
-        for record in store.partition_records(records, store.INDEX_ACTIVE, store.shard_partition("", shard)):
-            execution = msgspec.json.decode(record.body, type=Execution)
-            if execution.state is State.STARTING:
-                refs.update(fixed.value_ref for fixed in execution.fixed_secrets)
-    return frozenset(refs)
+    waiting = (one for one in all_executions.active(records) if one.state is State.STARTING)
+    return frozenset(fixed.value_ref for execution in waiting for fixed in execution.fixed_secrets)
 
 
 # --- the secrets of a run --------------------------------------------------------------------------------------------
