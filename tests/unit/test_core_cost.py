@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from runvoy_agent.core import cost, fargate_prices
 from runvoy_agent.core.cost import OWN_MACHINE, Pricing
-from runvoy_agent.core.fargate_prices import PRICES, Architecture
+from runvoy_agent.core.fargate_prices import PRICES
 from runvoy_agent.core.images import FARGATE_SIZES
 from runvoy_agent.core.model import Execution
+from runvoy_agent.core.task_definition import Architecture
 from runvoy_protocol import costs
 from runvoy_protocol.states import Reason, State
 

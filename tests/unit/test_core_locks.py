@@ -44,8 +44,8 @@ class World:
 
     def admit(self, execution: Execution) -> None:
         named = {lock.name: self.locks.get(lock.name, locks.empty(lock.name)) for lock in execution.locks}
+        assert locks.first_full(named) is None
         joined = locks.join(named, execution.execution_id)
-        assert not isinstance(joined, str)
         if locks.heads_all(joined, execution.execution_id):
             joined, execution = locks.grant(joined, execution, NOW)
             self._note_grant(execution)
@@ -113,14 +113,14 @@ def test_joining_twice_keeps_the_place() -> None:
 
 def test_a_full_queue_is_named() -> None:
     full = LockRecord(name="a", queue=tuple(f"{number:032x}" for number in range(locks.MAX_WAITERS + 1)))
-    assert locks.join({"a": full}, "x") == "a"
+    assert locks.first_full({"a": full}) == "a"
 
 
-def test_the_first_holder_is_another_who_heads_a_queue() -> None:
+def test_the_first_held_lock_is_one_that_another_heads() -> None:
     queues = {
         "free": LockRecord(name="free"),
         "own": LockRecord(name="own", queue=("x", "y")),
         "held": LockRecord(name="held", queue=("y", "x")),
     }
-    assert locks.first_holder(queues, "x") == ("held", "y")
-    assert locks.first_holder({name: queues[name] for name in ("free", "own")}, "x") is None
+    assert locks.first_held(queues, "x") == queues["held"]
+    assert locks.first_held({name: queues[name] for name in ("free", "own")}, "x") is None

@@ -287,17 +287,19 @@ def shown_command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
 
 
 def _join(request: RunRequest, execution: Execution, named: locks.Locks, limit: int) -> Accepted:
-    joined = locks.join(named, execution.execution_id)
-    if isinstance(joined, str):
+    """The execution in the queues of all its locks: granted if it heads them, else waiting. LOCK_QUEUE_FULL or LOCK_HELD if it
+    cannot wait, or does not want to."""
+    full = locks.first_full(named)
+    if full is not None:
         raise RunvoyError(
             ErrorCode.LOCK_QUEUE_FULL,
-            f"the lock {joined!r} has {locks.MAX_WAITERS:,} waiters, which is as many as it may have",
+            f"the lock {full!r} has {locks.MAX_WAITERS:,} waiters, which is as many as it may have",
         )
+    joined = locks.join(named, execution.execution_id)
     if locks.heads_all(joined, execution.execution_id):
         granted, started = locks.grant(joined, execution, execution.admitted_at)
         return Accepted(started, granted, limit)
-    if request.if_locked == "fail":
-        holder = locks.first_holder(joined, execution.execution_id)
-        name, who = holder if holder is not None else ("", "")
-        raise RunvoyError(ErrorCode.LOCK_HELD, f"the lock {name!r} is held by execution {who}")
+    held = locks.first_held(joined, execution.execution_id)
+    if held is not None and request.if_locked == "fail":
+        raise RunvoyError(ErrorCode.LOCK_HELD, f"the lock {held.name!r} is held by execution {held.queue[0]}")
     return Accepted(msgspec.structs.replace(execution, reason=Reason.LOCK), joined, limit)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from runvoy_agent.core.fargate_prices import INCLUDED_STORAGE_GIB, PRICES, PRICES_OF, Architecture
+from runvoy_agent.core.fargate_prices import INCLUDED_STORAGE_GIB, PRICES, PRICES_OF
 from runvoy_agent.core.images import DEFAULT_SIZE, FARGATE_SIZES
 from runvoy_agent.core.model import Execution
-from runvoy_agent.core.task_definition import architecture_of
+from runvoy_agent.core.task_definition import Architecture, architecture_of
 from runvoy_protocol.costs import Basis, Cost, Rate, billed_seconds, charged
 from runvoy_protocol.states import State
 

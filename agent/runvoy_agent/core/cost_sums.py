@@ -7,7 +7,7 @@ from typing import get_args
 
 from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution
-from runvoy_protocol.costs import CostGroup, CostPage, GroupBy, added, counted, so_far
+from runvoy_protocol.costs import Basis, CostGroup, CostPage, GroupBy, added, counted, so_far
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MOST_GROUPS = 2000
@@ -31,7 +31,7 @@ class Sums:
         self._now = now
         self._groups: dict[str, CostGroup] = {}
         self._total = CostGroup(key="")
-        self._bases: dict[str, None] = {}
+        self._bases: set[Basis] = set()
         self._prices_of: set[str] = set()
 
     @property
@@ -42,7 +42,7 @@ class Sums:
         cost = cost_of(execution)
         if cost is not None:
             cost = so_far(cost, self._now)
-            self._bases[cost.rate.basis] = None
+            self._bases.add(cost.rate.basis)
             self._prices_of.add(cost.rate.prices_of)
         for key in _keys(self._by, execution):
             one = counted(key, cost, is_over=execution.is_terminal)
@@ -56,7 +56,7 @@ class Sums:
             by=self._by,
             groups=tuple(groups),
             total=self._total,
-            bases=tuple(basis for basis in ("billed", "at_most", "would_have_cost") if basis in self._bases),
+            bases=tuple(basis for basis in get_args(Basis) if basis in self._bases),
             prices_of=tuple(sorted(self._prices_of)),
             after=after,
         )

@@ -8,15 +8,15 @@ no price here, and its cost is told as unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from runvoy_agent.core.task_definition import Architecture
 
 PRICES_OF = "2026-10-03"
 """The day that the table is of."""
 
 INCLUDED_STORAGE_GIB = 20
 """Ephemeral storage that a task has without a charge."""
-
-Architecture = Literal["ARM64", "X86_64"]
 
 
 class Price(NamedTuple):

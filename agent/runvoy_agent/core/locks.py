@@ -20,15 +20,15 @@ MAX_WAITERS = 1000
 Locks = Mapping[str, LockRecord]
 
 
-def join(locks: Locks, execution_id: str) -> dict[str, LockRecord] | str:
-    """The locks with the execution at the end of each queue; or the name of a lock whose queue is full."""
-    for name, lock in locks.items():
-        if len(lock.queue) > MAX_WAITERS:
-            return name
+def first_full(locks: Locks) -> str | None:
+    """The name of a lock that may have no more waiters; None if there is none. Its queue holds its holder as well."""
+    return next((name for name, lock in locks.items() if len(lock.queue) > MAX_WAITERS), None)
+
+
+def join(locks: Locks, execution_id: str) -> dict[str, LockRecord]:
+    """The locks with the execution at the end of each queue; one that it stands in already is as it was."""
     return {
-        name: msgspec.structs.replace(lock, queue=(*lock.queue, execution_id))
-        if execution_id not in lock.queue
-        else lock
+        name: lock if execution_id in lock.queue else msgspec.structs.replace(lock, queue=(*lock.queue, execution_id))
         for name, lock in locks.items()
     }
 
@@ -38,12 +38,9 @@ def heads_all(locks: Locks, execution_id: str) -> bool:
     return all(lock.queue[:1] == (execution_id,) for lock in locks.values())
 
 
-def first_holder(locks: Locks, execution_id: str) -> tuple[str, str] | None:
-    """A lock that another execution heads, and that execution; None if there is none."""
-    for name, lock in locks.items():
-        if lock.queue and lock.queue[0] != execution_id:
-            return name, lock.queue[0]
-    return None
+def first_held(locks: Locks, execution_id: str) -> LockRecord | None:
+    """A lock whose queue another execution heads; None if there is none."""
+    return next((lock for lock in locks.values() if lock.queue and lock.queue[0] != execution_id), None)
 
 
 def grant(locks: Locks, execution: Execution, now: datetime) -> tuple[dict[str, LockRecord], Execution]:

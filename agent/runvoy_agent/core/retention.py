@@ -34,7 +34,7 @@ def refusal_forgotten_at(at: datetime, expires_at: datetime | None) -> datetime:
 def may_be_forgotten(execution: Execution, before: datetime) -> bool:
     """Whether it ended, was seen stopped, and has not changed since `before`. What waits or runs, or whose task was never seen
     stopped, stays however old it is."""
-    if not execution.is_terminal or execution.is_active or execution.stopped_at is None:
+    stopped_at = execution.stopped_at
+    if not execution.is_terminal or stopped_at is None:
         return False
-    last = max(execution.updated_at, execution.stopped_at, execution.ended_at or execution.stopped_at)
-    return last < before
+    return max(execution.updated_at, stopped_at, execution.ended_at or stopped_at) < before
