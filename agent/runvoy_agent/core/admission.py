@@ -32,46 +32,39 @@ COMMAND_SHOWN_CHARACTERS = 4096
 
 
 class Capabilities(NamedTuple):
-    """What a deployment can do with a request. `default_isolation` is for requests that name no image; `no_containers`
-    says why there are none. `any_image`: who may manage images may run unregistered ones as well. `task_roles`: those that an
-    image can have. `fargate_sizes`: cpu and memory of a run must be such as Fargate has."""
+    """What a deployment can do with a request."""
 
-    default_isolation: Isolation
+    default_isolation: Isolation  # of requests without an image
     isolations: frozenset[Isolation]
-    no_containers: str = ""
-    any_image: bool = False
-    task_roles: frozenset[str] = frozenset()
-    fargate_sizes: bool = False
+    no_containers: str = ""  # why there are none
+    any_image: bool = False  # whoever may manage images may run unregistered ones as well
+    task_roles: frozenset[str] = frozenset()  # ARNs of those that an image can have
+    fargate_sizes: bool = False  # cpu and memory of a run must be such as Fargate has
 
 
 class Facts(NamedTuple):
-    """What admission must know beside the request: all loaded before, all checked in the commit after.
-
-    `existing` is the execution that has the request's id already; `locks` those the request names, empty ones included;
-    `images` those it may mean; `pricing` is by which prices it is reckoned; `secrets` those it names, and for a hint others, if
-    one of them is not there. `bulk`: it came in a batch, `batch_id`. `object_version` and `object_sha256` are those of the object
-    it came in. `unfinished`: how many executions the user has that are not over, read at the version `unfinished_version` of that
-    number. `has_remains`: an execution of this id was forgotten, and what it left was not.
-    """
+    """What admission must know beside the request: all loaded before, all checked in the commit after."""
 
     deployment_id: str
     capabilities: Capabilities
     now: datetime
-    object_sha256: str
+    object_sha256: str  # of the object that the request came in
     key: Key | None
     user: User | None
-    existing: Execution | None
-    locks: locks.Locks
-    images: Registered = Registered()
-    secrets: Mapping[str, Secret] = {}
-    bulk: bool = False
+    existing: Execution | None  # the one that has the request's id already
+    locks: locks.Locks  # those that the request names, empty ones included
+    images: Registered = Registered()  # those that it may mean
+    secrets: Mapping[
+        str, Secret
+    ] = {}  # those that it names; if one is not there, its user's others as well, for a hint
+    bulk: bool = False  # it came in a batch
     pricing: cost.Pricing = cost.OWN_MACHINE
     batch_id: str | None = None
     object_version: str = ""
-    unfinished: int = 0
-    unfinished_version: int = 0
+    unfinished: int = 0  # how many executions the user has that are not over
+    unfinished_version: int = 0  # of that number's record, as it was read
     default_quotas: DefaultQuotas | None = None
-    has_remains: bool = False
+    has_remains: bool = False  # an execution of this id was forgotten, and objects of it are still there
 
 
 class Accepted(NamedTuple):

@@ -208,24 +208,9 @@ class LockRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of an execution's life.
+    """The record of an execution's life. It is *active*, and holds its locks, until its task was seen stopped: whatever its state.
 
-    `granted`: it heads the queue of every lock it named (or named none), so it may start. `stopped_at`: its task was seen
-    stopped, or it never had one, and its locks are released; until then it is active, whatever its state. `missing_since`:
-    the first look at which the platform knew no task of it; one look may be mistaken. `image` is the reference that runs;
-    with `image_name` it and its cpu, memory, platform and role are what was registered under that name at admission.
-    `secrets` are the names it asked for, `fixed_secrets` what they stood for when it was to start. `launches`: how many of its launches
-    may be under way or went through, that is, were begun and did not come to nothing for all that is known. `bulk`: it came in a
-    batch, and is pushed on a queue of its own. `git`: what is cloned for it, and the commit once the runner told it. `rate` is
-    what an hour of it costs, as it was known at admission; `pull_started_at` and `task_stopped_at` bound the time that the platform
-    charges for, where it told them. `batch_id` is that of the batch it came in, `object_version` that of the object in the inbox.
-    `counted`: it counts among its owner's unfinished ones for as long as it is active, and its admission read their number at the
-    version `counted_from`, before it raised it; `placed`: it has a task, or a launch of it may be under way, and it counts among its
-    owner's running ones for as long. What versions before there were quotas admitted or started does neither. `for_place`: it was to be
-    launched and waits for a place of its owner's, and is pushed when there is one; `limited`: when it took its own, its owner could
-    not have any number of them, so that others may wait for it. `max_log_mib`: what its log keeps; None of what older versions started.
-    `running_since`: when the deployment learned that it runs, by its own clock, which `started_at` is not. `unproven_start`: the etag of
-    what lay there as the word on its start and proved nothing.
+    Fields with a default came later, or are not known from the beginning; a default means what their absence means.
     """
 
     execution_id: str
@@ -234,56 +219,68 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_id: str
     content_digest: str
     object_sha256: str
-    command: tuple[str, ...] | str
+    command: tuple[str, ...] | str  # shortened for display: StoredRequest has it whole
     isolation: Isolation
     timeout_seconds: int
     issued_at: datetime
     admitted_at: datetime
     updated_at: datetime
-    granted: bool
+    granted: bool  # it heads the queue of every lock it named, or named none: it may start
     granted_at: datetime | None = None
     locks: tuple[ExecutionLock, ...] = ()
     queue_timeout_seconds: int | None = None
     name: str | None = None
-    image: str | None = None
-    image_name: str | None = None
+    image: str | None = None  # the reference that runs
+    image_name: str | None = (
+        None  # the name it was registered under: cpu, memory, platform and role are that one's, or the request's
+    )
     cpu: int | None = None
     memory_mib: int | None = None
     platform: str | None = None
     task_role: str | None = None
     labels: dict[str, str] = {}
-    secrets: tuple[str, ...] = ()
-    fixed_secrets: tuple[FixedSecret, ...] = ()
+    secrets: tuple[str, ...] = ()  # the names it asked for
+    fixed_secrets: tuple[FixedSecret, ...] = ()  # what they stood for when it was to start
     reason: Reason | None = None
     message: str = ""
     attempt: int = 0
     starting_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    stopped_at: datetime | None = None
-    missing_since: datetime | None = None
-    launches: int = 0
+    stopped_at: datetime | None = None  # its task was seen stopped, or it never had one
+    missing_since: datetime | None = (
+        None  # the first look at which the platform knew no task of it: one look may be mistaken
+    )
+    launches: int = 0  # those of its attempt that were begun and, for all that is known, did not come to nothing
     exit_code: int | None = None
     signal: int | None = None
     lines: int | None = None
     chunks: int | None = None
     lost_bytes: int = 0
-    bulk: bool = False
-    git: GitStatus | None = None
+    bulk: bool = False  # it came in a batch, and is pushed on a queue of its own
+    git: GitStatus | None = None  # what is cloned for it, with the commit once the runner told it
     playbook: str | None = None
-    rate: Rate | None = None
-    pull_started_at: datetime | None = None
+    rate: Rate | None = None  # what an hour of it costs, as it was known at admission
+    pull_started_at: datetime | None = None  # with the next: the time that the platform charges for, as far as it told
     task_stopped_at: datetime | None = None
-    batch_id: str | None = None
-    object_version: str = ""
-    counted: bool = False
-    placed: bool = False
-    running_since: datetime | None = None
-    unproven_start: str = ""
-    counted_from: int = 0
-    for_place: bool = False
-    max_log_mib: int | None = None
-    limited: bool = False
+    batch_id: str | None = None  # of the batch that it came in
+    object_version: str = ""  # of the object in the inbox that it came in
+    counted: bool = (
+        False  # while active it counts among its owner's unfinished ones; not what came before there were quotas
+    )
+    placed: bool = (
+        False  # while active it counts among its owner's running ones: it has a task, or may be being launched
+    )
+    running_since: datetime | None = (
+        None  # when the deployment learned that it runs; `started_at` is by the runner's clock
+    )
+    unproven_start: str = ""  # the etag of an object that lay in the place of started.json and proved nothing
+    counted_from: int = 0  # the version at which its admission read the number of its owner's unfinished ones
+    for_place: bool = (
+        False  # it was to be launched and waits for a place of its owner's: it is pushed when there is one
+    )
+    max_log_mib: int | None = None  # what its log keeps; None of what older versions started
+    limited: bool = False  # its owner's places were limited when it took one: others may wait for it
 
     @property
     def is_terminal(self) -> bool:

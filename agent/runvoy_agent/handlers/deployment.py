@@ -15,34 +15,31 @@ from runvoy_protocol.requests import RunRequest
 
 
 class Deployment(NamedTuple):
-    """What a deployment is: fixed when it starts. `secret` is 32 bytes; the runners' keys are derived from it.
-
-    `runner_endpoint` is the control API as runners reach it, where they upload what they have; empty where they spool it.
-    `task_definitions`, if there are any, are told of every image. `range_size`: how many requests of a batch one delivery
-    admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
-    container. `queues`, where there are some, can be looked at. `pricing`: by which prices the cost of runs is reckoned.
-    `inline_log_bytes`: logs up to so many bytes are handed out within a grant, where reading them costs less than serving a read
-    of each; 0 for none.
-    """
+    """What a deployment is: fixed when it starts."""
 
     deployment_id: str
     version: str
     created_at: datetime
-    secret: bytes
+    secret: bytes  # 32 bytes, of which runners' keys and the records' names of claim tokens are derived
     capabilities: Capabilities
     instance: str = ""
-    look_for_containers: Callable[[], Capabilities] | None = None
-    runner_endpoint: str = ""
-    task_definitions: TaskDefinitions | None = None
-    queues: QueueCare | None = None
-    range_size: int = RANGE_SIZE
+    look_for_containers: Callable[[], Capabilities] | None = None  # what it can do just now, for who wants a container
+    runner_endpoint: str = (
+        ""  # the control API as runners reach it; empty where they spool on the deployment's own disk
+    )
+    task_definitions: TaskDefinitions | None = None  # to be told of every image
+    queues: QueueCare | None = None  # to look at
+    range_size: int = RANGE_SIZE  # how many requests of a batch one delivery admits
     pricing: Pricing = OWN_MACHINE
-    inline_log_bytes: int = 0
+    inline_log_bytes: int = (
+        0  # logs up to this size are handed out within a grant, where that is cheaper than serving reads
+    )
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
 
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
+        """What it can do with this request: looked up anew only where that is a container, for an engine comes and goes."""
         look = self.look_for_containers
         has_image = request.image is not None or has_default_image
         if look is None or admission.wanted_isolation(request, self.capabilities, has_image) == "process":
