@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import projection
 from runvoy_agent.handlers.documents import store
 from runvoy_agent.local.home import Home
 from runvoy_agent.local.records import SqliteRecords
@@ -50,7 +50,7 @@ def seed(runvoy_home: Path, model_id: str, label: str, contents: Iterable[bytes]
             )
             for number, chunk in enumerate(chunks, 1):
                 _put(home, object_keys.log_chunk(execution_id, number), chunk)
-            _put(home, object_keys.status(execution_id), status.encode(lifecycle.project(execution, 1)))
+            _put(home, object_keys.status(execution_id), status.encode(projection.project(execution, 1)))
             puts.append(store.put_new(store.execution_key(execution_id), execution))
             if len(puts) == _COMMIT:
                 records.commit(puts)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 from tests.fuzz.mutators import AT, GZIP_LINES, GZIP_MSGPACK, JSON, MSGPACK, TEXT, Format
 
-from runvoy_agent.core import admission, lifecycle
+from runvoy_agent.core import admission, lifecycle, projection
 from runvoy_agent.core.admission import Accepted, Capabilities, Facts
 from runvoy_agent.core.images import Registered, fargate_size, resolve
 from runvoy_agent.core.locks import empty
@@ -173,7 +173,7 @@ def run_request(raw: bytes) -> None:
     facts = Facts("dep", CAPABILITIES, AT, "0" * 64, REGISTERED, USER, None, named, Registered((IMAGE,)))
     decision = admission.admit(request, KEY.key_id, facts)
     if isinstance(decision, Accepted):
-        shown = status.encode(lifecycle.project(decision.execution, 1))
+        shown = status.encode(projection.project(decision.execution, 1))
         same(status.encode(status.decode(shown)), shown)
         again = admission.admit(request, KEY.key_id, facts._replace(existing=decision.execution))
         assert isinstance(again, admission.Known)
@@ -388,7 +388,7 @@ def _shows(execution: Execution) -> None:
     """The record can be kept, read again and shown."""
     kept = msgspec.json.encode(execution)
     same(msgspec.json.encode(msgspec.json.decode(kept, type=Execution)), kept)
-    shown = status.decode(status.encode(lifecycle.project(execution, 3)))
+    shown = status.decode(status.encode(projection.project(execution, 3)))
     assert 0 <= status.exit_code_of(shown) <= 255
 
 
@@ -478,7 +478,7 @@ RECORDS = [
     {"n": 4, "t": 1770091510401, "s": "out", "b": "//4K"},
     {"n": 6, "t": 1770091511000, "s": "sys", "end": True},
 ]
-SHOWN = lifecycle.project(STARTING, 4)
+SHOWN = projection.project(STARTING, 4)
 ENDED = msgspec.structs.replace(SHOWN, state=State.FAILED, exit_code=7, started_at=AT, ended_at=AT, lines=5, chunks=1)
 REFUSED = receipts.Receipt(
     outcome="refused",

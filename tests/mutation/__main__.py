@@ -46,6 +46,7 @@ _OWN = {
     "object_keys": "protocol_ids",
     "launches": "core_lifecycle",
     "told_times": "core_lifecycle",
+    "projection": "core_lifecycle",
     "quotas": "quotas",
     "recounts": "recounts",
     "waiting": "waiting_for_room",

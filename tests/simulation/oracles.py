@@ -14,7 +14,7 @@ import msgspec
 from tests.simulation.platform import Task
 from tests.simulation.ports import START, SimObjects, SimRecords
 
-from runvoy_agent.core import lifecycle, quotas
+from runvoy_agent.core import lifecycle, projection, quotas
 from runvoy_agent.core.model import AuditEvent, Execution, Key, LockRecord, Refusal, User
 from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.quotas import counts
@@ -430,7 +430,7 @@ class Oracles:
         execution_id = execution.execution_id
         check(execution.is_terminal and not execution.is_active, f"{execution_id} is stuck in {execution.state}")
         row = self._records.rows[store.execution_key(execution_id)]
-        expected = status.encode(lifecycle.project(execution, row[1]))
+        expected = status.encode(projection.project(execution, row[1]))
         shown = self._outbox.stored.get(object_keys.status(execution_id))
         check(shown is not None and shown.data == expected, f"{execution_id}: its status.json is not its record's")
         task = self.tasks.get(execution_id)

@@ -12,7 +12,7 @@ from tests.simulation.explorer import ExploredRecords
 from tests.simulation.platform import SimPlatform
 from tests.simulation.ports import SimRecords
 
-from runvoy_agent.core import access, admission, lifecycle, locks, recounts, told_times
+from runvoy_agent.core import access, admission, lifecycle, locks, projection, recounts, told_times
 from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
@@ -133,7 +133,7 @@ def _status_without_condition() -> list[Patch]:
         object_key = object_keys.status(execution.execution_id)
         current = ports.outbox.get(object_key)
         if current is None or outbox.shown_version(current.data) < record_version:
-            encoded = status.encode(lifecycle.project(execution, record_version))
+            encoded = status.encode(projection.project(execution, record_version))
             ports.outbox.put(object_key, encoded, content_type=outbox.JSON)
 
     return [(outbox, "publish_status", publish)]

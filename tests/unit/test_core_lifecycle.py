@@ -8,7 +8,7 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from runvoy_agent.core import launches, lifecycle, waiting
+from runvoy_agent.core import launches, lifecycle, projection, waiting
 from runvoy_agent.core.model import Execution
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State
@@ -76,7 +76,7 @@ def test_a_result_decides_state_reason_and_exit_code(
     ended = lifecycle.settle(starting(), result, NOW + timedelta(seconds=1))
     assert ended is not None
     assert (ended.state, ended.reason, ended.is_active) == (state, reason, True)
-    status = lifecycle.project(ended, 3)
+    status = projection.project(ended, 3)
     assert (exit_code_of(status), decided_by(status)) == (exit_code, decider)
     assert status.ended_at == NOW + timedelta(milliseconds=900)
 
@@ -202,7 +202,7 @@ def test_what_the_platform_ended_by_itself_is_no_users_kill() -> None:
     told = lifecycle.note_task_end(interrupted, None, None, SPOT)
     assert SPOT in told.message
     assert lifecycle.note_task_end(told, None, None, SPOT).message == told.message
-    explanation = lifecycle.project(told, 1).explanation
+    explanation = projection.project(told, 1).explanation
     assert explanation is not None
     assert explanation.reason == "interrupted"
     assert SPOT in explanation.words
@@ -210,7 +210,7 @@ def test_what_the_platform_ended_by_itself_is_no_users_kill() -> None:
     assert killed is not None
     asked = lifecycle.settle(killed, make_result("killed", 143, 15), NOW)
     assert asked is not None
-    explanation = lifecycle.project(lifecycle.note_task_end(asked, None, None, "runvoy was asked"), 1).explanation
+    explanation = projection.project(lifecycle.note_task_end(asked, None, None, "runvoy was asked"), 1).explanation
     assert explanation is not None
     assert (explanation.reason, "asked" in explanation.words) == ("killed", False)
 
@@ -264,7 +264,7 @@ def test_a_clock_set_back_does_not_turn_back_updated_at() -> None:
 
 
 def test_status_says_all_that_the_record_knows() -> None:
-    shown = msgspec.json.decode(msgspec.json.encode(lifecycle.project(starting(), 2)))
+    shown = msgspec.json.decode(msgspec.json.encode(projection.project(starting(), 2)))
     kept = {
         "cpu",
         "memory_mib",
@@ -425,7 +425,7 @@ def test_what_runs_and_has_no_beginning_has_no_deadline_either() -> None:
 @pytest.mark.parametrize("state", State)
 def test_what_clients_see_ends_with_the_execution(state: State) -> None:
     execution = msgspec.structs.replace(starting(), state=state)
-    assert lifecycle.project(execution, 2).is_terminal is execution.is_terminal
+    assert projection.project(execution, 2).is_terminal is execution.is_terminal
 
 
 LATER = NOW + timedelta(seconds=9)

@@ -10,16 +10,16 @@ import msgspec
 from runvoy_agent.core.model import TakenBatch
 
 RANGE_SIZE = 250
-"""As many requests as one delivery admits, if it has the time: one that has not leaves the rest to another delivery."""
+"""How many requests one delivery admits, if it has the time; else it leaves the rest to another delivery."""
 
 IDLE = timedelta(minutes=2)
-"""Longer than a range takes: a batch of which none was done for so long has lost some, or waits behind others."""
+"""Longer than a range takes. A batch of which no range was done for so long has lost some, or waits behind other batches."""
 
 _LONGEST_PAUSE = timedelta(hours=1)
 
 
 def missing(batch: TakenBatch) -> list[tuple[int, int]]:
-    """The ranges that are not known to be done: first request, and the one after the last."""
+    """The ranges that are not known to be done, each as [start, stop): its first request, and the one after its last."""
     return [
         (start, min(start + batch.range_size, batch.count))
         for start in range(0, batch.count, batch.range_size)
@@ -53,9 +53,11 @@ def note_reached(batch: TakenBatch, start: int, position: int, now: datetime) ->
 
 
 def has_lost_some(batch: TakenBatch, under_way: Iterable[TakenBatch], now: datetime) -> bool:
-    """Whether its missing ranges are to be sent again. Not while a batch that was taken before it gets on: its ranges stand behind
-    that one's, which come to an end. And where sending them again changed nothing, after twice as long as before: queues that
-    nobody reads keep what is in them, and would hold each range a hundred times when somebody does."""
+    """Whether its missing ranges are to be sent again.
+
+    Not while a batch that was taken before it gets on: its ranges stand behind that one's in the queue. And where sending them again
+    changed nothing, only after twice as long as the time before: a queue that nobody reads keeps what is in it, and would hold each
+    range a hundred times when somebody does."""
     if any(other.taken_at < batch.taken_at and now - other.updated_at <= IDLE for other in under_way):
         return False
     again = batch.sent_again_at

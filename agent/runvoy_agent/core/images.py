@@ -82,7 +82,7 @@ def resolve(asked: str, images: Collection[Image]) -> Image:
 
 
 def _meant(asked: str, images: Collection[Image]) -> list[Image]:
-    """A name says it alone, then a reference, then the short form of one."""
+    """Those that `asked` may mean: the one of that name; if there is none, those of that reference; else those that it is short for."""
     return (
         [image for image in images if image.name == asked]
         or [image for image in images if image.reference == asked]
@@ -91,7 +91,7 @@ def _meant(asked: str, images: Collection[Image]) -> list[Image]:
 
 
 def not_found(asked: str, images: Collection[Image]) -> RunvoyError:
-    """That an image is meant by no name, or by several images' names, and which may have been meant."""
+    """The error for a text that means no registered image, or several; it names which may have been meant."""
     several = _meant(asked, images)
     if len(several) > 1:
         return RunvoyError(
@@ -111,9 +111,9 @@ def not_found(asked: str, images: Collection[Image]) -> RunvoyError:
 
 
 def _nearest(asked: str, images: Collection[Image]) -> list[str]:
-    """The names of at most three images of which something is spelled much like what was asked for.
+    """The names of at most three images that are spelled much like what was asked for: by name, by reference, or by its last part.
 
-    Ends are compared, and no longer ones than tell: the time that it takes grows with the square of their length.
+    Only the last characters are compared, because the time that it takes grows with the square of the length.
     """
     spelled: dict[str, str] = {}
     for image in sorted(images, key=lambda image: image.name):

@@ -1,4 +1,4 @@
-"""Launches that are counted, and are none after all."""
+"""Corrections to the number of an execution's launches, which are counted before they are made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runvoy_protocol.states import Reason, State
 
 
 def call_off_launch(execution: Execution) -> Execution | None:
-    """One of its launches was counted and not made: it is not room that it waits for now."""
+    """One of its launches was counted and then not made, for a reason that is not the platform's: it does not wait for room."""
     if execution.state not in (State.STARTING, State.TERMINATING) or not execution.launches:
         return None
     for_room = {"reason": None, "message": ""} if execution.reason is Reason.CAPACITY else {}
@@ -17,5 +17,5 @@ def call_off_launch(execution: Execution) -> Execution | None:
 
 
 def forget_launches(execution: Execution) -> Execution | None:
-    """No launch of it is under way any more, whatever became of those that were."""
+    """None of its launches is under way any more, whatever came of them."""
     return msgspec.structs.replace(execution, launches=0) if execution.launches else None

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from runvoy_agent.core import told_times
-from runvoy_agent.core.cost import cost_of
 from runvoy_agent.core.model import Execution, FixedSecret
-from runvoy_protocol.explanations import ENDED_FROM_OUTSIDE, explained
+from runvoy_protocol.explanations import ENDED_FROM_OUTSIDE
 from runvoy_protocol.run_objects import RunResult, RunStarted
 from runvoy_protocol.states import Reason, State, can_follow
-from runvoy_protocol.status import ExecutionStatus, GitStatus, LockStatus
+from runvoy_protocol.status import GitStatus
 
 _OUTCOMES: dict[str, tuple[State, Reason]] = {
     "exited": (State.FAILED, Reason.EXIT),
@@ -39,7 +38,7 @@ def begin_start(
     limited: bool = False,
 ) -> Execution | None:
     """QUEUED and granted → STARTING: the commit after which, and only after which, the task may be launched. From it on
-    the run is fixed to these secrets' values and to what its log may hold. `limited`: its owner may not have any number of running ones."""
+    the run is fixed to these secrets' values and to what its log may hold. `limited`: its owner's running ones are limited."""
     if execution.state is not State.QUEUED or not execution.granted:
         return None
     return _changed(
@@ -66,20 +65,23 @@ def wait_for_place(
     *,
     max_log_mib: int | None = None,
 ) -> Execution | None:
-    """It might start, and its owner has as many running as they may: it waits as if the platform had no room, until it is pushed for a
-    place. None if it does so already: who waits on changes nothing."""
+    """It might start, but its owner has as many running as they may. It goes to STARTING and waits there, as if the platform had no
+    room, until it is pushed because there is a place. None if it waits for one already."""
     if execution.waits_for_place:
         return None
-    fields: dict[str, object] = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
-    if waits_for_room(execution):
-        return _changed(execution, now, for_place=True, **fields)
-    begun = begin_start(execution, now, secrets, max_log_mib=max_log_mib)
-    return None if begun is None else _changed(begun, now, launches=0, placed=False, for_place=True, **fields)
+    waiting = execution
+    if not waits_for_room(execution):
+        begun = begin_start(execution, now, secrets, max_log_mib=max_log_mib)
+        if begun is None:
+            return None
+        waiting = msgspec.structs.replace(begun, launches=0, placed=False)
+    reason, message = Reason.CAPACITY, _short(message)
+    return _changed(waiting, now, for_place=True, starting_at=now, reason=reason, message=message)
 
 
 def begin_launch(execution: Execution, now: datetime, *, limited: bool = False) -> Execution | None:
-    """One more launch of an attempt that may have been launched before. Counted before it is made: whoever dies of it
-    leaves a count that says so. Of what waited for room it is the first that may have a task: its clocks begin anew."""
+    """One more launch of an attempt that may have been launched before. It is counted before it is made, so that whoever dies
+    while making it leaves a count that says so. What waited for room has no task yet: its start clock begins anew."""
     if execution.state is not State.STARTING:
         return None
     starting_at = now if waits_for_room(execution) else execution.starting_at
@@ -102,15 +104,22 @@ def waits_for_room(execution: Execution) -> bool:
 def note_unlaunched(execution: Execution, now: datetime, message: str, *, refused: bool) -> Execution | None:
     """One of its launches came to nothing: the platform had no room, or `refused` it.
 
-    What was killed meanwhile or is refused ends, unless another launch may be under way, for that one may go through.
-    Without room the launch may be tried again, and the reason shows.
+    Without room it waits, and shows why, until the launch is tried again. What is refused, or was killed meanwhile, ends; but not
+    while another of its launches may be under way, for that one may go through.
     """
     if execution.state not in (State.STARTING, State.TERMINATING):
         return None
     others = max(0, execution.launches - 1)
     if execution.state is State.STARTING and not refused:
-        fields = {"starting_at": now, "reason": Reason.CAPACITY, "message": _short(message)}
-        return _changed(execution, now, launches=others, placed=execution.placed and others > 0, **fields)
+        return _changed(
+            execution,
+            now,
+            launches=others,
+            placed=execution.placed and others > 0,
+            starting_at=now,
+            reason=Reason.CAPACITY,
+            message=_short(message),
+        )
     if others:
         return _changed(execution, now, launches=others)
     if refused and execution.state is State.STARTING:
@@ -121,9 +130,9 @@ def note_unlaunched(execution: Execution, now: datetime, message: str, *, refuse
 
 
 def launch_again(execution: Execution, now: datetime, message: str) -> Execution | None:
-    """Its one launch was taken, and its task ended for want of room, before anything of it began: it waits for room, as if that had
-    been the launch's answer. The next is another attempt, for this one's task is there. None where that cannot be: it began, is to
-    end, or another launch of this attempt may be under way."""
+    """The platform took its one launch, and then ended the task for want of room before anything began. It waits for room, as if
+    the launch had been answered so; the next launch is another attempt, since this one has a task. None if it began after all, is
+    to end, or if another launch of this attempt may be under way."""
     if execution.state is not State.STARTING or execution.started_at is not None or execution.launches != 1:
         return None
     return _changed(
@@ -140,7 +149,7 @@ def launch_again(execution: Execution, now: datetime, message: str) -> Execution
 
 
 def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
-    """It was to be stopped, and no launch of it can be under way: nothing was started, and nothing will be."""
+    """TERMINATING, and no launch is under way or went through: nothing was started and nothing will be, so it ends at once."""
     if execution.state is not State.TERMINATING or execution.launches or execution.started_at is not None:
         return None
     ended = settle_lost(execution, now, execution.message)
@@ -148,7 +157,7 @@ def end_unlaunched(execution: Execution, now: datetime) -> Execution | None:
 
 
 def note_started(execution: Execution, started: RunStarted, now: datetime) -> Execution | None:
-    """The command began: STARTING → RUNNING. Later states keep, but learn when it began."""
+    """The command began: STARTING → RUNNING. A later state stays as it is, and learns when the command began."""
     if execution.started_at is not None or execution.state is State.QUEUED:
         return None
     begins = execution.state is State.STARTING
@@ -164,14 +173,15 @@ def note_started(execution: Execution, started: RunStarted, now: datetime) -> Ex
 
 
 def note_unproven_start(execution: Execution, etag: str) -> Execution | None:
-    """What lay there as the word on its start is none of its runner's, or of an earlier attempt's."""
+    """What lies in the place of started.json was not made by its runner, or is of an earlier attempt. Remembered by its etag, so
+    that the reconciler does not judge the same object in every round."""
     if execution.started_at is not None or execution.unproven_start == etag:
         return None
     return msgspec.structs.replace(execution, unproven_start=etag)
 
 
 def settle(execution: Execution, result: RunResult, now: datetime) -> Execution | None:
-    """The runner's word on how it ended."""
+    """Its runner told how it ended. That settles it, whatever was thought of it before, unless it has ended."""
     state, reason = _OUTCOMES[result.outcome]
     if result.outcome == "killed" and execution.reason in _EXPIRED:
         state, reason = State.TIMED_OUT, execution.reason
@@ -209,8 +219,8 @@ def _with_commit(execution: Execution, commit: str | None) -> GitStatus | None:
 
 
 def settle_lost(execution: Execution, now: datetime, message: str, exit_code: int | None = None) -> Execution | None:
-    """Its task is gone and left no result: nobody knows how the command ended, unless runvoy had asked for the end, or the
-    platform knows the command's exit code."""
+    """Its task is gone and left no result. If runvoy had asked for the end, it ended as asked; else as the command's exit code
+    says, where the platform reports one (`exit_code`); else UNKNOWN."""
     if execution.state is State.TERMINATING:
         return _end_as_wished(execution, now, message)
     if exit_code is None:
@@ -244,9 +254,9 @@ def note_stopped(execution: Execution, now: datetime) -> Execution | None:
 def note_task_end(
     execution: Execution, began: datetime | None, stopped: datetime | None, message: str = ""
 ) -> Execution:
-    """The platform's word on a task that stopped: since when and until when it counts the task's time, as far as it told, and
-    what its runner cannot know: that a command which failed was killed for want of memory, and why one was ended that nobody
-    asked to end."""
+    """What the platform tells of a task that stopped: since when and until when it charges for it, as far as it says. Its `message`
+    is kept where the runner cannot know it: that a failed command was killed for want of memory, and why one was ended that
+    nobody had asked to end."""
     ran_out = execution.state is State.FAILED and _OUT_OF_MEMORY in message and _OUT_OF_MEMORY not in execution.message
     adds = ran_out or execution.message == ENDED_FROM_OUTSIDE
     return msgspec.structs.replace(
@@ -258,7 +268,7 @@ def note_task_end(
 
 
 def note_look(execution: Execution, now: datetime, *, missing: bool) -> Execution | None:
-    """The platform knew its task, or knew none: kept from a look that missed it until one that finds it."""
+    """The reconciler looked for its task. The time of a look that did not find it (`missing`) is kept until one finds it."""
     if not missing and execution.missing_since is None:
         return None
     return msgspec.structs.replace(execution, missing_since=now if missing else None)
@@ -317,8 +327,8 @@ def expire_start(execution: Execution, now: datetime) -> Execution | None:
 
 
 def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Execution | None:
-    """The backstop of the deadline, which the runner enforces: only one that failed to is late by this much. It counts from when
-    the deployment knew, for the runner's clock may be behind; what an older version saw begin has no such time."""
+    """The backstop of the deadline: the runner enforces it, and only a runner that fails to is late by `grace`. It counts from when
+    the deployment learned of the start, since the runner's clock may be behind; older versions did not keep that."""
     since = execution.running_since or execution.started_at
     if execution.state is not State.RUNNING or since is None:
         return None
@@ -328,6 +338,7 @@ def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Executi
 
 
 def _terminate(execution: Execution, now: datetime, reason: Reason, message: str) -> Execution | None:
+    """→ TERMINATING, where the state allows it: its task is to be told after this commit."""
     if not can_follow(execution.state, State.TERMINATING):
         return None
     return _changed(execution, now, state=State.TERMINATING, reason=reason, message=_short(message))
@@ -353,46 +364,3 @@ def _changed(execution: Execution, now: datetime, **fields: object) -> Execution
 
 def _short(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE_CHARACTERS else message[:MAX_MESSAGE_CHARACTERS] + "…"
-
-
-def project(execution: Execution, record_version: int) -> ExecutionStatus:
-    """status.json of an execution at a version of its record."""
-    return explained(_projected(execution, record_version))
-
-
-def _projected(execution: Execution, record_version: int) -> ExecutionStatus:
-    return ExecutionStatus(
-        execution_id=execution.execution_id,
-        record_version=record_version,
-        state=execution.state,
-        owner=execution.owner,
-        key_id=execution.key_id,
-        command=execution.command,
-        isolation=execution.isolation,
-        timeout_seconds=execution.timeout_seconds,
-        issued_at=execution.issued_at,
-        admitted_at=execution.admitted_at,
-        reason=execution.reason,
-        message=execution.message,
-        name=execution.name,
-        image=execution.image,
-        image_name=execution.image_name,
-        cpu=execution.cpu,
-        memory_mib=execution.memory_mib,
-        platform=execution.platform,
-        task_role=execution.task_role,
-        labels=execution.labels,
-        locks=tuple(LockStatus(name=lock.name, fence=lock.fence) for lock in execution.locks),
-        starting_at=execution.starting_at,
-        started_at=execution.started_at,
-        ended_at=execution.ended_at,
-        exit_code=execution.exit_code,
-        signal=execution.signal,
-        attempt=execution.attempt,
-        lines=execution.lines,
-        chunks=execution.chunks,
-        lost_bytes=execution.lost_bytes,
-        git=execution.git,
-        playbook=execution.playbook,
-        cost=cost_of(execution),
-    )

@@ -11,8 +11,8 @@ from runvoy_protocol.requests import RunRequest
 
 
 def check_limits(limits: KeyLimits | None, request: RunRequest, image_name: str | None) -> None:
-    """FORBIDDEN, naming every limit that the request passes. `image_name` is the registered image it resolved to, if any;
-    of one that resolves to none what it names."""
+    """FORBIDDEN, naming every limit that the request exceeds. `image_name` is the name of the registered image that the request
+    resolved to; where it resolved to none, what it names itself."""
     problems = [] if limits is None else list(_problems(limits, request, image_name))
     if problems:
         raise RunvoyError(

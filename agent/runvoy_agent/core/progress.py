@@ -21,10 +21,11 @@ class InboxSweep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When the last whole round of the reconciler began: the next looks at what changed since.
+    """When the last whole round of the reconciler began (`at`): the next one looks at what changed since.
 
-    Of the inbox: `listed_at`, when the last round began that looked at all that is recent; `looked_until`: what was written before
-    then was looked at; `unanswered`: the objects that had no answer then, with when they were written; `sweeps`, by their names.
+    The rest is about the inbox. `listed_at`: when the last round began that looked at everything recent. `looked_until`: what was
+    written before that time was looked at. `unanswered`: the objects that had no answer then, each with when it was written.
+    `sweeps`: by their names.
     """
 
     at: datetime
@@ -35,8 +36,8 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user's numbers seemed too high: by how many, beyond all that was looked at. `version` is that of the number of unfinished ones
-    then; `known`: the executions admitted of late that were looked at."""
+    """A user's numbers seemed too high at `at`: by `unfinished` and by `running`. `version` is what the number of unfinished ones was
+    at then; `known` are the recently admitted executions that were looked at. See core.recounts."""
 
     at: datetime
     version: int
@@ -46,15 +47,15 @@ class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Recount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a user's numbers being wrong. Every commit that puts them right writes it: of two at once one fails."""
+    """What is suspected of a user's numbers. Every commit that corrects them writes this record, so of two at once one fails."""
 
     user: str
     suspicion: Suspicion | None = None
 
 
 class Retained(msgspec.Struct, frozen=True, kw_only=True):
-    """When the last sweep for executions to be forgotten began, from which admission on the next has to look, and whether it left
-    some to be forgotten."""
+    """The last sweep for executions to be forgotten: when it began (`at`), from which time of admission on the next one has to look
+    (`oldest`), and whether it left some that were due (`more`)."""
 
     at: datetime
     oldest: datetime

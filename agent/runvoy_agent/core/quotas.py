@@ -6,11 +6,10 @@ from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_UNFINISHED = 100_000
-"""Of each user, unless an admin says otherwise: ten of the largest batches, and what a reconciler's round still gets through."""
-
+"""Of each user, unless an admin says otherwise: ten of the largest batches, which a round of the reconciler still gets through."""
 
 MAX_LOG_MIB = 2048
-"""Of each execution, unless an admin says otherwise: no log that anybody reads is so long, and what prints for ever ends there."""
+"""Of each execution, unless an admin says otherwise: longer than any log that is read, and an end for what prints for ever."""
 
 
 def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
@@ -19,7 +18,7 @@ def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
 
 
 def default_unfinished(defaults: DefaultQuotas | None) -> int:
-    """The same of who has no limit of their own."""
+    """How many unfinished executions a user without a limit of their own may have."""
     return MAX_UNFINISHED if defaults is None or defaults.max_unfinished is None else defaults.max_unfinished
 
 
@@ -36,18 +35,18 @@ def log_limit(user: User, defaults: DefaultQuotas | None) -> int:
 
 
 def default_log(defaults: DefaultQuotas | None) -> int:
-    """The same of who has no limit of their own."""
+    """How many MiB the log of an execution keeps whose owner has no limit of their own."""
     return MAX_LOG_MIB if defaults is None or defaults.max_log_mib is None else defaults.max_log_mib
 
 
 def free_places(user: User, running: int, defaults: DefaultQuotas | None, most: int) -> int:
-    """How many more of the user's may start now, `most` at most."""
+    """How many more of the user's executions may start now, `most` at most."""
     limit = running_limit(user, defaults)
     return most if limit is None else max(0, min(most, limit - running))
 
 
 def why_no_place(user: User, running: int, limit: int | None) -> str | None:
-    """What one more is to wait for; None if it may start."""
+    """Why one more execution of the user's has to wait for a place, for people; None if it may start."""
     if limit is None or running < limit:
         return None
     return f"{user.name} has {running:,} running, and may have {limit:,} at once"

@@ -1,13 +1,13 @@
 """Comparing a user's numbers with the records they count, while both go on changing.
 
-No read sees all records at one moment. So the records are looked at twice, and the number is read in between: what was the same
-both times was so when the number was read, what was not may have been either. That gives bounds, and a number outside of them is
-wrong for certain. By how much does not change with what happens meanwhile, for each commit changes number and records together: so
-what was found may be put right later, by adding the difference.
+No read sees all records at one moment. So the records are looked at twice, and the number is read in between. A record that was the
+same at both looks was so when the number was read; of one that was not, nobody knows. That gives a lower and an upper bound, and a
+number outside of them is wrong for certain. What happens meanwhile does not change by how much it is wrong, because each commit
+changes number and records together. So what was found can be put right later, by adding the difference.
 
-A record that nobody knew to look at can only make a number seem too high. So one that is too low is put right at once. One that
-seems too high is held against all that was admitted of late, when indexes must show it: whatever of that was not looked at, and may
-have been admitted before the number was read, is taken to have counted.
+An execution that no index showed yet was not looked at. That can only make a number seem too high, so a number that is too low is put
+right at once. One that seems too high is a *suspicion*: it is compared again once indexes must show everything that was admitted
+before it. Whatever of that was not looked at, and may have been admitted before the number was read, is taken to have counted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Suspicion
 
 JUDGED_WITHIN = timedelta(minutes=20)
-"""Longer than a delivery may take from the time that it takes for the admission to its commit, with clocks that differ."""
+"""Longer than it can take from the time that an admission writes in the record to its commit, with clocks that differ."""
 
 SUSPECTED_FOR = timedelta(days=1)
 MOST_KNOWN = 2_000
-"""As many executions of JUDGED_WITHIN are remembered with a suspicion. Of who has more a number is not put down before they have less."""
+"""So many executions that were admitted within JUDGED_WITHIN are remembered with a suspicion. The number of a user who has more is not
+lowered until they have fewer."""
 
 
 class Looked(NamedTuple):
@@ -55,14 +56,16 @@ def counts_as_running(execution: Execution) -> bool:
 
 
 def unfinished(before: Mapping[str, Looked], after: Mapping[str, Looked]) -> Bounds:
-    """What was unfinished at both looks was so in between: none comes back."""
+    """How many were unfinished between the looks. What was at both looks was so in between: an execution never becomes unfinished
+    again."""
     first = {execution_id for execution_id, one in before.items() if one.unfinished}
     last = {execution_id for execution_id, one in after.items() if one.unfinished}
     return Bounds(len(first & last), len(first | last))
 
 
 def running(before: Mapping[str, Looked], after: Mapping[str, Looked]) -> Bounds:
-    """A place may be given back and taken again: it is certain of a record alone that did not change."""
+    """How many had a place between the looks. A place may be given back and taken again, so only a record that did not change at
+    all is certain."""
     least = most = 0
     for execution_id in before.keys() | after.keys():
         first, last = before.get(execution_id), after.get(execution_id)
@@ -75,15 +78,15 @@ def running(before: Mapping[str, Looked], after: Mapping[str, Looked]) -> Bounds
 
 
 def excess(number: int, bounds: Bounds) -> int:
-    """By how many the number is too high (negative: too low), if all that counted was looked at; 0 if it may be right."""
+    """By how many the number is too high, or, negative, too low, if everything that counted was looked at; 0 if it may be right."""
     if number > bounds.most:
         return number - bounds.most
     return min(0, number - bounds.least)
 
 
 def unknown(suspicion: Suspicion, admitted: Iterable[Execution]) -> int:
-    """How many of these were not looked at, and may have counted, when the suspicion came up. An admission that read the number at
-    the version it had then, or at a later one, was committed after that: each commit that counts raises it."""
+    """How many of these executions were not looked at when the suspicion came up, and may have counted then. One whose admission read
+    the number at the suspicion's version or a later one was committed after it: every commit that counts raises the version."""
     known = frozenset(suspicion.known)
     return sum(
         one.counted and one.execution_id not in known and one.counted_from < suspicion.version for one in admitted
@@ -91,7 +94,7 @@ def unknown(suspicion: Suspicion, admitted: Iterable[Execution]) -> int:
 
 
 def admitted_since(suspicion: Suspicion, index_lag: timedelta) -> datetime:
-    """What was admitted before that, by the time in its record, indexes showed when the suspicion came up."""
+    """From when on admissions, by the time in their records, may not have been shown by indexes when the suspicion came up."""
     return suspicion.at - index_lag - JUDGED_WITHIN
 
 
@@ -105,7 +108,8 @@ def is_stale(suspicion: Suspicion, now: datetime) -> bool:
 
 
 def correction(found: int, confirmed: int) -> int:
-    """What to add to a number that was found to be too high by `found` now (negative: too low), and by `confirmed` at least before. Too
-    low is certain; too high is as much as both say: what is found now may not have been looked at, and what was found then may have
-    been put right since."""
+    """What to add to a number that is too high by `found` now (negative: too low) and was too high by `confirmed` at least before.
+
+    Too low is certain. Too high is believed as far as both agree: now something may not have been looked at, and what was found
+    before may have been put right since."""
     return -found if found < 0 else -min(found, confirmed)

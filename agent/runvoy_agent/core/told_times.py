@@ -1,4 +1,4 @@
-"""Times that a run told, by a clock that may be off and under a key that its command may hold."""
+"""Times that a runner told: its clock may be off, and its command may hold the key that signs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runvoy_protocol.run_objects import RunResult
 
 
 def instant(milliseconds: int, execution: Execution, now: datetime) -> datetime:
-    """A time that the run told, between its launch and now."""
+    """A time that the runner told, moved into what is possible: not before its launch, not after now."""
     earliest = execution.starting_at or execution.admitted_at
     return min(max(datetime.fromtimestamp(milliseconds / 1000, UTC), earliest), now)
 

@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import projection
 from runvoy_agent.core.model import Execution, Refusal, TakenBatch
 from runvoy_agent.ports import Objects, Ports, PreconditionFailed
 from runvoy_protocol import object_keys, receipts, status
@@ -85,7 +85,7 @@ def publish_status(ports: Ports, execution: Execution, record_version: int) -> N
     The write is conditional on what was read: a handler that was held up between the two cannot turn it back.
     """
     object_key = object_keys.status(execution.execution_id)
-    encoded = status.encode(lifecycle.project(execution, record_version))
+    encoded = status.encode(projection.project(execution, record_version))
     for _ in range(_STATUS_TRIES):
         current = ports.outbox.get(object_key)
         if current is not None and shown_version(current.data) >= record_version:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import lifecycle, projection
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers.documents import commits, store
 from runvoy_agent.handlers.documents.store import Loaded
@@ -35,7 +35,7 @@ def serve_kill(call: Call) -> Response:
     current = store.load_execution(call.ports.records, execution_id)
     if current.document is None:
         raise LookupError(f"execution {execution_id} has vanished")
-    status = lifecycle.project(current.document, current.version)
+    status = projection.project(current.document, current.version)
     return answer(ExecutionAnswer(state="admitted", status=status), audited=was_new)
 
 

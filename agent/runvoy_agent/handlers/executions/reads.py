@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
-from runvoy_agent.core import lifecycle
+from runvoy_agent.core import projection
 from runvoy_agent.core.model import Execution
 from runvoy_agent.handlers.admission import batches
 from runvoy_agent.handlers.documents import listings, store
@@ -51,7 +51,7 @@ def show(call: Call) -> Response:
     """One execution: its status, or that it is pending, or why it was refused."""
     found, receipt = look_up(call, call.groups["execution_id"])
     if found is not None and found.document is not None:
-        status = lifecycle.project(found.document, found.version)
+        status = projection.project(found.document, found.version)
         if status.cost is not None:
             status = msgspec.structs.replace(status, cost=so_far(status.cost, call.ports.clock.now()))
         if found.document.state is State.QUEUED:
@@ -78,7 +78,7 @@ def show_many(call: Call) -> Response:
                 undecided = batches.undecided_ids(call.ports, call.key.key_id)
             known = _known_unadmitted(call, execution_id, undecided)
         else:
-            status = lifecycle.project(execution.document, execution.version)
+            status = projection.project(execution.document, execution.version)
             known = KnownExecution(execution_id=execution_id, state="admitted", status=status)
         size += len(msgspec.json.encode(known))
         if found and size > _MOST_ANSWERED_BYTES:
@@ -97,7 +97,7 @@ def _known_unadmitted(call: Call, execution_id: str, undecided: frozenset[str]) 
             raise
         return KnownExecution(execution_id=execution_id[:_MOST_ID_CHARACTERS], state="unknown")
     if found is not None and found.document is not None:
-        status = lifecycle.project(found.document, found.version)
+        status = projection.project(found.document, found.version)
         return KnownExecution(execution_id=execution_id, state="admitted", status=status)
     return KnownExecution(execution_id=execution_id, state="refused" if receipt else "pending", receipt=receipt)
 
@@ -211,7 +211,7 @@ def list_executions(call: Call) -> Response:
     """A page of executions, newest first. Whoever may read only their own sees only these."""
     query = _Query(call)
     rows, after = listings.page(call.ports.records, EXECUTIONS, query.span(), query.limit, query.matches)
-    found = tuple(lifecycle.project(row.document, row.version) for row in rows)
+    found = tuple(projection.project(row.document, row.version) for row in rows)
     return answer(ExecutionsPage(executions=found, after=after))
 
 
