@@ -15,7 +15,7 @@ from runvoy_agent.core.model import Execution
 from runvoy_agent.core.progress import Retained
 from runvoy_agent.handlers.documents import all_executions, store
 from runvoy_agent.handlers.documents.store import Loaded
-from runvoy_agent.ports import Conflict, ObjectInfo, Objects, Ports, Write
+from runvoy_agent.ports import Conflict, Delete, ObjectInfo, Objects, Ports, Write
 from runvoy_protocol import object_keys
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
@@ -50,6 +50,8 @@ class Swept(NamedTuple):
 
 
 class _Sweep:
+    """What one sweep forgets, and how much that was; with `dry_run` it only counts."""
+
     def __init__(self, ports: Ports, removing: Removing | None, most: int, *, dry_run: bool) -> None:
         self._ports = ports
         self._removing = removing
@@ -64,15 +66,15 @@ class _Sweep:
         """An execution's objects, then its records."""
         if self._removing is not None:
             inbox, outbox = self._ports.inbox, self._ports.outbox
-            of = execution.execution_id
-            self._remove(outbox, object_keys.execution_prefix(of), self._removing.outbox)
-            self._remove(outbox, object_keys.receipts_prefix(execution.key_id, of), self._removing.outbox)
-            self._remove(inbox, object_keys.request(execution.key_id, of), self._removing.inbox)
+            key_id, execution_id = execution.key_id, execution.execution_id
+            self._remove(outbox, object_keys.execution_prefix(execution_id), self._removing.outbox)
+            self._remove(outbox, object_keys.receipts_prefix(key_id, execution_id), self._removing.outbox)
+            self._remove(inbox, object_keys.request(key_id, execution_id), self._removing.inbox)
         if not self._dry_run:
             request = self._ports.records.get(store.request_key(execution.execution_id))
             writes: list[Write] = [current.delete]
             if request is not None:
-                writes.append(Loaded(request.key, None, request.version).delete)
+                writes.append(Delete(request.key, request.version))
             try:
                 self._ports.records.commit(writes)
             except Conflict:
@@ -132,21 +134,18 @@ def keep_up(ports: Ports, created_at: datetime, keep: timedelta, removing: Remov
     if mark.document is not None and not mark.document.more and now - mark.document.at < EVERY:
         return None
     oldest = created_at if mark.document is None else mark.document.oldest
-    made = _Sweep(ports, removing, MOST_AT_ONCE, dry_run=False)
-    oldest_left = _sweep_executions(ports, made, oldest, before)
-    if removing is not None:
-        _sweep_left(ports, made, before)
-    more = made.is_full()
+    swept = sweep(ports, oldest, keep, removing)
     # One that stays for long, its task never seen stopped, holds the mark: a day's few queries are all that costs.
-    reached = oldest if more else oldest_left or before
+    reached = oldest if swept.more else swept.oldest_left or before
     try:
-        ports.records.commit([store.put(mark, Retained(at=now, oldest=max(reached, created_at), more=more))])
+        ports.records.commit([store.put(mark, Retained(at=now, oldest=max(reached, created_at), more=swept.more))])
     except Conflict:
         log.info("another sweep was finished meanwhile; its mark stays")
-    return Swept(made.executions, made.requests, made.objects, made.bytes, more, oldest_left)
+    return swept
 
 
 def _before(ports: Ports, keep: timedelta) -> datetime:
+    """What ended before this time is kept no longer; INVALID_REQUEST for a `keep` that is too short."""
     if keep < retention.SHORTEST_KEEP:
         raise RunvoyError(
             ErrorCode.INVALID_REQUEST, "executions are kept for a day at least", "Give --keep 1d, or more."
@@ -155,7 +154,7 @@ def _before(ports: Ports, keep: timedelta) -> datetime:
 
 
 def _sweep_executions(ports: Ports, made: _Sweep, oldest: datetime, before: datetime) -> datetime | None:
-    """When the oldest was admitted that stays."""
+    """Forget executions until there are none, or enough; when the oldest was admitted that was looked at and stays."""
     oldest_left: datetime | None = None
     for loaded in _admitted(ports, oldest, before):
         if made.is_full():
