@@ -34,8 +34,8 @@ class IndexEntry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record's content: a JSON document, its places in indexes (by index name), and when it may be forgotten: past
-    `expires_at` it may be deleted at any time, and be seen until then. An index takes places of MAX_PLACE_BYTES."""
+    """A record's content: a JSON document, its places in indexes by the index's name (MAX_PLACE_BYTES each at most), and when it may be
+    forgotten: after `expires_at` it may be deleted at any time, or still be there."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
@@ -66,15 +66,16 @@ class Delete(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Hold the commit to `key` being at `version` still (0: absent), without writing it."""
+    """Write nothing, but let the commit fail unless `key` is still at `version` (0: absent)."""
 
     key: str
     version: int
 
 
 class Add(NamedTuple):
-    """Add `amount` to the number that the record is, 0 where there is none, if that makes `at_most` at most. No version is named:
-    two who add at once both count. The number is the body, in ASCII digits; nothing but Add writes it, and each raises its version."""
+    """Add `amount` to a record that is a number (0 where there is none), if the sum is not over `at_most`. No version is named, so of two
+    who add at once both count. The number is the record's body, in ASCII digits; nothing but Add writes it, and each Add raises its
+    version by one."""
 
     key: str
     amount: int
@@ -84,7 +85,7 @@ class Add(NamedTuple):
 Write = Put | Delete | Check | Add
 MAX_COMMIT_WRITES = 100
 MAX_KEY_BYTES = 2048
-"""Of a record's key, and of a partition of an index: DynamoDB's limits, which hold everywhere so that one machine shows them."""
+"""Of a record's key, and of a partition of an index. DynamoDB's limits hold everywhere, so that what breaks them fails on one machine."""
 
 MAX_PLACE_BYTES = 1024
 """Of a place in a partition: its sort, its record's key and a byte between them."""
@@ -105,7 +106,8 @@ class Page(NamedTuple):
 
 
 class Records(Protocol):
-    """Versioned documents with atomic conditional commits. `index_lag`: a query shows every commit that was made so long before."""
+    """Versioned documents with atomic conditional commits. A query shows every commit that is older than `index_lag`; it may show
+    younger ones."""
 
     @property
     def index_lag(self) -> timedelta: ...
@@ -186,8 +188,8 @@ class Objects(Protocol):
     def list(
         self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
     ) -> Sequence[ObjectInfo]:
-        """The first `limit` objects whose key begins with `prefix`, in order of their keys: those after `after`, and none after
-        `up_to`. It costs by what is returned, and on a folder by all that is in it: there few large pages are better than many."""
+        """The first `limit` objects whose key begins with `prefix`, in the order of their keys: only those after `after` and not after
+        `up_to`. On S3 a call costs by what it returns, on a folder by all that is in it: there a few large pages are best."""
         ...
 
     def delete(self, object_key: str) -> None:
@@ -247,8 +249,8 @@ class QueueCare(Protocol):
     def states(self) -> Sequence[QueueState]: ...
 
     def redrive(self, queue: str, most: int) -> int:
-        """Make up to `most` dead letters of a queue due again, as if they were new; how many. One that it dies of meanwhile may be
-        delivered twice, and none is lost. ValueError for a queue that there is not."""
+        """Make up to `most` dead letters of a queue due again, as if they were new; how many. If it dies on the way, one of them may be
+        delivered twice; none is lost. ValueError for a queue that does not exist."""
         ...
 
 
@@ -305,27 +307,24 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    `supervised`: its runner lives and enforces its deadline by its own clock, so nobody else has to. `stopped`: no process of it
-    lives any more. `missing`: the platform knows no such task (it was never claimed, or was forgotten). `exit_code` is the
-    command's where the platform reports it. `never_began`: it stopped, and for certain the command was not started.
-    `no_room`: nothing of it was started, for want of room that there may be later. `pull_started_at` and `stopped_at` bound the
-    time that the platform charges for, if it tells. `stopping`: it was told to end.
+    A task is `stopped` once no process of it lives any more, and `missing` where the platform knows none: it was never claimed, or
+    was forgotten.
     """
 
     phase: Literal["running", "stopped", "missing"]
-    exit_code: int | None = None
+    exit_code: int | None = None  # the command's, where the platform reports it
     message: str = ""
-    supervised: bool = False
-    never_began: bool = False
-    pull_started_at: datetime | None = None
+    supervised: bool = False  # its runner lives and enforces its deadline by its own clock: nobody else has to
+    never_began: bool = False  # it stopped, and for certain the command was not started
+    pull_started_at: datetime | None = None  # with stopped_at: the time that the platform charges for, if it tells
     stopped_at: datetime | None = None
-    stopping: bool = False
-    no_room: bool = False
+    stopping: bool = False  # it was told to end
+    no_room: bool = False  # nothing of it was started, for want of room that there may be later
 
 
 class Launcher(Protocol):
-    """Starts tasks, at most one per (execution, attempt). `relaunch_window` is how long after its first try a launch may be
-    sent again and still start one task at most; None where that holds for ever."""
+    """Starts tasks, at most one per (execution, attempt). Within `relaunch_window` after its first try a launch may be repeated without
+    ever starting a second task; None where that holds for ever."""
 
     @property
     def relaunch_window(self) -> timedelta | None: ...
@@ -344,14 +343,14 @@ class Launcher(Protocol):
         ...
 
     def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
-        """What `describe` says of many, in as few calls as can be. One that is not in the answer, for a call failed or the
-        platform did not list it, may be there all the same: `describe` tells."""
+        """What `describe` says of many, in as few calls as possible. An attempt that is missing in the answer (a call failed, or the
+        platform did not list it) may have a task all the same: ask `describe`."""
         ...
 
 
 class TaskDefinitions(Protocol):
-    """What a platform has to know of an image before it can start tasks of it. `platform` None is the deployment's own. All
-    may be repeated."""
+    """What a platform has to know of an image before it can start tasks of it. A `platform` of None is the deployment's own. Both
+    operations may be repeated."""
 
     def register(self, reference: str, platform: str | None) -> None:
         """Have the platform know the image, as this version of runvoy starts tasks; INVALID_REQUEST if it will not."""
@@ -413,8 +412,8 @@ _MAX_VERSION = 2**62
 
 
 def may_be_key(text: str) -> bool:
-    """Whether a record's key, or a partition of an index, may be so long. Nothing is stored under one that may not; to ask for it is
-    no mistake, for names in calls are a stranger's."""
+    """Whether a record's key, or a partition of an index, is short enough. Nothing is ever stored under a longer one. Reading one is no
+    mistake, since names in calls are a stranger's choice: there is just nothing."""
     return len(text.encode()) <= MAX_KEY_BYTES
 
 

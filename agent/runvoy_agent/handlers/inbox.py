@@ -39,8 +39,8 @@ MAX_DELAY_SECONDS = 900
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: datetime | None = None) -> None:
-    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. `work_until`: when
-    what may be left to another delivery is to be left to one."""
+    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. From `work_until` on, what is
+    left of a batch's range is left to another delivery."""
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:
@@ -61,13 +61,14 @@ def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: dateti
 
 
 class _Arrived(NamedTuple):
-    """One request: where it lies or would lie, the verified request itself by its key, the digest of the object that it came
-    in, where that came from, and its version; and the batch that it came in, if it came in one."""
+    """One request, of an object of its own or of a batch."""
 
-    place: RequestKey
-    opened: Callable[[Key | None], RunRequest]
-    sha256: str
-    source: str
+    place: RequestKey  # where its object lies; of a batch's, where it would
+    opened: Callable[
+        [Key | None], RunRequest
+    ]  # the verified request, given the record of its key; raises why it is refused
+    sha256: str  # of the object that it came in, a batch's if it came in one; so are the next two
+    source: str  # the network address that the object came from
     version: str
     batch_id: str | None = None
 

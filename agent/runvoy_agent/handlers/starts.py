@@ -48,13 +48,12 @@ log = logging.getLogger("runvoy.starts")
 
 
 class _Begun(NamedTuple):
-    """The execution as it stands now, and whether it is to be launched: by this delivery, which has counted itself.
-    `refused`: why what was to be launched may not be any more. `overdue`: it waited for room for longer than it may."""
+    """The execution as it stands now, and what this delivery is to do with it."""
 
     current: Loaded[Execution]
-    launch: bool
-    refused: str | None = None
-    overdue: bool = False
+    launch: bool  # launch it: this launch is counted in its record already
+    refused: str | None = None  # have it end: why it may not run any more
+    overdue: bool = False  # have it end: it waited for room for longer than it may
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
@@ -151,28 +150,27 @@ def _begin_again(ports: Ports, current: Loaded[Execution], execution: Execution)
 
 
 class _Rights(NamedTuple):
-    """Whether an execution may start now: `refused` says why it never may, `no_place` why it has to wait for others of its owner's,
-    of whom `max_running` may run at once and `running` do. `checks` hold a commit to that; `secrets` are what it gets."""
+    """Whether an execution may start now, and with what."""
 
-    refused: str | None
-    checks: tuple[Check, ...] = ()
-    secrets: tuple[FixedSecret, ...] = ()
-    no_place: str | None = None
-    max_running: int | None = None
-    running: Number | None = None
+    refused: str | None  # why it may not, now or ever
+    checks: tuple[Check, ...] = ()  # hold a commit to what was judged
+    secrets: tuple[FixedSecret, ...] = ()  # what it gets
+    no_place: str | None = None  # why it has to wait for others of its owner's to end
+    max_running: int | None = None  # how many of its owner's may run at once
+    running: Number | None = None  # how many do
     max_log_mib: int | None = None
 
     def held_by(self, changed: Execution) -> tuple[Check, ...]:
-        """What the commit of `changed` depends on. Who begins to wait for a place holds to it that there is none: whoever frees one
-        before that commit cannot know of them, and who frees one after it finds them."""
+        """What the commit of `changed` depends on. A commit that begins to wait for a place depends on there being none: whoever frees
+        one before it cannot know that somebody waits, and whoever frees one after it finds that out."""
         if self.running is None or not changed.waits_for_place:
             return self.checks
         return (*self.checks, self.running.check)
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
-    """By its key, its user, its image if that is none that is registered, and the secrets it named. What it is fixed to
-    already is not looked up again."""
+    """Whether its key and user may still run it, and use an unregistered image if it has one; whether its owner has a place for it; and
+    the values of its secrets, unless it is fixed to some already."""
     key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
     running_key = counts.running_key(execution.owner)
     known = store.Several(ports.records, [key_key, user_key, running_key, store.DEFAULT_QUOTAS_KEY])
@@ -196,8 +194,8 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
-    """Have it end: it lost its right to run while it waited for room. What has a task goes on, or may have one: it was
-    launched while it might. The record says so, and no look at the platform, which may miss a task."""
+    """Have it end, for it lost its right to run while it waited for room. One that was launched meanwhile goes on: it was launched
+    while it might. Whether it was is told by the count in its record, not by a look at the platform, which may miss a task."""
     _end(ports, execution, lambda current: lifecycle.withdraw(current, ports.clock.now(), refused))
 
 
@@ -271,14 +269,14 @@ def _call_off(ports: Ports, launched: Execution) -> None:
 
 
 def _of_that_attempt(ports: Ports, launched: Execution) -> Loaded[Execution]:
-    """The execution now; none if another attempt has begun, of whose launches the word on this one says nothing."""
+    """The execution as it is now; without a document if another attempt has begun: what is known of this launch is not about that."""
     current = store.load_execution(ports.records, launched.execution_id)
     is_that = current.document is not None and current.document.attempt == launched.attempt
     return current if is_that else current._replace(document=None)
 
 
 def _note_unlaunched(ports: Ports, launched: Execution, message: str, *, refused: bool) -> Execution | None:
-    """The platform says that this launch started nothing. The execution, if it is still to be started."""
+    """Commit that this launch started nothing, as the platform says; the execution, if it is to be tried again."""
     current = _of_that_attempt(ports, launched)
     if current.document is None:
         return None

@@ -25,4 +25,7 @@ def with_retries(clock: Clock, attempt: Callable[[], R]) -> R:
         except Conflict:
             longest = min(0.002 * 2**tried, 0.5)
             clock.sleep(longest * int.from_bytes(clock.random(2), "big") / 0xFFFF)
-    raise RunvoyError(ErrorCode.CONFLICT, f"{COMMIT_TRIES} tries met a conflicting change each")
+    raise RunvoyError(
+        ErrorCode.CONFLICT,
+        f"somebody else changed the same records each of the {COMMIT_TRIES} times that this was tried",
+    )

@@ -39,22 +39,18 @@ class StartMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop.
-
-    `attempt` says which one's task stopped; the two objects say themselves which they are of. `exit_code` is the command's
-    and `message` the platform's word on the end, where the platform has any: for a run that left no result. `never_began`:
-    the platform knows that the command was not started; `no_room`: that nothing was, for want of room. `pull_started_at` and
-    `task_stopped_at`: the time that it charges for, if it told."""
+    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop. All but the first two
+    fields are the platform's word on a task that stopped."""
 
     execution_id: str
     event: EndEvent
-    attempt: int | None = None
-    exit_code: int | None = None
+    attempt: int | None = None  # whose task stopped; the two objects say themselves which attempt they are of
+    exit_code: int | None = None  # the command's: for a run that left no result
     message: str = ""
-    never_began: bool = False
-    pull_started_at: Instant | None = None
+    never_began: bool = False  # the command was not started
+    pull_started_at: Instant | None = None  # with the next: the time that the platform charges for, if it told
     task_stopped_at: Instant | None = None
-    no_room: bool = False
+    no_room: bool = False  # nothing was started, for want of room
 
 
 def encode(message: InboxDelivery | StartMessage | EndMessage) -> bytes:

@@ -20,15 +20,15 @@ from runvoy_agent.ports import Ports, Versioned
 from runvoy_protocol.errors import RunvoyError
 
 _SHOWN = 20
-"""So many of those that wait are looked at when a place is free: some may have got one already, which the index does not show yet."""
+"""So many of those that wait are looked at when a place is free. More than one, for the index may still show some that have got one."""
 
 _MOST_PUSHED = 1000
 """Of one owner, in a round: as when a limit is raised."""
 
 
 class Waiting:
-    """What a round of the reconciler saw of one owner's: the keys of those that wait for a place, and how many have none and are tried
-    again for want of room, each of which takes a place whenever it is tried."""
+    """What a round of the reconciler saw of one owner's executions: the keys of those that wait for a place (`key_ids`), and how many
+    others have no place because the platform had no room (`for_room`); each of those takes a place whenever it is tried again."""
 
     __slots__ = ("for_room", "key_ids")
 
@@ -55,7 +55,7 @@ def wake(ports: Ports, owner: str, most: int = _SHOWN) -> int:
 
 
 def repair(ports: Ports, owner: str, seen: Waiting) -> Iterator[Repair]:
-    """Push those for whom there is a place, and those that may not start any more: nobody else would end them."""
+    """Push those for whom there is a place, and those that may not run any more: their push ends them, and nothing else would."""
     user_key, running_key = store.user_key(owner), counts.running_key(owner)
     key_keys = [store.key_key(key_id) for key_id in sorted(seen.key_ids)]
     known = store.Several(ports.records, [user_key, running_key, store.DEFAULT_QUOTAS_KEY, *key_keys])
@@ -64,8 +64,8 @@ def repair(ports: Ports, owner: str, seen: Waiting) -> Iterator[Repair]:
     now = ports.clock.now()
     lost = {key_id for key_id, key in zip(sorted(seen.key_ids), keys, strict=True) if not _may_run(key, user, now)}
     free = _free(known, user, running_key, _MOST_PUSHED)
-    # Those that are tried again for want of room will take a place each. But one for which there never is any would keep all others
-    # from the places that are free: one of these is pushed in each round, and takes a place between two tries.
+    # Those that wait for the platform's room will take a place each when they are tried again. But one that never gets room must not
+    # keep all others from the free places: so at least one is pushed in each round, and takes a place between two of its tries.
     free = max(min(free, 1), free - seen.for_room)
     if not free and not lost:
         return

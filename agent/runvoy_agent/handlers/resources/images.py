@@ -25,7 +25,7 @@ def list_images(call: Call) -> Response:
 
 def show_image(call: Call) -> Response:
     """The image that a run gets which names it so: by its name, its reference or a short form."""
-    found = registered.may_be(call.ports.records, call.groups["name"])
+    found = registered.candidates(call.ports.records, call.groups["name"])
     image = images.resolve(call.groups["name"], found.facts.images)
     return answer(_shown(image, found.by_name[image.name].version, _default_name(call) == image.name))
 
@@ -67,7 +67,7 @@ def register_image(call: Call) -> Response:
 def unregister_image(call: Call) -> Response:
     """From this commit on no run gets it. Those that were admitted keep what they were given."""
     name = call.groups["name"]
-    found = registered.may_be(call.ports.records, name)
+    found = registered.candidates(call.ports.records, name)
     current = found.by_name.get(name)
     if current is None or current.document is None:
         raise images.not_found(name, found.facts.images)

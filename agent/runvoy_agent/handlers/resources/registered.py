@@ -36,7 +36,7 @@ def for_request(records: Records, request: RunRequest) -> Images:
     if request.isolation == "process":
         return Images({}, None)
     if request.image is not None:
-        return may_be(records, request.image)
+        return candidates(records, request.image)
     default = load_default(records).document
     if default is None or default.name is None:
         return Images({}, None)
@@ -44,8 +44,9 @@ def for_request(records: Records, request: RunRequest) -> Images:
     return Images({default.name: image} if image.document is not None else {}, default.name)
 
 
-def may_be(records: Records, asked: str) -> Images:
-    """The image of that name, or else all of them, for it may be a reference or a short name. The listing may be stale."""
+def candidates(records: Records, asked: str) -> Images:
+    """The images that `asked` may mean: the one of that name; if there is none, all, for it may be a reference or a short form. The
+    listing of all may be stale."""
     if is_image_name(asked):
         exact = load(records, asked)
         if exact.document is not None:
