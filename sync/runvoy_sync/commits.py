@@ -23,7 +23,7 @@ from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names, request_file
-from runvoy_sync.inbox import FOLDER, REJECTED, OnDecided
+from runvoy_sync.inbox import FOLDER, REJECTED, OnDecided, reason_of
 from runvoy_sync.outgoing import Outgoing
 from runvoy_sync.submission import NotDecided, Submission, check_size
 from runvoy_sync.tell import Teller
@@ -37,6 +37,8 @@ _MOST_FILES_NAMED = 3
 
 
 class _Committed(NamedTuple):
+    """A request in HEAD's inbox: its file's name, and the object in Git that has its content."""
+
     name: str
     blob: str
 
@@ -95,12 +97,12 @@ class Commits(threading.Thread):
                 self.is_clear.set()
                 self._teller.fine("committed requests")
                 self._is_stopping.wait(max(0.0, self._seconds - (time.monotonic() - pulled_at)))
-            except (RunvoyError, OSError, NotDecided) as error:
-                if not isinstance(error, NotDecided):
-                    self.trouble = error
-                self._teller.trouble(
-                    "committed requests", "not decided yet" if isinstance(error, NotDecided) else error
-                )
+            except NotDecided:
+                self._teller.trouble("committed requests", "not decided yet")
+                self._is_stopping.wait(_RETRY_SECONDS)
+            except (RunvoyError, OSError) as error:
+                self.trouble = error
+                self._teller.trouble("committed requests", error)
                 self._is_stopping.wait(_RETRY_SECONDS)
             if not self._is_stopping.is_set():
                 self._pull()
@@ -165,9 +167,7 @@ class Commits(threading.Thread):
         is_known = error.code is ErrorCode.ID_CONFLICT
         if not is_known:
             kept = names.kept(one.name, own_id)
-            reason = f"{error.message} ({error.code.value})\n" + (f"hint: {error.hint}\n" if error.hint else "")
-            path = (*REJECTED, f"{kept.rpartition('.')[0]}.reason.txt")
-            self._tree.write(*path, content=reason.encode(errors="replace"))
+            self._tree.write(*REJECTED, names.beside(kept, "reason.txt"), content=reason_of(error))
             self._on_decided(one.name, None, error.exit_code)
         document = {"outcome": "refused", "code": error.code.value, "message": error.message, "hint": error.hint}
         self._tree.write(*_STATE, f"{own_id}.json", content=msgspec.json.encode(document) + b"\n")

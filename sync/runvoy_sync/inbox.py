@@ -15,6 +15,7 @@ from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import names
 from runvoy_sync.outgoing import Entry, Outgoing
+from runvoy_sync.retries import pause_after
 from runvoy_sync.submission import NotDecided, Submission, check_size
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Identity, Tree
@@ -27,22 +28,23 @@ BAD_SETTLE_SECONDS = 5.0  # of a file that is no request as it stands: it may be
 _TOLD = float("inf")
 _WORKERS = 4
 _MOST_QUEUED = 256
-_FIRST_RETRY_SECONDS = 1.0
-_LONGEST_RETRY_SECONDS = 30.0
 
 OnDecided = Callable[[str, str | None, int], None]
 
 
 class _Seen(NamedTuple):
+    """A file as the last look found it: unchanged `since` then (monotonic seconds), and whether it was no request as it stood."""
+
     identity: Identity
-    since: float  # of the monotonic clock
+    since: float
     is_bad: bool = False
 
 
 class Inbox:
-    """`on_decided` is called with a file's name, the execution's id if it was accepted, and else the exit code to show.
+    """Looks at the inbox, and submits what stands still there, by a few threads.
 
-    `skip` says which names are not the inbox's own: those that Git tracks.
+    `on_decided` is called with a file's name, the execution's id if it was accepted (else None), and the exit code to show if not.
+    `skip` are the names that are not the inbox's own: those that Git tracks.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class Inbox:
         self._teller.trouble("submitting", error)
         with self._lock:
             self.trouble = error
-            pause = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 8), _LONGEST_RETRY_SECONDS)
+            pause = pause_after(self._failures + 1)
             if time.monotonic() >= self._retry_at:  # several workers meet the same trouble
                 self._failures += 1
             self._retry_at = max(self._retry_at, time.monotonic() + pause)
@@ -247,7 +249,7 @@ class Inbox:
             return
         kept = names.kept(name, receipt.execution_id)
         self._submission.accepted(entry, receipt.execution_id)
-        self._submission.keep_receipt((*DONE, _beside(kept, "receipt.json")), receipt)
+        self._submission.keep_receipt((*DONE, names.beside(kept, "receipt.json")), receipt)
         self._move(name, entry.content, (*DONE, kept))
         self._outgoing.remove(tag)
         self._teller.forget(name)
@@ -256,8 +258,7 @@ class Inbox:
 
     def _reject(self, name: str, content: bytes, tag: str, error: RunvoyError) -> None:
         kept = names.kept(name, tag)
-        text = f"{error.message} ({error.code.value})\n" + (f"hint: {error.hint}\n" if error.hint else "")
-        self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode(errors="replace"))
+        self._tree.write(*REJECTED, names.beside(kept, "reason.txt"), content=reason_of(error))
         self._move(name, content, (*REJECTED, kept))
         self._teller.forget(name)
         self._teller.rejected(f"{FOLDER}/{name}", error)
@@ -268,7 +269,7 @@ class Inbox:
         problem = "it is a symbolic link, a folder or a pipe"
         kept = names.kept(name, os.urandom(8).hex())
         text = f"{problem}: a request is a regular file\n"
-        self._tree.write(*REJECTED, _beside(kept, "reason.txt"), content=text.encode())
+        self._tree.write(*REJECTED, names.beside(kept, "reason.txt"), content=text.encode())
         if self._tree.move((FOLDER, name), (*REJECTED, kept)):
             error = RunvoyError(ErrorCode.INVALID_REQUEST, problem, "A request is a regular file.")
             self._teller.rejected(f"{FOLDER}/{name}", error)
@@ -288,5 +289,7 @@ class Inbox:
             self._tree.write(*target, content=content)
 
 
-def _beside(kept: str, ending: str) -> str:
-    return f"{kept.rpartition('.')[0]}.{ending}"
+def reason_of(error: RunvoyError) -> bytes:
+    """What a rejected file's reason.txt says."""
+    text = f"{error.message} ({error.code.value})\n" + (f"hint: {error.hint}\n" if error.hint else "")
+    return text.encode(errors="replace")

@@ -21,6 +21,7 @@ from runvoy_protocol.instants import Instant
 from runvoy_protocol.status import ExecutionStatus, decode
 from runvoy_sync.copies import FOLDER, write_status
 from runvoy_sync.mirror import MOST_WATCHED, Mirror
+from runvoy_sync.retries import pause_after
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import STATE, Tree
 
@@ -30,8 +31,6 @@ _FIRST_GRANTS = 10
 _NEWEST_SECONDS = 0.5
 _RARELY = 10  # a sweep may take a tenth of the time
 _SAVE_SECONDS = 30.0
-_FIRST_RETRY_SECONDS = 1.0
-_LONGEST_RETRY_SECONDS = 30.0
 
 
 class _State(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -117,7 +116,7 @@ class Listing(threading.Thread):
                 self.trouble = error if isinstance(error, (RunvoyError, OSError)) else fault(error)
                 self._teller.trouble("listing", self.trouble)
                 failures += 1
-                self._is_stopping.wait(min(_FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 8), _LONGEST_RETRY_SECONDS))
+                self._is_stopping.wait(pause_after(failures))
 
     def _round(self) -> None:
         with self._done:

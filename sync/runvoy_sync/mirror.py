@@ -22,6 +22,7 @@ from runvoy_sync.copies import FOLDER, RESULT, Copy, Disturbed
 from runvoy_sync.ended import LARGE_BYTES, copy_ended, is_all
 from runvoy_sync.finishing import Finished, Finishing
 from runvoy_sync.index import Index, line_of
+from runvoy_sync.retries import pause_after
 from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import Tree
 
@@ -33,8 +34,6 @@ MOST_BYTES_AT_HAND = 8 * 1024 * 1024  # of such logs, as they came
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 0.7  # of one that runs: a line is to be there 1.5 s after it was printed
 _WAITING_PAUSE_SECONDS = 1.0  # of one that has not begun
-_FIRST_RETRY_SECONDS = 1.0
-_LONGEST_RETRY_SECONDS = 30.0
 HANDED_OVER = -1.0  # no look is due as long as nothing goes wrong with the last step
 _GONE = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 
@@ -79,7 +78,7 @@ class Mirror:
         self._watched: dict[str, _Watched] = {}
         self._pending_count = 0
         self._bytes_at_hand = 0
-        self._stopping = False
+        self.is_stopping = False
         self._finishing = Finishing(tree, self._index, self.pending)
         self._workers = [_Worker(self, client.sibling()) for _ in range(WORKERS)]
         self._writers = [_Worker(self, client.sibling()) for _ in range(WRITERS)]
@@ -93,7 +92,7 @@ class Mirror:
     def stop(self) -> None:
         """Let the workers end after what they are at."""
         with self._changed:
-            self._stopping = True
+            self.is_stopping = True
             self._changed.notify_all()
         for worker in (*self._workers, *self._writers):
             worker.wake()
@@ -101,8 +100,8 @@ class Mirror:
 
     def resume(self) -> bool:
         """Watch what an earlier daemon left incomplete; False if that is more than can be watched."""
-        for name in self._tree.scan(FOLDER):
-            if self._stopping:
+        for name in self._tree.names(FOLDER):
+            if self.is_stopping:
                 return True
             if is_execution_id(name) and not self.is_complete(name):
                 if self.count() >= MOST_WATCHED:
@@ -167,7 +166,7 @@ class Mirror:
             return self._pending_count < MOST_PENDING and self._bytes_at_hand < MOST_BYTES_AT_HAND
 
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or has_room())
+            self._changed.wait_for(lambda: self.is_stopping or has_room())
 
     def _worker_for(self, execution_id: str, log: LogGrant | None) -> _Worker:
         number = int(execution_id[-8:], 16)
@@ -284,7 +283,7 @@ class Mirror:
             return None
         self._teller.trouble("copying", error)
         one.failures += 1
-        return min(float(_FIRST_RETRY_SECONDS * 2 ** min(one.failures - 1, 8)), _LONGEST_RETRY_SECONDS)
+        return pause_after(one.failures)
 
 
 def _size_of(log: LogGrant | None) -> int:
@@ -337,7 +336,7 @@ class _Worker(threading.Thread):
     def _next(self) -> _Watched | None:
         with self._condition:
             while True:
-                if self._mirror._stopping:
+                if self._mirror.is_stopping:
                     return None
                 if not self._due:
                     self._condition.wait()

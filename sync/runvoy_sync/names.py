@@ -4,7 +4,6 @@ lead elsewhere or hide."""
 from __future__ import annotations
 
 import hashlib
-import os
 
 MAX_REQUEST_BYTES = 256 * 1024
 REQUEST_SUFFIXES = (".yml", ".yaml", ".json")
@@ -17,7 +16,7 @@ def of_text(text: str) -> str:
 
     Two texts never have the same name; a long one ends in its digest.
     """
-    raw = os.fsencode(text) if text.isascii() else text.encode("utf-8", "surrogateescape")
+    raw = text.encode("utf-8", "surrogateescape")  # bytes of a file's name that are no text arrive as surrogates
     name = "".join(
         chr(byte) if byte in _PLAIN and not (byte == ord(".") and index == 0) else f"%{byte:02X}"
         for index, byte in enumerate(raw)
@@ -43,3 +42,8 @@ def kept(name: str, tag: str) -> str:
     """Where a request's file is kept: its own name, and what makes it the only one of that name before the ending."""
     stem, dot, suffix = name.rpartition(".")
     return f"{of_text(stem)}.{tag}{dot}{suffix}"
+
+
+def beside(kept_name: str, ending: str) -> str:
+    """The name of what is told of a kept request, in a file beside it: its ending in place of the request's."""
+    return f"{kept_name.rpartition('.')[0]}.{ending}"

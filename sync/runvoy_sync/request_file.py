@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import yaml
@@ -29,6 +29,8 @@ FIELDS = (
     *("git_repo", "git_ref", "git_path", "labels", "name", "id", "isolation"),
 )
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
+_ISOLATIONS: tuple[Literal["process", "container"], ...] = ("process", "container")
+_IF_LOCKED: tuple[Literal["wait", "fail"], ...] = ("wait", "fail")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 
 
@@ -37,6 +39,15 @@ class Wanted(NamedTuple):
 
     request: RunRequest
     chosen_id: str | None
+
+
+class _OfBoth(NamedTuple):
+    """What a request and the call of a playbook can both say."""
+
+    if_locked: Literal["wait", "fail"]
+    queue_timeout_seconds: int | None
+    labels: dict[str, str]
+    name: str | None
 
 
 class BadRequest(UsageProblem):
@@ -121,6 +132,7 @@ class _Reader(Nodes):
             if isinstance(root, yaml.MappingNode) and not is_misspelt:
                 self._report(root, "`command` is missing", "Write a line for /bin/sh, or a list of words.")
             return None
+        both = self._of_both(nodes)
         return RunRequest(
             version=1,
             deployment_id="",
@@ -136,8 +148,11 @@ class _Reader(Nodes):
             cpu=self._number(nodes, "cpu", values.cpu_units),
             memory_mib=self._number(nodes, "memory", values.memory_mib),
             git=self._git(nodes),
-            isolation=self._chosen(nodes, "isolation", ("process", "container")) or "",  # type: ignore[arg-type]
-            **self._of_both(nodes),
+            isolation=self._chosen(nodes, "isolation", _ISOLATIONS) or "",
+            if_locked=both.if_locked,
+            queue_timeout_seconds=both.queue_timeout_seconds,
+            labels=both.labels,
+            name=both.name,
         )
 
     def _call(self, root: yaml.Node, nodes: Mapping[str, yaml.Node]) -> RunRequest | None:
@@ -153,17 +168,22 @@ class _Reader(Nodes):
             hint = "" if problem.hint == SEE_HELP else problem.hint
             self._report(nodes.get("params", root), problem.message, hint)
             return None
-        labels = {**made.labels, **both.pop("labels")}
-        both = {field: value for field, value in both.items() if value is not None}
-        return msgspec.structs.replace(made, deployment_id="", labels=labels, **both)
+        return msgspec.structs.replace(
+            made,
+            deployment_id="",
+            if_locked=both.if_locked,
+            queue_timeout_seconds=both.queue_timeout_seconds,  # no playbook says one
+            labels={**made.labels, **both.labels},
+            name=made.name if both.name is None else both.name,
+        )
 
-    def _of_both(self, nodes: Mapping[str, yaml.Node]) -> dict[str, Any]:
-        return {
-            "if_locked": self._chosen(nodes, "if_locked", ("wait", "fail")) or "wait",
-            "queue_timeout_seconds": self._number(nodes, "queue_timeout", values.duration),
-            "labels": self._pairs(nodes, "labels"),
-            "name": self._text_of(nodes, "name"),
-        }
+    def _of_both(self, nodes: Mapping[str, yaml.Node]) -> _OfBoth:
+        return _OfBoth(
+            if_locked=self._chosen(nodes, "if_locked", _IF_LOCKED) or "wait",
+            queue_timeout_seconds=self._number(nodes, "queue_timeout", values.duration),
+            labels=self._pairs(nodes, "labels"),
+            name=self._text_of(nodes, "name"),
+        )
 
     def _command(self, node: yaml.Node) -> tuple[str, ...] | str:
         if isinstance(node, yaml.SequenceNode):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runvoy_sync.request_file import Wanted
 
 _DECISION_SECONDS = 20.0
-_TRIES = 3
+_MOST_RESENT = 2  # because of a clock that was wrong
 _OF_THE_REQUEST = (ErrorCode.INVALID_REQUEST, ErrorCode.TOO_LARGE)
 
 
@@ -75,13 +75,13 @@ class Submission:
         """Send it, and wait for the receipt, which is on disk then. UsageProblem for what no deployment takes, NotDecided
         when there is no answer for long; trouble on the way is raised as it is."""
         request = entry.run_request()
-        for tries_left in reversed(range(_TRIES)):
-            receipt = self._sent(request, session)
+        receipt = self._sent(request, session)
+        for _ in range(_MOST_RESENT):
             error = receipt.error()
-            is_late = error is not None and error.code in OF_CLOCKS
-            if not is_late or tries_left == 0 or error is None:
+            if error is None or error.code not in OF_CLOCKS:
                 break
-            session.client.learn_time(error)  # a new sending has new times
+            session.client.learn_time(error)
+            receipt = self._sent(request, session)  # with new times
         return self._decided(tag, entry, receipt)
 
     def ask(self, tag: str, entry: Entry, session: Session) -> Entry | None:

@@ -1,7 +1,7 @@
 """The folder, and nothing outside it: every path is walked from its descriptor, and no symbolic link is followed.
 
-Whole files are written to a temporary name, fsynced and renamed; many at once are synced together. One daemon at a time works on a folder (`Tree.lock`), and
-within it one thread on a file, so that a temporary name needs nothing that tells it from others.
+Whole files are written to a temporary name, fsynced and renamed; many at once are synced together. One daemon at a time works on a
+folder (`Tree.lock`), and within it one thread on a file: so a file's temporary name needs nothing to tell it from others.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Identity(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Identity | None:
+        """None for what is no regular file."""
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 class _Held(NamedTuple):
@@ -129,16 +134,8 @@ class Tree:
                 return False
         return True
 
-    def names(self, *folder: str) -> list[str]:
-        """What is in a folder; nothing if there is none."""
-        try:
-            with self.folder(*folder, create=False) as descriptor, os.scandir(descriptor) as entries:
-                return [entry.name for entry in entries]
-        except FileNotFoundError:
-            return []
-
-    def scan(self, *folder: str) -> Iterator[str]:
-        """The same one by one, for a folder of many."""
+    def names(self, *folder: str) -> Iterator[str]:
+        """What is in a folder, one by one, for there may be many; nothing if there is no folder."""
         try:
             with self.folder(*folder, create=False) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
@@ -161,7 +158,7 @@ class Tree:
                 found = os.stat(path[-1], dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return Identity(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+        return Identity.of(found)
 
     def identities(self, *folder: str) -> Iterator[tuple[str, Identity | None]]:
         """What is in a folder with its identity, None for what is no regular file; nothing if there is no folder."""
@@ -169,9 +166,7 @@ class Tree:
             with self.folder(*folder, create=False) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
-                        found = entry.stat(follow_symlinks=False)
-                        is_file = stat.S_ISREG(found.st_mode)
-                        yield entry.name, Identity(found.st_ino, found.st_size, found.st_mtime_ns) if is_file else None
+                        yield entry.name, Identity.of(entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import yaml
 
@@ -13,6 +13,8 @@ from runvoy_cli.input import yaml_nodes
 from runvoy_cli.input.yaml_nodes import Place, did_you_mean, is_empty, place_of
 from runvoy_cli.playbooks.placeholders import Fault
 from runvoy_protocol import requests
+
+C = TypeVar("C", bound=str)
 
 
 class Problem(NamedTuple):
@@ -62,10 +64,13 @@ class Nodes:
                 found.append(name)
         return tuple(found)
 
-    def _chosen(self, nodes: Mapping[str, yaml.Node], field: str, allowed: tuple[str, ...]) -> str | None:
+    def _chosen(self, nodes: Mapping[str, yaml.Node], field: str, allowed: tuple[C, ...]) -> C | None:
         text = self._text_of(nodes, field)
-        if text is None or text in allowed:
-            return text
+        if text is None:
+            return None
+        for choice in allowed:
+            if text == choice:
+                return choice
         self._report(
             nodes[field], f"{field} is {text[:64]!r}", f"{did_you_mean(text, allowed)}One of {', '.join(allowed)}."
         )
