@@ -38,23 +38,19 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DryRunAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What would become of the request at this moment.
-
-    `refused` says why, if it is not `allowed`. `resolved` is what an accepting receipt would say, and is there, too, where only
-    a held lock is in the way. `locks` have the place that it would have in each queue, and who holds the lock since when;
-    `waits` says that it would wait for one. `rate` is what an hour of it costs, `most_nanodollars` what it costs if it goes on to
-    its deadline. `is_known`: this very request was accepted before, and would get the same receipt again.
-    """
+    """What would become of the request at this moment. Where only a held lock is in the way, what follows `refused` is there, too."""
 
     allowed: bool
-    refused: Refused | None = None
-    resolved: Resolved | None = None
+    refused: Refused | None = None  # why it is not allowed
+    resolved: Resolved | None = None  # what an accepting receipt would say
     secrets: tuple[SecretUse, ...] = ()
-    locks: tuple[LockStatus, ...] = ()
-    waits: bool = False
-    rate: Rate | None = None
-    most_nanodollars: int | None = None
-    is_known: bool = False
+    locks: tuple[
+        LockStatus, ...
+    ] = ()  # with the place that it would have in each queue, and who holds the lock since when
+    waits: bool = False  # it would wait for a lock
+    rate: Rate | None = None  # what an hour of it costs
+    most_nanodollars: int | None = None  # what it costs if it goes on to its deadline
+    is_known: bool = False  # this very request was accepted before, and would get the same receipt again
 
 
 def refused(code: ErrorCode, message: str, hint: str) -> Refused:

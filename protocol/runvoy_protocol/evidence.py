@@ -11,25 +11,20 @@ PIECE_BYTES = 3 * 1024 * 1024
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """GET audit/evidence/{execution_id}. Nothing of it was checked.
-
-    `piece` is the kept object from `offset` on; the rest is asked for by `?offset=`. `object_bytes` is 0 where it is kept no more.
-    `object_sha256` is what was recorded at admission. `public_key` is that of the key `key_id`, empty if it has no record, and
-    `key_user` its user. `launched_request` is the canonical request that launches are made of, empty if it has no record.
-    The fields after it are those of the execution's record. `admissions` are the audit's records of its admission.
-    """
+    """GET audit/evidence/{execution_id}. The deployment checked nothing of it: whoever asks does."""
 
     execution_id: str
     deployment_id: str
     object_key: str
-    object_bytes: int
+    object_bytes: int  # of the whole object; 0 where it is not kept any more
     offset: int
-    piece: bytes
-    object_sha256: str
+    piece: bytes  # the kept object from `offset` on; the rest is asked for by `?offset=`
+    object_sha256: str  # as it was recorded at admission
     key_id: str
-    public_key: bytes
+    public_key: bytes  # of that key; empty if it has no record
     key_user: str
-    launched_request: bytes
+    launched_request: bytes  # the canonical request that launches are made of; empty if it has no record
+    # From here on as the execution's record has it.
     owner: str
     command: tuple[str, ...] | str
     timeout_seconds: int
@@ -41,4 +36,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     name: str | None = None
-    admissions: tuple[KeptRecord, ...] = ()
+    admissions: tuple[KeptRecord, ...] = ()  # the audit's records of its admission

@@ -114,21 +114,21 @@ class RecountQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RecountedUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user whose numbers were wrong, or seem too high. `unfinished` and `running` as they are now; `…_added` is what was added to put
-    them right, negative for what was too high; `…_suspected` by how many they seem too high, beyond what indexes show so far: the
-    reconciler tells, and puts it right, within half an hour."""
+    """A user whose numbers were wrong, or seem too high."""
 
     user: str
-    unfinished: int
+    unfinished: int  # as it is now
     running: int
-    unfinished_added: int = 0
+    unfinished_added: int = 0  # to put it right; negative if it was too high
     running_added: int = 0
-    unfinished_suspected: int = 0
+    unfinished_suspected: int = (
+        0  # it seems too high by this: the reconciler finds out, and corrects it, within half an hour
+    )
     running_suspected: int = 0
 
 
 class RecountAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Those whose numbers were wrong, or seem so, by name: nobody else's were found wrong."""
+    """Those whose numbers were wrong, or seem too high, by name; of all others nothing wrong was found."""
 
     users: tuple[RecountedUser, ...]
 

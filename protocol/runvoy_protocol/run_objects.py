@@ -76,39 +76,32 @@ class GitCheckout(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All a runner needs. `env` holds every variable the run adds, `secrets` the values (base64 in JSON) to be set as
-    variables and masked in the output.
-
-    Where the runner is beside the command's container: `start_seconds` bounds the wait for that container, `ship_seconds`
-    how long after the command's end what it said may still be uploaded, under `grant`.
-
-    `max_log_bytes`: what the log keeps of the output; the rest is counted and lost. 0 is no bound.
-
-    `git_credentials` are secrets for the clone alone, by the variables of git_sources.CREDENTIALS: masked, and not the command's.
-    """
+    """All a runner needs. Values of secrets are bytes, in JSON base64. Its repr hides what nobody may read in a log."""
 
     execution_id: str
     attempt: int
-    execution_key: str
+    execution_key: str  # hex
     command: tuple[str, ...] | str
     timeout_seconds: int
-    grace_seconds: int = GRACE_SECONDS
-    env: dict[str, str] = {}
-    secrets: dict[str, bytes] = {}
-    start_seconds: int = START_SECONDS
-    ship_seconds: int = SHIP_SECONDS
-    grant: RunGrant | None = None
+    grace_seconds: int = GRACE_SECONDS  # from SIGTERM to SIGKILL
+    env: dict[str, str] = {}  # every variable that the run adds
+    secrets: dict[str, bytes] = {}  # by variable: set for the command, and masked in its output
+    start_seconds: int = START_SECONDS  # in a task: how long to wait for the command's container
+    ship_seconds: int = SHIP_SECONDS  # in a task: how long after the command's end its output may still be uploaded
+    grant: RunGrant | None = None  # by which to upload; None where the runner spools on the deployment's own disk
     git: GitCheckout | None = None
-    git_credentials: dict[str, bytes] = {}
-    max_log_bytes: int = 0
+    git_credentials: dict[
+        str, bytes
+    ] = {}  # by the variables of git_sources.CREDENTIALS: for the clone alone, and masked
+    max_log_bytes: int = 0  # what the log keeps of the output, the rest is counted and lost; 0 is no bound
 
     def __repr__(self) -> str:
         return repr_without(self, "execution_key", "secrets", "grant", "git_credentials")
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The command runs. `pid` is what its runner waits for: the command itself, the client of its container, or in a task the shell
-    that runs it. `git_commit` is as in RunResult."""
+    """started.json: the command runs. `pid` is what its runner waits for: the command itself, the client of its container, or in
+    a task the shell that runs it. `git_commit` is as in RunResult."""
 
     execution_id: str
     attempt: int
@@ -118,8 +111,8 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the command ended. `exit_code` is its own (128 + n for signal n), null if it never was there. `git_commit` is the
-    full SHA of what was checked out for it."""
+    """result.json: how the command ended. `exit_code` is its own (128 + n for signal n), null if it never ran. `git_commit` is
+    the full SHA of what was checked out for it."""
 
     execution_id: str
     attempt: int

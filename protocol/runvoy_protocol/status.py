@@ -47,21 +47,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an execution. Times are aware UTC; `record_version` only ever rises.
-
-    `exit_code` is the command's own (128 + n for signal n); None where it never exited by itself or nobody knows.
-    `lines` and `chunks` count the log once it is complete. `command` is shortened for display after 4,096 characters.
-    `image` is the reference that runs, `image_name` what it is registered as.
-    `playbook` is the playbook it was made of. `explanation` says why it waits or how it failed; it is absent of one that runs or
-    succeeded.
-    """
+    """What is known of an execution. Times are aware UTC."""
 
     execution_id: str
-    record_version: int
+    record_version: int  # only ever rises
     state: State
     owner: str
     key_id: str
-    command: tuple[str, ...] | str
+    command: tuple[str, ...] | str  # shortened for display after 4,096 characters
     isolation: str
     timeout_seconds: int
     issued_at: Instant
@@ -70,8 +63,8 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     reason: Reason | None = None
     message: str = ""
     name: str | None = None
-    image: str | None = None
-    image_name: str | None = None
+    image: str | None = None  # the reference that runs
+    image_name: str | None = None  # what it is registered as
     cpu: int | None = None
     memory_mib: int | None = None
     platform: str | None = None
@@ -81,16 +74,18 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     starting_at: Instant | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
-    exit_code: int | None = None
+    exit_code: int | None = (
+        None  # the command's own (128 + n for signal n); None if it did not exit by itself, or nobody knows
+    )
     signal: int | None = None
     attempt: int = 0
-    lines: int | None = None
+    lines: int | None = None  # of the log, once it is complete; so are `chunks`
     chunks: int | None = None
     lost_bytes: int = 0
     git: GitStatus | None = None
-    playbook: str | None = None
+    playbook: str | None = None  # which it was made of
     cost: Cost | None = None
-    explanation: Explanation | None = None
+    explanation: Explanation | None = None  # why it waits or how it failed; None of one that runs or succeeded
 
     @property
     def is_terminal(self) -> bool:

@@ -11,7 +11,8 @@ SHORTEST_KEEP = timedelta(days=1)
 """Longer than anything that may still come of an execution: deliveries that repeat, a start's claim, a version that is held."""
 
 LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS)
-"""Waiting, then running: a batch's object is kept for that much longer than `keep`, for its executions end one by one."""
+"""Waiting, then running, each for as long as a request may say. A batch's object is kept for that much longer than `keep`,
+because its executions end one by one."""
 
 REFUSALS_KEPT = timedelta(days=2)
 """Beyond what a request says of its own end, which is an hour after its beginning: for deliveries that come late."""
@@ -22,11 +23,11 @@ _LAST = datetime(9999, 1, 1, tzinfo=UTC)
 def refusal_forgotten_at(at: datetime, expires_at: datetime | None) -> datetime:
     """When the record of a refusal may go: that of a request which expires at `expires_at`, if it could be read.
 
-    It is there so that what was refused is not accepted when it is delivered once more and something else is true by then. Who is
-    judged anew after it went is judged by the same rules, and too late: the request has expired, so it is refused again, or its id
-    has an execution of the very same content, which is its answer. That one may have been dated ahead of the clock is why its own
-    end counts, where that is later. The receipt that was given first stays; and another key's request cannot come by this id, for
-    a refusal never held it.
+    The record exists so that what was refused is not accepted when it is delivered again and something else is true by then.
+    A request that is delivered after its record went is judged anew, by the same rules, but too late: it has expired, so it is
+    refused again, or its id has an execution of the very same content, which then is the answer. A request may be dated ahead of
+    the clock: that is why its own end counts where it is later. The first receipt stays in any case; and another key's request
+    gains nothing by its going, for a refusal never held the id.
     """
     return max(at, min(expires_at or at, _LAST)) + REFUSALS_KEPT
 

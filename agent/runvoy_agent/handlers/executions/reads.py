@@ -9,6 +9,7 @@ import msgspec
 
 from runvoy_agent.core import projection
 from runvoy_agent.core.model import Execution
+from runvoy_agent.core.retention import LONGEST_LIFE
 from runvoy_agent.handlers.admission import batches
 from runvoy_agent.handlers.documents import listings, store
 from runvoy_agent.handlers.documents.listings import Kind, Span
@@ -32,13 +33,13 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.explanations import explained
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.receipts import Receipt
-from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
 from runvoy_protocol.states import State
 
 READ_GRANT_LIFETIME = timedelta(minutes=5)
-LONGEST_LIFE = 2 * timedelta(seconds=MAX_TIMEOUT_SECONDS) + timedelta(
-    days=2
-)  # in the queue, then running, then settled
+CHANGES_FOR = LONGEST_LIFE + timedelta(days=2)
+"""How long after its admission a changed execution is found: waiting and running for as long as may be asked for, and two days
+until it is settled. One without a queue timeout may wait for longer: `updated_since` does not find it then, a list without it does."""
+
 _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most
 _MOST_ID_CHARACTERS = 64
 MAX_CHUNK_NUMBER = 10**8 - 1
@@ -236,8 +237,7 @@ class _Query:
             self.owner = call.user.name
         self._oldest = call.deployment.created_at
         if self.updated_since is not None:
-            # Nothing that was admitted before it by more than the longest run can have changed since.
-            self._oldest = max(self._oldest, self.updated_since - LONGEST_LIFE)
+            self._oldest = max(self._oldest, self.updated_since - CHANGES_FOR)
         self._newest = call.ports.clock.now() + listings.CLOCKS_APART
 
     def span(self) -> Span:
