@@ -81,7 +81,7 @@ class EmbeddedServices:
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
         settings = home.settings()
-        self._capabilities = EMBEDDED if settings.host_processes else CONTAINERS_ONLY
+        self._capabilities = EMBEDDED if settings.allows_host_processes else CONTAINERS_ONLY
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
@@ -142,14 +142,15 @@ class EmbeddedServices:
             serve_control=self._serve_control,
             on_upload=self._on_upload,
             web_origins=frozenset(settings.web_origins),
+            host=settings.host,
         )
-        self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="")
+        self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="", host=settings.host)
 
     def listen_at(self, port: int) -> Endpoint:
         self.gateway.port = port
         self._grants.base_url = f"http://127.0.0.1:{port}"
-        self.endpoint = Endpoint(
-            pid=os.getpid(),
+        self.endpoint = msgspec.structs.replace(
+            self.endpoint,
             port=port,
             instance=self._deployment.instance,
             version=self._deployment.version,
@@ -282,6 +283,7 @@ class EmbeddedServices:
             "version": self.endpoint.version,
             "instance": self.endpoint.instance,
             "deployment_id": self.endpoint.deployment_id,
+            "host": self.endpoint.host or None,
             "data_directory": str(self._home.folder),
             "host_processes": "process" in self._capabilities.isolations,
             "keep_seconds": self._home.settings().keep_seconds,

@@ -139,7 +139,7 @@ def _make(session: Session, terms: KeyTerms, as_json: bool) -> None:
     target = session.client.target
     _tell_of(session, answer.key)
     session.console.say(
-        f"it is shown this once; use it with RUNVOY_ENDPOINT={target.endpoint} RUNVOY_DEPLOYMENT={target.deployment_id}"
+        f"it is shown this once; use it with RUNVOY_ENDPOINT={target.endpoint_for_others} RUNVOY_DEPLOYMENT={target.deployment_id}"
     )
 
 

@@ -56,11 +56,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     instance: str
     version: str
     deployment_id: str
-    host: str = "127.0.0.1"
+    host: str = ""  # by which others reach it, over TLS; on this machine it is reachable without
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"  # `host` is where it listens for others; here it is always reachable so
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def public_url(self) -> str:
+        return f"https://{self.host}" if self.host else ""
 
 
 class Embedded:
@@ -84,7 +88,7 @@ class Embedded:
                     f"the running stack is runvoy {endpoint.version}, this client {__version__}; "
                     "`runvoy local down` lets the next command start the new one (running commands go on)"
                 )
-            return Target(endpoint.url, endpoint.deployment_id, self._signing_key())
+            return self._target_of(endpoint)
 
     def has_begun(self) -> bool:
         """Whether a stack was ever started here. One whose key was lost is one, too."""
@@ -111,7 +115,10 @@ class Embedded:
         """The stack that runs now, to be called; None if none runs."""
         with told_about(self.home):
             endpoint = self.probe()
-            return Target(endpoint.url, endpoint.deployment_id, self._signing_key()) if endpoint else None
+            return self._target_of(endpoint) if endpoint else None
+
+    def _target_of(self, endpoint: Endpoint) -> Target:
+        return Target(endpoint.url, endpoint.deployment_id, self._signing_key(), endpoint.public_url)
 
     @contextlib.contextmanager
     def start_lock(self) -> Iterator[None]:

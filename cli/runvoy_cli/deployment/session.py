@@ -70,7 +70,7 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
             return stack.ensure()
 
     client = Client(stack.ensure(), _caches_in(home), transport, limit, revive=revive)
-    return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint}/")
+    return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint_for_others}/")
 
 
 def running_client(settings: Settings, limit_seconds: float) -> Client | None:

@@ -11,7 +11,7 @@ from runvoy_protocol.members import ClaimTicket
 def hand_out(session: Session, ticket: ClaimTicket, as_json: bool) -> None:
     """Print a token, alone on stdout, and tell what to do with it."""
     target = session.client.target
-    text = Token(ticket.secret, target.endpoint, target.deployment_id).to_text()
+    text = Token(ticket.secret, target.endpoint_for_others, target.deployment_id).to_text()
     if as_json:
         print_json(
             {"user": ticket.user, "role": ticket.role.value, "token": text, "expires_at": ticket.expires_at.isoformat()}
