@@ -29,7 +29,7 @@ from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.engines import Engines
-from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
+from runvoy_agent.local.gateway import Answer, ControlCall, Gateway, Names
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import Endpoint, Home
 from runvoy_agent.local.ingest import Report, SpoolIngest
@@ -141,8 +141,7 @@ class EmbeddedServices:
             clock=clock,
             serve_control=self._serve_control,
             on_upload=self._on_upload,
-            web_origins=frozenset(settings.web_origins),
-            host=settings.host,
+            names=Names(settings.host, frozenset(settings.web_origins)),
         )
         self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="", host=settings.host)
 

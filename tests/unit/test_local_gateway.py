@@ -20,7 +20,7 @@ from waitress.server import create_server  # type: ignore[import-untyped]
 
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
-from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
+from runvoy_agent.local.gateway import Answer, ControlCall, Gateway, Names
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import bind
 from runvoy_agent.local.objects import FolderObjects
@@ -63,8 +63,7 @@ class Served:
             clock=self.clock,
             serve_control=self._control,
             on_upload=self._uploaded,
-            web_origins=frozenset({NAMED}),
-            host=HOST,
+            names=Names(HOST, frozenset({NAMED})),
         )
         listener = bind(0)
         self.port = listener.getsockname()[1]

@@ -74,10 +74,20 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Names(NamedTuple):
+    """What its owner named. `host`: by which name (or name:port), in lower case, a proxy of this machine passes on what others
+    send it by HTTPS; empty for none. Pages of `web_origins` may call the gateway as its own page does."""
+
+    host: str = ""
+    web_origins: frozenset[str] = frozenset()
+
+
+NO_NAMES = Names()
+
+
 class Gateway:
     """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
-    its version, and the address it came from. Pages of `web_origins` may call it as its own page does. `host`: by which name
-    (or name:port), in lower case, a proxy of this machine passes on what others send it by HTTPS; empty for none."""
+    its version, and the address it came from."""
 
     def __init__(
         self,
@@ -89,8 +99,7 @@ class Gateway:
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
         on_upload: Callable[[str, str, str], None],
-        web_origins: frozenset[str] = frozenset(),
-        host: str = "",
+        names: Names = NO_NAMES,
     ) -> None:
         self._inbox = inbox
         self._outbox = outbox
@@ -99,8 +108,7 @@ class Gateway:
         self._clock = clock
         self._serve_control = serve_control
         self._on_upload = on_upload
-        self._web_origins = web_origins
-        self._host = host
+        self._host, self._web_origins = names
         self.port = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

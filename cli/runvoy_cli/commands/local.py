@@ -255,7 +255,8 @@ def reset(
 
 def _stack(settings: Settings) -> Embedded:
     console = Console(settings)
-    return Embedded(config.home(), Transport(console.trace if settings.debug else None), console.warn)
+    transport = Transport(console.trace if settings.debug else None)
+    return Embedded(config.home(), transport, console.warn, is_asked_for=True)
 
 
 def _facts_of(stack: Embedded, settings: Settings) -> dict[str, Any]:

@@ -44,10 +44,6 @@ class Target(NamedTuple):
     signing_key: SigningKey
     public_endpoint: str = ""
 
-    @property
-    def endpoint_for_others(self) -> str:
-        return self.public_endpoint or self.endpoint
-
 
 class Client:
     """Calls one deployment with one key. Not for several threads.

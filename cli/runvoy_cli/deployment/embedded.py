@@ -68,14 +68,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Embedded:
-    """The embedded stack of one RUNVOY_HOME."""
+    """The embedded stack of one RUNVOY_HOME. `is_asked_for`: it is meant whatever is configured, as by `runvoy local`."""
 
-    def __init__(self, home: Path, transport: Transport, say: Say) -> None:
+    def __init__(self, home: Path, transport: Transport, say: Say, *, is_asked_for: bool = False) -> None:
         self.home = home
         self.folder = home / "local"
         self.log_path = self.folder / "stack.log"
         self._transport = transport
         self._say = say
+        self._is_asked_for = is_asked_for
 
     def ensure(self) -> Target:
         """Where the stack listens and as whom to call it; started first if it does not run."""
@@ -179,7 +180,9 @@ class Embedded:
                 return endpoint
             if not (self.folder / "api_key").exists():
                 self._say(
-                    "nothing is configured, so commands run on this machine, as this user "
+                    f"a new stack begins on this machine, with its state in {self.folder}"
+                    if self._is_asked_for
+                    else "nothing is configured, so commands run on this machine, as this user "
                     f"(state in {self.folder}; `runvoy configure` sets a deployment)"
                 )
             self._publish_first_key()
