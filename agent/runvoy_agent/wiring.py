@@ -29,7 +29,7 @@ from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.engines import Engines
-from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
+from runvoy_agent.local.gateway import Answer, ControlCall, Gateway, Names
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import Endpoint, Home
 from runvoy_agent.local.ingest import Report, SpoolIngest
@@ -81,7 +81,7 @@ class EmbeddedServices:
         self._starts_lock = threading.Lock()
         self._starts_under_way: Counter[str] = Counter()
         settings = home.settings()
-        self._capabilities = EMBEDDED if settings.host_processes else CONTAINERS_ONLY
+        self._capabilities = EMBEDDED if settings.allows_host_processes else CONTAINERS_ONLY
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
@@ -141,15 +141,15 @@ class EmbeddedServices:
             clock=clock,
             serve_control=self._serve_control,
             on_upload=self._on_upload,
-            web_origins=frozenset(settings.web_origins),
+            names=Names(settings.host, frozenset(settings.web_origins)),
         )
-        self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="")
+        self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="", host=settings.host)
 
     def listen_at(self, port: int) -> Endpoint:
         self.gateway.port = port
         self._grants.base_url = f"http://127.0.0.1:{port}"
-        self.endpoint = Endpoint(
-            pid=os.getpid(),
+        self.endpoint = msgspec.structs.replace(
+            self.endpoint,
             port=port,
             instance=self._deployment.instance,
             version=self._deployment.version,
@@ -282,6 +282,7 @@ class EmbeddedServices:
             "version": self.endpoint.version,
             "instance": self.endpoint.instance,
             "deployment_id": self.endpoint.deployment_id,
+            "host": self.endpoint.host or None,
             "data_directory": str(self._home.folder),
             "host_processes": "process" in self._capabilities.isolations,
             "keep_seconds": self._home.settings().keep_seconds,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 RUNVOY = Path(sys.executable).parent / "runvoy"
+FAKE_ENGINE = Path(__file__).parents[1] / "unit" / "fake_engine.py"
 PATIENCE_SECONDS = 60
 
 
@@ -122,6 +123,19 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path / "home")
     yield made
     made.end()
+
+
+@pytest.fixture
+def engine(machine: Machine, tmp_path: Path) -> Path:
+    """The tests' own container engine in place of the machine's; its state."""
+    state = tmp_path / "engine"
+    for name in ("images", "registry", "containers"):
+        (state / name).mkdir(parents=True)
+    client = tmp_path / "docker"
+    client.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{FAKE_ENGINE}" "{state}" "$@"\n')
+    client.chmod(0o755)
+    machine.env["RUNVOY_CONTAINER_ENGINE"] = str(client)
+    return state
 
 
 @pytest.fixture(scope="module")

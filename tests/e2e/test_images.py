@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +12,13 @@ from tests.e2e.test_cli_json import documented, keys_of
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
 
-FAKE = Path(__file__).parents[1] / "unit" / "fake_engine.py"
 REFERENCE = "docker.io/hashicorp/terraform:1.9"
 
 
 @pytest.fixture
-def engine(machine: Machine, tmp_path: Path) -> Path:
-    """The tests' own container engine in place of the machine's; its state."""
-    state = tmp_path / "engine"
-    for name in ("images", "registry", "containers"):
-        (state / name).mkdir(parents=True)
-    (state / "registry" / REFERENCE.replace("/", "_")).touch()
-    client = tmp_path / "docker"
-    client.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{FAKE}" "{state}" "$@"\n')
-    client.chmod(0o755)
-    machine.env["RUNVOY_CONTAINER_ENGINE"] = str(client)
-    return state
+def engine(engine: Path) -> Path:
+    (engine / "registry" / REFERENCE.replace("/", "_")).touch()
+    return engine
 
 
 def printed(machine: Machine, *args: str) -> Any:

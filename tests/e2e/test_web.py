@@ -87,6 +87,7 @@ def test_origins_are_named_while_the_stack_is_down(machine: Any) -> None:
         "host_processes": True,
         "keep_seconds": None,
         "web_origins": [],
+        "host": "",
     }
 
 

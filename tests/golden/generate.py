@@ -346,6 +346,20 @@ COMPILED = playbooks.CompiledPlaybook(
     git=FULL.git,
     labels={"stage": ("on ", playbooks.ParameterValue(parameter="stage"))},
 )
+LOCK = control.LockAnswer(
+    name="prod/db",
+    fence=7,
+    length=3,
+    queue=(
+        control.LockEntry(
+            execution_id=ID, position=0, owner="ann", state=State.RUNNING, admitted_at=at(6), granted_at=at(7, 250000)
+        ),
+        control.LockEntry(
+            execution_id=f"{ID[:-1]}8", position=1, owner="bob", state=State.QUEUED, admitted_at=at(6, 500000)
+        ),
+    ),
+)
+
 BODIES: dict[str, msgspec.Struct] = {
     "publish-playbooks": playbooks.PublishPlaybooks(
         playbooks=(COMPILED, playbooks.CompiledPlaybook(name="least", command="true")), version=3
@@ -452,6 +466,12 @@ BODIES: dict[str, msgspec.Struct] = {
         execution_id=ID, state="refused", key_id=KEY.key_id, missing="it is not kept any more", receipt=REFUSED
     ),
     "execution-answer": control.ExecutionAnswer(state="admitted", status=ENDED),
+    "lock": LOCK,
+    "locks": control.LocksAnswer(locks=(control.LockAnswer(name="prod/dns", fence=1, length=2, queue=LOCK.queue[1:]),)),
+    "release-lock": control.ReleaseRequest(execution_id=ID),
+    "reconcile": control.ReconcileAnswer(
+        repairs=(control.RepairAnswer(subject=ID, problem="its push was lost", action="pushed it again"),), left=2
+    ),
     "register-image": images.RegisterImage(
         reference=IMAGE.reference,
         name="tools",

@@ -20,7 +20,7 @@ from waitress.server import create_server  # type: ignore[import-untyped]
 
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
-from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
+from runvoy_agent.local.gateway import Answer, ControlCall, Gateway, Names
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.home import bind
 from runvoy_agent.local.objects import FolderObjects
@@ -28,6 +28,7 @@ from runvoy_agent.local.objects import FolderObjects
 TYPE = "application/vnd.runvoy.envelope+msgpack"
 PREFIX = "requests/mine/"
 NAMED = "https://runs.example.com"
+HOST = "team.example.com:8443"
 
 
 class Reply(NamedTuple):
@@ -52,6 +53,7 @@ class Served:
         self.calls: list[ControlCall] = []
         self.uploads: list[tuple[str, str]] = []
         self.sources: list[str] = []
+        self.grants_lead_to: list[str] = []
         self.clock = SystemClock()
         self.gateway = Gateway(
             inbox=self.inbox,
@@ -61,7 +63,7 @@ class Served:
             clock=self.clock,
             serve_control=self._control,
             on_upload=self._uploaded,
-            web_origins=frozenset({NAMED}),
+            names=Names(HOST, frozenset({NAMED})),
         )
         listener = bind(0)
         self.port = listener.getsockname()[1]
@@ -77,6 +79,8 @@ class Served:
 
     def _control(self, call: ControlCall) -> Answer:
         self.calls.append(call)
+        url = self.outbox.presign_get("executions/a/status.json", expires_at=self.clock.now() + timedelta(seconds=60))
+        self.grants_lead_to.append(url.partition("/outbox/")[0])
         return Answer(200, b"{}")
 
     def send(self, method: str, target: str, body: bytes = b"", /, **headers: str) -> Reply:
@@ -249,6 +253,14 @@ def test_when_all_places_to_wait_are_taken_reads_answer_at_once(served: Served) 
         {"Host": "127.0.0.1"},
         {"Host": "127.0.0.1:1"},
         {"Host": "127.0.0.1.evil.example:{port}"},
+        {"Host": "team.example.com"},
+        {"Host": "team.example.com:{port}"},
+        {"Host": f"{HOST}.evil.example"},
+        {"Host": HOST, "Origin": f"http://{HOST}"},
+        {"Host": HOST, "Origin": "https://team.example.com"},
+        {"Host": HOST, "Origin": "http://127.0.0.1:{port}"},
+        {"Host": HOST, "Sec_Fetch_Site": "cross-site"},
+        {"Origin": f"https://{HOST}"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
@@ -269,6 +281,23 @@ def test_its_own_page_and_names_may_call(served: Served) -> None:
     assert served.send("GET", "/api/v1/health?x=1", **own, Sec_Fetch_Site="same-origin").status == 200
     assert served.calls[0].target == "/api/v1/health?x=1"
     assert served.calls[0].query == {"x": "1"}
+
+
+def test_who_comes_by_the_name_of_a_proxy_is_led_back_that_way(served: Served) -> None:
+    assert served.send("GET", "/api/v1/whoami").status == 200
+    asked = {"Host": HOST, "Origin": f"https://{HOST}", "Sec_Fetch_Site": "same-origin"}
+    assert served.send("GET", "/api/v1/whoami", **asked).status == 200
+    assert served.send("GET", "/api/v1/whoami", Host=HOST.upper()).status == 200
+    assert served.send("GET", "/api/v1/whoami").status == 200
+    here = f"http://127.0.0.1:{served.port}"
+    assert served.grants_lead_to == [here, f"https://{HOST}", f"https://{HOST}", here]
+    assert b"<title>runvoy</title>" in served.send("GET", "/", Host=HOST).body
+    # A grant is good by either way: what it says is what may be done, not where.
+    served.outbox.put("executions/a/status.json", b"{}", content_type="")
+    assert served.send("GET", read_target(served, "executions/a/status.json"), Host=HOST).status == 200
+    with served.grants.reached_at(f"https://{HOST}"):
+        form = served.form(PREFIX + "a", b"data")
+    assert served.post(form).status == 204
 
 
 def test_what_a_signature_covers_is_what_was_sent(served: Served) -> None:

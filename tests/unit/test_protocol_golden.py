@@ -4,10 +4,14 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import pkgutil
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+import runvoy_protocol as protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,6 +54,40 @@ def test_today_s_code_makes_the_golden_bytes(file):
 def test_today_s_code_reads_the_golden_bytes(file):
     message = MESSAGES[file]
     assert message.read((FOLDER / file).read_bytes()) == message.value
+
+
+def _structs_in(value, found):
+    """The types of all messages in a value, its own and those of its parts."""
+    if isinstance(value, msgspec.Struct):
+        found.add(type(value))
+        value = tuple(getattr(value, field) for field in value.__struct_fields__)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            _structs_in(part, found)
+    return found
+
+
+def test_every_message_has_an_example():
+    """All public structs of the protocol are messages, or parts of one. What is read of an envelope is its payload, of an error a
+    RunvoyError."""
+    modules = [
+        importlib.import_module(f"runvoy_protocol.{one.name}") for one in pkgutil.iter_modules(protocol.__path__)
+    ]
+    messages = {
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, msgspec.Struct)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+    shown = set()
+    for message in MESSAGES.values():
+        _structs_in(message.value, shown)
+    assert {message.__name__ for message in messages - shown} == {"Envelope", "Signature", "ErrorBody", "ErrorAnswer"}
 
 
 def test_the_runner_reads_the_golden_payload():

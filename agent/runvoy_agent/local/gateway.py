@@ -1,8 +1,9 @@
 """The embedded stack's one HTTP server: the control API, and the inbox and outbox under the same grants as S3's.
 
 It listens on this machine for anyone who can connect to it, browsers included. So: nothing without a signature or a
-grant, no Host but its own (a rebound DNS name carries another), no Origin but its own (a page elsewhere carries another) and
-those that its owner named. The viewer's files are public, and opening them from a link elsewhere is no call.
+grant, no Host but its own (a rebound DNS name carries another) and the one that its owner named, for a proxy that ends TLS, no
+Origin but its own (a page elsewhere carries another) and those that its owner named. The viewer's files are public, and opening them
+from a link elsewhere is no call.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -72,9 +74,20 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Names(NamedTuple):
+    """What its owner named. `host`: by which name (or name:port), in lower case, a proxy of this machine passes on what others
+    send it by HTTPS; empty for none. Pages of `web_origins` may call the gateway as its own page does."""
+
+    host: str = ""
+    web_origins: frozenset[str] = frozenset()
+
+
+NO_NAMES = Names()
+
+
 class Gateway:
     """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
-    its version, and the address it came from. Pages of `web_origins` may call it as its own page does."""
+    its version, and the address it came from."""
 
     def __init__(
         self,
@@ -86,7 +99,7 @@ class Gateway:
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
         on_upload: Callable[[str, str, str], None],
-        web_origins: frozenset[str] = frozenset(),
+        names: Names = NO_NAMES,
     ) -> None:
         self._inbox = inbox
         self._outbox = outbox
@@ -95,8 +108,7 @@ class Gateway:
         self._clock = clock
         self._serve_control = serve_control
         self._on_upload = on_upload
-        self._web_origins = web_origins
-        self._names: frozenset[str] = _LOOPBACK_NAMES
+        self._host, self._web_origins = names
         self.port = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -125,7 +137,7 @@ class Gateway:
 
     def _page(self, environ: Environ) -> pages.Served | None:
         """One of the viewer's files; None if it is not one that is asked for, or not by a name of this server's."""
-        if not self._is_own_host(environ):
+        if self._own_origin(environ) is None:
             return None
         asked = {
             "if-none-match": environ.get("HTTP_IF_NONE_MATCH", ""),
@@ -135,8 +147,9 @@ class Gateway:
 
     def _answer(self, environ: Environ) -> Answer:
         try:
-            self._check_source(environ)
-            return self._dispatch(environ)
+            origin = self._check_source(environ)
+            with self._grants.reached_at(origin) if self._came_by_proxy(environ) else nullcontext():
+                return self._dispatch(environ)
         except RunvoyError as error:
             return _error(error)
         except Unavailable as error:
@@ -146,22 +159,30 @@ class Gateway:
             log.exception("%s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
             return _error(RunvoyError(ErrorCode.INTERNAL, "the embedded stack failed; see `runvoy local logs`"))
 
-    def _is_own_host(self, environ: Environ) -> bool:
-        host = environ.get("HTTP_HOST", "")
-        name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
-        return name in self._names and port == str(self.port)
+    def _came_by_proxy(self, environ: Environ) -> bool:
+        return bool(self._host) and environ.get("HTTP_HOST", "").lower() == self._host
 
-    def _check_source(self, environ: Environ) -> None:
+    def _own_origin(self, environ: Environ) -> str | None:
+        """The origin of this server by the name that it was called by; None if that is no name of its."""
         host = environ.get("HTTP_HOST", "")
-        if not self._is_own_host(environ):
-            raise RunvoyError(ErrorCode.FORBIDDEN, f"this server is not {host[:100]!r}")
+        if self._came_by_proxy(environ):
+            return f"https://{self._host}"
+        name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
+        return f"http://{host}" if name in _LOOPBACK_NAMES and port == str(self.port) else None
+
+    def _check_source(self, environ: Environ) -> str:
+        """This server's origin, as it was called; FORBIDDEN for who may not call."""
+        own = self._own_origin(environ)
+        if own is None:
+            raise RunvoyError(ErrorCode.FORBIDDEN, f"this server is not {environ.get('HTTP_HOST', '')[:100]!r}")
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and origin in self._web_origins:
-            return
-        if origin is not None and origin != f"http://{host}":
+            return own
+        if origin is not None and origin != own:
             raise RunvoyError(ErrorCode.FORBIDDEN, f"pages of {origin[:100]!r} may not call this server")
         if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin"):
             raise RunvoyError(ErrorCode.FORBIDDEN, "pages of other sites may not call this server")
+        return own
 
     def _dispatch(self, environ: Environ) -> Answer:
         method = environ["REQUEST_METHOD"]

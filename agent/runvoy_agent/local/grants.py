@@ -11,7 +11,9 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
@@ -27,6 +29,7 @@ _IGNORED_PREFIX = "x-ignore-"
 _MAX_POLICY_LENGTH = 20 * 1024
 _EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"
 _EXPIRATION_MILLISECONDS = "%Y-%m-%dT%H:%M:%S.%fZ"
+_REACHED_AT: ContextVar[str] = ContextVar("reached_at", default="")
 
 
 class Upload(NamedTuple):
@@ -37,13 +40,23 @@ class Upload(NamedTuple):
 
 
 class Grants:
-    """Signs and checks grants under one secret. `base_url` (no slash at the end) is set once the gateway is bound."""
+    """Signs and checks grants under one secret. `base_url` (no slash at the end) is set once the gateway is bound. A grant does not
+    say where it is used: who came by another way gets one that leads back that way (`reached_at`)."""
 
     def __init__(self, secret: bytes, base_url: str = "") -> None:
         if len(secret) != 32:
             raise ValueError("grants are signed under a secret of 32 bytes")
         self._secret = secret
         self.base_url = base_url
+
+    @contextmanager
+    def reached_at(self, base_url: str) -> Iterator[None]:
+        """What this thread signs meanwhile leads to `base_url`, as the caller came."""
+        before = _REACHED_AT.set(base_url)
+        try:
+            yield
+        finally:
+            _REACHED_AT.reset(before)
 
     def sign_post(
         self, bucket: Bucket, key_prefix: str, *, content_type: str, max_bytes: int, expires_at: datetime
@@ -109,9 +122,10 @@ class Grants:
             raise _refused("the URL has expired")
 
     def _base(self) -> str:
-        if not self.base_url:
+        base_url = _REACHED_AT.get() or self.base_url
+        if not base_url:
             raise Unavailable("the gateway has no address yet")
-        return self.base_url
+        return base_url
 
     def _signature(self, *parts: str) -> str:
         """base64url HMAC-SHA256. The first part tells what is signed; lengths keep the parts apart."""

@@ -47,21 +47,29 @@ class FirstKey(msgspec.Struct, frozen=True, kw_only=True):
 
 class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     """settings.json: what its owner asked of the stack. Without `host_processes` commands run in containers only. Executions that
-    ended longer than `keep_seconds` ago are forgotten; None keeps them. Pages of `web_origins` may call it, beside its own."""
+    ended longer than `keep_seconds` ago are forgotten; None keeps them. Pages of `web_origins` may call it, beside its own. `host`
+    (NAME or NAME:PORT) is how other machines reach it, by a proxy of this machine that ends TLS; with it there are containers
+    only, whatever else is said."""
 
     host_processes: bool = True
     keep_seconds: int | None = None
     web_origins: tuple[str, ...] = ()
+    host: str = ""
+
+    @property
+    def allows_host_processes(self) -> bool:
+        return self.host_processes and not self.host
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """endpoint.json: where the stack listens. `instance` is new at each start."""
+    """endpoint.json: where the stack listens. `instance` is new at each start; `host` is that of its settings."""
 
     pid: int
     port: int
     instance: str
     version: str
     deployment_id: str
+    host: str = ""
 
 
 class Home(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from runvoy_cli.commands.users import key_row
-from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.deployment.session import Session, endpoint_for_others, open_session
 from runvoy_cli.home import config
 from runvoy_cli.home.files import told_about
 from runvoy_cli.input import values
@@ -139,7 +139,7 @@ def _make(session: Session, terms: KeyTerms, as_json: bool) -> None:
     target = session.client.target
     _tell_of(session, answer.key)
     session.console.say(
-        f"it is shown this once; use it with RUNVOY_ENDPOINT={target.endpoint} RUNVOY_DEPLOYMENT={target.deployment_id}"
+        f"it is shown this once; use it with RUNVOY_ENDPOINT={endpoint_for_others(target)} RUNVOY_DEPLOYMENT={target.deployment_id}"
     )
 
 

@@ -68,12 +68,25 @@ def up(
             show_default=False,
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:PORT]",
+            help="By which name other machines reach the stack, from now on, through a proxy of this machine that speaks TLS; "
+            "`none`: they do not.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the stack, if it does not run.
 
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
-    what the stack's user can, its keys included. That is remembered, and can be changed while the stack is down; so are --keep and
-    --web-origin.
+    what the stack's user can, its keys included.
+
+    With --host colleagues on other machines use the stack; it takes --containers-only. The stack listens on 127.0.0.1 all the same:
+    a web server of yours has the certificate, and passes on what comes for that name.
+
+    All of these are remembered, and can be changed while the stack is down.
     """
     stack = _stack(context.obj)
     wanted: dict[str, Any] = {}
@@ -83,6 +96,8 @@ def up(
         wanted["keep_seconds"] = None if keep.strip().lower() == "forever" else _keep_seconds(keep)
     if web_origin:
         wanted["web_origins"] = _origins(web_origin)
+    if host is not None:
+        wanted["host"] = _host(host)
     if wanted:
         with told_about(stack.home):
             _remember(stack, wanted)
@@ -104,6 +119,14 @@ def _origins(texts: list[str]) -> list[str]:
     return sorted({config.endpoint(text.lower(), "--web-origin") for text in texts})
 
 
+def _host(text: str) -> str:
+    """The name as it stands in the Host of a request; empty for `none`, UsageProblem for what cannot be one."""
+    if text.strip().lower() == "none":
+        return ""
+    url = config.endpoint(f"https://{text.strip().lower().removeprefix('https://')}", "--host")
+    return url.removeprefix("https://").removesuffix(":443")
+
+
 def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
     path = stack.folder / "settings.json"
     try:
@@ -112,9 +135,14 @@ def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
         known = {}
     except msgspec.MsgspecError as error:
         raise UsageProblem(f"{path} is damaged: {error}", "Remove it: the stack then has its defaults.") from error
-    settings = {"host_processes": True, "keep_seconds": None, "web_origins": []} | known
+    settings = {"host_processes": True, "keep_seconds": None, "web_origins": [], "host": ""} | known
     if settings | wanted == settings:
         return
+    if (settings | wanted)["host"] and (settings | wanted)["host_processes"]:
+        raise UsageProblem(
+            "commands of people on other machines would run as this machine's user, and could read the stack's keys",
+            "Give --containers-only together with --host; `--host none` takes the name away.",
+        )
     private_folder(stack.folder)
     with stack.start_lock():
         if stack.is_held():
@@ -227,7 +255,8 @@ def reset(
 
 def _stack(settings: Settings) -> Embedded:
     console = Console(settings)
-    return Embedded(config.home(), Transport(console.trace if settings.debug else None), console.warn)
+    transport = Transport(console.trace if settings.debug else None)
+    return Embedded(config.home(), transport, console.warn, is_asked_for=True)
 
 
 def _facts_of(stack: Embedded, settings: Settings) -> dict[str, Any]:
@@ -253,6 +282,7 @@ def _show(found: dict[str, Any], settings: Settings) -> None:
     pairs = [
         ("stack", f"running, pid {found['pid']}" if found["running"] else "not running"),
         ("endpoint", found.get("endpoint", "")),
+        ("for others", f"https://{found['host']}" if found.get("host") else ""),
         ("version", found.get("version", "")),
         ("data", found["data_directory"]),
         (

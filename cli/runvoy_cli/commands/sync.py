@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from runvoy_cli.deployment.session import open_session
 from runvoy_cli.input.options import new_app
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_cli.input.values import duration, pairs
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 TIMEOUT_HELP = "With --once: how long to wait for all of it, then give up with 120.  [default: no limit]"
 _SHORTEST_PULL_SECONDS = 1
@@ -57,6 +59,12 @@ def sync(
     if folder.exists() and not folder.is_dir():
         raise UsageProblem(f"{folder} is no folder", "Name a folder; it is made if it is not there.")
     context.obj.has_a_commands_code = once
+    if sys.platform == "win32":
+        raise RunvoyError(
+            ErrorCode.UNAVAILABLE,
+            "`runvoy sync` runs on Linux and macOS only",
+            "Use `runvoy submit`, `wait` and `logs`, which run here.",
+        )
 
     from runvoy_sync import daemon
     from runvoy_sync.settings import SyncSettings

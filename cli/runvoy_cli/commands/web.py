@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from runvoy_cli.deployment import short_ids
-from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.deployment.session import Session, endpoint_for_others, open_session
 from runvoy_cli.following.announce import web_link
 from runvoy_cli.home import config
 from runvoy_cli.home.files import private_folder, told_about, write_private
@@ -107,7 +107,7 @@ def _publish_playbooks(session: Session) -> None:
 
 
 def _link(session: Session, wanted: str | None, me: Whoami) -> _Link:
-    base = session.web_url or f"{session.client.target.endpoint}/"
+    base = session.web_url or f"{endpoint_for_others(session.client.target)}/"
     url = base if wanted is None else web_link(base, wanted)
     try:
         ticket = _ticket(session, me)
@@ -117,7 +117,7 @@ def _link(session: Session, wanted: str | None, me: Whoami) -> _Link:
         session.console.say(f"the browser will ask for an API key: {error.message}")
         return _Link(url, url, None)
     target = session.client.target
-    token = Token(ticket.secret, target.endpoint, target.deployment_id).to_text()
+    token = Token(ticket.secret, endpoint_for_others(target), target.deployment_id).to_text()
     # A fragment stays in the browser: no server's log and no Referer has it.
     return _Link(url, f"{url.partition('#')[0]}#claim={token}", ticket.expires_at)
 

@@ -37,11 +37,12 @@ _AS_AFTER_IT_WAS_DONE = frozenset(
 
 
 class Target(NamedTuple):
-    """Which deployment, and as whom."""
+    """Which deployment, and as whom. `public_endpoint`: where others reach it, if that is not where this client does."""
 
     endpoint: str
     deployment_id: str
     signing_key: SigningKey
+    public_endpoint: str = ""
 
 
 class Client:

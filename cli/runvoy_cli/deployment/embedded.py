@@ -56,22 +56,27 @@ class Endpoint(msgspec.Struct, frozen=True):
     instance: str
     version: str
     deployment_id: str
-    host: str = "127.0.0.1"
+    host: str = ""  # by which others reach it, over TLS; on this machine it is reachable without
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"  # `host` is where it listens for others; here it is always reachable so
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def public_url(self) -> str:
+        return f"https://{self.host}" if self.host else ""
 
 
 class Embedded:
-    """The embedded stack of one RUNVOY_HOME."""
+    """The embedded stack of one RUNVOY_HOME. `is_asked_for`: it is meant whatever is configured, as by `runvoy local`."""
 
-    def __init__(self, home: Path, transport: Transport, say: Say) -> None:
+    def __init__(self, home: Path, transport: Transport, say: Say, *, is_asked_for: bool = False) -> None:
         self.home = home
         self.folder = home / "local"
         self.log_path = self.folder / "stack.log"
         self._transport = transport
         self._say = say
+        self._is_asked_for = is_asked_for
 
     def ensure(self) -> Target:
         """Where the stack listens and as whom to call it; started first if it does not run."""
@@ -84,7 +89,7 @@ class Embedded:
                     f"the running stack is runvoy {endpoint.version}, this client {__version__}; "
                     "`runvoy local down` lets the next command start the new one (running commands go on)"
                 )
-            return Target(endpoint.url, endpoint.deployment_id, self._signing_key())
+            return self._target_of(endpoint)
 
     def has_begun(self) -> bool:
         """Whether a stack was ever started here. One whose key was lost is one, too."""
@@ -111,7 +116,10 @@ class Embedded:
         """The stack that runs now, to be called; None if none runs."""
         with told_about(self.home):
             endpoint = self.probe()
-            return Target(endpoint.url, endpoint.deployment_id, self._signing_key()) if endpoint else None
+            return self._target_of(endpoint) if endpoint else None
+
+    def _target_of(self, endpoint: Endpoint) -> Target:
+        return Target(endpoint.url, endpoint.deployment_id, self._signing_key(), endpoint.public_url)
 
     @contextlib.contextmanager
     def start_lock(self) -> Iterator[None]:
@@ -172,7 +180,9 @@ class Embedded:
                 return endpoint
             if not (self.folder / "api_key").exists():
                 self._say(
-                    "nothing is configured, so commands run on this machine, as this user "
+                    f"a new stack begins on this machine, with its state in {self.folder}"
+                    if self._is_asked_for
+                    else "nothing is configured, so commands run on this machine, as this user "
                     f"(state in {self.folder}; `runvoy configure` sets a deployment)"
                 )
             self._publish_first_key()

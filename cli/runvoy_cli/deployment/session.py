@@ -70,7 +70,7 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
             return stack.ensure()
 
     client = Client(stack.ensure(), _caches_in(home), transport, limit, revive=revive)
-    return Session(client, console, default, is_embedded=True, web_url=f"{client.target.endpoint}/")
+    return Session(client, console, default, is_embedded=True, web_url=f"{endpoint_for_others(client.target)}/")
 
 
 def running_client(settings: Settings, limit_seconds: float) -> Client | None:
@@ -93,6 +93,11 @@ def running_client(settings: Settings, limit_seconds: float) -> Client | None:
     if target is None:
         return None
     return Client(target, _caches_in(home), transport, limit_seconds)
+
+
+def endpoint_for_others(target: Target) -> str:
+    """Where somebody on another machine reaches the deployment: what claim tokens and links say."""
+    return target.public_endpoint or target.endpoint
 
 
 def _target_of(remote: config.Remote) -> Target:
