@@ -2,9 +2,10 @@
 import { ApiError } from "./api.js";
 import { uuid7 } from "./bytes.js";
 import { announce, copyButton, facts, fill, h, problem } from "./dom.js";
-import { ago, cpuText, duration, memoryText, moment } from "./format.js";
+import { cpuText, duration, memoryText } from "./format.js";
 import { allowed, callIn, isTruth, objection, exact, requestOf, valuesOf } from "./playbook_values.js";
 import { send, tryOut } from "./submission.js";
+import { timeAgo } from "./times.js";
 
 const MANY = 7; // so many are found without a search
 
@@ -139,7 +140,7 @@ function playbookForm(app, one, call) {
   return [
     h("h2", {}, playbook.name),
     playbook.description ? h("p", { class: "described" }, playbook.description) : null,
-    h("p", { class: "muted" }, "Published ", h("time", { datetime: one.published_at, title: moment(one.published_at) }, ago(one.published_at, app.client.now())), playbook.source ? [" from ", h("code", {}, playbook.source)] : null, "."),
+    h("p", { class: "muted" }, "Published ", timeAgo(one.published_at, app.client.now()), playbook.source ? [" from ", h("code", {}, playbook.source)] : null, "."),
     call ? again(call) : null,
     form,
     fixed(one),
