@@ -79,6 +79,34 @@ def test_every_page_has_the_same_zone_and_every_tab(
     expect(other.get_by_label("Times")).to_have_value("Asia/Kabul")
 
 
+def test_what_the_deployment_tells_in_utc_is_told_in_the_reader_s_zone(
+    new_context: Callable[..., Any], sign_in: Callable[..., Any], stack: Any
+) -> None:
+    holder = stack.ok("submit", "--lock", "timely-lock", "sleep 100").strip()
+    stack.wait_until(lambda: stack.status(holder)["state"] == "RUNNING")
+    waits = stack.ok("submit", "--lock", "timely-lock", "true").strip()
+    page = sign_in(new_context(**IN_KABUL).new_page())
+    page.goto(page.url.partition("?")[0] + f"?execution_id={waits}")
+    expect(page.locator(".why")).to_contain_text(re.compile(r"since \d+ \w+ \d{4}, \d\d:\d\d:\d\d GMT\+4:30"))
+    page.keyboard.press("z")
+    expect(page.locator(".why")).to_contain_text(re.compile(r"since \d+ \w+ \d{4}, \d\d:\d\d:\d\d UTC"))
+    stack("kill", holder)
+
+
+TOLD = """async () => {
+  const { withTimes } = await import("/web/times.js");
+  return ["since 2030-01-31 09:00:00 UTC.", "2030-01-31T09:00:00.100Z, 2030-99-99 09:00:00 UTC", "at 2030-01-31"].map((words) =>
+    withTimes(words).map((part) => (part.nodeType ? `<${part.textContent}>` : part)).join(""));
+}"""
+
+
+def test_a_moment_that_there_is_not_stays_as_it_was_told(module_page: Any) -> None:
+    since, both, none = module_page.evaluate(TOLD)
+    assert re.fullmatch(r"since <.*31.*>\.", since)
+    assert re.fullmatch(r"<.*31.*>, 2030-99-99 09:00:00 UTC", both)
+    assert none == "at 2030-01-31"
+
+
 def test_where_the_machine_has_utc_there_is_nothing_to_switch(viewer: Any, ended: dict[str, Any]) -> None:
     viewer.goto(viewer.url.partition("?")[0] + f"?execution_id={ended['execution_id']}")
     utc = words(ended["started_at"], ZoneInfo("UTC"), "UTC")

@@ -3,7 +3,7 @@ import { ApiError } from "./api.js";
 import { copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { commandText, cpuText, duration, memoryText } from "./format.js";
 import { preference, setPreference } from "./prefs.js";
-import { time } from "./times.js";
+import { time, withTimes } from "./times.js";
 
 const PARAMETER = /^PARAM_/; // a playbook's parameters, some of which may be secret
 const OWNERS_ONLY = "A request holds the values of variables: it is shown to its owner, to operators and to admins.";
@@ -122,7 +122,7 @@ function receiptFacts(receipt) {
   const state = isAccepted ? "SUCCEEDED" : "FAILED";
   return facts([
     ["Outcome", h("span", { class: `pill ${state}` }, icon(state), isAccepted ? "Accepted" : `Refused: ${receipt.code}`)],
-    ["Why", receipt.message],
+    ["Why", receipt.message && withTimes(receipt.message)],
     ["What to do", receipt.hint ? prose(receipt.hint) : null],
     ["Decided", time(receipt.at)],
     ["For", made?.owner],

@@ -9,7 +9,7 @@ import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
 import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
-import { ago, time } from "./times.js";
+import { ago, time, withTimes } from "./times.js";
 
 const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
@@ -171,7 +171,7 @@ class RunPage {
     const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
-    return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
+    return h("p", { class: kind }, withTimes(words), run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
   }
 
   #facts() {

@@ -62,6 +62,16 @@ export const bothZones = (at) => [...new Set([HERE, "UTC"])].map((one) => format
 /** The same as an element, which follows the zone; null for none. */
 export const time = (at) => (at ? h("time", { datetime: at, title: bothZones(at), dataset: { moment: "" } }, moment(at)) : null);
 
+const TOLD = /(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| UTC))/;
+
+/** Words of the deployment, with the moments that they tell in UTC as such elements. */
+export function withTimes(words) {
+  return words.split(TOLD).map((part, at) => {
+    const iso = part.replace(" UTC", "Z").replace(" ", "T");
+    return at % 2 && !Number.isNaN(Date.parse(iso)) ? time(iso) : part;
+  });
+}
+
 /** How long ago it was, as an element whose tooltip has the moment; of what is days ago the day. */
 export const timeAgo = (at, now) => h("time", { datetime: at, title: bothZones(at) }, ago(at, now));
 
