@@ -1,7 +1,7 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, facts, fill, h, icon, plain, problem, prose } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { every } from "./every.js";
 import { commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
 import { draftOf } from "./form_values.js";
@@ -10,6 +10,7 @@ import { createLogView } from "./log/view.js";
 import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
 import { ago, time, withTimes } from "./times.js";
+import { plain } from "./unseen.js";
 
 const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
