@@ -89,3 +89,48 @@ def test_chunks_are_read_by_few_grants_also_from_the_end_backwards(
     found = module_page.evaluate(READS.replace("PER_GRANT", str(per_grant)))
     assert found["read"] == [f"chunk/{number}" for number in [1, 2, 3, 4, *range(200, 4, -1)]]
     assert found["grants"] == grants
+
+
+RAW_CHUNKS = """async () => {
+  const { RawChunks } = await import("/web/log/raw_chunks.js");
+  const asked = [];
+  const answers = new Map();
+  const source = { readChunk: async (number) => {
+    asked.push(number);
+    const found = answers.get(number);
+    if (found instanceof Error) throw found;
+    return found ?? null;
+  } };
+  const asking = async (act) => { asked.length = 0; await act(); return [...asked]; };
+  const chunks = new RawChunks(source, new AbortController().signal);
+  const ahead = (numbers, last) => chunks.prefetch(numbers, (number) => number <= last, (number) => number === 2);
+  // Eight fit: the ninth drops those that were wanted longest ago.
+  for (let number = 1; number <= 10; number++) answers.set(number, new Uint8Array(20e6));
+  answers.set(11, new Error("gone wrong"));
+  const told = {};
+  told.shared = await asking(() => Promise.all([chunks.read(1), chunks.read(1)]));
+  told.ahead = await asking(() => ahead([1, 2, 3, 4, 5], 9));
+  told.notThere = await asking(() => ahead([12, 6], 11));
+  told.again = await asking(async () => { for (const number of [1, 3, 4]) await chunks.read(number); });
+  for (let number = 5; number <= 10; number++) await chunks.read(number);
+  told.dropped = await asking(async () => { for (const number of [10, 6, 1]) await chunks.read(number); });
+  ahead([11], 11);
+  told.failed = await chunks.read(11).catch((error) => error.message);
+  answers.set(11, new Uint8Array(1));
+  told.mended = (await chunks.read(11)).length;
+  told.missing = await chunks.read(12);
+  return told;
+}"""
+
+
+def test_bytes_of_chunks_are_kept_while_there_is_room_and_what_failed_is_read_anew(module_page: Any) -> None:
+    assert module_page.evaluate(RAW_CHUNKS) == {
+        "shared": [1],
+        "ahead": [3, 4],
+        "notThere": [],
+        "again": [],
+        "dropped": [1],
+        "failed": "gone wrong",
+        "mended": 1,
+        "missing": None,
+    }

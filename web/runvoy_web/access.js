@@ -3,13 +3,13 @@ import { claim, Client, health } from "./api.js";
 import { toBase64 } from "./bytes.js";
 import { confirm, copyButton, facts, field, fill, h, problem } from "./dom.js";
 import { sealClaim } from "./envelope.js";
-import { moment } from "./format.js";
 import { DamagedText, forgetIdentity, keyOfText, makeKey, parseToken, saveIdentity } from "./identity.js";
 import { applyTheme, forgetPreferences, preference, setPreference } from "./prefs.js";
+import { applyZone, isAlwaysUtc, otherZone, switchZone, time, zone } from "./times.js";
 
-export function accessView(app, host) {
+export function accessView(app, host, parameters, signal) {
   if (app.token) return takeOver(app, host, app.token);
-  if (app.client) return settings(app, host);
+  if (app.client) return settings(app, host, signal);
   return firstUse(app, host);
 }
 
@@ -115,13 +115,13 @@ async function takeOver(app, host, text) {
     card,
     h("h1", {}, "Use runvoy in this browser?"),
     h("p", {}, "It will act as ", h("b", {}, answer.key.user), ` (${answer.role}) of `, h("code", {}, identity.deploymentId), "."),
-    h("p", { class: "muted" }, answer.key.expires_at ? `Its own key, made here just now, lasts until ${moment(answer.key.expires_at)}.` : "Its own key was made here just now."),
+    h("p", { class: "muted" }, answer.key.expires_at ? ["Its own key, made here just now, lasts until ", time(answer.key.expires_at), "."] : "Its own key was made here just now."),
     h("div", { class: "row" }, yes, h("button", { type: "button", on: { click: refuse } }, "No")),
   );
   yes.focus();
 }
 
-function settings(app, host) {
+function settings(app, host, signal) {
   const { identity } = app.client;
   const me = app.whoami;
   const failure = h("div");
@@ -130,11 +130,12 @@ function settings(app, host) {
     { name: "theme", on: { change: (event) => { setPreference("theme", event.target.value === "auto" ? null : event.target.value); applyTheme(); } } },
     [["auto", "as the system"], ["light", "light"], ["dark", "dark"]].map(([value, words]) => h("option", { value, selected: preference("theme", "auto") === value }, words)),
   );
+  const zones = isAlwaysUtc ? null : zoneField(signal);
   const offset = Math.round(app.client.clockOffset / 1000);
   const rows = [
     ["You are", me ? `${me.user} (${me.role})` : ""],
     ["Key", [h("code", {}, identity.keyId), copyButton(identity.keyId, "the key's id")]],
-    ["Expires", me?.key_expires_at ? moment(me.key_expires_at) : me ? "never" : ""],
+    ["Expires", me?.key_expires_at ? time(me.key_expires_at) : me ? "never" : ""],
     ["Deployment", h("code", {}, identity.deploymentId)],
     ["Endpoint", h("code", {}, identity.endpoint)],
     ["Version", me?.version],
@@ -144,7 +145,7 @@ function settings(app, host) {
     host,
     h("h1", {}, "This browser"),
     failure,
-    h("section", { class: "card narrow facts" }, facts(rows), field("Colours", theme)),
+    h("section", { class: "card narrow facts" }, facts(rows), field("Colours", theme), zones),
     h(
       "section",
       { class: "card narrow" },
@@ -153,6 +154,16 @@ function settings(app, host) {
       h("div", { class: "row" }, h("button", { type: "button", class: "danger", on: { click: () => forget(app, failure) } }, "Forget this browser")),
     ),
   );
+}
+
+/** Which zone times are shown in: the page's head has the same switch. */
+function zoneField(signal) {
+  const [here, utc] = [zone(), otherZone()].sort((one) => (one === "UTC" ? 1 : -1));
+  const select = h("select", { name: "zone", on: { change: () => switchZone() } }, [here, utc].map((one) => h("option", { value: one }, one)));
+  const show = () => (select.value = zone());
+  show();
+  document.addEventListener("zone", show, { signal });
+  return field("Times", select, "The tooltip of each has both.");
 }
 
 export async function forget(app, failure) {
@@ -170,5 +181,6 @@ export async function forget(app, failure) {
   await forgetIdentity();
   forgetPreferences();
   applyTheme();
+  applyZone();
   await app.start("?view=access");
 }

@@ -1,7 +1,8 @@
 /**
  * Building the page: elements and text nodes only. Nothing here takes markup, so no text can become any; and what would hide or
- * turn text around is written out, so that a command reads as it runs.
+ * turn text around is written out (unseen.js).
  */
+import { plain } from "./unseen.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 // Paths for a 16 × 16 box, drawn with a stroke.
@@ -49,17 +50,6 @@ function build(element, { on = {}, dataset = {}, ...attributes }, children) {
 
 const flat = (children) =>
   children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (typeof child === "string" ? plain(child) : child));
-
-// Controls but tabs and newlines, and what Unicode has fonts leave out: what turns the order of letters around, or has no width. Joiners
-// and what chooses between forms of a letter stay: emoji have them.
-const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]|(?![\u200c\u200d\ufe00-\ufe0f\u{e0100}-\u{e01ef}])\p{Default_Ignorable_Code_Point}/gu;
-
-/** A text as it is shown to people: nothing in it is unseen, or puts other letters elsewhere. */
-export const plain = (text) =>
-  text.replace(UNSEEN, (one) => {
-    const code = one.codePointAt(0).toString(16);
-    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, "0")}`;
-  });
 
 /** Put these children in place of what is there. */
 export function fill(element, ...children) {

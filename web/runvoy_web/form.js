@@ -4,6 +4,7 @@ import { field, fill, h, problem } from "./dom.js";
 import { requestOf } from "./form_values.js";
 import { kinds, playbookView } from "./playbooks.js";
 import { send, tryOut } from "./submission.js";
+import { maySign, watchFields } from "./unseen_fields.js";
 
 export function formView(app, host, parameters, signal) {
   if (parameters.has("playbook")) return void playbookView(app, host, parameters.get("playbook"), signal);
@@ -16,6 +17,7 @@ export function formView(app, host, parameters, signal) {
     app.navigate("?view=new");
   });
   fill(host, h("h1", {}, "New run"), kinds("command"), draft.from ? again(draft) : null, failure, form);
+  watchFields(form);
   suggest(app, form, signal);
   form.elements.command.focus();
   const initial = JSON.stringify(valuesOf(form));
@@ -119,6 +121,7 @@ async function submit(app, form, failure, isDryRun = false) {
     form.elements[problems[0][0]].focus();
     return;
   }
+  if (!isDryRun && !(await maySign(form))) return;
   const buttons = [...form.querySelectorAll("button")];
   buttons.forEach((button) => (button.disabled = true));
   try {

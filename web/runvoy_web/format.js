@@ -1,4 +1,4 @@
-/** How times, durations, commands and ends of runs are written for people. */
+/** How durations, commands and ends of runs are written for people. */
 
 export const ENDED = new Set(["SUCCEEDED", "FAILED", "STOPPED", "TIMED_OUT", "UNKNOWN"]);
 export const STATES = ["QUEUED", "STARTING", "RUNNING", "TERMINATING", ...ENDED];
@@ -56,21 +56,6 @@ export function ranSeconds(run, now) {
   if (!run.started_at) return NaN;
   return ((run.ended_at ? Date.parse(run.ended_at) : now) - Date.parse(run.started_at)) / 1000;
 }
-
-export function ago(at, now) {
-  const seconds = Math.max(0, (now - Date.parse(at)) / 1000);
-  if (seconds < 5) return "now";
-  if (seconds < 60) return `${Math.floor(seconds)}s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)}m ago`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)}h ago`;
-  return new Date(at).toLocaleDateString(undefined, { day: "numeric", month: "short" });
-}
-
-/** A moment to the second, in the reader's zone. */
-export const moment = (at) =>
-  at ? new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "";
-
-export const clock = (at) => new Date(at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
 
 export const shortId = (id) => `${id.slice(0, 8)}…${id.slice(-4)}`;
 

@@ -1,7 +1,8 @@
 /** The page of locks: who holds each, and who waits for it in which order. */
 import { fill, h, icon, problem } from "./dom.js";
 import { every } from "./every.js";
-import { duration, moment, shortId } from "./format.js";
+import { duration, shortId } from "./format.js";
+import { bothZones } from "./times.js";
 
 const MOST_QUEUES = 20;
 
@@ -55,7 +56,7 @@ function card(app, lock) {
 
 const link = (app, entry) => h("a", { href: app.runAddress(entry.execution_id), title: entry.execution_id }, h("code", {}, shortId(entry.execution_id)));
 
-const since = (at, now) => h("time", { datetime: at, title: moment(at), dataset: { since: at } }, duration((now - Date.parse(at)) / 1000));
+const since = (at, now) => h("time", { datetime: at, title: bothZones(at), dataset: { since: at } }, duration((now - Date.parse(at)) / 1000));
 
 function tick(list, now) {
   for (const time of list.querySelectorAll("[data-since]")) time.textContent = duration((now - Date.parse(time.dataset.since)) / 1000);

@@ -8,6 +8,7 @@ import { locksView } from "./locks.js";
 import { applyTheme } from "./prefs.js";
 import { runView } from "./run.js";
 import { runsView } from "./runs.js";
+import { applyZone, isAlwaysUtc, otherZone, shortZone, switchZone, zone } from "./times.js";
 
 const VIEWS = { runs: runsView, locks: locksView, new: formView, access: accessView };
 const TITLES = { runs: "Runs", locks: "Locks", new: "New run", access: "This browser" };
@@ -35,7 +36,14 @@ class App {
     document.addEventListener("click", (event) => this.#onClick(event));
     this.#takeToken();
     document.addEventListener("keydown", (event) => this.#onKey(event));
-    addEventListener("storage", () => applyTheme());
+    addEventListener("storage", () => {
+      applyTheme();
+      applyZone();
+    });
+    this.zone = document.getElementById("zone");
+    this.zone.addEventListener("click", () => this.#switchZone());
+    document.addEventListener("zone", () => this.#showZone());
+    this.#showZone();
     onOtherTab(() => this.start());
   }
 
@@ -155,8 +163,20 @@ class App {
     const known = this.client ? [link("?", "Runs", "runs"), link("?view=locks", "Locks", "locks"), this.may("run") ? link("?view=new", "New run", "new") : null] : [];
     fill(document.getElementById("pages"), known);
     const me = this.whoami ? [h("b", {}, this.whoami.user), h("span", {}, this.whoami.role)] : this.client ? "…" : null;
+    this.zone.hidden = !me || isAlwaysUtc;
     fill(document.getElementById("me"), me ? h("a", { href: "?view=access", class: "me", dataset: { view: "access" }, title: "This browser" }, me) : null);
     this.#mark();
+  }
+
+  #showZone() {
+    fill(this.zone, shortZone());
+    this.zone.title = `Times are in ${zone()}. Show them in ${otherZone()} (z)`;
+  }
+
+  #switchZone() {
+    if (isAlwaysUtc) return;
+    switchZone();
+    announce(`Times are in ${zone()}`, true);
   }
 
   #mark() {
@@ -210,6 +230,8 @@ class App {
     } else if (event.key === "n" && this.viewName !== "new" && this.may("run")) {
       event.preventDefault();
       this.navigate("?view=new");
+    } else if (event.key === "z") {
+      this.#switchZone();
     } else if (event.key === "u" && this.viewName !== "runs") {
       event.preventDefault();
       this.navigate("?");

@@ -2,9 +2,11 @@
 import { ApiError } from "./api.js";
 import { uuid7 } from "./bytes.js";
 import { announce, copyButton, facts, fill, h, problem } from "./dom.js";
-import { ago, cpuText, duration, memoryText, moment } from "./format.js";
+import { cpuText, duration, memoryText } from "./format.js";
 import { allowed, callIn, isTruth, objection, exact, requestOf, valuesOf } from "./playbook_values.js";
 import { send, tryOut } from "./submission.js";
+import { timeAgo } from "./times.js";
+import { maySign, unseenNote } from "./unseen_fields.js";
 
 const MANY = 7; // so many are found without a search
 
@@ -113,7 +115,7 @@ function playbookForm(app, one, call) {
   const act = async (isDryRun) => {
     const request = read(app, playbook, controls, ifLocked?.value, isDryRun);
     fill(outcome);
-    if (!request) return;
+    if (!request || (!isDryRun && !(await maySign(form)))) return;
     const buttons = [...form.querySelectorAll("button")];
     buttons.forEach((button) => (button.disabled = true));
     try {
@@ -139,7 +141,7 @@ function playbookForm(app, one, call) {
   return [
     h("h2", {}, playbook.name),
     playbook.description ? h("p", { class: "described" }, playbook.description) : null,
-    h("p", { class: "muted" }, "Published ", h("time", { datetime: one.published_at, title: moment(one.published_at) }, ago(one.published_at, app.client.now())), playbook.source ? [" from ", h("code", {}, playbook.source)] : null, "."),
+    h("p", { class: "muted" }, "Published ", timeAgo(one.published_at, app.client.now()), playbook.source ? [" from ", h("code", {}, playbook.source)] : null, "."),
     call ? again(call) : null,
     form,
     fixed(one),
@@ -187,9 +189,14 @@ class Control {
     const described = [help ? helpId : null, this.wrong.id].filter(Boolean).join(" ");
     const attributes = { id: this.id, name: `param_${parameter.name}`, autocomplete: "off", "aria-describedby": described, "aria-required": parameter.required && !this.isCheckbox ? "true" : null };
     for (const [name, value] of Object.entries(attributes)) if (value && !this.input.hasAttribute(name)) this.input.setAttribute(name, value);
+    if (this.#holdsText) this.unseen = unseenNote(() => this.input, { isSecret: parameter.secret });
     this.#listen();
     const label = h("label", { for: this.id }, parameter.name, parameter.required ? h("span", { class: "muted" }, " required") : null);
-    this.element = h("div", { class: this.isCheckbox ? "field tick" : "field" }, this.isCheckbox ? [this.input, label] : [label, this.input], help ? h("p", { class: "help", id: helpId }, help) : null, this.wrong);
+    this.element = h("div", { class: this.isCheckbox ? "field tick" : "field" }, this.isCheckbox ? [this.input, label] : [label, this.input], help ? h("p", { class: "help", id: helpId }, help) : null, this.unseen?.note, this.wrong);
+  }
+
+  get #holdsText() {
+    return !allowed(this.parameter) && this.parameter.type !== "int";
   }
 
   get isCheckbox() {
@@ -217,7 +224,10 @@ class Control {
   /** What was told to be wrong is looked at again as it changes. Nothing is told sooner: a field that is left for a button would
    * move that button from under the pointer. */
   #listen() {
-    this.input.addEventListener("input", () => this.wrong.hidden || this.#check());
+    this.input.addEventListener("input", () => {
+      if (!this.wrong.hidden) this.#check();
+      this.unseen?.look();
+    });
   }
 
   #onPaste(event) {
@@ -230,6 +240,7 @@ class Control {
     this.input.replaceWith(larger);
     this.input = larger;
     this.#listen();
+    this.unseen?.look();
     larger.focus();
   }
 

@@ -1,8 +1,9 @@
 /** A run's request as it was signed, and its receipt: asked for once, and shown beside what is known of the run. */
 import { ApiError } from "./api.js";
 import { copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
-import { commandText, cpuText, duration, memoryText, moment } from "./format.js";
+import { commandText, cpuText, duration, memoryText } from "./format.js";
 import { preference, setPreference } from "./prefs.js";
+import { time, withTimes } from "./times.js";
 
 const PARAMETER = /^PARAM_/; // a playbook's parameters, some of which may be secret
 const OWNERS_ONLY = "A request holds the values of variables: it is shown to its owner, to operators and to admins.";
@@ -91,8 +92,8 @@ function requestFacts(answer) {
       ["Name", request.name],
       ["Runs as", { process: "a process of the machine", container: "a container" }[request.isolation]],
       ["Signed by", code(answer.key_id, "the key's id")],
-      ["Issued", moment(request.issued_at)],
-      ["Good until", moment(request.expires_at)],
+      ["Issued", time(request.issued_at)],
+      ["Good until", time(request.expires_at)],
       ["Digest", code(answer.content_digest, "the digest")],
       ["Batch", answer.batch_id ? code(answer.batch_id, "the batch's id") : null],
     ]),
@@ -121,9 +122,9 @@ function receiptFacts(receipt) {
   const state = isAccepted ? "SUCCEEDED" : "FAILED";
   return facts([
     ["Outcome", h("span", { class: `pill ${state}` }, icon(state), isAccepted ? "Accepted" : `Refused: ${receipt.code}`)],
-    ["Why", receipt.message],
+    ["Why", receipt.message && withTimes(receipt.message)],
     ["What to do", receipt.hint ? prose(receipt.hint) : null],
-    ["Decided", moment(receipt.at)],
+    ["Decided", time(receipt.at)],
     ["For", made?.owner],
     ["Image", made?.image ? [made.image_name ?? made.image, made.image_name && made.image_name !== made.image ? h("span", { class: "muted" }, ` ${made.image}`) : null] : null],
     ["Runs as", made ? (made.isolation === "container" ? "a container" : "a process of the machine") : null],

@@ -1,14 +1,16 @@
 /** The page of one run: what is known of it, what can be done with it, and its log. */
 import { ApiError, pause } from "./api.js";
 import { costWords } from "./cost.js";
-import { announce, confirm, copyButton, facts, fill, h, icon, plain, problem, prose } from "./dom.js";
+import { announce, confirm, copyButton, facts, fill, h, icon, problem, prose } from "./dom.js";
 import { every } from "./every.js";
-import { ago, commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, moment, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
+import { commandText, cpuText, duration, exitText, hasEnded, imageText, lockText, memoryText, ranSeconds, reasonText, secondsBetween, shortId, stateWord, whatRan } from "./format.js";
 import { draftOf } from "./form_values.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
 import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
+import { ago, time, withTimes } from "./times.js";
+import { plain } from "./unseen.js";
 
 const DECIDING_MS = 700;
 const QUEUE_MS = 3_000;
@@ -170,7 +172,7 @@ class RunPage {
     const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
-    return h("p", { class: kind }, words, run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
+    return h("p", { class: kind }, withTimes(words), run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
   }
 
   #facts() {
@@ -188,10 +190,10 @@ class RunPage {
       ["Locks", run.locks?.length ? h("ul", {}, run.locks.map((lock) => this.#lock(lock, now))) : null],
       ["Labels", Object.keys(run.labels ?? {}).length ? h("span", { class: "labels" }, Object.entries(run.labels).map(([name, value]) => h("span", { class: "label" }, `${name}=${value}`))) : null],
       ["Git", run.git ? [run.git.repo, run.git.ref ? `at ${run.git.ref}` : null].filter(Boolean).join(" ") : null],
-      ["Submitted", moment(run.issued_at)],
-      ["Accepted", moment(run.admitted_at)],
-      ["Started", moment(run.started_at)],
-      ["Ended", moment(run.ended_at)],
+      ["Submitted", time(run.issued_at)],
+      ["Accepted", time(run.admitted_at)],
+      ["Started", time(run.started_at)],
+      ["Ended", time(run.ended_at)],
       ["Waited", duration(waited)],
       ["Timeout", duration(run.timeout_seconds)],
       ["Cost", costWords(run, now)],

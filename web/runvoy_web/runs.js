@@ -1,10 +1,11 @@
 /** The page of all runs: a table that updates itself, with filters, and the day above it. */
 import { announce, fill, h, icon, problem } from "./dom.js";
 import { costByDay, costText } from "./cost.js";
-import { ago, commandText, duration, exitText, hasEnded, imageText, moment, ranSeconds, shortId, STATES, stateWord, whatRan } from "./format.js";
+import { commandText, duration, exitText, hasEnded, imageText, ranSeconds, shortId, STATES, stateWord, whatRan } from "./format.js";
 import { every } from "./every.js";
 import { RunStore } from "./run_store.js";
 import { DAY_MS, HOUR_MS, spanOf, timeline } from "./timeline.js";
+import { ago, day, timeAgo } from "./times.js";
 
 const GROUPS = { active: ["QUEUED", "STARTING", "RUNNING", "TERMINATING"], failed: ["FAILED", "TIMED_OUT", "UNKNOWN"] };
 const HEADS = { State: "", Command: "", Who: "", Image: "image", Started: "", Duration: "number" };
@@ -50,6 +51,7 @@ class RunsPage {
       this.more,
     );
     document.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.signal });
+    document.addEventListener("zone", () => this.shown && (this.#tick(), this.#drawDay()), { signal: this.signal });
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.#loadMore(), { rootMargin: "600px" }).observe(this.more);
     const { isBack, left } = this.app;
     if (isBack && left?.address === this.address) this.#restore(left);
@@ -260,7 +262,7 @@ class RunsPage {
       ),
       h("td", { class: "who" }, run.owner),
       h("td", { class: "image" }, imageText(run)),
-      h("td", { class: "when" }, h("time", { datetime: at, title: moment(at), dataset: { at } }, ago(at, now))),
+      h("td", { class: "when" }, timeAgo(at, now)),
       h("td", { class: "number ran" }, duration(ranSeconds(run, now))),
       this.hasCost ? h("td", { class: "number cost" }, costText(run)) : null,
     ];
@@ -272,7 +274,7 @@ class RunsPage {
       const row = this.rows.get(run.execution_id)?.row;
       const time = row?.querySelector("time");
       if (!time) continue;
-      setText(time, ago(time.dataset.at, now));
+      setText(time, ago(time.dateTime, now));
       if (!hasEnded(run)) setText(row.querySelector(".ran"), duration(ranSeconds(run, now)));
     }
   }
@@ -285,7 +287,7 @@ class RunsPage {
     const now = this.app.client.now();
     const end = this.#dayEnd;
     this.later.disabled = this.dayOffset === 0;
-    const begins = new Date(end - DAY_MS).toLocaleDateString(undefined, { weekday: "short", day: "numeric", month: "short" });
+    const begins = day(end - DAY_MS);
     const runs = this.shown ?? [];
     const span = this.dayOffset === 0 ? spanOf(runs, end) : DAY_MS;
     const hours = span / HOUR_MS;

@@ -1,6 +1,7 @@
 /** A day of runs as bars side by side, and amounts by day as columns. */
 import { h, s } from "./dom.js";
-import { clock, duration, stateWord, whatRan } from "./format.js";
+import { duration, stateWord, whatRan } from "./format.js";
+import { clock, shortZone } from "./times.js";
 
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 24 * HOUR_MS;
@@ -54,7 +55,7 @@ export function timeline(runs, to, span, now, addressOf) {
   }
   const height = Math.max(3, free.length) * LANE;
   const failed = bars.filter(({ run }) => ["FAILED", "TIMED_OUT", "UNKNOWN"].includes(run.state)).length;
-  const words = `${bars.length} ${bars.length === 1 ? "run" : "runs"}, ${failed} failed, from ${clock(from)} to ${clock(to)}`;
+  const words = `${bars.length} ${bars.length === 1 ? "run" : "runs"}, ${failed} failed, from ${clock(from)} to ${clock(to)} ${shortZone()}`;
   const lines = PARTS.slice(1, -1).map((part) => s("line", { x1: part * 240, x2: part * 240, y1: 0, y2: height, class: "grid" }));
   return h(
     "figure",

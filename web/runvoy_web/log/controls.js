@@ -31,6 +31,7 @@ export const KEYS = [
   ["p", "pause, and go on"],
   ["w", "wrap long lines"],
   ["l t", "line numbers, times"],
+  ["z", "times in UTC, and back"],
   ["x, Shift+J, Shift+K", "mark the line on top; mark more, fewer"],
   ["Ctrl+A", "mark all lines"],
   ["c, y", "copy what is marked; copy a link to it"],
@@ -56,7 +57,7 @@ export function createControls() {
   const bar = h("div", { class: "rv-bar", role: "group", "aria-label": "What to do with the log" }, search, space(),
     group(button("error", "error", "First error (e)", "First error"), button("pause", "pause", "Pause (p)", "Pause")),
     group(toggle("wrap", "wrap", "Wrap long lines (w)"), toggle("numbers", "numbers", "Line numbers (l)"),
-      toggle("times", "clock", "Times, in UTC (t)")),
+      toggle("times", "clock", "Times (t)")),
     group(button("copy", "copy", "Copy the marked lines (c)"), button("link", "link", "Copy a link to the marked lines (y)"), button("download", "download", "Download all of the log"),
       button("clear", "clear", "Clear what is shown"), button("help", "help", "Keys (?)")));
 

@@ -1,6 +1,7 @@
 // The element of one row. Text from elsewhere gets into the page here and nowhere else: as text nodes, with classes for its
 // style and colours by custom properties.
 
+import { bothZones, preciseClock } from "../times.js";
 import { addressesIn } from "./addresses.js";
 import { PLAIN, paletteColour, parseLine, safeCut, strip } from "./ansi.js";
 import { ERR, SYS } from "./chunk.js";
@@ -36,8 +37,9 @@ export function createRow(line, context) {
   const number = element("a", "rv-n", String(line.n));
   number.href = `#L${line.n}`;
   number.tabIndex = -1;
-  const time = element("time", "rv-t", clock(line.t));
-  time.dateTime = time.title = new Date(line.t).toISOString();
+  const time = element("time", "rv-t", preciseClock(line.t));
+  time.dateTime = new Date(line.t).toISOString();
+  time.title = bothZones(line.t);
   const mark = element("span", "rv-mark", stream?.[0] ?? "");
   if (stream) {
     mark.title = stream[1];
@@ -57,11 +59,6 @@ function notice(row, words) {
 function gapWords({ from, to }) {
   if (to < from) return `line numbers go back from ${from} to ${to}`;
   return to - from === 1 ? `line ${from} is missing` : `lines ${from} to ${to - 1} are missing`;
-}
-
-/** UTC, as the command line shows it. */
-function clock(ms) {
-  return new Date(ms).toISOString().slice(11, 23);
 }
 
 function content({ text, style, look, query, current }) {

@@ -3,8 +3,8 @@
 import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { ERR } from "./chunk.js";
+import { onwards } from "./raw_chunks.js";
 import { count } from "./row.js";
-import { onwards } from "./store.js";
 
 // An error is what says so. stderr alone is no error: many programs write their progress there.
 const ERROR = /(?:error|exception|\bfail(?:ed|ure|ures|s)?\b|\bfatal\b|\bpanic\b|\btraceback\b)/i;

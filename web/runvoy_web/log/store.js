@@ -6,13 +6,12 @@ import { Breather } from "./breathe.js";
 import { BadChunk, decodeChunk } from "./chunk.js";
 import { ContinuedLines } from "./continued.js";
 import { BEGINNING, indexRecords, lineKey, styleChanges } from "./lines.js";
+import { RawChunks } from "./raw_chunks.js";
 
 const MOST_TEXT = 120e6; // code units of decoded chunks in memory; one byte each for text in Latin-1
-const MOST_RAW = 160e6; // bytes of compressed chunks in memory, so that few are asked for twice
 const CHUNK_COST = 4e3; // of a decoded chunk beside its text
 const MOST_ROWS = 16e6; // of one chunk: what 32 MiB of escaped newlines are
 const ROWS_IN_KEY = 2 ** 25;
-const AHEAD = 4; // chunks that are read at once: a browser has six connections to a bucket, and the view wants some of them
 
 const NO_CHANGES = Object.freeze({ own: [], before: [], total: [null, null, null] });
 
@@ -26,7 +25,7 @@ const BROKEN = 2; // cannot be read; one row says why
  */
 export class LogStore {
   isComplete = false; // the log's last record was read
-  #source;
+  #raws;
   #signal;
   #onChange;
   #entries = [null]; // from 1, as chunks are counted
@@ -35,10 +34,9 @@ export class LogStore {
   #continued = new ContinuedLines();
   #clock = 0;
   #textCost = 0;
-  #rawCost = 0;
 
   constructor(source, signal, onChange) {
-    this.#source = source;
+    this.#raws = new RawChunks(source, signal);
     this.#signal = signal;
     this.#onChange = onChange;
   }
@@ -68,39 +66,20 @@ export class LogStore {
     return Boolean(this.#entries[number]?.index || this.#entries[number]?.state === BROKEN);
   }
 
-  /** Keep the bytes of a chunk. */
+  /** Keep the bytes of a chunk that was read to see whether it is there. */
   give(number, raw) {
     this.grow(number);
-    const entry = this.#entries[number];
-    this.#rawCost += raw.length - (entry.raw?.length ?? 0);
-    entry.raw = raw;
+    this.#raws.give(number, raw);
   }
 
-  /**
-   * Begin to read chunks that will be wanted soon, in this order: the logs of runs that print now and then have thousands of small
-   * ones, and each takes a bucket as long as a large one. What goes wrong is told to whoever then asks for the chunk.
-   */
+  /** Begin to read chunks that will be wanted soon, in this order. */
   prefetch(numbers) {
-    let left = AHEAD;
-    for (const number of numbers) {
-      if (left-- === 0 || number < 1 || number > this.chunks) return;
-      const entry = this.#entries[number];
-      if (this.isLoaded(number) || entry.raw || entry.loading) continue;
-      entry.used = ++this.#clock;
-      this.#fetch(entry).catch(() => {});
-    }
+    this.#raws.prefetch(numbers, (number) => number >= 1 && number <= this.chunks, (number) => this.isLoaded(number));
   }
 
-  /** The gzip bytes of a chunk from where the log lies; null if there are none. They are kept. */
-  #fetch(entry) {
-    entry.fetching ??= this.#source
-      .readChunk(entry.number, { signal: this.#signal })
-      .then((raw) => {
-        if (raw) this.give(entry.number, raw);
-        return raw;
-      })
-      .finally(() => (entry.fetching = null));
-    return entry.fetching;
+  /** The gzip bytes of each chunk, in order; null for one that is missing. */
+  raws() {
+    return this.#raws.all(() => this.chunks);
   }
 
   /** Read a chunk, if it is not in memory; whether it is now. `raw` is given by whoever has read it already. */
@@ -114,9 +93,9 @@ export class LogStore {
   }
 
   async #load(entry, raw) {
-    raw ??= entry.raw ?? (await this.#fetch(entry));
+    if (raw) this.#raws.give(entry.number, raw);
+    raw ??= await this.#raws.read(entry.number);
     if (raw === null) return this.#break(entry, `chunk ${entry.number} of the log is missing`);
-    if (!entry.raw) this.give(entry.number, raw);
     try {
       const records = await decodeChunk(raw);
       const breather = new Breather();
@@ -339,35 +318,13 @@ export class LogStore {
   // Memory
 
   #trim() {
+    if (this.#textCost <= MOST_TEXT) return;
     // The newest four stay whatever they cost: they are what is shown, and the parts of a line.
-    const oldest = () => this.#entries.slice(1).sort((a, b) => a.used - b.used).slice(0, -4);
-    if (this.#textCost > MOST_TEXT) {
-      for (const entry of oldest()) {
-        if (!entry.index) continue;
-        if (this.#textCost <= MOST_TEXT * 0.8) break;
-        this.#textCost -= costOf(entry.index);
-        entry.index = entry.seen = null;
-      }
-    }
-    if (this.#rawCost > MOST_RAW) {
-      for (const entry of oldest()) {
-        if (this.#rawCost <= MOST_RAW * 0.8) break;
-        this.#rawCost -= entry.raw?.length ?? 0;
-        entry.raw = null;
-      }
-    }
-  }
-
-  /** The gzip bytes of each chunk, in order; null for one that is missing. Some are read ahead, and none is kept. */
-  async *raws() {
-    const coming = [];
-    for (let number = 1; number <= this.chunks; number++) {
-      for (let next = number + coming.length; coming.length < AHEAD && next <= this.chunks; next++) {
-        const kept = this.#entries[next].raw;
-        coming.push(kept ? Promise.resolve(kept) : this.#source.readChunk(next, { signal: this.#signal }));
-        coming.at(-1).catch(() => {}); // told when it is its turn
-      }
-      yield await coming.shift();
+    for (const entry of this.#entries.slice(1).sort((a, b) => a.used - b.used).slice(0, -4)) {
+      if (!entry.index) continue;
+      if (this.#textCost <= MOST_TEXT * 0.8) break;
+      this.#textCost -= costOf(entry.index);
+      entry.index = entry.seen = null;
     }
   }
 
@@ -410,15 +367,10 @@ export class LogStore {
   }
 }
 
-/** `number` and all after it: what is prefetched for who goes on. */
-export function* onwards(number) {
-  for (;;) yield number++;
-}
-
 function newEntry(number) {
   return {
-    number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, raw: null, changes: null,
-    styles: [null, null, null], seen: null, loading: null, fetching: null, used: 0, words: "", looked: 0,
+    number, state: UNREAD, rows: 1, first: 0, after: null, before: null, index: null, changes: null,
+    styles: [null, null, null], seen: null, loading: null, used: 0, words: "", looked: 0,
   };
 }
 

@@ -3,7 +3,7 @@
 import { strip } from "./ansi.js";
 import { Breather } from "./breathe.js";
 import { BadChunk, SYS, decodeChunk } from "./chunk.js";
-import { onwards } from "./store.js";
+import { onwards } from "./raw_chunks.js";
 import { grouped, plural } from "./words.js";
 
 const PREFIX = "runvoy: ";

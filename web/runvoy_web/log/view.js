@@ -1,6 +1,7 @@
 // The view of one log: what is in view, what a reader asks for, and what comes meanwhile. See log_source.js for the seam.
 
 import { preferences, setPreference } from "../prefs.js";
+import { zone } from "../times.js";
 import { PLAIN } from "./ansi.js";
 import { createControls, relabel } from "./controls.js";
 import { keyActions } from "./keys.js";
@@ -147,7 +148,7 @@ class LogView {
     const hit = query ? `${query.source}/${query.flags}/${this.#search.currentIn(number, row)}` : "";
     const style = this.#store.style(number, line);
     const colours = style === PLAIN ? "" : Object.values(style).join();
-    return `${line.n} ${look.from} ${look.cut} ${look.isWhole} ${this.#marks.has(line.n)} ${this.#store.version(line)} ${colours} ${hit}`;
+    return `${zone()} ${line.n} ${look.from} ${look.cut} ${look.isWhole} ${this.#marks.has(line.n)} ${this.#store.version(line)} ${colours} ${hit}`;
   }
 
   #createRow({ number, row }, look) {
@@ -341,6 +342,7 @@ class LogView {
     for (const [name, does] of Object.entries(clicks)) on(ui[name], "click", does);
     for (const name of ["wrap", "numbers", "times", "matchCase"]) on(ui[name], "click", () => this.#toggle(name));
     on(this.#scroller.element, "click", (event) => this.#clicked(event));
+    on(document, "zone", () => this.#scroller.invalidate());
     on(document, "copy", (event) => this.#taking.copySelection(event, this.#marks.range));
     const actions = keyActions({
       scroller: this.#scroller, move: (step) => this.#search.move(step), error: () => this.#goToError(),
