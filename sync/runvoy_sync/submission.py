@@ -78,10 +78,8 @@ class Submission:
         for tries_left in reversed(range(_TRIES)):
             receipt = self._sent(request, session)
             error = receipt.error()
-            is_late = error is not None and error.code in OF_CLOCKS
-            if not is_late or tries_left == 0 or error is None:
-                break
-            session.client.learn_time(error)  # a new sending has new times
+            if error is None or error.code not in OF_CLOCKS or tries_left == 0:
+                break  # else once more: a new sending has new times
         return self._decided(tag, entry, receipt)
 
     def ask(self, tag: str, entry: Entry, session: Session) -> Entry | None:

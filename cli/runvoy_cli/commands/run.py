@@ -26,7 +26,7 @@ from runvoy_cli.terminal import github
 from runvoy_cli.terminal.render import Console, NotWritten, command_text, print_json, ran_for
 from runvoy_cli.terminal.screen import is_capable
 from runvoy_cli.terminal.words import code_text, explanation_of, result_json
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, RunvoyError
 from runvoy_protocol.explanations import ended_itself
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -128,9 +128,10 @@ class _Following:
         try:
             return self._attempt(session, prepared, sink, progress)
         except RunvoyError as refusal:
-            if not session.client.learn_time(refusal):
+            if refusal.code not in OF_CLOCKS:
                 raise
-            return self._attempt(session, prepared, sink, progress)  # once more, by the deployment's clock
+            # Once more, by the deployment's clock: the calls that told of the refusal have learned it.
+            return self._attempt(session, prepared, sink, progress)
 
     def _attempt(
         self, session: Session, prepared: Prepared, sink: AsJson | Split, progress: Progress

@@ -15,7 +15,7 @@ from runvoy_cli.input.options import new_app
 from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.submission import request, submitting
 from runvoy_cli.terminal.render import print_json, print_line
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, RunvoyError
 
 RECEIPT_SECONDS = 5.0
 TIMEOUT_HELP = request.TIMEOUT_HELP
@@ -96,7 +96,7 @@ def submit(
 def _see_the_decision(session: Session, prepared: submitting.Prepared, submitted: submitting.Submitted) -> None:
     """Raise the refusal of a request whose id another may have, if it is told in time."""
     refusal = _refusal(session, submitted)
-    if refusal is not None and session.client.learn_time(refusal):
+    if refusal is not None and refusal.code in OF_CLOCKS:  # the calls that told of it have learned the time
         refusal = _refusal(session, submitting.send(session, prepared.request))
     if refusal is not None:
         refusal.details.setdefault("execution_id", submitted.execution_id)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from runvoy_cli.deployment.client import digest
+from runvoy_cli.deployment.client import Client, digest
 from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.home.cache import FAR_APART
 from runvoy_cli.input.problems import called_wrongly
 from runvoy_cli.submission import request as request_options
 from runvoy_cli.terminal.render import write_stderr
@@ -21,6 +22,8 @@ from runvoy_protocol.requests import RunRequest, seal_request
 
 if TYPE_CHECKING:
     from typer._click import Context
+
+_SIGNINGS = 2
 
 
 class Prepared(NamedTuple):
@@ -74,11 +77,8 @@ def try_out(context: Context, made: RunRequest) -> int:
 def send(session: Session, request: RunRequest) -> Submitted:
     """Sign and upload; returns once the request is durable. Its times are taken now, its id stays."""
     client = session.client
-    now = client.now()
-    current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
-    sealed = seal_request(current, client.target.signing_key)
     try:
-        client.upload(request.request_id, sealed)
+        sealed = _uploaded(client, request)
     except RunvoyError as error:
         if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
             raise
@@ -94,6 +94,21 @@ def send(session: Session, request: RunRequest) -> Submitted:
         ) from error
     session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
     return Submitted(request.request_id, digest(sealed))
+
+
+def _uploaded(client: Client, request: RunRequest) -> bytes:
+    """The signed request, durable. Where the upload's own answer tells that its times are those of a wrong clock, it is signed
+    anew at once: nobody may be there to see the refusal, and the id is the same."""
+    client.ready_upload()
+    for _ in range(_SIGNINGS):
+        known = client.cache.offset
+        now = client.now()
+        current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
+        sealed = seal_request(current, client.target.signing_key)
+        client.upload(request.request_id, sealed)
+        if abs(client.cache.offset - known) < FAR_APART:
+            break
+    return sealed
 
 
 def say_where_it_stands(sending_id: str, durable_id: str, becomes: str = "goes on") -> None:
