@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -70,7 +71,8 @@ def submit(
         session = open_session(context.obj, calls_are_limited=False)
         prepared = submitting.prepare(context, submitting.with_default_timeout(context, made, session), session)
         sending_id = prepared.request.request_id
-        submitted = submitting.send(session, prepared.request)
+        with submitting.not_to_be_repeated(session, prepared):
+            submitted = submitting.send(session, prepared.request)
         durable_id = submitted.execution_id
         session.client.cache.last_submitted = durable_id
         if prepared.has_chosen_id:
@@ -85,11 +87,11 @@ def submit(
             print_line(submitted.execution_id)
             say_where_to_watch(session, submitted.execution_id)
     except RunvoyError as error:
-        raise RunvoyError(
-            error.code,
-            f"{submitted.execution_id} is submitted, but {error.message}",
-            f"`runvoy wait {submitted.execution_id}` goes on from here.",
-        ) from error
+        own_id = submitted.execution_id
+        hint = f"`runvoy wait {own_id}` goes on from here."
+        told = RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint, {"execution_id": own_id})
+        told.retryable = False
+        raise told from error
     return 0
 
 
@@ -110,6 +112,7 @@ def _refusal(session: Session, submitted: submitting.Submitted) -> RunvoyError |
         submitted.execution_id,
         deadline=time.monotonic() + RECEIPT_SECONDS,
         object_sha256=submitted.object_sha256,
+        send_again=partial(submitting.send_again, session, submitted),
     )
     try:
         follower.receipt()
