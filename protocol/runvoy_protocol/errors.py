@@ -175,7 +175,8 @@ OF_CLOCKS = frozenset({ErrorCode.CLOCK_SKEW, ErrorCode.REQUEST_EXPIRED})
 class RunvoyError(Exception):
     """An error of a known code: what happened, why, and what to do.
 
-    `details` holds JSON values for programs, e.g. `server_time` of a CLOCK_SKEW.
+    `details` holds JSON values for programs, e.g. `server_time` of a CLOCK_SKEW. `retryable` is its code's, unless it is set
+    to False: where the call may have been carried out, and would be once more.
     """
 
     def __init__(
@@ -186,10 +187,7 @@ class RunvoyError(Exception):
         self.message = message
         self.hint = hint or ERRORS[code].hint
         self.details: dict[str, object] = dict(details or {})
-
-    @property
-    def retryable(self) -> bool:
-        return ERRORS[self.code].retryable
+        self.retryable = ERRORS[code].retryable
 
     @property
     def exit_code(self) -> int:
@@ -199,5 +197,5 @@ class RunvoyError(Exception):
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
-    def __reduce__(self) -> tuple[type[RunvoyError], tuple[ErrorCode, str, str, dict[str, object]]]:
-        return type(self), (self.code, self.message, self.hint, self.details)
+    def __reduce__(self) -> tuple[type[RunvoyError], tuple[ErrorCode, str, str, dict[str, object]], dict[str, object]]:
+        return type(self), (self.code, self.message, self.hint, self.details), {"retryable": self.retryable}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from runvoy_cli.deployment.client import Client
-from runvoy_cli.following.follow import chunk_of, one_large
+from runvoy_cli.following.chunks import chunk_of, one_large
 from runvoy_cli.http.transport import Answer, NoAnswer
 from runvoy_protocol.control import LogGrant
 from runvoy_protocol.logs import Chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,7 +81,6 @@ class Submission:
             error = receipt.error()
             if error is None or error.code not in OF_CLOCKS:
                 break
-            session.client.learn_time(error)
             receipt = self._sent(request, session)  # with new times
         return self._decided(tag, entry, receipt)
 
@@ -117,11 +117,21 @@ class Submission:
             if error.code in _OF_THE_REQUEST:
                 raise UsageProblem(error.message, error.hint, error.code) from error
             raise
-        return self._receipt(request, session.client, sent.object_sha256)
+        return self._receipt(request, session.client, sent.object_sha256, partial(submitting.send_again, session, sent))
 
-    def _receipt(self, request: RunRequest, client: Client, object_sha256: str | None) -> Receipt:
+    def _receipt(
+        self,
+        request: RunRequest,
+        client: Client,
+        object_sha256: str | None,
+        send_again: Callable[[], None] | None = None,
+    ) -> Receipt:
         follower = Follower(
-            client, request.request_id, deadline=time.monotonic() + _DECISION_SECONDS, object_sha256=object_sha256
+            client,
+            request.request_id,
+            deadline=time.monotonic() + _DECISION_SECONDS,
+            object_sha256=object_sha256,
+            send_again=send_again,
         )
         try:
             seen = follower.receipt()

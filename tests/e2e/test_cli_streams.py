@@ -44,6 +44,24 @@ def test_a_run_whose_output_has_no_room_is_told_where_it_stands(machine_of_modul
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "run --json echo hi",
+        "submit --json true",
+        "submit --json --id once true",
+        """echo '{"command": "true"}' | runvoy submit --json --bulk -""",
+        "keys create --json",
+    ],
+)
+def test_what_is_done_and_cannot_be_told_is_nothing_to_repeat(machine_of_module: Machine, line: str) -> None:
+    """A program that goes by `retryable` would run the command twice."""
+    line = line if "runvoy" in line else f"runvoy {line}"
+    told = json.loads(shell(machine_of_module, f"{line} > /dev/full").stderr.splitlines()[-1])["error"]
+    assert "cannot be written" in told["message"]
+    assert told["retryable"] is False
+
+
+@pytest.mark.parametrize(
     "words", ["list --label", "users show", "secrets show", "locks show", "images show", "cost --label"]
 )
 def test_what_is_no_utf_8_is_a_mistake(machine_of_module: Machine, words: str) -> None:

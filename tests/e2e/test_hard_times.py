@@ -129,18 +129,18 @@ def _switches(pid: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("command", ["run", "submit"])
-def test_a_clock_that_was_set_while_a_grant_was_kept_costs_one_more_try(machine: Machine, command: str) -> None:
-    """Nothing of the deployment's is asked before the upload, so the receipt is what tells the time."""
+@pytest.mark.parametrize("command", [["run"], ["submit"], ["submit", "--id", "nightly"]], ids=" ".join)
+def test_a_clock_that_was_set_while_a_grant_was_kept_costs_nothing(machine: Machine, command: list[str]) -> None:
+    """Nothing of the deployment's is asked before the upload, so its answer is what tells the time."""
     machine.ok("run", "true")
     (cache,) = (machine.home / "cache").glob("*.json")
     kept = json.loads(cache.read_bytes())
     assert kept["inbox_grant"]
     ahead = {"offset_seconds": 600.0, "offset_learned_at": datetime.now(UTC).isoformat()}
     cache.write_text(json.dumps(kept | ahead))
-    done = machine(command, "--id", "nightly", "echo once") if command == "submit" else machine(command, "echo once")
+    done = machine(*command, "echo once")
     assert done.returncode == 0, done
-    if command == "submit":
+    if command[0] == "submit":
         execution_id = done.stdout.decode().strip()
         assert machine("wait", execution_id).returncode == 0
         assert machine.ok("logs", execution_id) == "once\n"

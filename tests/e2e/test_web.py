@@ -95,14 +95,14 @@ def test_opening_the_viewer_publishes_the_playbooks_of_the_place(machine_of_modu
     folder = tmp_path / ".runvoy"
     folder.mkdir()
     (folder / "good.yml").write_text("commands: ['true']\n")
-    (folder / "bad.yml").write_text("commands: ['true']\nlocks: prod\n")
+    (folder / "bad.yml").write_text("commands: ['true']\nlocks: {}\n")
     published = ("playbook", "list", "--published", "--json")
     machine_of_module.ok("web", "--no-open", "--no-playbooks", cwd=tmp_path)
     assert json.loads(machine_of_module.ok(*published)) == []
     done = machine_of_module("web", "--no-open", cwd=tmp_path)
     assert done.returncode == 0
     assert b"#claim=rvc1_" in done.stdout
-    assert f"{folder / 'bad.yml'}, line 2, column 8: locks must be a list of names" in done.stderr.decode()
+    assert f"{folder / 'bad.yml'}, line 2, column 8: locks must be a name or a list of names" in done.stderr.decode()
     assert b"runvoy: playbooks published: good" in done.stderr
     assert [one["name"] for one in json.loads(machine_of_module.ok(*published))] == ["good"]
     assert b"published: good" not in machine_of_module("web", "--no-open", cwd=tmp_path).stderr

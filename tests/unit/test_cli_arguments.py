@@ -219,6 +219,7 @@ MISTAKES = [
     (["users", "create", "bob", "--role", "amdin"], "hint: Did you mean 'admin'? A role is one of"),
     (["users", "role", "bob", ""], "'' is no role (INVALID_REQUEST)\nhint: A role is one of"),
     (["users", "list", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
+    (["images", "register", "--role", "x", "alpine"], "hint: Did you mean --task-role? See"),
     (["users", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
     (
         ["--lock", "a", "run", "x"],

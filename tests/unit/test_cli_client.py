@@ -226,6 +226,19 @@ def test_what_refuses_a_request_for_its_time_tells_the_server_s(client_of, code)
     assert not client.learn_time(RunvoyError(code, "off"))
 
 
+@pytest.mark.parametrize("status", [204, 403])
+def test_an_upload_s_answer_tells_of_an_offset_that_turned_out_wrong(server, client_of, status):
+    """No call is made with a kept grant, so nothing else would."""
+    client = client_of()
+    client.cache.learn_time((datetime.now(UTC) + timedelta(minutes=20)).isoformat())
+    server.answers["/api/v1/grants/inbox"] = [(200, server.grant())]
+    server.answers["/inbox"] = [(status, b"")]
+    client.ready_upload()
+    with contextlib.suppress(RunvoyError):
+        client.upload(ID, b"x")
+    assert abs(client_of().now() - datetime.now(UTC)) < timedelta(seconds=5)
+
+
 def test_a_clock_that_stays_wrong_is_told(server, client_of):
     skew = error(ErrorCode.CLOCK_SKEW, 401, server_time=datetime.now(UTC).isoformat())
     server.answers["/api/v1/whoami"] = [skew]

@@ -61,7 +61,7 @@ def test_every_command_that_prints_has_its_json_documented(name):
 def test_the_variables_that_are_told_are_those_that_are_read():
     """Names in the program's text; what it sets for its own processes, and what names a secret, is told elsewhere."""
     of_others = {"RUNVOY_CONTAINER", "RUNVOY_GIT_TOKEN", "RUNVOY_GIT_SSH_KEY", "RUNVOY_GIT_KNOWN_HOSTS"}
-    of_others |= {"RUNVOY_GIT_CERTIFICATES", "RUNVOY_FOLDER", "RUNVOY_NOTE"}
+    of_others |= {"RUNVOY_GIT_CERTIFICATES", "RUNVOY_FOLDER", "RUNVOY_NOTE", "RUNVOY_MARK"}
     folders = ["cli", "sync", "agent/runvoy_agent/local", "agent/runvoy_agent/runner", "agent/runvoy_agent/handlers"]
     texts = [path.read_text() for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     texts = [text for text in texts if "docs/reference.md is made of them" not in text]

@@ -4,6 +4,7 @@ option is that name (its singular where it is repeated)."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from runvoy_cli.bulk import reader as bulk_reader
 from runvoy_cli.bulk.requests import FIELDS as BULK
 from runvoy_cli.input import yaml_nodes
 from runvoy_cli.playbooks import reader as playbook_reader
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_sync import request_file
 
 PLAYBOOK_ONLY = {"description", "commands", "parameters"}
@@ -102,3 +103,31 @@ def test_a_value_that_a_line_and_a_request_file_share_means_the_same(tmp_path: P
     for field in set(line.__struct_fields__) - {"deployment_id", "request_id", "issued_at", "expires_at", "env"}:
         assert getattr(line, field) == getattr(wanted.request, field), field
     assert line.env["A"] == wanted.request.env["A"] == "1"
+
+
+@pytest.mark.parametrize("field", ["locks", "secrets"])
+@pytest.mark.parametrize(
+    "value", ["prod", ["prod"], ["a", "b"], [], {}, {"a": "b"}, ["a", ["b"]], ["a", "a"], "", "no name"]
+)
+def test_names_are_one_or_a_list_of_them_wherever_they_stand(field: str, value: object, tmp_path: Path) -> None:
+    """In a line, in a request file and in a playbook: what one takes the others take, and as the same."""
+
+    def taken(read: Callable[[], object]) -> object:
+        try:
+            return getattr(read(), field)
+        except RunvoyError:
+            return None
+
+    def of_a_line() -> object:
+        lines, problems = read_bulk(json.dumps({"command": "true", field: value}))
+        if problems:
+            raise RunvoyError(ErrorCode.INVALID_REQUEST, problems[0].text)
+        return lines[0]
+
+    of_line = taken(of_a_line)
+    raw = json.dumps({"command": "true", field: value}).encode()
+    assert taken(lambda: request_file.read(tmp_path / "a.json", raw).request) == of_line
+    text = json.dumps({"commands": ["true"], field: value})
+    assert taken(lambda: playbook_reader.read("a", tmp_path / "a.yml", text)) == of_line
+    is_good = value in ("prod", ["prod"], ["a", "b"], [])
+    assert of_line == (((value,) if isinstance(value, str) else tuple(value)) if is_good else None)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runvoy_cli.following.follow import PATIENCE_SECONDS, WAIT_SECONDS, Follower
+from runvoy_cli.following.follow import PATIENCE_SECONDS, SEND_AGAIN_SECONDS, WAIT_SECONDS, Follower
 from runvoy_cli.http.transport import Answer, NoAnswer
 from runvoy_cli.input.problems import GaveUp
 from runvoy_protocol import status
@@ -334,6 +334,44 @@ def test_a_pending_request_is_waited_for_by_its_receipt():
     world.follower(object_sha256="0" * 64).wait()
     assert 5 <= world.time < 5.2
     assert world.grants == 2
+
+
+def test_a_request_that_is_not_decided_for_long_is_sent_again_once():
+    """The word of its upload was lost: nobody but the reconciler would find it, in about a minute."""
+    world = World()
+    world.grant_answers = [pending("http://h/receipt")] * 100
+    sent = []
+
+    def send_again():
+        sent.append(world.time)
+        if len(sent) == 1:
+            world.put(world.time + 500, "receipt", msgspec.json.encode(receipt("accepted")))
+
+    world.follower(object_sha256="0" * 64, send_again=send_again).receipt()
+    assert [SEND_AGAIN_SECONDS <= at <= SEND_AGAIN_SECONDS + WAIT_SECONDS for at in sent] == [True]
+
+
+def test_a_request_whose_object_is_gone_is_sent_again_at_once_and_once():
+    gone = RunvoyError(ErrorCode.NOT_FOUND, "there is no execution")
+    world = World()
+    world.put_status(0, 1, State.SUCCEEDED, chunks=0, code=0)
+    world.grant_answers = [gone]
+    sent = []
+    world.follower(object_sha256="0" * 64, send_again=lambda: sent.append(world.time)).wait()
+    assert sent == [0]
+    world.grant_answers = [gone, gone]
+    with pytest.raises(RunvoyError, match="there is no execution"):
+        world.follower(object_sha256="0" * 64, send_again=lambda: sent.append(world.time)).wait()
+    assert len(sent) == 2
+
+
+def test_a_request_that_is_decided_in_time_is_not_sent_again():
+    world = World()
+    world.grant_answers = [pending("http://h/receipt")]
+    world.put(5, "receipt", msgspec.json.encode(receipt("accepted")))
+    world.put_status(5, 1, State.RUNNING)
+    world.put_status(500, 2, State.SUCCEEDED, chunks=0, code=0)
+    world.follower(object_sha256="0" * 64, send_again=lambda: pytest.fail("it was decided")).wait()
 
 
 def test_a_pending_request_of_somebody_else_is_asked_about_with_pauses():

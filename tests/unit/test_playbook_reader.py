@@ -120,7 +120,7 @@ WRONG = [
     ("commands: [a]\nmemory: 1m", (1, 1), "memory_mib must be from 64", False),
     ("commands: [a]\nimage: [x]", (2, 8), "image must be text", True),
     ("commands: [a]\nimage:", (2, 7), "image is empty", True),
-    ("commands: [a]\nlocks: prod", (2, 8), "locks must be a list", True),
+    ("commands: [a]\nlocks: {}", (2, 8), "locks must be a name or a list", True),
     ("commands: [a]\nlocks: ['a b']", (2, 9), "'a b' is no valid name", True),
     ("commands: [a]\nlocks: [x, y, x]", (2, 15), "'x' stands here a second time", True),
     (f"commands: [a]\nlocks: {list('abcdefghi')}", (2, 8), "9 locks are named; at most 8", True),

@@ -116,6 +116,8 @@ def test_exit_codes_of_errors():
 
 def test_an_error_survives_a_process_boundary():
     error = RunvoyError(ErrorCode.CLOCK_SKEW, "message", "hint", {"server_time": "x"})
+    assert error.retryable
+    error.retryable = False
     again = pickle.loads(pickle.dumps(error))
     assert vars(again) == vars(error)
     assert str(again) == "CLOCK_SKEW: message"

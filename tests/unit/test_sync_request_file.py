@@ -64,7 +64,7 @@ def test_the_machine_has_no_part_in_a_request(monkeypatch):
         ("command: x\ncomand: y\n", "line 2, column 1: a request has no 'comand' (Did you mean 'command'?"),
         ("command: x\n\ntimeout: soon\n", "line 3, column 10: timeout: 'soon' is no duration"),
         ("command: x\ntimeout: 0\n", "line 2, column 10: timeout is 0"),
-        ("command: x\nlocks: prod\n", "line 2, column 8: locks must be a list"),
+        ("command: x\nlocks: {}\n", "line 2, column 8: locks must be a name or a list"),
         ("command: x\nlocks: [a, a]\n", "line 2, column 12: 'a' stands here a second time"),
         ("command: x\nlocks: ['a b']\n", "line 2, column 9"),
         ("command: []\n", "line 1, column 10: the command is empty"),

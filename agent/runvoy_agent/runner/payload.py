@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import binascii
 import json
+import os
 
 MAX_BYTES = 64 * 1024 * 1024
 _KEY_BYTES = 32
 _SHELL = [b"/bin/sh", b"-c"]
+_MARK = b"RUNVOY_MARK"
 
 
 class PayloadError(Exception):
@@ -45,11 +47,19 @@ class Payload:
         self.git_credentials = {_name(name): _secret(value) for name, value in credentials.items()}
         self.max_log_bytes = int(_number(fields.get("max_log_bytes", 0)))  # 0 is no bound
         self.git_commit: str | None = None  # once it is checked out
+        self.mark = b"[runvoy:%s]" % os.urandom(8).hex().encode() if self._aligns else b""
+        """What the command writes on both streams where a step begins; empty if it writes none. Nobody else knows it."""
+        if self.mark:
+            self.env[_MARK] = self.mark
 
     @property
     def announces(self) -> bool:
         """Whether the command is a playbook, which says on stderr what it is about to run."""
         return self.argv[:2] == _SHELL and any(text.startswith(b"# playbook ") for text in self.argv[2:3])
+
+    @property
+    def _aligns(self) -> bool:
+        return self.announces and _MARK in self.argv[2]
 
     @property
     def masked(self) -> dict[bytes, bytes]:

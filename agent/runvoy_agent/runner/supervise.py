@@ -61,7 +61,7 @@ class Supervisor:
         # The order in which they are read when there is something on both. An announcement stands before what it announces.
         first = "err" if payload.announces else "out"
         self._streams = dict(sorted(streams.items(), key=lambda stream: stream[1] != first))
-        self._output = output
+        self._output = _aligned(output, payload.mark)
         self._shipper = shipper
         self._ending = ending
         self._poll = select.poll()
@@ -144,6 +144,7 @@ class Supervisor:
         while self._streams and time.monotonic() < give_up_at:
             self._wait(give_up_at)
         for fd in self._streams:
+            self._output.feed(self._streams[fd], b"")
             # Someone outside the run was given the other end.
             self._output.note(
                 f"std{self._streams[fd]} was still open {_DRAIN_SECONDS:g} seconds after the command's end"
@@ -175,3 +176,11 @@ class Supervisor:
         self._poll.unregister(fd)
         os.close(fd)
         self._output.feed(self._streams.pop(fd), b"")
+
+
+def _aligned(output: Listener, mark: bytes) -> Listener:
+    if not mark:
+        return output
+    from runvoy_agent.runner.alignment import Aligned
+
+    return Aligned(output, mark)

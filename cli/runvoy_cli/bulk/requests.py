@@ -31,12 +31,18 @@ def _text(value: object) -> str:
     return value
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (_text(value),)
     if not isinstance(value, list):
-        raise _Wrong("must be a text or a list of texts")
-    return tuple(dict.fromkeys(_text(one) for one in value))
+        raise _Wrong("must be a name or a list of names")
+    names = tuple(_text(one) for one in value)
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _Wrong(f"{name[:64]!r} stands there a second time")
+        seen.add(name)
+    return names
 
 
 def _command(value: object) -> tuple[str, ...] | str:
@@ -80,8 +86,8 @@ FIELDS: Mapping[str, tuple[str, Callable[[Any], object]]] = {
     "command": ("command", _command),
     "image": ("image", _text),
     "env": ("env", _pairs),
-    "secrets": ("secrets", _texts),
-    "locks": ("locks", _texts),
+    "secrets": ("secrets", _names),
+    "locks": ("locks", _names),
     "if_locked": ("if_locked", _choice("wait", "fail")),
     "timeout": ("timeout_seconds", _number(values.duration)),
     "queue_timeout": ("queue_timeout_seconds", _number(values.duration)),

@@ -18,7 +18,7 @@ from runvoy_cli.deployment.session import Session, open_session
 from runvoy_cli.following.follow import Follower
 from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.submission import request as request_options
-from runvoy_cli.terminal.render import write_stderr
+from runvoy_cli.terminal.render import write_stderr, written_whole
 from runvoy_cli.terminal.sanitize import json_text
 from runvoy_protocol import batches, ids, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
@@ -60,17 +60,21 @@ def submit(context: Context, place: str, *, as_batch: bool) -> int:
     numbered = [
         _Numbered(line, one.addressed(client.target, now, default_seconds)) for line, one in made if one is not None
     ]
-    return _Sending(session, name, numbered, context.obj.json).through(as_batch)
+    has_ids = all(one.id_text is not None for _, one in made if one is not None)
+    return _Sending(session, name, numbered, context.obj.json, has_ids).through(as_batch)
 
 
 class _Sending:
     """The way of a file's requests into the inbox, and how far it got."""
 
-    def __init__(self, session: Session, name: str, numbered: Sequence[_Numbered], as_json: bool) -> None:
+    def __init__(
+        self, session: Session, name: str, numbered: Sequence[_Numbered], as_json: bool, has_ids: bool
+    ) -> None:
         self._session = session
         self._name = name
         self._numbered = numbered
         self._as_json = as_json
+        self._has_ids = has_ids
         self._durable = 0
         self._is_sending = False
 
@@ -121,7 +125,7 @@ class _Sending:
         self._is_sending = True
         client.upload_batch(batch_id, sealed)
         self._session.console.detail(f"the batch {batch_id} is durable ({len(portion):,} runs, {len(sealed):,} bytes)")
-        self._see_the_decision(batch_id, digest(sealed))
+        self._see_the_decision(batch_id, sealed)
         self._is_sending = False
         self._print([one.request_id for one in portion])
         if self._durable < len(self._numbered):
@@ -135,16 +139,18 @@ class _Sending:
             texts.append(json_text(msgspec.json.encode(row)) if self._as_json else execution_id)
             self._durable += 1
         self._session.client.cache.last_submitted = execution_ids[-1]
-        sys.stdout.write("".join(f"{text}\n" for text in texts))
-        sys.stdout.flush()
+        with written_whole():
+            sys.stdout.write("".join(f"{text}\n" for text in texts))
+            sys.stdout.flush()
 
-    def _see_the_decision(self, batch_id: str, object_sha256: str) -> None:
+    def _see_the_decision(self, batch_id: str, sealed: bytes) -> None:
         """Raise the refusal of the batch as a whole, if it is told in time."""
         follower = Follower(
             self._session.client,
             batch_id,
             deadline=time.monotonic() + DECISION_SECONDS,
-            object_sha256=object_sha256,
+            object_sha256=digest(sealed),
+            send_again=lambda: self._session.client.upload_batch(batch_id, sealed),
         )
         try:
             follower.receipt()
@@ -160,13 +166,19 @@ class _Sending:
         hint = (
             f"{_SEND_AGAIN} {error.hint}" if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL) else error.hint
         )
-        return RunvoyError(error.code, f"{error.message}; {self._where_it_stands(error)}", hint, details)
+        told = RunvoyError(error.code, f"{error.message}; {self._where_it_stands(error)}", hint, details)
+        if not self._has_ids and (self._durable or self._is_open(error)):
+            told.retryable = False  # the whole file would be sent, under new ids
+        return told
 
     def _where_it_stands(self, error: RunvoyError | None = None) -> str:
         total = len(self._numbered)
         text = f"{self._durable:,} of the {total:,} runs in {self._name} are submitted"
-        is_open = self._is_sending and not isinstance(error, _BatchRefused)
-        return text + (", the next may or may not be" if is_open else "")
+        return text + (", the next may or may not be" if self._is_open(error) else "")
+
+    def _is_open(self, error: RunvoyError | None) -> bool:
+        """Whether something may have arrived that was not told."""
+        return self._is_sending and not isinstance(error, _BatchRefused)
 
 
 class _BatchRefused(RunvoyError):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ from runvoy_cli.terminal import github
 from runvoy_cli.terminal.render import Console, NotWritten, command_text, print_json, ran_for
 from runvoy_cli.terminal.screen import is_capable
 from runvoy_cli.terminal.words import code_text, explanation_of, result_json
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, RunvoyError
 from runvoy_protocol.explanations import ended_itself
 from runvoy_protocol.states import Reason, State
 from runvoy_protocol.status import ExecutionStatus, exit_code_of
@@ -86,8 +87,15 @@ def run_through(settings: Settings, prepare_request: Callable[[Session], Prepare
     except NotWritten as error:
         own_id = following.durable_id
         hint = f"`runvoy wait {own_id}` tells what becomes of it, `runvoy logs {own_id}` has its output."
-        message = f"{own_id} is submitted, but {error.message}"
-        raise RunvoyError(error.code, message, hint, {"execution_id": own_id}) from error
+        told = RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint, {"execution_id": own_id})
+        told.retryable = False
+        raise told from error
+    except RunvoyError as error:
+        if following.durable_id:
+            error.details.setdefault("execution_id", following.durable_id)
+        if following.may_run and error is not following.refusal:
+            error.retryable = False
+        raise
 
 
 class _Following:
@@ -97,6 +105,9 @@ class _Following:
         self.sending_id = ""
         self.durable_id = ""
         self.becomes = "goes on"
+        self.refusal: RunvoyError | None = None
+        self.may_run = False
+        """Whether to repeat the command line, with a new id, could run the command twice."""
         self._last_said = ""
 
     def through(self, settings: Settings, prepare_request: Callable[[Session], Prepared]) -> int:
@@ -128,15 +139,18 @@ class _Following:
         try:
             return self._attempt(session, prepared, sink, progress)
         except RunvoyError as refusal:
-            if not session.client.learn_time(refusal):
+            if refusal is not self.refusal or refusal.code not in OF_CLOCKS:
                 raise
-            return self._attempt(session, prepared, sink, progress)  # once more, by the deployment's clock
+            # Once more, by the deployment's clock: the calls that told of the refusal have learned it.
+            return self._attempt(session, prepared, sink, progress)
 
     def _attempt(
         self, session: Session, prepared: Prepared, sink: AsJson | Split, progress: Progress
     ) -> ExecutionStatus:
         self.sending_id = prepared.request.request_id
-        submitted = submitting.send(session, prepared.request)
+        with submitting.not_to_be_repeated(session, prepared):
+            submitted = submitting.send(session, prepared.request)
+        self.may_run = not prepared.has_chosen_id
         self.durable_id = submitted.execution_id
         session.client.cache.last_submitted = submitted.execution_id
         console = session.console
@@ -156,10 +170,14 @@ class _Following:
                 session.client,
                 submitted.execution_id,
                 object_sha256=submitted.object_sha256,
+                send_again=partial(submitting.send_again, session, submitted),
                 on_status=tell,
                 interruptible=interrupts.interruptible,
             )
-            status = self._follow(session, follower, sink, interrupts)
+            try:
+                status = self._follow(session, follower, sink, interrupts)
+            finally:
+                self.refusal = follower.refusal
         if not follower.log_is_whole:
             console.say("the end of the output is missing; `runvoy logs` may have it later")
         return status

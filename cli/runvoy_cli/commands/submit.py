@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from runvoy_cli.input.options import new_app
 from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.submission import request, submitting
 from runvoy_cli.terminal.render import print_json, print_line
-from runvoy_protocol.errors import RunvoyError
+from runvoy_protocol.errors import OF_CLOCKS, RunvoyError
 
 RECEIPT_SECONDS = 5.0
 TIMEOUT_HELP = request.TIMEOUT_HELP
@@ -70,7 +71,8 @@ def submit(
         session = open_session(context.obj, calls_are_limited=False)
         prepared = submitting.prepare(context, submitting.with_default_timeout(context, made, session), session)
         sending_id = prepared.request.request_id
-        submitted = submitting.send(session, prepared.request)
+        with submitting.not_to_be_repeated(session, prepared):
+            submitted = submitting.send(session, prepared.request)
         durable_id = submitted.execution_id
         session.client.cache.last_submitted = durable_id
         if prepared.has_chosen_id:
@@ -85,18 +87,18 @@ def submit(
             print_line(submitted.execution_id)
             say_where_to_watch(session, submitted.execution_id)
     except RunvoyError as error:
-        raise RunvoyError(
-            error.code,
-            f"{submitted.execution_id} is submitted, but {error.message}",
-            f"`runvoy wait {submitted.execution_id}` goes on from here.",
-        ) from error
+        own_id = submitted.execution_id
+        hint = f"`runvoy wait {own_id}` goes on from here."
+        told = RunvoyError(error.code, f"{own_id} is submitted, but {error.message}", hint, {"execution_id": own_id})
+        told.retryable = False
+        raise told from error
     return 0
 
 
 def _see_the_decision(session: Session, prepared: submitting.Prepared, submitted: submitting.Submitted) -> None:
     """Raise the refusal of a request whose id another may have, if it is told in time."""
     refusal = _refusal(session, submitted)
-    if refusal is not None and session.client.learn_time(refusal):
+    if refusal is not None and refusal.code in OF_CLOCKS:  # the calls that told of it have learned the time
         refusal = _refusal(session, submitting.send(session, prepared.request))
     if refusal is not None:
         refusal.details.setdefault("execution_id", submitted.execution_id)
@@ -110,6 +112,7 @@ def _refusal(session: Session, submitted: submitting.Submitted) -> RunvoyError |
         submitted.execution_id,
         deadline=time.monotonic() + RECEIPT_SECONDS,
         object_sha256=submitted.object_sha256,
+        send_again=partial(submitting.send_again, session, submitted),
     )
     try:
         follower.receipt()

@@ -83,15 +83,9 @@ class Client:
         return self._cache
 
     def learn_time(self, error: RunvoyError) -> bool:
-        """Keep the clock's offset from an error that may be of a wrong clock; whether it told the server's time."""
-        if error.code not in OF_CLOCKS:
-            return False
-        try:
-            server_time = datetime.fromisoformat(str(error.details["server_time"]))
-            self._cache.learn_time(server_time)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return False
-        return True
+        """Keep the clock's offset from an error that was answered just now; whether it told the server's time. Never from a
+        receipt: its time is that of the decision, which may be hours ago when it is read."""
+        return error.code in OF_CLOCKS and self._cache.learn_time(str(error.details.get("server_time")))
 
     def call(self, method: str, path: str, body: bytes = b"", query: Mapping[str, str] | None = None) -> bytes:
         """One signed control call: the answer's body, or the error it carried. Repeated where no answer came."""
@@ -112,6 +106,7 @@ class Client:
             if _is_success(answer):
                 return answer
             error = self._error_of(answer)
+            self.learn_time(error)  # for the next call: the machine may have slept over the first answer
         if self._may_be_done and method != "GET" and error.code in _AS_AFTER_IT_WAS_DONE:
             error.hint = f"An earlier try got no answer and may have done it: look before you repeat it. {error.hint}"
         raise error
@@ -231,6 +226,10 @@ class Client:
             raise _told_of_others()
         return found
 
+    def ready_upload(self) -> None:
+        """Have a grant for uploads: a call that learns the time, before anything is signed by a wrong one; unless one is kept."""
+        self._inbox_grant()
+
     def upload(self, execution_id: str, sealed: bytes) -> None:
         """Put a signed request into the inbox; returns once it is durable. The same bytes are sent at every try."""
         self._upload(object_keys.request(self.key_id, execution_id), sealed)
@@ -321,6 +320,7 @@ class Client:
 
     def _post(self, grant: control.InboxGrant, object_key: str, sealed: bytes) -> Answer:
         form = Form(grant)
+        began = datetime.now(UTC)
         try:
             answer = self.transport.send(
                 "POST",
@@ -333,6 +333,7 @@ class Client:
             self.may_be_uploaded |= lost.is_sent
             raise
         self.may_be_uploaded = True
+        self._cache.hear_time(answer.headers.get("date", ""), began)
         return answer
 
     def _read_seconds(self) -> float:

@@ -7,15 +7,14 @@ from 100 ms to 1 s; news sets it back.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from runvoy_cli.deployment.client import Client
+from runvoy_cli.following.chunks import chunk_of, one_large
 from runvoy_cli.http.transport import Answer, NoAnswer
 from runvoy_cli.input.problems import GaveUp
-from runvoy_protocol import logs
 from runvoy_protocol.control import OutboxGrant
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import Chunk, LogRecord
@@ -24,6 +23,9 @@ from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
 
 WAIT_SECONDS = 20.0
+SEND_AGAIN_SECONDS = (
+    30.0  # without a decision: the message about the upload may be lost, which is found in about a minute
+)
 PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached while we follow
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -32,31 +34,9 @@ _FIRST_OUTPUT_SECONDS = 3.0
 _BEFORE_THE_START = (State.QUEUED, State.STARTING)
 _SLACK_SECONDS = 1.0
 _TAIL_SECONDS = 10.0  # an ended execution's last chunks may be ingested after its status
-
-_LARGE_BYTES = 8 * 1024 * 1024  # twice what a runner puts into a chunk
-_large = threading.Lock()
-
 OnStatus = Callable[[ExecutionStatus], None]
 OnRecord = Callable[[LogRecord], None]
 OnChunk = Callable[[Chunk], None]
-
-
-def chunk_of(raw: bytes, number: int) -> Chunk:
-    """A log's chunk, the first of which is number 1.
-
-    Its writer may be the command itself: in the place of what cannot be read a record of runvoy's own tells about it.
-    """
-    try:
-        return logs.read_chunk(raw)
-    except RunvoyError as error:
-        told = f"chunk {number} of the log cannot be read: {error.message}\n"
-        return Chunk([LogRecord(n=0, t=0, s="sys", m=told)], None)
-
-
-def one_large(raw: bytes) -> AbstractContextManager[object]:
-    """To be entered while a chunk is decoded and used. Of those that hold much more than a runner puts into one, and take several
-    times that in memory, one at a time is in use, by whatever threads."""
-    return _large if logs.claimed_size(raw) > _LARGE_BYTES else nullcontext()
 
 
 def _each(on_record: OnRecord) -> OnChunk:
@@ -73,8 +53,8 @@ def _each(on_record: OnRecord) -> OnChunk:
 class Follower:
     """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
 
-    `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for. `grant`: reads
-    that were granted before; others are asked for when these are used up. `chunks`: the log's first ones, which are here and need not be read.
+    `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for. `send_again` is
+    called once if it is not decided for long, or its object is gone. `grant`: reads that were granted before; others are asked for when these are used up. `chunks`: the log's first ones, which are here and need not be read.
     `interruptible` is entered where an exception, as Ctrl-C's, loses nothing: whoever was interrupted there, or gave up,
     can call the same method again and goes on with the next record.
     """
@@ -86,6 +66,7 @@ class Follower:
         *,
         deadline: float | None = None,
         object_sha256: str | None = None,
+        send_again: Callable[[], None] | None = None,
         grant: OutboxGrant | None = None,
         chunks: Sequence[bytes] = (),
         on_status: OnStatus | None = None,
@@ -99,10 +80,11 @@ class Follower:
         self._client = client
         self.deadline = deadline
         self._object_sha256 = object_sha256
+        self._send_again = send_again
+        self._send_again_at = clock() + SEND_AGAIN_SECONDS
         self._on_status = on_status
         self._interruptible = interruptible
-        self._clock = clock
-        self._sleep = sleep
+        self._clock, self._sleep = clock, sleep
         self._grant = grant
         self._chunks = chunks
         self._status_etag = ""
@@ -132,6 +114,8 @@ class Follower:
                 if receipt is not None:
                     return self._accepted(receipt)
             self._check_deadline()
+            if self._clock() >= self._send_again_at:
+                self._sent_again()
 
     def wait(self) -> ExecutionStatus:
         """Wait for the execution's end."""
@@ -275,8 +259,7 @@ class Follower:
 
     def _pending_receipt(self, grant: OutboxGrant) -> Receipt | None:
         """Wait a while for the receipt of a pending request."""
-        began = self._clock()
-        url = grant.receipt_url
+        began, url = self._clock(), grant.receipt_url
         answer = self._read(lambda: url, wait_seconds=self._span()) if url is not None else None
         if answer is None or answer.status != _OK:
             self._rest_if_early(began)
@@ -326,11 +309,22 @@ class Follower:
             self._grant = self._in_time().outbox_grant(self.execution_id, self._next_chunk, self._object_sha256)
         return self._grant
 
+    def _sent_again(self) -> bool:
+        """Send the request again, the same bytes under the same id, which starts nothing twice; False if it was before."""
+        send_again, self._send_again = self._send_again, None
+        if send_again is None:
+            return False
+        with self._interruptible():
+            send_again()
+        return True
+
     def _next_look(self) -> OutboxGrant | None:
         """A new grant, or None if there is none for now, which is borne with where the deployment has answered us before."""
         try:
             grant = self._regrant()
         except RunvoyError as error:
+            if error.code is ErrorCode.NOT_FOUND and self._sent_again():
+                return None
             if error.code is not ErrorCode.UNAVAILABLE or not self._has_answered:
                 raise
             self._endure("the deployment", error.message)
@@ -356,15 +350,12 @@ class Follower:
 
     def _span(self) -> float:
         """How long a read may wait: less where the deadline is near."""
-        if self.deadline is None:
-            return WAIT_SECONDS
-        return max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
+        return WAIT_SECONDS if self.deadline is None else max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
 
     def _in_time(self) -> Client:
         """The client, for a call that may not outlast the deadline if we leave then. A waiting read's answer comes just by it."""
-        if self.deadline is None or not self._is_leaving:
-            return self._client
-        return self._client.within(max(0.0, self.deadline - self._clock()) + _SLACK_SECONDS)
+        left = None if self.deadline is None or not self._is_leaving else max(0.0, self.deadline - self._clock())
+        return self._client if left is None else self._client.within(left + _SLACK_SECONDS)
 
     def _rest_if_early(self, began: float) -> None:
         if self._clock() - began < WAIT_SECONDS / 2:

@@ -9,14 +9,18 @@ import contextlib
 import hashlib
 import time
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import msgspec
 
 from runvoy_cli.home.files import private_folder, write_private
-from runvoy_protocol.control import InboxGrant
+from runvoy_protocol.control import CALL_LIFETIME, InboxGrant
 from runvoy_protocol.ids import is_execution_id
 from runvoy_protocol.instants import Instant
+
+FAR_APART = CALL_LIFETIME
+"""Clocks that are further apart have calls and requests refused."""
 
 _EXPIRY_MARGIN = timedelta(seconds=60)
 _MOST_SECONDS_OFF = 10 * 365 * 24 * 3600.0
@@ -49,14 +53,40 @@ class Cache:
 
     def now(self) -> datetime:
         """The server's time as well as it is known, in whole milliseconds, which is what travels."""
-        now = datetime.now(UTC)
-        learned_at = self._content.offset_learned_at
-        if learned_at is not None and abs(now - learned_at) < _OFFSET_LIFETIME:
-            now += timedelta(seconds=self._content.offset_seconds)
+        now = datetime.now(UTC) + self.offset
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
-    def learn_time(self, server_time: datetime) -> None:
-        """Keep the clock's offset; ValueError for one that no clock has."""
+    @property
+    def offset(self) -> timedelta:
+        """The server's time beyond ours, as it was learned within the hour; none otherwise."""
+        learned_at = self._content.offset_learned_at
+        if learned_at is None or abs(datetime.now(UTC) - learned_at) >= _OFFSET_LIFETIME:
+            return timedelta()
+        return timedelta(seconds=self._content.offset_seconds)
+
+    def learn_time(self, server_time: str) -> bool:
+        """Keep the clock's offset by the server's time, which is that of now; whether it is one that a clock shows."""
+        try:
+            self._learn(datetime.fromisoformat(server_time))
+        except (ValueError, TypeError, OverflowError):
+            return False
+        return True
+
+    def hear_time(self, date: str, began: datetime) -> None:
+        """Mend the kept offset by an answer's `Date`, where that is far from what is kept: for what is sent without a call, against which
+        every clock is held. `began`: when the request was sent, by this machine's clock.
+
+        Of an exchange that took long nothing is learned: a machine that slept in it reads an answer of before.
+        """
+        ended = datetime.now(UTC)
+        if not timedelta() <= ended - began < FAR_APART:
+            return
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            given = parsedate_to_datetime(date).astimezone(UTC)
+            if abs(given - ended - self.offset) > FAR_APART:
+                self._learn(given)
+
+    def _learn(self, server_time: datetime) -> None:
         now = datetime.now(UTC)
         offset_seconds = (server_time - now).total_seconds()
         if abs(offset_seconds) > _MOST_SECONDS_OFF:

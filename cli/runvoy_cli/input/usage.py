@@ -95,7 +95,11 @@ def _example(context: Context | None) -> str:
 
 
 def _options_way_out(name: str, possible: Sequence[str], context: Context | None) -> str:
-    """Which commands have the option, if not this one, or which options it looks like."""
+    """Which of its own options is longer by a word, which commands have the option, if not this one, or which options it looks
+    like."""
+    longer = [one for one in _long_options(context) if name.startswith("--") and name[2:] in one[2:].split("-")]
+    if longer:
+        return f"Did you mean {' or '.join(longer)}? "
     those = _commands_with(name, context)
     if those:
         return f"{', '.join(f'`{one}`' for one in those)} {'has' if len(those) == 1 else 'have'} it, after its name. "
@@ -129,11 +133,15 @@ def _nearest_options(name: str, possible: Sequence[str], context: Context | None
     """Those that may have been meant: of a single letter what begins with it, else those that are written alike, the nearest
     first. Without their dashes, which all of them have in common."""
     if re.fullmatch(r"-[a-z]", name) and context is not None:
-        long_names = [option for one in context.command.params for option in one.opts if option.startswith("--")]
-        return [option for option in long_names if option.startswith(f"-{name}")][:_MOST_NAMED]
+        return [option for option in _long_options(context) if option.startswith(f"-{name}")][:_MOST_NAMED]
     bare = {option.lstrip("-"): option for option in possible}
     near = difflib.get_close_matches(name.lstrip("-"), bare, n=_MOST_NAMED, cutoff=_ALIKE)
     return [bare[one] for one in near]
+
+
+def _long_options(context: Context | None) -> Sequence[str]:
+    params = context.command.params if context is not None else ()
+    return [option for one in params for option in one.opts if option.startswith("--")]
 
 
 def _names(context: Context | None) -> Sequence[str]:

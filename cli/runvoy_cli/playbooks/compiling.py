@@ -79,10 +79,13 @@ def shell_text(playbook: Playbook) -> str:
     for parameter in playbook.parameters.values():
         lines += _parameter_lines(parameter)
     lines += [f"export {name}={word}" for name, word in playbook.exports.items()]
+    # On both streams, before each announcement: the runner takes it away, and knows by it what was printed before.
+    lines.append("runvoy_mark=${RUNVOY_MARK-}; unset RUNVOY_MARK")
     count = len(playbook.commands)
     for number, command in enumerate(playbook.commands, start=1):
         announcement = f"playbook {playbook.name}: {number} of {count}: {title(command)}"
-        lines.append(f"printf '%s\\n' {quoted(announcement)} >&2")
+        lines.append("printf '%s' \"$runvoy_mark\"")
+        lines.append(f"printf '%s%s\\n' \"$runvoy_mark\" {quoted(announcement)} >&2")
         lines.append(f"/bin/sh -ec {quoted(command.shell)} || exit $?")
     return "\n".join(lines)
 

@@ -44,15 +44,20 @@ class Nodes:
     def _names_in(
         self, nodes: Mapping[str, yaml.Node], field: str, may_stand: Callable[[yaml.Node, str], bool] = _anything
     ) -> tuple[str, ...]:
-        """A list of names, each once. What `may_stand` denies it reports itself."""
+        """A name, or a list of names, each once. What `may_stand` denies it reports itself."""
         node = nodes.get(field)
         if node is None:
             return ()
-        if not isinstance(node, yaml.SequenceNode):
-            self._report(node, f"{field} must be a list of names", "Write each after a dash, or in brackets: [a, b]")
+        is_list = isinstance(node, yaml.SequenceNode)
+        if not is_list and (not isinstance(node, yaml.ScalarNode) or is_empty(node)):
+            self._report(
+                node,
+                f"{field} must be a name or a list of names",
+                "Write each after a dash, or in brackets: [a, b]",
+            )
             return ()
         found: list[str] = []
-        for item in node.value:
+        for item in node.value if is_list else [node]:
             name = self._scalar(item, f"a name in {field}")
             if name is None or not may_stand(item, name):
                 continue

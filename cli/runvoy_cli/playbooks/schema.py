@@ -48,13 +48,9 @@ def _parameter() -> dict[str, object]:
 
 
 def _names(most: int, what: str) -> dict[str, object]:
-    return {
-        "description": what,
-        "type": "array",
-        "maxItems": most,
-        "uniqueItems": True,
-        "items": {"type": ["string", "number", "boolean"], "pattern": _NAME_PATTERN},
-    }
+    name = {"type": ["string", "number", "boolean"], "pattern": _NAME_PATTERN}
+    several = {"type": "array", "maxItems": most, "uniqueItems": True, "items": name}
+    return {"description": what, "anyOf": [name, several]}
 
 
 def _text(what: str) -> dict[str, object]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from runvoy_cli.deployment.client import digest
+from runvoy_cli.deployment.client import Client, digest
 from runvoy_cli.deployment.session import Session, open_session
+from runvoy_cli.home.cache import FAR_APART
 from runvoy_cli.input.problems import called_wrongly
 from runvoy_cli.submission import request as request_options
 from runvoy_cli.terminal.render import write_stderr
@@ -22,6 +23,8 @@ from runvoy_protocol.requests import RunRequest, seal_request
 if TYPE_CHECKING:
     from typer._click import Context
 
+_SIGNINGS = 2
+
 
 class Prepared(NamedTuple):
     """A request before it is sent. `has_chosen_id`: another may have the same id."""
@@ -32,7 +35,11 @@ class Prepared(NamedTuple):
 
 class Submitted(NamedTuple):
     execution_id: str
-    object_sha256: str
+    sealed: bytes
+
+    @property
+    def object_sha256(self) -> str:
+        return digest(self.sealed)
 
 
 def prepare(context: Context, made: RunRequest, session: Session) -> Prepared:
@@ -71,14 +78,23 @@ def try_out(context: Context, made: RunRequest) -> int:
     return dry_run.try_out(session, prepared.request, context.obj.json)
 
 
+@contextlib.contextmanager
+def not_to_be_repeated(session: Session, prepared: Prepared) -> Iterator[None]:
+    """Around sending a request: to a program an error there is no reason to repeat the command line if the request may have arrived,
+    for what is repeated has a new id, and would run as well. With an id of its own it runs once."""
+    try:
+        yield
+    except RunvoyError as error:
+        if session.client.may_be_uploaded and not prepared.has_chosen_id:
+            error.retryable = False
+        raise
+
+
 def send(session: Session, request: RunRequest) -> Submitted:
     """Sign and upload; returns once the request is durable. Its times are taken now, its id stays."""
     client = session.client
-    now = client.now()
-    current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
-    sealed = seal_request(current, client.target.signing_key)
     try:
-        client.upload(request.request_id, sealed)
+        sealed = _uploaded(client, request)
     except RunvoyError as error:
         if error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
             raise
@@ -93,7 +109,38 @@ def send(session: Session, request: RunRequest) -> Submitted:
             {**error.details, "execution_id": request.request_id},
         ) from error
     session.console.detail(f"{request.request_id} is durable ({len(sealed):,} bytes)")
-    return Submitted(request.request_id, digest(sealed))
+    return Submitted(request.request_id, sealed)
+
+
+def send_again(session: Session, submitted: Submitted) -> None:
+    """Upload what is submitted once more, the same object, for who waits for its decision and hears nothing. Nothing runs twice by
+    it: the id, the key and the content are the same, so what was decided of the first is the answer to this one. That it fails is
+    told and no more, for the first may yet be decided."""
+    try:
+        session.client.upload(submitted.execution_id, submitted.sealed)
+    except RunvoyError as error:
+        session.console.remark(
+            f"{submitted.execution_id} is not decided yet, and cannot be sent again: {error.message}"
+        )
+    else:
+        session.console.remark(
+            f"{submitted.execution_id} was not decided, and is sent again; it is started once all the same"
+        )
+
+
+def _uploaded(client: Client, request: RunRequest) -> bytes:
+    """The signed request, durable. Where the upload's own answer tells that its times are those of a wrong clock, it is signed
+    anew at once: nobody may be there to see the refusal, and the id is the same."""
+    client.ready_upload()
+    for _ in range(_SIGNINGS):
+        known = client.cache.offset
+        now = client.now()
+        current = msgspec.structs.replace(request, issued_at=now, expires_at=now + request_options.LIFETIME)
+        sealed = seal_request(current, client.target.signing_key)
+        client.upload(request.request_id, sealed)
+        if abs(client.cache.offset - known) < FAR_APART:
+            break
+    return sealed
 
 
 def say_where_it_stands(sending_id: str, durable_id: str, becomes: str = "goes on") -> None:

@@ -109,6 +109,7 @@ class NotWritten(RunvoyError):
             f"{name} cannot be written: {(error.strerror or str(error)).lower()}",
             "What the command was asked to do is done; look at what there is before you repeat it.",
         )
+        self.retryable = False
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from runvoy_agent.core import quotas
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import StopAll, User
 from runvoy_agent.handlers.documents import all_executions, store
@@ -157,7 +158,7 @@ def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
 
 
 def own_quotas(user: User) -> Quotas | None:
-    found = msgspec.convert(user, Quotas, from_attributes=True)
+    found = quotas.as_set(user)
     return None if found == Quotas() else found
 
 
