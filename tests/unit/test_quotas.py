@@ -485,20 +485,6 @@ def test_many_starts_at_once_fill_the_places_exactly(world: World) -> None:
 # -- the routes
 
 
-def test_a_log_of_nothing_that_an_older_version_set_is_told_as_what_it_keeps_and_bars_no_change(world: World) -> None:
-    set_user(world, "ada", max_log_mib=0)
-    world.records.commit([store.put_new(store.DEFAULT_QUOTAS_KEY, DefaultQuotas(max_log_mib=0))])
-    user, default = ok(world, "GET", "/users/ada"), ok(world, "GET", "/quotas")
-    assert user["quotas"] == default["default"] == {"max_log_mib": 1}
-    assert [default["max_log_mib"], *(use["max_log_mib"] for use in default["users"])] == [1, 1]
-    for path, version, found in (
-        ("/users/ada/quotas", user["version"], user["quotas"]),
-        ("/quotas", default["version"], default["default"]),
-    ):
-        ok(world, "PUT", path, {"version": version, "quotas": found | {"max_unfinished": 5}})
-    assert ok(world, "GET", "/users/ada")["quotas"] == {"max_log_mib": 1, "max_unfinished": 5}
-
-
 def test_an_admin_sets_a_users_quotas_and_the_default(world: World) -> None:
     bob = world.add_user("bob", Role.DEVELOPER)
     found = ok(world, "GET", "/quotas")

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_protocol.errors import ErrorCode, RunvoyError
-from runvoy_protocol.members import Quotas
 
 MAX_UNFINISHED = 100_000
 """Of each user, unless an admin says otherwise: ten of the largest batches, which a round of the reconciler still gets through."""
 
 MAX_LOG_MIB = 2048
 """Of each execution, unless an admin says otherwise: longer than any log that is read, and an end for what prints for ever."""
-
-LEAST_LOG_MIB = 1
-
-
-def as_set(stored: User | DefaultQuotas) -> Quotas:
-    """The quotas that stand in a record. An older version let a log of 0 MiB be set, of which 1 is kept: it is told as that, and so
-    may be sent back with a change of another one."""
-    found = msgspec.convert(stored, Quotas, from_attributes=True)
-    return found if found.max_log_mib != 0 else msgspec.structs.replace(found, max_log_mib=LEAST_LOG_MIB)
 
 
 def unfinished_limit(user: User, defaults: DefaultQuotas | None) -> int:
@@ -43,14 +31,12 @@ def running_limit(user: User, defaults: DefaultQuotas | None) -> int | None:
 
 def log_limit(user: User, defaults: DefaultQuotas | None) -> int:
     """How many MiB of its output the log of an execution of the user's keeps."""
-    own = as_set(user).max_log_mib
-    return default_log(defaults) if own is None else own
+    return default_log(defaults) if user.max_log_mib is None else user.max_log_mib
 
 
 def default_log(defaults: DefaultQuotas | None) -> int:
     """How many MiB the log of an execution keeps whose owner has no limit of their own."""
-    own = None if defaults is None else as_set(defaults).max_log_mib
-    return MAX_LOG_MIB if own is None else own
+    return MAX_LOG_MIB if defaults is None or defaults.max_log_mib is None else defaults.max_log_mib
 
 
 def free_places(user: User, running: int, defaults: DefaultQuotas | None, most: int) -> int:

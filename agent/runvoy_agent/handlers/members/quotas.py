@@ -119,7 +119,7 @@ def _all(records: Records, default: Loaded[DefaultQuotas]) -> QuotasAnswer:
     used = zip(members, use_of(records, members, in_force), strict=True)
     shown = tuple(use for user, use in used if user.revoked_at is None or use.unfinished)
     return QuotasAnswer(
-        default=quotas.as_set(in_force),
+        default=msgspec.convert(in_force, Quotas, from_attributes=True),
         max_unfinished=quotas.default_unfinished(in_force),
         version=default.version,
         users=shown,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from runvoy_agent.core import quotas
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.model import StopAll, User
 from runvoy_agent.handlers.documents import all_executions, store
@@ -158,7 +157,7 @@ def _kill_all(call: Call, owner: str) -> tuple[str, ...]:
 
 
 def own_quotas(user: User) -> Quotas | None:
-    found = quotas.as_set(user)
+    found = msgspec.convert(user, Quotas, from_attributes=True)
     return None if found == Quotas() else found
 
 
