@@ -11,6 +11,7 @@ from runvoy_agent.core.admission import Capabilities
 from runvoy_agent.core.batches import RANGE_SIZE
 from runvoy_agent.core.cost import OWN_MACHINE, Pricing
 from runvoy_agent.ports import QueueCare, TaskDefinitions
+from runvoy_protocol.control import DiskHealth
 from runvoy_protocol.requests import RunRequest
 
 
@@ -22,7 +23,7 @@ class Deployment(NamedTuple):
     admits. `look_for_containers`, if there is one, tells afresh what the deployment can do, for requests that want a
     container. `queues`, where there are some, can be looked at. `pricing`: by which prices the cost of runs is reckoned.
     `inline_log_bytes`: logs up to so many bytes are handed out within a grant, where reading them costs less than serving a read
-    of each; 0 for none.
+    of each; 0 for none. `disk` looks at the one that its state is on, if that can be full.
     """
 
     deployment_id: str
@@ -38,9 +39,18 @@ class Deployment(NamedTuple):
     range_size: int = RANGE_SIZE
     pricing: Pricing = OWN_MACHINE
     inline_log_bytes: int = 0
+    disk: Callable[[], DiskHealth] | None = None
 
     def __repr__(self) -> str:
         return f"Deployment({self.deployment_id}, {self.version})"  # all that it derives keys from is its secret
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room on its disk to take something in."""
+        if self.disk is None:
+            return True
+        found = self.disk()
+        return found.free_bytes >= found.needed_bytes
 
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         look = self.look_for_containers

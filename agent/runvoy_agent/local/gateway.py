@@ -74,9 +74,10 @@ class Answer(NamedTuple):
 
 class Gateway:
     """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
-    its version, and the address it came from. Pages of `web_origins` may call it as its own page does."""
+    its version, and the address it came from. `shortage` says why no request can be taken in now, if that is so. Pages of
+    `web_origins` may call it as its own page does."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as it stands before
         self,
         *,
         inbox: FolderObjects,
@@ -86,6 +87,7 @@ class Gateway:
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
         on_upload: Callable[[str, str, str], None],
+        shortage: Callable[[], str | None] = lambda: None,
         web_origins: frozenset[str] = frozenset(),
     ) -> None:
         self._inbox = inbox
@@ -95,6 +97,7 @@ class Gateway:
         self._clock = clock
         self._serve_control = serve_control
         self._on_upload = on_upload
+        self._shortage = shortage
         self._web_origins = web_origins
         self._names: frozenset[str] = _LOOPBACK_NAMES
         self.port = 0
@@ -191,6 +194,10 @@ class Gateway:
         """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""
         fields, data = _form(environ)
         upload = self._grants.verify_post("inbox", fields, len(data), self._clock.now())
+        if (shortage := self._shortage()) is not None:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE, f"no request is taken in: {shortage}", "Make room there, and try again."
+            )
         try:
             self._inbox.put(upload.object_key, data, content_type=upload.content_type)
         except ValueError as error:

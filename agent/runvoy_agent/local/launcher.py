@@ -67,10 +67,10 @@ class ProcessLauncher:
 
     `on_stopped(execution_id, attempt)` is called once when nothing of a run lives any more, whatever became of it: look
     at its spool and at `describe`. `on_bell(execution_id)` says that there is something in its spool. Both are called in
-    a watching thread and must only hand over.
+    a watching thread and must only hand over. `shortage()` says why nothing can be started now, if that is so.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most are for tests
         self,
         runs_folder: Path,
         on_stopped: Callable[[str, int], None],
@@ -81,6 +81,7 @@ class ProcessLauncher:
         runner_seconds: float = _RUNNER_SECONDS,
         environment: Mapping[str, str] | None = None,
         containers: Containers | None = None,
+        shortage: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._runs_folder = runs_folder.resolve()
         self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,6 +93,7 @@ class ProcessLauncher:
         source = os.environ if environment is None else environment
         self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
         self._containers = containers
+        self._shortage = shortage
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
@@ -112,6 +114,8 @@ class ProcessLauncher:
         claim = self._claim(launch.execution_id)
         if claim is not None:
             return self._adopt(launch, claim)
+        if (shortage := self._shortage()) is not None:
+            return NoCapacity(shortage)
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:

@@ -28,7 +28,7 @@ DAEMON = (
     "if os.fork() == 0:\n"
     "  os.setsid()\n"
     "  if os.fork() == 0:\n"
-    "    open('daemon','w').write(str(os.getpid())); print('daemon', flush=True); time.sleep(1000)\n"
+    "    print('daemon', flush=True); open('daemon','w').close(); time.sleep(1000)\n"
     "  os._exit(0)\n"
     "while not os.path.exists('daemon'): time.sleep(.01)\n"
     "os._exit(5)\n"
