@@ -28,6 +28,7 @@ from runvoy_agent.handlers.routes import Call, Response, Route, route
 from runvoy_agent.local.changes import Changes
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.containers import Containers
+from runvoy_agent.local.disk import Disk
 from runvoy_agent.local.engines import Engines
 from runvoy_agent.local.gateway import Answer, ControlCall, Gateway, Names
 from runvoy_agent.local.grants import Grants
@@ -85,6 +86,7 @@ class EmbeddedServices:
         identity = home.deployment()
         secret = home.deployment_secret()
         self._changes = Changes(GATEWAY_THREADS - _SPARE_GATEWAY_THREADS)
+        self._disk = Disk(home.folder)
         self._grants = Grants(hmac.digest(secret, b"runvoy grants v1", "sha256"))
         clock = SystemClock()
         self._records = SqliteRecords(home.records)
@@ -98,7 +100,11 @@ class EmbeddedServices:
         self._pump = Pump(self._ingest.ingest, self._on_stopped)
         self._engines = Engines(os.environ)
         self._launcher = ProcessLauncher(
-            home.runs, on_stopped=self._pump.stopped, on_bell=self._pump.bell, containers=Containers(self._engines)
+            home.runs,
+            on_stopped=self._pump.stopped,
+            on_bell=self._pump.bell,
+            containers=Containers(self._engines),
+            shortage=self._disk.shortage,
         )
         self._ports = Ports(
             records=self._records,
@@ -119,6 +125,7 @@ class EmbeddedServices:
             look_for_containers=self._look_for_containers,
             queues=LocalQueueCare(self._queue),
             inline_log_bytes=INLINE_LOG_BYTES,
+            disk=self._disk.look,
         )
         self._keeping = Keeping(home, self._ports, self._inbox, self._outbox, self._ingest, identity.created_at)
         self._routes = (*control.ROUTES, stack_route(self._show_stack), gc_route(self._keeping.serve))
@@ -141,6 +148,7 @@ class EmbeddedServices:
             clock=clock,
             serve_control=self._serve_control,
             on_upload=self._on_upload,
+            shortage=self._disk.shortage,
             names=Names(settings.host, frozenset(settings.web_origins)),
         )
         self.endpoint = Endpoint(pid=os.getpid(), port=0, instance="", version="", deployment_id="", host=settings.host)
@@ -170,8 +178,12 @@ class EmbeddedServices:
 
     def reconcile(self) -> None:
         """One round of the reconciler; what fails is logged and tried again in the next."""
+        self._disk.shortage()  # for its log, where nobody comes with something new
         try:
             self._home.publish(self.endpoint)  # in case somebody damaged it
+        except OSError as error:
+            log.warning("the endpoint cannot be written anew: %s", error.strerror)  # and stands as it was
+        try:
             reconcile.handle(self._ports)
             self._records.purge_expired(self._ports.clock.now())
             self._keeping.keep_up()

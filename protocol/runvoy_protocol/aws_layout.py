@@ -137,9 +137,8 @@ METRIC_QUEUE_AGE = "QueueAge"  # seconds from sending to handling; dimension que
 METRIC_FAILED_DELIVERIES = "FailedDeliveries"  # dimension queue
 METRIC_DEAD_LETTERS = "DeadLetters"  # dimension queue; a gauge, written by the reconciler
 METRIC_REPAIRS = "Repairs"
-METRIC_CORRECTED = (
-    "CorrectedCounts"  # users whose quotas were counted wrongly: a bug, or a record that somebody changed
-)
+# Users whose quotas were counted wrongly: a bug, or a record that somebody changed.
+METRIC_CORRECTED = "CorrectedCounts"
 METRIC_LEFT = "LeftForTheNextRound"  # executions of which ECS said nothing to the reconciler
 DIMENSION_DEPLOYMENT = "deployment"
 

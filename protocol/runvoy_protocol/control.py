@@ -82,7 +82,8 @@ PROTOCOL_VERSION = 1
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """GET health: public. `instance` tells one start of an embedded stack from another; `protocol` is PROTOCOL_VERSION."""
+    """GET health: public. `status` is `ok`, or `low-disk` where nothing new is taken in for want of room. `instance` tells one start of an
+    embedded stack from another; `protocol` is PROTOCOL_VERSION."""
 
     status: str
     version: str
@@ -104,12 +105,21 @@ class QueueHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     oldest_seconds: float | None = None
 
 
+class DiskHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The disk of a deployment that has one. With less than `needed_bytes` free nothing new is taken in or started."""
+
+    free_bytes: int
+    total_bytes: int
+    needed_bytes: int
+
+
 class QueuesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """GET health/queues: the queues, when the last whole round of the reconciler began, and until when the audit is sealed."""
+    """GET health/queues: the queues, when the last whole round of the reconciler began, until when the audit is sealed, and the disk."""
 
     queues: tuple[QueueHealth, ...]
     reconciled_at: Instant | None = None
     audit_sealed_until: Instant | None = None
+    disk: DiskHealth | None = None
 
 
 class RedriveRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

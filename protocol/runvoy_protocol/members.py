@@ -121,9 +121,8 @@ class RecountedUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     running: int
     unfinished_added: int = 0  # to put it right; negative if it was too high
     running_added: int = 0
-    unfinished_suspected: int = (
-        0  # it seems too high by this: the reconciler finds out, and corrects it, within half an hour
-    )
+    # It seems too high by this: the reconciler finds out, and corrects it, within half an hour.
+    unfinished_suspected: int = 0
     running_suspected: int = 0
 
 

@@ -74,9 +74,8 @@ class ExecutionStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     starting_at: Instant | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
-    exit_code: int | None = (
-        None  # the command's own (128 + n for signal n); None if it did not exit by itself, or nobody knows
-    )
+    # The command's own (128 + n for signal n); None if it did not exit by itself, or nobody knows.
+    exit_code: int | None = None
     signal: int | None = None
     attempt: int = 0
     lines: int | None = None  # of the log, once it is complete; so are `chunks`

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, run_claims
 from runvoy_agent.local.launcher import ProcessLauncher
 from runvoy_agent.ports import Launch
 from runvoy_protocol import ids
@@ -64,7 +64,7 @@ class Machine:
         return dict(json.loads(document["body"]))
 
     def runner_of(self, launch: Launch) -> int:
-        claim = processes.read_claim(self.runs / launch.execution_id)
+        claim = run_claims.read(self.runs / launch.execution_id)
         assert claim is not None
         return claim.pid
 
@@ -72,10 +72,10 @@ class Machine:
         for launcher in self.launchers:
             launcher.close()
         for execution_id in self.ids:
-            claim = processes.read_claim(self.runs / execution_id)
-            if claim is not None and processes.is_runner_alive(claim):
+            claim = run_claims.read(self.runs / execution_id)
+            if claim is not None and processes.is_runner_alive(claim, self.runs / execution_id):
                 processes.signal_process(claim.pid, signal.SIGKILL)
-            for pid in processes.survivors(execution_id):
+            for pid in processes.survivors(self.runs / execution_id):
                 processes.signal_process(pid, signal.SIGKILL)
             for pid in processes.runners(self.runs / execution_id):
                 processes.signal_process(pid, signal.SIGTERM)  # it ends what is left of its command

@@ -136,6 +136,22 @@ def test_no_room(machine: Machine) -> None:
     machine.await_stopped(late)
 
 
+def test_without_room_on_the_disk_nothing_is_started_and_what_runs_goes_on(machine: Machine) -> None:
+    shortages: list[str] = []
+    launcher = machine.launcher(shortage=lambda: shortages[-1] if shortages else None)
+    runs, late = machine.launch("sleep 1000"), machine.launch("true")
+    launcher.start(runs)
+    shortages.append("the disk has 3 MiB left")
+    assert launcher.start(late) == NoCapacity("the disk has 3 MiB left")
+    assert launcher.describe(late.execution_id, 1).phase == "missing"
+    assert isinstance(launcher.start(runs), Launched)
+    launcher.stop(runs.execution_id, 1)
+    machine.await_stopped(runs)
+    shortages.clear()
+    assert isinstance(launcher.start(late), Launched)
+    machine.await_stopped(late)
+
+
 def test_a_bulk_leaves_a_quarter_of_the_room(machine: Machine) -> None:
     launcher = machine.launcher(max_running=4)
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.servers.git_hosts import TOKEN, HttpHost, Repository
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, run_claims
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
@@ -81,15 +81,16 @@ def test_a_runner_killed_in_the_middle_of_a_clone(machine_of_module: Machine, re
         repo = f"http://127.0.0.1:{host.getsockname()[1]}/infra.git"
         execution_id = runvoy.ok("submit", "--git-repo", repo, "echo ran").strip()
         connection, _ = host.accept()  # git asks, and is not answered
-        claim = processes.read_claim(runvoy.home / "local" / "runs" / execution_id)
+        folder = runvoy.home / "local" / "runs" / execution_id
+        claim = run_claims.read(folder)
         assert claim is not None
         os.kill(claim.pid, signal.SIGKILL)
-        runvoy.wait_until(lambda: not processes.is_runner_alive(claim))
-        assert processes.survivors(execution_id), "the clone was over too soon for this test"
+        runvoy.wait_until(lambda: not processes.is_runner_alive(claim, folder))
+        assert processes.survivors(folder), "the clone was over too soon for this test"
         assert runvoy.status(execution_id)["state"] == "STARTING"
         connection.close()
     waited = runvoy("wait", execution_id)
-    assert (waited.returncode, processes.survivors(execution_id)) == (125, [])
+    assert (waited.returncode, processes.survivors(folder)) == (125, [])
     ended = runvoy.status(execution_id)
     assert (ended["state"], ended["reason"], "started_at" in ended) == ("UNKNOWN", "lost", False)
     assert ended["explanation"], ended

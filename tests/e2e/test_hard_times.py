@@ -43,10 +43,17 @@ def test_a_full_disk_refuses_with_a_code_and_loses_nothing(small_disk: Path) -> 
         gate = small_disk.parent / "gate"
         running = machine.ok("submit", f"echo before; while [ ! -e {gate} ]; do sleep 0.05; done; echo after").strip()
         machine.wait_until(lambda: machine.status(running)["state"] == "RUNNING")
+        filled = machine("run", "dd if=/dev/zero of=big bs=64k 2> /dev/null; echo $?")
+        assert filled.stdout == b"1\n", "its end waits for no room that its own files take"
+        assert machine("health").returncode == 0
         filler = small_disk / "filler"
         fill(filler)
+        sick = machine("health")
+        assert sick.returncode == 1
+        assert b"the deployment's disk has too little room left" in sick.stderr
         refused = machine("submit", "--timeout", "5s", "echo never")
         assert refused.returncode == 1
+        assert b"no request is taken in: the disk of " in refused.stderr
         assert b"UNAVAILABLE" in refused.stderr
         assert b"hint:" in refused.stderr
         gate.touch()  # the command ends while there is no room for its result

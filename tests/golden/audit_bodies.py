@@ -81,6 +81,10 @@ BODIES: dict[str, msgspec.Struct] = {
         reconciled_at=_at(0),
         audit_sealed_until=_at(0),
     ),
+    "health-queues-disk": control.QueuesAnswer(
+        queues=(),
+        disk=control.DiskHealth(free_bytes=1_000_000, total_bytes=50_000_000, needed_bytes=2_500_000),
+    ),
     "redrive-request": control.RedriveRequest(queue="inbox"),
     "redrive-answer": control.RedriveAnswer(queues=(control.Redriven(queue="inbox", redriven=3, left=0),)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,10 @@ import pytest
 from tests.unit.calls import audit_of, call, code_of, ok
 
 from runvoy_agent.handlers import healths
+from runvoy_agent.handlers.control import HEALTH_PATH, handle
+from runvoy_agent.handlers.routes import Request
 from runvoy_agent.local.queue import LocalQueueCare, LocalQueueName, SqliteQueue
+from runvoy_protocol.control import DiskHealth
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.members import Role
 
@@ -52,6 +56,21 @@ def test_how_far_behind_the_reconciler_and_the_seals_are(world: World) -> None:
     after = ok(world, "GET", "/health/queues")
     assert after["reconciled_at"].startswith("2026-05-04T12:30:00")
     assert after["audit_sealed_until"].startswith("2026-05-04T12:20:00")
+
+
+def test_a_disk_without_room_is_told_to_everybody_and_how_much_there_is_to_operators(world: World) -> None:
+    assert "disk" not in ok(world, "GET", "/health/queues")
+    disk = {"free_bytes": 100, "total_bytes": 5000, "needed_bytes": 100}
+
+    def status() -> str:
+        request = Request("GET", HEALTH_PATH, HEALTH_PATH, {}, {}, b"", "127.0.0.1")
+        return str(json.loads(handle(world.ports, world.deployment, request).body)["status"])
+
+    world.deployment = world.deployment._replace(disk=lambda: DiskHealth(**disk))
+    assert ok(world, "GET", "/health/queues")["disk"] == disk
+    assert status() == "ok"
+    disk["free_bytes"] = 99
+    assert status() == "low-disk"
 
 
 def test_dead_letters_are_put_back_and_that_is_on_record(world: World) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, run_claims
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.engines import Engines
 from runvoy_agent.local.launcher import ProcessLauncher
@@ -118,15 +118,15 @@ class Machine:
         return [line for line in lines if line[0] == command]
 
     def kill_runner(self, launch: Launch) -> None:
-        claim = processes.read_claim(self.folder(launch))
+        claim = run_claims.read(self.folder(launch))
         assert claim is not None
         os.kill(claim.pid, signal.SIGKILL)
-        wait_until(lambda: not processes.is_runner_alive(claim))
+        wait_until(lambda: not processes.is_runner_alive(claim, self.folder(launch)))
 
     def kill_client(self, launch: Launch) -> None:
         """The one in the foreground of the container."""
-        wait_until(lambda: len(processes.survivors(launch.execution_id)) > 0)
-        for pid in processes.survivors(launch.execution_id):
+        wait_until(lambda: len(processes.survivors(self.folder(launch))) > 0)
+        for pid in processes.survivors(self.folder(launch)):
             processes.signal_process(pid, signal.SIGKILL)
 
     def await_running(self, launch: Launch) -> None:
@@ -138,8 +138,8 @@ class Machine:
         for launcher in self.launchers:
             launcher.close()
         for folder in self.runs.iterdir():
-            claim = processes.read_claim(folder) if folder.is_dir() else None
-            if claim is not None and processes.is_runner_alive(claim):
+            claim = run_claims.read(folder) if folder.is_dir() else None
+            if claim is not None and processes.is_runner_alive(claim, folder):
                 processes.signal_process(claim.pid, signal.SIGKILL)
         for path in (self.state / "containers").glob("*/pid"):
             if not (path.parent / "exit").exists() and int(path.read_text()) > 1:
@@ -433,7 +433,7 @@ def test_a_killed_client_is_followed_by_another(machine: Machine) -> None:
     machine.await_running(launch)
     machine.kill_client(launch)
     wait_until(lambda: bool(machine.calls("attach")))
-    wait_until(lambda: bool(processes.survivors(launch.execution_id)))
+    wait_until(lambda: bool(processes.survivors(machine.runs / launch.execution_id)))
     time.sleep(0.3)  # until it has seen where the output stands
     (machine.container(launch) / "go").touch()
     machine.await_stopped(launch)
@@ -461,7 +461,7 @@ def test_without_runner_and_engine_a_run_is_not_said_to_have_stopped(machine: Ma
     machine.await_running(launch)
     machine.kill_runner(launch)
     (machine.state / "down").touch()
-    wait_until(lambda: not processes.survivors(launch.execution_id))  # the client gives up
+    wait_until(lambda: not processes.survivors(machine.runs / launch.execution_id))  # the client gives up
     asked = len(machine.calls("container"))
     wait_until(lambda: len(machine.calls("container")) >= asked + 2)
     assert machine.launcher.describe(launch.execution_id, 1).phase == "running"

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, run_claims
 from runvoy_agent.local.containers import Containers
 from runvoy_agent.local.engines import Engines
 from runvoy_agent.local.launcher import ProcessLauncher
@@ -120,10 +120,10 @@ def test_a_container_that_lost_its_runner(runs: Runs, shell_image: str) -> None:
     deadline = time.monotonic() + 30
     while not runs.containers.lives(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    claim = processes.read_claim(folder)
+    claim = run_claims.read(folder)
     assert claim is not None
     os.kill(claim.pid, signal.SIGKILL)
-    while processes.is_runner_alive(claim):
+    while processes.is_runner_alive(claim, folder):
         time.sleep(0.01)
     assert runs.launcher.describe(execution_id, 1).phase == "running"
     assert not runs.ended.is_set()

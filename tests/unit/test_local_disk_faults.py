@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.launching import Machine
 
+from runvoy_agent.local.disk import Disk
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.local.queue import SqliteQueue
 from runvoy_agent.local.records import SqliteRecords
 from runvoy_agent.local.secrets import FolderSecrets
 from runvoy_agent.ports import Item, Put, Unavailable
+from runvoy_protocol.logs import decode_chunk
 
 PATIENCE = 30.0
 
@@ -60,6 +63,46 @@ def until_unavailable(action: Callable[[int], object]) -> int:
 
 def read_only(disk: Path, yes: bool) -> None:
     subprocess.run(["mount", "-o", f"remount,{'ro' if yes else 'rw'}", str(disk)], check=True)
+
+
+def test_a_disk_tells_when_its_room_runs_out_and_when_there_is_some_again(
+    disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked_at = Disk(disk)
+    caplog.set_level("INFO")
+    assert looked_at.shortage() is None
+    found = looked_at.look()
+    assert found.free_bytes > found.needed_bytes == found.total_bytes // 20
+    filler = fill(disk)
+    for _ in range(2):
+        assert looked_at.shortage() == f"the disk of {disk} has 0.0 MiB left, and the last 0.1 MiB are for what runs"
+    filler.unlink()
+    assert looked_at.shortage() is None
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_a_disk_that_takes_no_further_files_is_full(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=8", str(disk)], check=True)
+    for number in range(8):
+        try:
+            (disk / str(number)).touch()
+        except OSError:
+            break
+    assert Disk(disk).look().free_bytes == 0
+
+
+def test_a_command_that_fills_the_disk_of_its_own_folder_ends_with_its_log(disk: Path) -> None:
+    """What it left is removed before its end is on that disk, and not after."""
+    machine = Machine(disk)
+    try:
+        launch = machine.launch("dd if=/dev/zero of=big bs=4k 2> /dev/null; echo dd ended with $?")
+        machine.launcher().start(launch)
+        machine.await_stopped(launch)
+        assert machine.result(launch)["exit_code"] == 0
+        (chunk,) = (machine.runs / launch.execution_id / "spool/logs").iterdir()
+        assert b"".join(record.data for record in decode_chunk(chunk.read_bytes())) == b"dd ended with 1\n"
+    finally:
+        machine.close()
 
 
 def test_records_on_a_full_disk(disk: Path) -> None:

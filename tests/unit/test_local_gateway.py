@@ -54,6 +54,7 @@ class Served:
         self.uploads: list[tuple[str, str]] = []
         self.sources: list[str] = []
         self.grants_lead_to: list[str] = []
+        self.shortage: str | None = None
         self.clock = SystemClock()
         self.gateway = Gateway(
             inbox=self.inbox,
@@ -63,6 +64,7 @@ class Served:
             clock=self.clock,
             serve_control=self._control,
             on_upload=self._uploaded,
+            shortage=lambda: self.shortage,
             names=Names(HOST, frozenset({NAMED})),
         )
         listener = bind(0)
@@ -120,6 +122,17 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path)
     yield made
     made.close()
+
+
+def test_without_room_no_request_is_taken_in(served: Served) -> None:
+    served.shortage = "the disk has 3 MiB left"
+    refused = served.post(served.form(f"{PREFIX}a", b"x"))
+    assert (refused.status, refused.code) == (503, "UNAVAILABLE")
+    assert b"the disk has 3 MiB left" in refused.body
+    assert served.uploads == []
+    assert list(served.inbox.list("")) == []
+    served.shortage = None
+    assert served.post(served.form(f"{PREFIX}a", b"x")).status == 204
 
 
 def test_an_upload_is_stored_and_delivered(served: Served) -> None:

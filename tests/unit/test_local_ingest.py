@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from runvoy_agent.local import run_claims
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.objects import FolderObjects
@@ -60,10 +61,27 @@ class Place:
         (folder / "spool/logs").mkdir(parents=True)
         (folder / "work/a").mkdir(parents=True)
         (folder / "work/a").chmod(0o500)
-        for name in ("started", "alive", "kill", "runner.log"):
+        for name in ("kill", "runner.log"):
             (folder / name).touch()
+        self.claim(execution_id).touch()
         self.spool(execution_id, *files)
         return execution_id
+
+    def claim(self, execution_id: str) -> Path:
+        return run_claims.path_of(self.runs / execution_id)
+
+    def of_an_older_version(self, *files: str) -> str:
+        """Its claim and its lock are in its folder."""
+        execution_id = self.run(*files)
+        self.claim(execution_id).unlink()
+        for name in ("started", "alive"):
+            (self.runs / execution_id / name).touch()
+        return execution_id
+
+    def left(self) -> list[str]:
+        """All that is left of runs, but for the folder of claims."""
+        paths = (path.relative_to(self.runs) for path in self.runs.rglob("*"))
+        return sorted(str(path) for path in paths if str(path) != "claims")
 
     def spool(self, execution_id: str, *files: str) -> None:
         for name in files:
@@ -178,7 +196,7 @@ def test_a_spool_that_is_none(place: Place, instead: str) -> None:
     place.ingest.ingest_all()
     assert place.events == []
     place.ingest.remove(run)
-    assert [path.name for path in (place.runs / run).iterdir()] == ["started"]
+    assert place.left() == [f"claims/{run}"]
 
 
 def test_a_full_disk_goes_to_the_caller_and_nothing_is_lost(place: Place) -> None:
@@ -209,41 +227,45 @@ def test_many_threads(place: Place) -> None:
     assert all(place.taken(run) == ALL for run in runs)
 
 
-def test_removing_keeps_the_claim_until_it_is_forgotten(place: Place) -> None:
-    run = place.run(*ALL)
+@pytest.mark.parametrize("version", ["this", "an older"])
+def test_removing_keeps_the_claim_until_it_is_forgotten(place: Place, version: str) -> None:
+    run = place.run(*ALL) if version == "this" else place.of_an_older_version(*ALL)
+    claim = f"claims/{run}" if version == "this" else f"{run}/started"
+    assert place.ingest.removed() == []
     place.ingest.remove(run)
     assert place.taken(run) == ALL, "the last look"
-    assert [path.name for path in (place.runs / run).iterdir()] == ["started"]
+    assert [path for path in place.left() if path != run] == [claim]
     assert place.ingest.removed() == [run]
     place.ingest.remove(run)
     place.ingest.forget(run)
     assert place.ingest.removed() == []
-    assert list(place.runs.iterdir()) == []
+    assert place.left() == []
     place.ingest.forget(run)
     place.ingest.remove(run)
 
 
-def test_a_run_that_lives_is_neither_removed_nor_forgotten(place: Place) -> None:
-    run = place.run(*ALL)
-    with (place.runs / run / "alive").open() as lock:
+@pytest.mark.parametrize("version", ["this", "an older"])
+def test_a_run_that_lives_is_neither_removed_nor_forgotten(place: Place, version: str) -> None:
+    run = place.run(*ALL) if version == "this" else place.of_an_older_version(*ALL)
+    path = place.claim(run) if version == "this" else place.runs / run / "alive"
+    with path.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         place.ingest.remove(run)
         place.ingest.forget(run)
     assert (place.runs / run / "work").is_dir()
-    assert (place.runs / run / "started").exists()
+    assert run_claims.read(place.runs / run) is not None
 
 
 def test_a_run_that_was_never_claimed_is_removed_whole(place: Place) -> None:
     run = place.run()
-    (place.runs / run / "started").unlink()
+    place.claim(run).unlink()
     place.ingest.remove(run)
-    assert not (place.runs / run).exists()
+    assert place.left() == []
 
 
 def test_what_a_stop_before_the_start_left_is_forgotten(place: Place) -> None:
     run = place.run()
-    for name in ("started", "alive"):
-        (place.runs / run / name).unlink()
+    place.claim(run).unlink()
     assert place.ingest.removed() == [run]
     place.ingest.forget(run)
     assert not (place.runs / run).exists()

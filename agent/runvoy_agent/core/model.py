@@ -231,9 +231,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_timeout_seconds: int | None = None
     name: str | None = None
     image: str | None = None  # the reference that runs
-    image_name: str | None = (
-        None  # the name it was registered under: cpu, memory, platform and role are that one's, or the request's
-    )
+    # The name it was registered under: cpu, memory, platform and role are that one's, or the request's.
+    image_name: str | None = None
     cpu: int | None = None
     memory_mib: int | None = None
     platform: str | None = None
@@ -248,9 +247,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     stopped_at: datetime | None = None  # its task was seen stopped, or it never had one
-    missing_since: datetime | None = (
-        None  # the first look at which the platform knew no task of it: one look may be mistaken
-    )
+    # The first look at which the platform knew no task of it: one look may be mistaken.
+    missing_since: datetime | None = None
     launches: int = 0  # those of its attempt that were begun and, for all that is known, did not come to nothing
     exit_code: int | None = None
     signal: int | None = None
@@ -265,20 +263,16 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task_stopped_at: datetime | None = None
     batch_id: str | None = None  # of the batch that it came in
     object_version: str = ""  # of the object in the inbox that it came in
-    counted: bool = (
-        False  # while active it counts among its owner's unfinished ones; not what came before there were quotas
-    )
-    placed: bool = (
-        False  # while active it counts among its owner's running ones: it has a task, or may be being launched
-    )
-    running_since: datetime | None = (
-        None  # when the deployment learned that it runs; `started_at` is by the runner's clock
-    )
+    # While active it counts among its owner's unfinished ones; not what came before there were quotas.
+    counted: bool = False
+    # While active it counts among its owner's running ones: it has a task, or may be being launched.
+    placed: bool = False
+    # When the deployment learned that it runs; `started_at` is by the runner's clock.
+    running_since: datetime | None = None
     unproven_start: str = ""  # the etag of an object that lay in the place of started.json and proved nothing
     counted_from: int = 0  # the version at which its admission read the number of its owner's unfinished ones
-    for_place: bool = (
-        False  # it was to be launched and waits for a place of its owner's: it is pushed when there is one
-    )
+    # It was to be launched and waits for a place of its owner's: it is pushed when there is one.
+    for_place: bool = False
     max_log_mib: int | None = None  # what its log keeps; None of what older versions started
     limited: bool = False  # its owner's places were limited when it took one: others may wait for it
 

@@ -140,7 +140,7 @@ def _serve_member(call: Call, found: Route | None, caller: _Caller) -> Response:
 def _health(ports: Ports, deployment: Deployment) -> Response:
     return answer(
         Health(
-            status="ok",
+            status="ok" if deployment.has_room else "low-disk",
             version=deployment.version,
             deployment_id=deployment.deployment_id,
             time=ports.clock.now(),

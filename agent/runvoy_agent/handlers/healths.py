@@ -34,7 +34,7 @@ MOST_REDRIVEN = 1000
 
 
 def show_queues(call: Call) -> Response:
-    """How many messages wait in which queue, and how far behind the reconciler and the audit's seals are."""
+    """How many messages wait in which queue, how far behind the reconciler and the audit's seals are, and how much room is left."""
     records = call.ports.records
     reconciled = store.load(records, store.RECONCILED_KEY, Reconciled).document
     head = store.load(records, store.AUDIT_HEAD_KEY, AuditHead).document
@@ -43,6 +43,7 @@ def show_queues(call: Call) -> Response:
             queues=tuple(QueueHealth(**state._asdict()) for state in _queues(call).states()),
             reconciled_at=None if reconciled is None else reconciled.at,
             audit_sealed_until=None if head is None else seals.time_of(head.scanned_to),
+            disk=None if call.deployment.disk is None else call.deployment.disk(),
         )
     )
 

@@ -87,9 +87,10 @@ NO_NAMES = Names()
 
 class Gateway:
     """A WSGI application. `serve_control` answers control calls, `on_upload` is told of each stored request: its key,
-    its version, and the address it came from."""
+    its version, and the address it came from. `shortage` says why no request can be taken in now, if that
+    is so."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of the stack, made in one place
         self,
         *,
         inbox: FolderObjects,
@@ -99,6 +100,7 @@ class Gateway:
         clock: Clock,
         serve_control: Callable[[ControlCall], Answer],
         on_upload: Callable[[str, str, str], None],
+        shortage: Callable[[], str | None] = lambda: None,
         names: Names = NO_NAMES,
     ) -> None:
         self._inbox = inbox
@@ -109,6 +111,7 @@ class Gateway:
         self._serve_control = serve_control
         self._on_upload = on_upload
         self._host, self._web_origins = names
+        self._shortage = shortage
         self.port = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -212,6 +215,10 @@ class Gateway:
         """A presigned POST: check the form against its policy as S3 would, store it, deliver it, and only then say so."""
         fields, data = _form(environ)
         upload = self._grants.verify_post("inbox", fields, len(data), self._clock.now())
+        if (shortage := self._shortage()) is not None:
+            raise RunvoyError(
+                ErrorCode.UNAVAILABLE, f"no request is taken in: {shortage}", "Make room there, and try again."
+            )
         try:
             self._inbox.put(upload.object_key, data, content_type=upload.content_type)
         except ValueError as error:

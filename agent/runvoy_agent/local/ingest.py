@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import run_claims
 from runvoy_agent.ports import StoredObject
 from runvoy_protocol import object_keys
 from runvoy_protocol.ids import is_execution_id
@@ -51,6 +51,7 @@ class SpoolIngest:
 
     def __init__(self, runs_folder: Path, outbox: Outbox, on_event: Callable[[str, Report], None]) -> None:
         self._runs_folder = runs_folder.resolve()
+        run_claims.make_folder(self._runs_folder)
         self._outbox = outbox
         self._on_event = on_event
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
@@ -76,43 +77,40 @@ class SpoolIngest:
                 _log.exception("the spool of execution %s could not be taken in", folder.name)
 
     def remove(self, execution_id: str) -> None:
-        """Delete a stopped run's folder, after a last look at its spool, but for the claim. A run that lives stays.
+        """Delete a stopped run's folder, after a last look at its spool. A run that lives stays.
 
         The claim stays as long as the execution could be launched again: a start that is delivered once more must find
         it. `forget` deletes it, once the execution's record is final and no start of it can be in the queue.
         """
-        folder = self._runs_folder / execution_id
         with self._lock(execution_id):
             self._take_in(execution_id, self._on_event)
-            if not folder.is_dir() or processes.is_lock_held(folder):
-                return
-            # The lock last: with it the run is still found when the stack starts, and removed then.
-            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.LOCK):
-                if entry.name != processes.CLAIM:
-                    self._remove(entry)
-            if not any(folder.iterdir()):
-                folder.rmdir()
-            self._warned = {path for path in self._warned if folder not in path.parents}
+            self._remove_folder(execution_id, (run_claims.OLD_CLAIM,))
 
     def removed(self) -> list[str]:
-        """The executions of which only the claim is left."""
-        return [
-            folder.name
-            for folder in sorted(self._runs_folder.iterdir())
-            if is_execution_id(folder.name) and not (folder / processes.LOCK).exists()
-        ]
+        """The executions of which only the claim is left, or what a stop before the start left."""
+        return run_claims.remains(self._runs_folder)
 
     def forget(self, execution_id: str) -> None:
         """Delete a removed run's claim. From here on a start of this execution would run it again."""
-        folder = self._runs_folder / execution_id
         with self._lock(execution_id):
-            if not folder.is_dir() or processes.is_lock_held(folder):
-                return
-            # The claim last; beside it there may be the marker of a stop that came before the start.
-            for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == processes.CLAIM):
-                self._remove(entry)
+            if self._remove_folder(execution_id):
+                run_claims.forget(self._runs_folder / execution_id)
+
+    def _remove_folder(self, execution_id: str, kept: tuple[str, ...] = ()) -> bool:
+        """Whether nothing of the run lives; then its folder goes, but for what is `kept`."""
+        folder = self._runs_folder / execution_id
+        if run_claims.is_locked(folder):
+            return False
+        if folder.is_dir():
+            # An older version's lock and claim last: with the lock the run is still found when the stack starts, and removed then.
+            last = (run_claims.OLD_LOCK, run_claims.OLD_CLAIM)
+            for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name)):
+                if entry.name not in kept:
+                    self._remove(entry)
             if not any(folder.iterdir()):
                 folder.rmdir()
+        self._warned = {path for path in self._warned if folder not in path.parents}
+        return True
 
     def _lock(self, execution_id: str) -> threading.Lock:
         if not is_execution_id(execution_id):

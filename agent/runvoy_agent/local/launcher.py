@@ -2,15 +2,17 @@
 
 A run's folder, `runs/{execution_id}` (0700), holds
 
-    started          the claim: which runner runs it. Exists once the run may have begun; stays when all else is removed
-    alive            the lock that the runner and the command hold as long as they live
     kill             somebody wants the run to end
     container.json   the run has a container: which engine's, and of what image
     work/            the command's working directory
     spool/           what the runner has written and nobody has taken in yet: logs/00000001…, started.json, result.json
     runner.log       the runner's own words
 
-and `runs/bell` is the FIFO by which runners tell that there is something in their spools.
+and beside the folders are
+
+    claims/{id}      the claim: which runner runs it. Exists once the run may have begun, and stays when all else is removed, be it
+                     by the command. The runner and the command hold a lock on it as long as they live
+    bell             the FIFO by which runners tell that there is something in their spools
 
 The claim is the execution's, not the attempt's: on one machine a claimed run has begun, so a further attempt would run
 the command twice and is refused.
@@ -27,8 +29,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from runvoy_agent.local import processes, runner_start
+from runvoy_agent.local import processes, run_claims, runner_start
 from runvoy_agent.local.containers import Containers
+from runvoy_agent.local.run_claims import Claim
 from runvoy_agent.local.watch import Watched, Watcher
 from runvoy_agent.ports import (
     Attempt,
@@ -64,10 +67,10 @@ class ProcessLauncher:
 
     `on_stopped(execution_id, attempt)` is called once when nothing of a run lives any more, whatever became of it: look
     at its spool and at `describe`. `on_bell(execution_id)` says that there is something in its spool. Both are called in
-    a watching thread and must only hand over.
+    a watching thread and must only hand over. `shortage()` says why nothing can be started now, if that is so.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most are for tests
         self,
         runs_folder: Path,
         on_stopped: Callable[[str, int], None],
@@ -78,9 +81,11 @@ class ProcessLauncher:
         runner_seconds: float = _RUNNER_SECONDS,
         environment: Mapping[str, str] | None = None,
         containers: Containers | None = None,
+        shortage: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._runs_folder = runs_folder.resolve()
         self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_claims.make_folder(self._runs_folder)
         self._tell_stopped = on_stopped
         self._max_running = max_running or default_max_running()
         self._grace_seconds = grace_seconds
@@ -88,10 +93,11 @@ class ProcessLauncher:
         source = os.environ if environment is None else environment
         self._environment = {name: source[name] for name in _KEPT_VARIABLES if name in source}
         self._containers = containers
+        self._shortage = shortage
         self._room = threading.Condition()
         self._starting: dict[str, int] = {}  # execution id → starts under way
         self._watched: set[str] = set()
-        self._begun: set[str] = set()  # those of them that were seen claimed, and what ended without its claim
+        self._begun: dict[str, Claim] = {}  # those of them that were seen claimed, and what ended without its claim
         self._ending: set[str] = set()
         self._told: dict[str, float] = {}  # execution id → since when its runner is told to end, monotonic
         self._watcher = Watcher(self._runs_folder, self._on_stopped, on_bell)
@@ -105,11 +111,11 @@ class ProcessLauncher:
         """
         if not is_execution_id(launch.execution_id):
             raise ValueError("an execution id is a UUID in 32 hex digits")
-        claim = processes.read_claim(self._folder(launch.execution_id))
+        claim = self._claim(launch.execution_id)
         if claim is not None:
             return self._adopt(launch, claim)
-        if self._has_begun(launch.execution_id):
-            return Launched(_task_ref(launch.execution_id))  # and has removed its claim
+        if (shortage := self._shortage()) is not None:
+            return NoCapacity(shortage)
         if not self._take_room(launch.execution_id):
             return NoCapacity(f"{self._max_running} runs are under way on this machine")
         try:
@@ -127,16 +133,16 @@ class ProcessLauncher:
         as a task's runner on AWS, and is told until it is seen stopped.
         """
         folder = self._folder(execution_id)
-        claim = processes.read_claim(folder)
+        claim = self._claim(execution_id)
         if claim is not None and not self._lives(execution_id, claim):
             return
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / processes.KILL_MARKER).touch(mode=0o600)
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
-        claim = processes.read_claim(folder)
+        claim = self._claim(execution_id)
         if claim is None and not self._is_found(execution_id):
             return
-        claim = claim or processes.NOBODY
+        claim = claim or run_claims.NOBODY
         if self._hangs(execution_id):
             _log.warning("the runner of %s did not end in time, and is killed", execution_id)
             processes.kill_runner(claim, folder)
@@ -152,16 +158,13 @@ class ProcessLauncher:
     def describe(self, execution_id: str, attempt: int) -> TaskState:
         """`missing`: never seen claimed, or claimed by another attempt, and nothing of it lives.
 
-        The claim lies beside the command, which may remove or rewrite it: what lives is running, whatever it says.
+        The command may find its claim, and remove or rewrite it: what lives is running, whatever it says.
         """
-        claim = processes.read_claim(self._folder(execution_id))
+        claim = self._claim(execution_id)
         if claim is None or claim.attempt not in (attempt, 0):
             with self._room:
                 is_watched = execution_id in self._watched
-                has_ended = claim is None and execution_id in self._begun  # and has removed its claim
-            if is_watched or self._is_found(execution_id):
-                return TaskState("running")
-            return TaskState("stopped" if has_ended else "missing")
+            return TaskState("running" if is_watched or self._is_found(execution_id) else "missing")
         if not self._lives(execution_id, claim):
             return TaskState("stopped")
         return TaskState("running", supervised=processes.is_supervised(claim, self._folder(execution_id)))
@@ -178,14 +181,12 @@ class ProcessLauncher:
     # --- the stack ---
 
     def adopt_all(self) -> int:
-        """Watch every claimed run that was not removed yet, ended ones included; how many."""
+        """Watch every claimed run that was not forgotten yet, ended ones included; how many."""
         count = 0
-        for folder in self._runs_folder.iterdir():
-            if not is_execution_id(folder.name) or not (folder / processes.LOCK).exists():
-                continue
-            claim = processes.read_claim(folder)
+        for execution_id in run_claims.claimed(self._runs_folder):
+            claim = run_claims.read(self._folder(execution_id))
             if claim is not None:
-                self._watch(folder.name, claim.attempt, None)
+                self._watch(execution_id, claim.attempt, None, claim)
                 count += 1
         return count
 
@@ -226,18 +227,21 @@ class ProcessLauncher:
         folder = self._folder(launch.execution_id)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
+            run_claims.make_folder(self._runs_folder)  # in case somebody removed it: no run could be claimed
             runner = runner_start.spawn(folder, environment)
         except OSError as error:
             raise NotLaunched(f"the runner cannot be started: {error}") from error
         deadline = time.monotonic() + _ANSWER_SECONDS
         runner_start.deliver(runner, launch.payload, deadline)
         answer = runner_start.answer(runner, deadline)
-        claim = processes.read_claim(folder)
+        claim = run_claims.read(folder)
         if answer == b"claimed\n" or (claim is not None and runner.poll() is None and answer != b"taken\n"):
-            self._watch(launch.execution_id, launch.attempt, runner)
+            if answer == b"claimed\n":
+                claim = processes.claim_of(runner.pid, launch.attempt)
+            self._watch(launch.execution_id, launch.attempt, runner, claim)
             return Launched(_task_ref(launch.execution_id))
         if answer is None:
-            self._watch(launch.execution_id, launch.attempt, runner, has_begun=False)
+            self._watch(launch.execution_id, launch.attempt, runner, None)
             raise Unavailable(f"the runner has claimed nothing within {_ANSWER_SECONDS:g} seconds")
         exit_code = runner.wait()
         if claim is not None:
@@ -247,11 +251,12 @@ class ProcessLauncher:
             return LaunchRefused(f"the runner refused its payload: {said}")
         raise NotLaunched(f"the runner ended with {exit_code} before it claimed the run: {said}")
 
-    def _adopt(self, launch: Launch, claim: processes.Claim) -> LaunchOutcome:
+    def _adopt(self, launch: Launch, claim: Claim) -> LaunchOutcome:
         if claim.attempt not in (launch.attempt, 0):
             return LaunchRefused(f"attempt {claim.attempt} of this execution has begun on this machine already")
-        if (self._folder(launch.execution_id) / processes.LOCK).exists():
-            self._watch(launch.execution_id, launch.attempt, None)
+        # Without a folder and without a process its end was told; or else the reconciler sees that it was not.
+        if self._folder(launch.execution_id).exists() or self._lives(launch.execution_id, claim):
+            self._watch(launch.execution_id, launch.attempt, None, claim)
         return Launched(_task_ref(launch.execution_id))
 
     # --- what runs ---
@@ -259,17 +264,18 @@ class ProcessLauncher:
     def _folder(self, execution_id: str) -> Path:
         return self._runs_folder / execution_id
 
-    def _lives(self, execution_id: str, claim: processes.Claim) -> bool:
+    def _lives(self, execution_id: str, claim: Claim) -> bool:
         """Whether anything of a claimed run lives. The cheap signs first. A claim that says it is from before the machine was
         started anew is not believed either: the command may have written it, and its locks would be given away."""
         folder = self._folder(execution_id)
-        if processes.is_runner_alive(claim) or processes.is_lock_held(folder) or self._is_found(execution_id):
+        if processes.is_runner_alive(claim, folder) or run_claims.is_locked(folder) or self._is_found(execution_id):
             return True
         return self._containers is not None and self._containers.lives(folder)
 
     def _is_found(self, execution_id: str) -> bool:
         """Whether a sweep finds a process of the run's, whatever its claim says."""
-        return bool(processes.survivors(execution_id) or processes.runners(self._folder(execution_id)))
+        folder = self._folder(execution_id)
+        return bool(processes.survivors(folder) or processes.runners(folder))
 
     def _take_room(self, execution_id: str) -> bool:
         with self._room:
@@ -289,17 +295,20 @@ class ProcessLauncher:
         """What takes room. Under the lock."""
         return self._watched | self._starting.keys()
 
-    def _has_begun(self, execution_id: str) -> bool:
+    def _claim(self, execution_id: str) -> Claim | None:
+        """The run's claim, as this stack saw it first: a command that finds it may change it later."""
         with self._room:
-            return execution_id in self._begun
+            seen = self._begun.get(execution_id)
+        return seen or run_claims.read(self._folder(execution_id))
 
     def _watch(
-        self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None, *, has_begun: bool = True
+        self, execution_id: str, attempt: int, runner: subprocess.Popen[bytes] | None, claim: Claim | None
     ) -> None:
+        """Follow what was claimed, or may be yet."""
         with self._room:
             self._watched.add(execution_id)
-            if has_begun:
-                self._begun.add(execution_id)
+            if claim is not None:
+                self._begun.setdefault(execution_id, claim)
         self._watcher.watch(Watched(execution_id, attempt, runner))
 
     def _on_stopped(self, run: Watched) -> None:
@@ -310,12 +319,12 @@ class ProcessLauncher:
             self._gone(run)
 
     def _gone(self, run: Watched) -> None:
-        has_claim = processes.read_claim(self._folder(run.execution_id)) is not None
+        has_claim = run_claims.read(self._folder(run.execution_id)) is not None
         with self._room:
             self._watched.discard(run.execution_id)
             # Without a claim nothing on disk says that it began, and until its end is on record it may be pushed again.
             if has_claim:
-                self._begun.discard(run.execution_id)
+                self._begun.pop(run.execution_id, None)
             self._told.pop(run.execution_id, None)
             self._room.notify_all()
         self._tell_stopped(run.execution_id, run.attempt)
@@ -328,12 +337,13 @@ class ProcessLauncher:
 
     def _end_survivors(self, execution_id: str) -> None:
         """SIGTERM, grace, SIGKILL, for a command whose runner was killed."""
+        folder = self._folder(execution_id)
         try:
             self._end_container(execution_id)
-            for pid in processes.survivors(execution_id):
+            for pid in processes.survivors(folder):
                 processes.signal_process(pid, signal.SIGTERM)
             kill_at = time.monotonic() + self._grace_seconds
-            while living := processes.survivors(execution_id):
+            while living := processes.survivors(folder):
                 if time.monotonic() >= kill_at:
                     for pid in living:
                         processes.signal_process(pid, signal.SIGKILL)

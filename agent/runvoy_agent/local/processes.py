@@ -1,57 +1,26 @@
-"""What lives of a run: its claim, its runner, its lock, and what a sweep of /proc finds.
+"""What lives of a run, as /proc tells: its runner, its command and what that left behind.
 
-The command runs as our own user and may have changed every file of its run: what is read here is checked, and nothing is
-signalled that is not, by start time and boot, the process that claimed the run, or that carries the execution's id.
+The command runs as our own user. What it cannot change of another process is what that was started with, when, and which open
+files it has: so a claim names a run's runner only if the process has a runner's arguments, and nothing else is signalled than
+that, than what carries the execution's id, and than what holds the run's lock.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-CLAIM = "started"
-LOCK = "alive"
+from runvoy_agent.local import run_claims
+from runvoy_agent.local.run_claims import Claim
+
 KILL_MARKER = "kill"
 _RUNNER = b"/runner/__main__.py"
 _LINUX = sys.platform == "linux"
 _NOT_RUNNING = (b"T", b"t", b"Z", b"X")  # stopped, traced, and two that ended
-
-
-class Claim(NamedTuple):
-    """Which runner claimed the run. A claim that cannot be read is still a claim: pid and attempt 0, nobody's."""
-
-    pid: int
-    start_time: int
-    boot_id: str
-    attempt: int
-
-
-NOBODY = Claim(0, 0, "", 0)
-
-
-def read_claim(run_folder: Path) -> Claim | None:
-    """The run's claim; None if it was never claimed."""
-    try:
-        fd = os.open(run_folder / CLAIM, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return NOBODY
-    try:
-        fields = json.loads(os.read(fd, 4096))
-        claim = Claim(*(fields[name] for name in Claim._fields))
-    except (OSError, ValueError, KeyError, TypeError):
-        return NOBODY
-    finally:
-        os.close(fd)
-    numbers = (claim.pid, claim.start_time, claim.attempt)
-    return claim if all(type(number) is int for number in numbers) and claim.pid > 1 else NOBODY
 
 
 @functools.cache
@@ -60,87 +29,52 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip() if _LINUX else ""
 
 
-def is_runner_alive(claim: Claim) -> bool:
-    """Whether the process that made the claim still runs. Never elsewhere than on Linux: there the lock tells."""
-    return _LINUX and claim.pid > 1 and claim.boot_id == boot_id() and _start_time(claim.pid) == claim.start_time
+def claim_of(pid: int, attempt: int) -> Claim:
+    """The claim that a runner that we know makes. Where there is no /proc it names the pid alone."""
+    return Claim(pid, _start_time(pid) or 0, boot_id(), attempt)
+
+
+def is_runner_alive(claim: Claim, run_folder: Path) -> bool:
+    """Whether the process that made the claim still runs: one that was started as the run's runner, when the claim says. Never
+    elsewhere than on Linux: there the lock tells."""
+    if not _LINUX or claim.pid < 2 or claim.boot_id != boot_id() or _start_time(claim.pid) != claim.start_time:
+        return False
+    return _is_runner(f"/proc/{claim.pid}", os.fsencode(run_folder))
 
 
 def is_supervised(claim: Claim, run_folder: Path) -> bool:
-    """Whether a runner of the run lives and runs. One that was stopped (SIGSTOP, by its command perhaps) keeps no deadline."""
-    pids = {*runners(run_folder), *([claim.pid] if is_runner_alive(claim) else [])}
-    return any(_state(pid) not in (None, *_NOT_RUNNING) for pid in pids)
+    """Whether the claim's runner lives and runs. One that was stopped (SIGSTOP, by its command perhaps) keeps no deadline."""
+    return is_runner_alive(claim, run_folder) and _state(claim.pid) not in (None, *_NOT_RUNNING)
 
 
-def is_lock_held(run_folder: Path) -> bool:
-    """Whether a process has the run's lock: the runner, or a child of the command that kept its descriptors.
-
-    Only to be asked of a claimed run: before the claim the lock is the runners' own matter.
-    """
-    fd = _open_lock(run_folder)
-    if fd is None:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def wait_for_lock(run_folder: Path) -> None:
-    """Return when nothing has the run's lock any more."""
-    fd = _open_lock(run_folder)
-    if fd is None:
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)
-
-
-def survivors(execution_id: str) -> list[int]:
-    """The processes that carry the execution's id in their environment: the command and its children, not the runner."""
+def survivors(run_folder: Path) -> list[int]:
+    """The command's processes, not the runner: those that carry the execution's id in their environment, and those that hold the
+    run's lock by a descriptor that they inherited."""
     if not _LINUX:
         return []
-    wanted = f"RUNVOY_EXECUTION_ID={execution_id}".encode()
-    found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            variables = Path(entry.path, "environ").read_bytes()
-        except OSError:
-            continue  # it ended, or is another user's
-        if wanted in variables and wanted in variables.split(b"\0"):
-            found.append(int(entry.name))
-    return found
+    runner = os.fsencode(run_folder)
+    wanted = f"RUNVOY_EXECUTION_ID={run_folder.name}".encode()
+    lock = run_claims.lock_file(run_folder)
+
+    def is_one(process: str) -> bool:
+        if wanted in Path(process, "environ").read_bytes().split(b"\0"):
+            return True
+        return lock is not None and _holds(process, lock) and not _is_runner(process, runner)
+
+    return list(_processes(is_one))
 
 
 def runners(run_folder: Path) -> list[int]:
-    """The processes that were started as the run's runner, by their arguments: the command can rewrite the claim, and not
-    these. Our own user's alone, for anybody may start a process with such arguments."""
-    if not _LINUX:
-        return []
+    """The processes that were started as the run's runner, by their arguments. Our own user's alone, for anybody may start a
+    process with such arguments."""
     wanted = os.fsencode(run_folder)
-    found = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")[:-1]
-            is_one = words[-1:] == [wanted] and words[-2].endswith(_RUNNER) and _user_of(entry.path) == os.getuid()
-        except (OSError, IndexError):
-            continue  # it ended, or has one word
-        if is_one:
-            found.append(int(entry.name))
-    return found
+    return list(_processes(lambda process: _is_runner(process, wanted))) if _LINUX else []
 
 
-def open_runner(claim: Claim) -> int | None:
+def open_runner(claim: Claim, run_folder: Path) -> int | None:
     """A pidfd of the claim's runner; None if it is gone or the system has no pidfds."""
-    fd = open_pidfd(claim.pid) if is_runner_alive(claim) else None
-    if fd is not None and not is_runner_alive(claim):  # the number may have been given away in between
+    fd = open_pidfd(claim.pid) if is_runner_alive(claim, run_folder) else None
+    if fd is not None and not is_runner_alive(claim, run_folder):  # the number may have been given away in between
         os.close(fd)
         return None
     return fd
@@ -160,12 +94,12 @@ def signal_runner(claim: Claim, run_folder: Path) -> bool:
     """Send SIGTERM to the run's runner, the claim's or, where that names none, the one that was started for the folder, and to
     nothing else; False if it is gone."""
     if not _LINUX:
-        if claim.pid < 2 or not is_lock_held(run_folder):
+        if claim.pid < 2 or not run_claims.is_locked(run_folder):
             return False
         return signal_process(claim.pid, signal.SIGTERM)
-    fd = open_runner(claim)
+    fd = open_runner(claim, run_folder)
     if fd is None:
-        others = [claim.pid] if is_runner_alive(claim) else runners(run_folder)
+        others = [claim.pid] if is_runner_alive(claim, run_folder) else runners(run_folder)
         told = [signal_process(pid, signal.SIGTERM) for pid in others]
         return any(told)
     try:
@@ -182,7 +116,7 @@ def kill_runner(claim: Claim, run_folder: Path) -> None:
     if _LINUX:
         for pid in runners(run_folder):
             signal_process(pid, signal.SIGKILL)
-    elif claim.pid > 1 and is_lock_held(run_folder):
+    elif claim.pid > 1 and run_claims.is_locked(run_folder):
         signal_process(claim.pid, signal.SIGKILL)
 
 
@@ -195,11 +129,42 @@ def signal_process(pid: int, number: int) -> bool:
     return True
 
 
-def _open_lock(run_folder: Path) -> int | None:
+def _processes(is_wanted: Callable[[str], bool]) -> Iterator[int]:
+    """The processes, this one aside, whose folder in /proc is wanted. One that ends meanwhile, or is another user's, is not."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            is_one = is_wanted(entry.path)
+        except OSError:
+            continue
+        if is_one:
+            yield int(entry.name)
+
+
+def _is_runner(process: str, run_folder: bytes) -> bool:
     try:
-        return os.open(run_folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        words = Path(process, "cmdline").read_bytes().split(b"\0")[:-1]
+        is_named = words[-1:] == [run_folder] and len(words) > 1 and words[-2].endswith(_RUNNER)
+        return is_named and _user_of(process) == os.getuid()
     except OSError:
-        return None  # removed after the run, or replaced by the command: the other signs decide
+        return False
+
+
+def _holds(process: str, lock: tuple[int, int]) -> bool:
+    """Whether one of its descriptors holds the lock. Whoever only has the file open, to read it, does not; and no file is asked
+    for but those that are named as claims are made, for another's file system may answer late."""
+    for descriptor in os.scandir(f"{process}/fd"):
+        try:
+            if "/claim." not in os.readlink(descriptor.path):  # noqa: PTH115 - one of very many
+                continue
+            found = os.stat(descriptor.path)  # noqa: PTH116
+            is_locked = b"FLOCK" in Path(process, "fdinfo", descriptor.name).read_bytes()
+        except OSError:
+            continue  # closed meanwhile
+        if is_locked and (found.st_dev, found.st_ino) == lock:
+            return True
+    return False
 
 
 def _user_of(process: str) -> int | None:

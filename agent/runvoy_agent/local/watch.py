@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from runvoy_agent.local import processes
+from runvoy_agent.local import processes, run_claims
 from runvoy_protocol.ids import is_execution_id
 
 _log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class Watcher:
             return
         self._forget_fds(run)
         folder = self._runs_folder / run.execution_id
-        claim = processes.read_claim(folder)
-        if claim is not None and (fd := processes.open_runner(claim)) is not None:
+        claim = run_claims.read(folder)
+        if claim is not None and (fd := processes.open_runner(claim, folder)) is not None:
             self._follow(run, [fd])
             return
         ended_cleanly = False
@@ -126,10 +126,10 @@ class Watcher:
         # A runner leaves with 0 only when it has no child any more: no need to sweep.
         pids = []
         if not ended_cleanly:  # whatever the claim says: the command may have removed it
-            pids = [*processes.survivors(run.execution_id), *processes.runners(folder)]
+            pids = [*processes.survivors(folder), *processes.runners(folder)]
         if pids:
             self._follow(run, pids, are_pids=True)
-        elif claim is not None and processes.is_lock_held(folder):
+        elif claim is not None and run_claims.is_locked(folder):
             self._await_lock(run, folder)
         else:
             self._stopped(run)
@@ -149,7 +149,7 @@ class Watcher:
 
         def wait() -> None:
             try:
-                processes.wait_for_lock(folder)
+                run_claims.wait_unlocked(folder)
             finally:
                 run.waits_for_lock = False
                 self._enqueue(run)

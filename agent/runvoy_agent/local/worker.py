@@ -13,6 +13,8 @@ log = logging.getLogger("runvoy.worker")
 
 THREADS: Mapping[LocalQueueName, int] = {"inbox": 2, "ranges": 1, "starts": 3, "bulk": 2, "ends": 3}
 _LONGEST_PAUSE_SECONDS = 30.0
+# Once there is room on the disk again, who waits for a run's end shall not wait for this.
+_LONGEST_OUTAGE_PAUSE_SECONDS = 5.0
 
 
 class Worker:
@@ -83,4 +85,4 @@ class Worker:
             self._queue.extend(message.message_id, _LONGEST_PAUSE_SECONDS * 2)
             if self._closing.wait(pause_seconds):
                 raise Unavailable("the stack is stopping")
-            pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+            pause_seconds = min(pause_seconds * 2, _LONGEST_OUTAGE_PAUSE_SECONDS)

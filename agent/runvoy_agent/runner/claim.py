@@ -1,8 +1,9 @@
-"""The claim that makes a run start at most once, and the lock that says whether anything of it lives.
+"""The claim that makes a run start at most once, and the lock on it that says whether anything of the run lives.
 
-`alive` is locked before the run is claimed: whoever finds the claim finds the lock held or the run over, never a runner
-that is between the two. The command inherits the lock's file descriptor, so the lock outlives a killed runner for as
-long as the command, or any child that did not close its descriptors, lives.
+A claim is a file beside the runs' folders, `claims/{execution id}`: a command that removes its own run's folder leaves it
+there. It is locked before it has its name, so whoever finds it finds the lock held or the run over, never a runner that is
+between the two. The command inherits the descriptor that holds the lock, so that outlives a killed runner for as long as the
+command, or any child that did not close its descriptors, lives. Nothing can be written through it.
 """
 
 from __future__ import annotations
@@ -11,34 +12,33 @@ import fcntl
 import json
 import os
 import sys
-import time
 
-_WAIT_SECONDS = 30.0
 _LOCK_FD_FROM = 64  # out of the way of shell scripts, which use 3 to 9 by name, and of dash and bash, which use 10 on
 
 
-class ClaimError(Exception):
-    """The run can be neither claimed nor seen to be claimed: nothing was started."""
-
-
 def claim(run_dir: str, attempt: int) -> int | None:
-    """Claim the run; the descriptor of the held lock, or None if it was claimed before.
+    """Claim the run; the descriptor that holds its lock, or None if it was claimed before.
 
-    Raises ClaimError or OSError (a full disk): nothing was claimed then.
+    Raises OSError (a full disk): nothing was claimed then.
     """
-    alive = _open_high(f"{run_dir}/alive")
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while not _is_claimed(run_dir):
-        if _try_lock(alive):
-            if _link(run_dir, attempt):
-                return alive
-            break
-        # Another runner holds the lock and is about to claim, or about to die: a matter of milliseconds.
-        if time.monotonic() > deadline:
-            raise ClaimError("another runner holds the lock and does not claim the run")
-        time.sleep(0.005)
-    os.close(alive)
-    return None
+    runs, execution_id = os.path.split(run_dir)
+    path = f"{runs}/claims/{execution_id}"
+    if os.path.lexists(path) or os.path.lexists(f"{run_dir}/started"):  # the latter is where older versions had it
+        return None
+    draft = f"{run_dir}/claim.{os.urandom(8).hex()}"
+    try:
+        _write(draft, attempt)
+        lock = _open_high(draft)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            os.close(lock)
+            return None
+    finally:
+        _remove_if_there(draft)
+    sync_directory(f"{runs}/claims")
+    return lock
 
 
 def sync_directory(path: str) -> None:
@@ -50,42 +50,29 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _is_claimed(run_dir: str) -> bool:
-    return os.path.lexists(f"{run_dir}/started")
+def _write(path: str, attempt: int) -> None:
+    body = {"pid": os.getpid(), "start_time": _start_time(), "boot_id": _boot_id(), "attempt": attempt}
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    try:
+        os.write(fd, json.dumps(body).encode())  # far under a block: written whole, or ENOSPC
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _open_high(path: str) -> int:
-    low = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    low = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOCK_FD_FROM)
     finally:
         os.close(low)
 
 
-def _try_lock(fd: int) -> bool:
+def _remove_if_there(path: str) -> None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _link(run_dir: str, attempt: int) -> bool:
-    """Put the claim in place, whole and durable; False if another runner was first."""
-    body = {"pid": os.getpid(), "start_time": _start_time(), "boot_id": _boot_id(), "attempt": attempt}
-    draft = f"{run_dir}/started.{os.getpid()}"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, json.dumps(body).encode())  # far under a block: written whole, or ENOSPC
-        os.fsync(fd)
-        os.link(draft, f"{run_dir}/started")
-    except FileExistsError:
-        return False
-    finally:
-        os.close(fd)
-        os.unlink(draft)  # noqa: PTH108 - pathlib costs start-up time
-    sync_directory(run_dir)
-    return True
+        os.unlink(path)  # noqa: PTH108 - pathlib costs start-up time
+    except FileNotFoundError:
+        return
 
 
 def _start_time() -> int:

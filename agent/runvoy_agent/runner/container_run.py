@@ -92,11 +92,16 @@ class ContainerRun:
         self._output.end()
         if not self._is_lost:  # without a result it ends UNKNOWN, once it is seen to be gone
             Reports(self._payload, self._spool, self._clock).result(ending, self._output)
+        if not self._spool.is_empty:
+            self._remove_checkout()  # it may be what takes the room
         self._spool.finish()
+        self._remove_checkout()
+        return self._nothing_is_left() and not self._is_lost and ending.survivors == 0
+
+    def _remove_checkout(self) -> None:
         if self._payload.git is not None:
             for failure in remove_tree(self._checkout) if os.path.isdir(self._checkout) else ():  # noqa: PTH112
                 remark(f"the checkout was not removed: {failure}")
-        return self._nothing_is_left() and not self._is_lost and ending.survivors == 0
 
     def _nothing_is_left(self) -> bool:
         if self._is_made is None:

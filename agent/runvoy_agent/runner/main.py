@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         return EXIT_BAD_PAYLOAD
     try:
         alive = claim.claim(run_dir, payload.attempt)
-    except (OSError, claim.ClaimError) as error:
+    except OSError as error:
         print(f"the run cannot be claimed: {error}", file=sys.stderr)
         return EXIT_NOT_CLAIMED
     _answer(b"taken\n" if alive is None else b"claimed\n")

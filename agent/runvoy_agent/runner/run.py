@@ -58,7 +58,7 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
         ).supervise()  # fmt: skip
     elif ending.outcome != "killed":
         output.note(ending.message)
-    _end(output, spool, reports, ending)
+    _end(output, spool, reports, ending, work_dir)
     _remove_work_dir(work_dir)
     return ending.survivors == 0
 
@@ -102,9 +102,11 @@ def _clone(
     return clone.run(ending)
 
 
-def _end(output: Output, spool: Spool, reports: Reports, ending: Ending) -> None:
+def _end(output: Output, spool: Spool, reports: Reports, ending: Ending, work_dir: str) -> None:
     output.end()
     reports.result(ending, output)
+    if not spool.is_empty:
+        _remove_work_dir(work_dir)  # what the command left there may be what takes the room
     spool.finish()
 
 

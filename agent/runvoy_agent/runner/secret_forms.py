@@ -12,9 +12,8 @@ import re
 import urllib.parse
 
 MIN_BYTES = 8  # anything shorter turns up by chance, and masking it would shred the output
-ENCODED_LINES = (
-    100  # of a value with more, single lines are looked for as they are: a key has 52, and setting up takes time
-)
+# Of a value with more, single lines are looked for as they are: a key has 52, and setting up takes time.
+ENCODED_LINES = 100
 
 _CHARACTER_BITS = 6  # of base64
 _SAFE = (

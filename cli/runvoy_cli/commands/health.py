@@ -29,6 +29,7 @@ SEALED_WITHIN = timedelta(hours=1)
 OLDEST_SECONDS = 900.0
 """From when on something is told as wrong. The queues of batches are left out: in them it is usual to wait."""
 
+_MIB = 1024 * 1024
 _BULK = ("bulk", "ranges")
 _HEADER = ("SUBJECT", "PROBLEM", "ACTION")
 _QUEUES_HEADER = ("QUEUE", "DUE", "OLDEST", "LATER", "HANDLED", "DEAD")
@@ -71,6 +72,7 @@ def health(context: typer.Context) -> int:
                 "queues": None if queues is None else whole(queues.queues),
                 "reconciled_at": None if queues is None else queues.reconciled_at,
                 "audit_sealed_until": None if queues is None else queues.audit_sealed_until,
+                "disk": None if queues is None else whole(queues.disk),
                 "problems": [problem._asdict() for problem in problems],
             }
         )
@@ -156,6 +158,13 @@ def _queues(client: Client) -> tuple[QueuesAnswer | None, list[Problem]]:
 
 def _problems(found: Health, skew: float, queues: QueuesAnswer | None) -> list[Problem]:
     problems = []
+    if found.status == "low-disk":
+        problems.append(
+            Problem(
+                f"the deployment's disk has too little room left{_room(queues)}: nothing new is taken in or started",
+                "Make room on it; it goes on by itself. What ended and cannot be written down yet waits for that, and seems to run.",
+            )
+        )
     if found.protocol != PROTOCOL_VERSION:
         problems.append(
             Problem(
@@ -171,6 +180,13 @@ def _problems(found: Health, skew: float, queues: QueuesAnswer | None) -> list[P
             )
         )
     return problems if queues is None else [*problems, *_problems_of_queues(queues, found.time)]
+
+
+def _room(queues: QueuesAnswer | None) -> str:
+    """Of those who may see the queues only."""
+    if queues is None or queues.disk is None:
+        return ""
+    return f" ({queues.disk.free_bytes / _MIB:,.1f} of {queues.disk.total_bytes / _MIB:,.0f} MiB)"
 
 
 def _problems_of_queues(found: QueuesAnswer, now: datetime) -> list[Problem]:

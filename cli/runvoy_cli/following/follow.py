@@ -23,9 +23,8 @@ from runvoy_protocol.states import State
 from runvoy_protocol.status import ExecutionStatus
 
 WAIT_SECONDS = 20.0
-SEND_AGAIN_SECONDS = (
-    30.0  # without a decision: the message about the upload may be lost, which is found in about a minute
-)
+# Without a decision: the message about the upload may be lost, which is found in about a minute.
+SEND_AGAIN_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0  # with a deployment that cannot be reached while we follow
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0

@@ -35,6 +35,7 @@ class Run:
         self.id = ids.uuid7(datetime.now(UTC), secrets.token_bytes(10))
         self.folder = runs / self.id
         self.folder.mkdir(mode=0o700)
+        self.claim.parent.mkdir(mode=0o700, exist_ok=True)
         self.runners: list[subprocess.Popen[bytes]] = []
 
     def payload(self, command: list[str] | str, **fields: Any) -> bytes:
@@ -91,7 +92,11 @@ class Run:
         return b"".join(record.data for record in self.records() if record.s == stream)
 
     def is_claimed(self) -> bool:
-        return (self.folder / "started").exists()
+        return self.claim.exists()
+
+    @property
+    def claim(self) -> Path:
+        return self.folder.parent / "claims" / self.id
 
     def pids(self) -> list[int]:
         """The living processes that carry the execution's id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -105,7 +106,7 @@ def test_the_surroundings(new_run: NewRun) -> None:
     run.wait()
     place, fds, signals = run.output().decode().splitlines()
     assert place == f"{run.folder}/work [] 0o700 0o22 True True"
-    assert fds == "/dev/null ['alive']"
+    assert re.fullmatch(r"/dev/null \['claim\.[0-9a-f]{16} \(deleted\)'\]", fds), "the lock, and nothing else"
     ignored, blocked = signals.split()
     assert int(blocked, 16) == 0
     assert int(ignored, 16) & ~((1 << 12) | (1 << 24)) == 0, "only what that Python itself ignores: PIPE and XFSZ"

@@ -24,9 +24,8 @@ NewRun = Callable[[], Any]
 Until = Callable[..., None]
 GRACE_MS = 1000
 TOLERANCE_MS = 1000
-HAND_OVERS = (
-    4  # the runner wakes, the command, its last child, and the runner again, each as late as the witness at worst
-)
+# The runner wakes, the command, its last child, and the runner again, each as late as the witness at worst.
+HAND_OVERS = 4
 AGENT = Path(next(iter(runvoy_agent.__path__))).parent
 
 pytestmark = pytest.mark.xdist_group("deadlines")  # all commands run at once, for one worker

@@ -28,7 +28,7 @@ DAEMON = (
     "if os.fork() == 0:\n"
     "  os.setsid()\n"
     "  if os.fork() == 0:\n"
-    "    open('daemon','w').write(str(os.getpid())); print('daemon', flush=True); time.sleep(1000)\n"
+    "    print('daemon', flush=True); open('daemon','w').close(); time.sleep(1000)\n"
     "  os._exit(0)\n"
     "while not os.path.exists('daemon'): time.sleep(.01)\n"
     "os._exit(5)\n"
@@ -94,8 +94,17 @@ def test_of_20_runners_one_runs(new_run: NewRun) -> None:
     assert [runner.wait(60) for runner in run.runners] == [0] * 20
     assert len((run.folder / "ran").read_text().splitlines()) == 1
     assert run.result()["exit_code"] == 7
-    assert json.loads((run.folder / "started").read_text())["pid"] in [runner.pid for runner in run.runners]
-    assert [path.name for path in run.folder.glob("started*")] == ["started"]
+    assert json.loads(run.claim.read_text())["pid"] in [runner.pid for runner in run.runners]
+    assert [*run.claim.parent.iterdir(), *run.folder.glob("claim*")] == [run.claim]
+
+
+def test_a_run_that_an_older_version_began_is_not_run_again(new_run: NewRun) -> None:
+    """Its claim was in its folder."""
+    run = new_run()
+    (run.folder / "started").touch()
+    assert run.start_with(run.payload("touch ../ran")).wait(60) == 0
+    assert not run.is_claimed()
+    assert not (run.folder / "ran").exists()
 
 
 @pytest.mark.parametrize(

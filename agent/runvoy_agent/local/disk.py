@@ -1,0 +1,56 @@
+"""How much room the disk of the state folder has left, and from when on that is too little.
+
+What runs needs some to end: its output, its result and the commits that follow. So the last of it is theirs, and nothing new is
+taken in or started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from runvoy_protocol.control import DiskHealth
+
+log = logging.getLogger("runvoy.disk")
+
+_NEEDED_BYTES = 32 * 1024 * 1024
+_NEEDED_PART = 20  # one of so many, where that is less
+_MIB = 1024 * 1024
+
+
+class Disk:
+    """The file system of a folder. The log says when its room runs out, and when there is some again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._is_short = False
+
+    def look(self) -> DiskHealth:
+        """What is free for this user; nothing is where no further file can be made. Raises OSError."""
+        found = os.statvfs(self._folder)
+        total = found.f_blocks * found.f_frsize
+        can_make_files = found.f_favail > 0 or found.f_files == 0  # some file systems do not count them
+        free = found.f_bavail * found.f_frsize if can_make_files else 0
+        return DiskHealth(free_bytes=free, total_bytes=total, needed_bytes=min(_NEEDED_BYTES, total // _NEEDED_PART))
+
+    def shortage(self) -> str | None:
+        """Why nothing new can be taken in now, if that is so."""
+        try:
+            found = self.look()
+        except OSError as error:
+            return f"the disk of {self._folder} cannot be looked at: {error.strerror}"
+        is_short = found.free_bytes < found.needed_bytes
+        words = (
+            f"the disk of {self._folder} has {found.free_bytes / _MIB:.1f} MiB left, "
+            f"and the last {found.needed_bytes / _MIB:.1f} MiB are for what runs"
+        )
+        with self._lock:
+            has_changed, self._is_short = is_short is not self._is_short, is_short
+        if has_changed and is_short:
+            log.warning("%s: nothing is taken in or started until there is room", words)
+        elif has_changed:
+            log.info("the disk of %s has room again: %.1f MiB", self._folder, found.free_bytes / _MIB)
+        return words if is_short else None
