@@ -24,7 +24,8 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the last whole round of the reconciler began: the next looks at what changed since.
 
     Of the inbox: `listed_at`, when the last round began that looked at all that is recent; `looked_until`: what was written before
-    then was looked at; `unanswered`: the objects that had no answer then, with when they were written; `sweeps`, by their names.
+    then was looked at; `unanswered`: the objects that had no answer then, with when they were written; `sweeps`: by their stretches,
+    and those of keys apart by stretch, slash and key; `busy_until`: another round looks at it, until then at most.
     """
 
     at: datetime
@@ -32,6 +33,7 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     looked_until: datetime | None = None
     unanswered: dict[str, datetime] = {}
     sweeps: dict[str, InboxSweep] = {}
+    busy_until: datetime | None = None
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
