@@ -13,7 +13,7 @@ from moto import mock_aws
 from runvoy_agent.aws.clients import Clients, Credentials
 from runvoy_agent.aws.objects import S3Objects
 from runvoy_agent.aws.presigning import Presigner
-from runvoy_agent.handlers.reconciler.inbox_sweeps import STRETCHES, Budget, Sweep
+from runvoy_agent.handlers.reconciler.inbox_sweeps import TIMES, Allowance, Budget, Sweep
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.ports import ObjectInfo
 from runvoy_protocol import ids, object_keys
@@ -68,12 +68,10 @@ def test_a_round_makes_as_many_calls_as_it_may_and_the_next_goes_on(bucket: Buck
     read: list[ObjectInfo] = []
     mark, calls = None, []
     for _ in range(3):
-        sweep = Sweep(STRETCHES[1], mark, now, now - timedelta(days=1), now - timedelta(days=1), at_once=False)
+        sweep = Sweep(TIMES, mark, now, now - timedelta(days=1), now - timedelta(days=1), at_once=False)
         before = bucket.listings
-        budget = Budget(pages=4, page=5, reads=100)
-        read += (
-            [] if sweep.is_idle else sweep.objects(bucket.objects, [KEY_ID], budget, lambda _info: True, lambda: now)
-        )
+        allowance = Allowance(Budget(pages=4, page=5, reads=100), 1, lambda: now)
+        read += [] if sweep.is_idle else sweep.objects(bucket.objects, [KEY_ID], allowance, lambda _info: True)
         calls.append(bucket.listings - before)
         mark = sweep.reached(forgets_some=False)
     assert [info.key for info in read] == sorted(object_keys.request(KEY_ID, one) for one in made)

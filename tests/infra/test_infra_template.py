@@ -147,6 +147,20 @@ def test_a_launch_that_is_held_up_is_over_before_its_task_may_be_taken_for_gone(
     assert last_launch + timedelta(minutes=1) <= earliest_end
 
 
+def test_a_round_keeps_others_from_the_inbox_for_as_long_as_it_may_live(template):
+    from runvoy_agent.handlers import reconcile
+
+    assert timedelta(seconds=template.properties("ReconcileFunction")["Timeout"]) <= reconcile.LONGEST_ROUND
+
+
+def test_the_reconciler_deletes_values_of_secrets_and_can_read_none(template):
+    """Those that nothing refers to any more: it finds their parts by their path, and may not decrypt what it finds."""
+    on_secrets = [one for one in template.statements("ReconcileRole") if "/secrets/*" in json.dumps(one["Resource"])]
+    actions = {action for one in on_secrets for action in listed(one["Action"])}
+    assert actions == {"ssm:GetParametersByPath", "ssm:DeleteParameters"}
+    assert not [action for action in actions_of(template, "ReconcileRole") if action.startswith("kms:")]
+
+
 def test_the_table_is_as_the_layout_says(template):
     (table,) = template.of_type("AWS::DynamoDB::Table").values()
     properties = table["Properties"]
@@ -190,7 +204,7 @@ def test_tasks_are_listed_started_and_stopped_in_this_cluster_alone(template):
     [
         ("InboxRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "kms:Encrypt", "s3:Delete")),
         ("EndsRole", ("iam:", "ecs:", "ssm:Put", "ssm:Delete", "sts:", "s3:Delete")),
-        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:", "sts:", "kms:", "s3:Delete")),
+        ("ReconcileRole", ("iam:", "ecs:RunTask", "ssm:Put", "sts:", "kms:", "s3:Delete")),
         ("StartsRole", ("ssm:Put", "ssm:Delete", "ecs:Register")),
         ("ControlRole", ("ecs:RunTask", "s3:Delete")),
         ("PresignRole", ("dynamodb:", "sqs:", "iam:", "ecs:", "ssm:", "sts:")),

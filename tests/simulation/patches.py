@@ -17,7 +17,7 @@ from runvoy_agent.core import batches as taking
 from runvoy_agent.core.access import Member
 from runvoy_agent.core.admission import Known
 from runvoy_agent.core.model import Execution, Key, Refusal, TakenBatch, User
-from runvoy_agent.core.progress import InboxSweep
+from runvoy_agent.core.progress import InboxSweep, Reconciled
 from runvoy_agent.handlers import ends, inbox, reconcile, starts
 from runvoy_agent.handlers.admission import batches
 from runvoy_agent.handlers.documents import outbox, store
@@ -29,6 +29,7 @@ from runvoy_agent.handlers.quotas import counts, places
 from runvoy_agent.handlers.reconciler import batches as unfinished_batches
 from runvoy_agent.handlers.reconciler import inbox_sweeps, lost_uploads, runs
 from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
+from runvoy_agent.handlers.reconciler.inbox_sweeps import ODD, RECENT, TIMES
 from runvoy_agent.ports import Add, Attempt, Check, Ports, Put, TaskState, Write
 from runvoy_protocol import object_keys, status
 from runvoy_protocol.states import State
@@ -411,6 +412,17 @@ def _sweep_since_the_end() -> list[Patch]:
     return [(inbox_sweeps.Sweep, "reached", reached)]
 
 
+def _forget_keys_apart() -> list[Patch]:
+    """What a key that took more than its share has left is forgotten."""
+    original = lost_uploads.Look.reached
+
+    def reached(self: lost_uploads.Look) -> Reconciled:
+        mark = original(self)
+        return msgspec.structs.replace(mark, sweeps={name: mark.sweeps[name] for name in inbox_sweeps.STRETCHES})
+
+    return [(lost_uploads.Look, "reached", reached)]
+
+
 def _place_back_on_result() -> list[Patch]:
     """A command gives its place to the next when its runner told of its end, before its task was seen stopped."""
     return [(counts, "counts_as_running", lambda execution: execution.placed and not execution.is_terminal)]
@@ -480,10 +492,11 @@ MAKERS: dict[str, Callable[[], Sequence[Patch]]] = {
     "the platform's word goes before the runner's": _never_look_again,
     "a refusal ends what another delivery launches": _refusals_end_all,
     "a launch that is made again is not counted": _uncounted_launches,
-    "ids that hold no time are not listed": lambda: [(lost_uploads, "STRETCHES", ("times",))],
-    "ids that hold another time are not listed": lambda: [(lost_uploads, "STRETCHES", ("odd",))],
+    "ids that hold no time are not listed": lambda: [(lost_uploads, "STRETCHES", (RECENT, TIMES))],
+    "ids that hold another time are not listed": lambda: [(lost_uploads, "STRETCHES", (RECENT, ODD))],
     "a sweep that was cut short is through": _through_when_cut_short,
     "a sweep goes on from the end of the last one": _sweep_since_the_end,
+    "a sweep forgets what it left behind": _forget_keys_apart,
     "uploads are looked for during a grant only": lambda: [(lost_uploads, "LOOKED_FOR", inbox_sweeps.LISTED_BACK)],
     "unanswered uploads are not remembered": lambda: [(lost_uploads.Look, "_remembered", lambda _self: iter(()))],
     "a range is done before its requests": _done_before_it_is,

@@ -120,6 +120,7 @@ IN_WORLDS = {
     "ids that hold another time are not listed": _ODD,
     "a sweep that was cut short is through": _ODD,
     "a sweep goes on from the end of the last one": _ODD,
+    "a sweep forgets what it left behind": _ODD,
     "lost ranges are not looked for": _BATCHED,
     "a lost push for a place is not made again": _LIMITED,
     "what stopped is launched again": _DEAF,

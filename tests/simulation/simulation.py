@@ -31,7 +31,7 @@ from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.documents import commits, messages, store
 from runvoy_agent.handlers.documents.messages import EndMessage, InboxDelivery
 from runvoy_agent.handlers.reconciler import lost_uploads
-from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
+from runvoy_agent.handlers.reconciler.inbox_sweeps import STRETCHES, Budget
 from runvoy_agent.handlers.routes import Request
 from runvoy_agent.ports import Ports, QueueName, Unavailable, Write
 from runvoy_protocol import control as control_protocol
@@ -81,6 +81,7 @@ class Settings(NamedTuple):
     max_running: int = 1  # of one other in `limited`
     limited: int = 6
     miscounts: int = 0  # so often somebody makes the numbers of somebody wrong
+    overlapping: float = 0.2  # as many rounds begin while another is under way
     recounted: bool = True  # and an admin has them counted, now and then
 
     @property
@@ -125,7 +126,7 @@ class Simulation:
         self.settings = settings = settings or Settings()
         # Small enough for sweeps of the inbox to take several rounds each.
         some = 3 + settings.requests // 40
-        self.budget = Budget(pages=some, page=3, reads=7 + some, recent_times=1, odd_times=1)
+        self.budgets = dict.fromkeys(STRETCHES, Budget(pages=some, page=3, reads=7 + some))
         self.scheduler = Scheduler(
             seed,
             crash_rate=settings.crash_rate,
@@ -134,6 +135,7 @@ class Simulation:
             hunted=hunted,
         )
         self._world = self.scheduler.stream("world")
+        self._ticks = self.scheduler.stream("ticks")
         self._sent = Counter[bytes]()
         self.records = SimRecords(self.scheduler, longest_lag_ms=settings.longest_index_lag_ms)
         self.inbox = SimObjects(self.scheduler, "inbox")
@@ -174,7 +176,6 @@ class Simulation:
         }
         self._down = False
         self._waiting: list[Callable[[], None]] = []
-        self._reconciling = False
         self._violation: Violation | None = None
         self._numbers = Counter[str]()
         self.operator = self.add_user("operator", Role.OPERATOR)
@@ -330,17 +331,19 @@ class Simulation:
     # -- the reconciler, and the death of everything at once
 
     def tick(self) -> None:
-        """One round, as the stack makes it: one after the other, failures ending the round only."""
-        if self._reconciling or self._down:
+        """One round, as the stack makes it, failures ending the round only. Now and then the next begins before it is through."""
+        if self._down:
             return
-        self._reconciling = True
+        self._round()
+        while self.scheduler.faults.enabled and self._ticks.random() < self.settings.overlapping:
+            self.scheduler.at(self._ticks.randrange(500), self._round)
 
+    def _round(self) -> None:
         def finished(error: BaseException | None) -> None:
-            self._reconciling = False
             self._must_be_injected(error)
 
         def run() -> None:
-            reconcile.handle(self.ports, budget=self.budget)
+            reconcile.handle(self.ports, budgets=self.budgets)
             self.records.purge_expired(self.clock.now())
 
         self._invoke("reconcile", run, finished)
@@ -370,7 +373,7 @@ class Simulation:
                 self.scheduler.at(self._world.randrange(1, 500), event)
 
         def recover() -> None:
-            reconcile.handle(self.ports, starting_up=True, budget=self.budget)
+            reconcile.handle(self.ports, starting_up=True, budgets=self.budgets)
 
         self._numbers["recovery"] += 1
         label = f"recovery-{self._numbers['recovery']}"

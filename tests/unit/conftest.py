@@ -21,7 +21,7 @@ from runvoy_agent.handlers.deployment import Deployment
 from runvoy_agent.handlers.documents import messages, store
 from runvoy_agent.handlers.documents.messages import EndEvent, EndMessage, InboxDelivery, StartMessage
 from runvoy_agent.handlers.documents.repairs import Repair
-from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
+from runvoy_agent.handlers.reconciler.inbox_sweeps import BUDGETS, Budget
 from runvoy_agent.handlers.routes import Request, Response
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.objects import FolderObjects
@@ -250,7 +250,9 @@ class World:
         self.outbox.put(object_key, json.dumps(signed).encode(), content_type="")
 
     def reconcile(self, *, starting_up: bool = False, budget: Budget | None = None) -> list[Repair]:
-        return reconcile.handle(self.ports, starting_up=starting_up, budget=budget).repairs
+        """One round. `budget`: that of each stretch of the inbox, instead of a deployment's."""
+        budgets = BUDGETS if budget is None else dict.fromkeys(BUDGETS, budget)
+        return reconcile.handle(self.ports, starting_up=starting_up, budgets=budgets).repairs
 
     # -- looking
 

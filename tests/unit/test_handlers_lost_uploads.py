@@ -15,7 +15,7 @@ from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.documents.messages import InboxDelivery
 from runvoy_agent.handlers.reconciler import lost_uploads
 from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
-from runvoy_agent.ports import Page, StoredObject
+from runvoy_agent.ports import Page, StoredObject, Unavailable
 from runvoy_protocol import ids, object_keys
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
@@ -159,7 +159,7 @@ def test_a_reconciler_that_was_away_catches_up_and_is_done(world: World) -> None
     world.clock.move(hours=1)
     rounds = []
     for _ in range(10):
-        rounds.append(sorted(_delivered(world, Budget(pages=2, page=5, reads=3, recent_times=1))))
+        rounds.append(sorted(_delivered(world, Budget(pages=2, page=5, reads=3))))
         world.clock.move(minutes=1)
     assert rounds == [*[sent[at : at + 3] for at in range(0, 20, 3)], [], [], []]
     assert _mark(world).sweeps["recent"].reached == ""
@@ -202,12 +202,72 @@ def test_a_flood_of_recent_uploads_holds_up_no_round_and_nobody_else(world: Worl
     assert len(_mark(world).unanswered) == 42
 
 
+def test_a_round_that_begins_while_another_looks_at_the_inbox_does_the_rest(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    assert _delivered(world) == set()
+    uploaded = _upload_made_now(world, 1)
+    waiting = world.request()
+    world.submit(waiting)  # and its push is lost
+    inner: list[list[str]] = []
+    get = world.inbox.get
+
+    def slow(object_key: str, version: str | None = None) -> StoredObject | None:
+        world.clock.move(minutes=1)
+        if not inner:
+            inner.append([repair.subject for repair in world.reconcile()])
+        return get(object_key, version)
+
+    world.inbox.get = slow  # type: ignore[method-assign]
+    assert uploaded in {repair.subject for repair in world.reconcile()}
+    assert inner == [[waiting.request_id]]
+    assert _mark(world).busy_until is None
+    assert _mark(world).at == _mark(world).listed_at
+
+
+def test_a_look_that_failed_or_died_keeps_no_other_waiting_for_long(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    assert _delivered(world) == set()
+    uploaded = _upload_made_now(world, 1)
+    get = world.inbox.get
+
+    def failing(error: BaseException) -> Any:
+        def fail(object_key: str, version: str | None = None) -> StoredObject | None:
+            raise error
+
+        return fail
+
+    world.inbox.get = failing(Unavailable("the bucket is away"))  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        _delivered(world)
+    assert _mark(world).busy_until is None
+    world.inbox.get = failing(SystemExit())  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        _delivered(world)
+    world.inbox.get = get  # type: ignore[method-assign]
+    assert _delivered(world) == set()
+    world.clock.move(minutes=5)
+    assert _delivered(world) == {uploaded}
+
+
+def test_a_start_waits_for_no_look_of_before(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    assert _delivered(world) == set()
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    busy = msgspec.structs.replace(_mark(world), busy_until=world.clock.now() + timedelta(minutes=5))
+    world.records.commit([store.put(mark, busy)])
+    uploaded = _upload_made_now(world, 1)
+    assert [repair.subject for repair in world.reconcile(starting_up=True)] == [uploaded]
+
+
 def test_of_what_is_new_each_key_has_its_share(world: World) -> None:
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     other = world.add_user("bob", Role.DEVELOPER)
     for signing_key in (world.signing_key, other):
         _grant_uploads(world, signing_key)
-    few = Budget(pages=1, page=5, reads=1, recent_times=1)
+    few = Budget(pages=1, page=5, reads=1)
     flood = {_upload_made_now(world, number) for number in range(lost_uploads.NEW_OF_A_KEY + 5)}
     [others] = [_upload_made_now(world, 0, other)]
     found = _delivered(world, few)
@@ -240,14 +300,14 @@ def test_more_unanswered_uploads_than_are_remembered_are_found_again(world: Worl
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     _grant_uploads(world)
     world.reconcile()
-    count = lost_uploads.MOST_REMEMBERED + 3
+    count = lost_uploads.REMEMBERED_OF_A_KEY + 3
     key_id = world.signing_key.key_id
     sent = {object_keys.request(key_id, f"{number:012x}80008000000000000001") for number in range(count)}
     deliveries = [world.upload_raw(b"no request", object_key) for object_key in sent]
     for _ in range(4):
         world.clock.move(hours=2)
         assert _delivered(world) == sent
-        assert len(_mark(world).unanswered) == lost_uploads.MOST_REMEMBERED
+        assert len(_mark(world).unanswered) == lost_uploads.REMEMBERED_OF_A_KEY
         world.clock.move(minutes=1)
         assert _delivered(world) == set(), "what is not answered is delivered again every ten minutes"
     for delivery in deliveries:

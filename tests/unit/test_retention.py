@@ -246,6 +246,19 @@ def test_an_id_is_taken_for_as_long_as_there_is_something_of_its_execution(
     assert asked.prefixes == [], "what was made lately is not looked for"
 
 
+@pytest.mark.parametrize("hours", [-1, 1, 23])
+def test_an_id_that_was_dated_ahead_is_taken_until_its_day_is_over(world: World, hours: int) -> None:
+    """Its time says that it was made of late when its execution was over long ago, and what it left is there."""
+    day = world.clock.now() + timedelta(days=40)
+    first = ended(world, request_id=ids.uuid7(day, bytes(10)))
+    world.clock.time = day + timedelta(hours=hours)
+    assert retention.sweep(world.ports, world.deployment.created_at, KEEP).executions == 0
+    again = world.request(request_id=first.request_id, command=("echo", "again"))
+    assert world.submit(again).code is ErrorCode.ID_CONFLICT
+    world.clock.time = day + timedelta(days=31)
+    assert retention.sweep(world.ports, world.deployment.created_at, KEEP).executions == 1
+
+
 class Asked:
     """A bucket that remembers what was listed of it."""
 

@@ -25,7 +25,8 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     The rest is about the inbox. `listed_at`: when the last round began that looked at everything recent. `looked_until`: what was
     written before that time was looked at. `unanswered`: the objects that had no answer then, each with when it was written.
-    `sweeps`: by their names.
+    `sweeps`: by their stretches, and those of single keys by stretch, slash and key. `busy_until`: another round looks at the
+    inbox, until then at most.
     """
 
     at: datetime
@@ -33,6 +34,7 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     looked_until: datetime | None = None
     unanswered: dict[str, datetime] = {}
     sweeps: dict[str, InboxSweep] = {}
+    busy_until: datetime | None = None
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

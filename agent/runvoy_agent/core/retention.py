@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from runvoy_agent.core.model import Execution
+from runvoy_protocol import ids
 from runvoy_protocol.requests import MAX_TIMEOUT_SECONDS
 
 SHORTEST_KEEP = timedelta(days=1)
@@ -32,10 +33,21 @@ def refusal_forgotten_at(at: datetime, expires_at: datetime | None) -> datetime:
     return max(at, min(expires_at or at, _LAST)) + REFUSALS_KEPT
 
 
+def is_known_for_sure(execution_id: str, now: datetime) -> bool:
+    """Whether an execution of this id has a record, if there ever was one: the time in it is of late, or to come, and no such is
+    forgotten."""
+    made_at = ids.made_at(execution_id)
+    return made_at is not None and made_at > now - SHORTEST_KEEP
+
+
 def may_be_forgotten(execution: Execution, before: datetime) -> bool:
-    """Whether it ended, was seen stopped, and has not changed since `before`. What waits or runs, or whose task was never seen
-    stopped, stays however old it is."""
+    """Whether it ended, was seen stopped, and has not changed since `before`, SHORTEST_KEEP ago or longer; and its id was made
+    before that, as it says (see is_known_for_sure). What waits or runs, or whose task was never seen stopped, stays however old it
+    is."""
     stopped_at = execution.stopped_at
     if not execution.is_terminal or stopped_at is None:
+        return False
+    made_at = ids.made_at(execution.execution_id)
+    if made_at is not None and made_at >= before:
         return False
     return max(execution.updated_at, stopped_at, execution.ended_at or stopped_at) < before

@@ -4,7 +4,7 @@ made, had it come; so running it twice, or beside the handlers, changes nothing 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -21,9 +21,9 @@ from runvoy_agent.handlers.locks import queues, releases
 from runvoy_agent.handlers.quotas import recounts
 from runvoy_agent.handlers.reconciler import batches, lost_uploads, runs, stop_alls
 from runvoy_agent.handlers.reconciler.careful_launcher import CarefulLauncher
-from runvoy_agent.handlers.reconciler.inbox_sweeps import Budget
+from runvoy_agent.handlers.reconciler.inbox_sweeps import BUDGETS, Budget
 from runvoy_agent.handlers.resources import secret_values
-from runvoy_agent.ports import Conflict, Ports, Put
+from runvoy_agent.ports import Conflict, Ports, Put, Unavailable
 from runvoy_protocol import object_keys
 
 log = logging.getLogger("runvoy.reconcile")
@@ -36,6 +36,9 @@ RECOUNT_EVERY = timedelta(minutes=10)
 OVERLAP = timedelta(minutes=5)
 """Index reads may be stale."""
 
+LONGEST_ROUND = timedelta(minutes=5)
+"""So long a function lives: one that looks at the inbox keeps others from it for no longer, if it died of it."""
+
 
 class Round(NamedTuple):
     """One round: what it mended, and how many executions it left for the next one, because the platform would not say
@@ -45,11 +48,12 @@ class Round(NamedTuple):
     left: int = 0
 
 
-def handle(ports: Ports, *, starting_up: bool = False, budget: Budget | None = None) -> Round:
-    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given. `budget`: how much of the
-    inbox it may list beside what is recent.
+def handle(ports: Ports, *, starting_up: bool = False, budgets: Mapping[str, Budget] = BUDGETS) -> Round:
+    """One round. `starting_up`: nothing else runs yet, so nothing can be merely late and no grace is given. `budgets`: how much of
+    each stretch of the inbox it may sweep.
 
-    The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round.
+    The inbox comes last and has a mark of its own: one that takes long must not hold up the rest, round after round. On AWS the next
+    round begins meanwhile, and does all but that: two at once would read and deliver the same, and one of them for nothing.
     """
     launcher = CarefulLauncher(ports.launcher, ports.clock)
     ports = ports._replace(launcher=launcher)
@@ -57,7 +61,7 @@ def handle(ports: Ports, *, starting_up: bool = False, budget: Budget | None = N
         *_of_the_records(ports, starting_up),
         *_of_the_audit(ports),
         *_of_the_counts(ports, starting_up),
-        *_of_the_inbox(ports, starting_up, budget),
+        *_of_the_inbox(ports, starting_up, budgets),
     ]
     for repair in repairs:
         log.info("%s: %s; %s", *repair)
@@ -102,20 +106,38 @@ def _of_the_counts(ports: Ports, starting_up: bool) -> Iterator[Repair]:
         _mark(ports, mark, Reconciled(at=now))
 
 
-def _of_the_inbox(ports: Ports, starting_up: bool, budget: Budget | None) -> Iterator[Repair]:
+def _of_the_inbox(ports: Ports, starting_up: bool, budgets: Mapping[str, Budget]) -> Iterator[Repair]:
     mark = store.load(ports.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    look = lost_uploads.Look(ports, mark.document, starting_up=starting_up, budget=budget)
     yield from batches.lost_ranges(ports, starting_up)
-    for object_key in look.deliver_again():
-        yield Repair(object_key, "no delivery of it was handled", "delivered it again")
+    last = mark.document
+    if last is not None:
+        now = ports.clock.now()
+        if not starting_up and last.busy_until is not None and now < last.busy_until:
+            log.info("another round looks at the inbox")
+            return
+        if not _mark(ports, mark, msgspec.structs.replace(last, busy_until=now + LONGEST_ROUND)):
+            return
+        mark = mark._replace(version=mark.version + 1)
+    look = lost_uploads.Look(ports, last, starting_up=starting_up, budgets=budgets)
+    try:
+        for object_key in look.deliver_again():
+            yield Repair(object_key, "no delivery of it was handled", "delivered it again")
+    except Unavailable:
+        if last is not None:
+            _mark(ports, mark, last)  # the next round need not wait until this one would be dead
+        raise
     _mark(ports, mark, look.reached())
 
 
-def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> None:
+def _mark(ports: Ports, mark: store.Loaded[Reconciled], reached: Reconciled) -> bool:
+    """Whether it was left. Of two rounds at once, the first to come through leaves what it reached from the mark that both began
+    with; what the other did was for nothing, and nothing is lost by it."""
     try:
         ports.records.commit([store.put(mark, reached)])
     except Conflict:
         log.info("another round was finished meanwhile; the earlier mark stays")
+        return False
+    return True
 
 
 def _held_up_locks(ports: Ports) -> Iterator[Repair]:

@@ -170,6 +170,8 @@ def of_reconcile(world: World) -> list[iam.PolicyStatement]:
         _look_at_tasks(world),
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
+        # Values that no secret refers to any more. What it finds of them is encrypted, and it may not decrypt.
+        _allow("DeleteSecrets", ("ssm:GetParametersByPath", "ssm:DeleteParameters"), world.secrets),
     ]
 
 

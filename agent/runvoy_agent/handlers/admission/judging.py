@@ -16,7 +16,7 @@ from runvoy_agent.handlers.quotas.counts import Number
 from runvoy_agent.handlers.resources import registered, secret_values
 from runvoy_agent.handlers.resources.registered import Images
 from runvoy_agent.ports import Ports
-from runvoy_protocol import envelope, ids, object_keys, requests
+from runvoy_protocol import envelope, object_keys, requests
 from runvoy_protocol.envelope import PayloadType
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.object_keys import RequestKey
@@ -94,8 +94,7 @@ def judge(
 
 def _has_remains(ports: Ports, execution_id: str) -> bool:
     """Whether there are objects of an execution that has no record: its record is forgotten sooner than they, where buckets have
-    rules of their own. Looked for only where it may be: no execution that was made lately, as its id says, is forgotten."""
-    made_at = ids.made_at(execution_id)
-    if made_at is not None and abs(ports.clock.now() - made_at) < retention.SHORTEST_KEEP:
+    rules of their own. Looked for only where it may be."""
+    if retention.is_known_for_sure(execution_id, ports.clock.now()):
         return False
     return bool(ports.outbox.list(object_keys.execution_prefix(execution_id), limit=1))

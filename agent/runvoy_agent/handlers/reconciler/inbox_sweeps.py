@@ -12,11 +12,14 @@ An object belongs to one stretch for good. The bounds of `odd` and `times` are f
 and lists whatever may have been written since the time from which a sweep reads. A sweep reads what was written since the last one
 of its stretch began: whatever comes while a sweep is under way, before the place where it is or behind it, is read by this or the
 next.
+
+A sweep goes from key to key. One that takes more than its share of a round is left where the sweep got to in it, and has a sweep of
+its own from there on: so however much somebody sends, the sweep of all the others is soon through, and the next begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -51,26 +54,84 @@ then it is through, if there are a hundred million objects."""
 MOST_PAGES = 50
 """So many are listed at once, for all of what is listed is held in memory."""
 
+_SHARES = 4
+"""A key may take a quarter of what a round may do for a sweep of several keys."""
+
+
+RECENT, ODD, TIMES = "recent", "odd", "times"
+STRETCHES = (RECENT, ODD, TIMES)
+
 
 class Budget(NamedTuple):
     """What a round may do for one stretch: list so many full pages, of so many objects, and read so many of these. A page that is
     not full ends a range, and is free: of keys that were granted lately there are few enough to look at each in every round.
-
-    Of `recent` it may list and read `recent_times` as much: somebody may send a thousand in each minute, and whoever reads fewer is
-    never through. Of `odd` it may list `odd_times` as much: a million such are gone through within the hour in which a request is
-    valid. `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would
+    `longest` ends it sooner: a read is two calls, and a round that has no time left leaves no mark, so that the next would
     begin where it did, for ever."""
 
     pages: int = 10
     page: int = 1000
     reads: int = 500
     longest: timedelta = timedelta(seconds=40)
-    recent_times: int = 10
-    odd_times: int = 3
+
+
+BUDGETS: Mapping[str, Budget] = {
+    # Somebody may send a thousand in each minute, and whoever reads fewer is never through.
+    RECENT: Budget(pages=100, reads=5000),
+    # A million such are gone through within the hour in which a request is valid.
+    ODD: Budget(pages=30),
+    TIMES: Budget(),
+}
+
+
+class Allowance:
+    """What is left of a round's budget for one stretch, or of a part of it."""
+
+    def __init__(self, budget: Budget, times: int, now: Callable[[], datetime], whole: Allowance | None = None) -> None:
+        """`times`: so many times the pages and reads. `whole`: that of which this is a part."""
+        self._budget, self._times, self._now, self._whole = budget, times, now, whole
+        self._pages, self._reads = budget.pages * times, budget.reads * times
+        self._ends = now() + budget.longest
+        self._has_read = False
+        self.page = budget.page
+
+    def part(self, of: int) -> Allowance:
+        """One of `of` equal parts, and no more than is left of the whole."""
+        pages, reads = (max(1, many // of) for many in (self._budget.pages, self._budget.reads))
+        budget = self._budget._replace(pages=pages, reads=reads, longest=self._budget.longest / of)
+        return Allowance(budget, self._times, self._now, self)
+
+    @property
+    def pages(self) -> int:
+        """How many full pages may be listed."""
+        if self._now() >= self._ends:
+            return 0
+        return self._pages if self._whole is None else min(self._pages, self._whole.pages)
+
+    @property
+    def may_read(self) -> bool:
+        """One object may be read, however long it took to list."""
+        may = self._reads > 0 and not (self._has_read and self._now() >= self._ends)
+        return may and (self._whole is None or self._whole.may_read)
+
+    @property
+    def is_spent(self) -> bool:
+        return not self.pages or not self.may_read
+
+    def listed(self, pages: int) -> None:
+        self._pages -= pages
+        if self._whole is not None:
+            self._whole.listed(pages)
+
+    def read(self) -> None:
+        self._reads -= 1
+        self._has_read = True
+        if self._whole is not None:
+            self._whole.read()
 
 
 class Sweep:
-    """One stretch, as far as this round gets. `mark` is what the last round left of it; without one, `since` says what is read."""
+    """One stretch, as far as this round gets. `mark` is what the last round left of it; without one, `since` says what is read.
+    `key_id`: the one key whose objects it lists. `apart`: the sweeps of keys that took more than their share in this round."""
 
     def __init__(
         self,
@@ -81,60 +142,76 @@ class Sweep:
         since: datetime,
         *,
         at_once: bool,
+        key_id: str | None = None,
     ) -> None:
-        self._stretch = stretch
+        self.stretch = stretch
+        self.key_id = key_id
         self._began = began
         is_due = mark is None or (not mark.reached and (at_once or began >= mark.began_at + EVERY))
+        self.begins = is_due
         self.is_idle = mark is not None and not mark.reached and not is_due
         if mark is None or is_due:
             since = since if mark is None else max(oldest, mark.next_since)
             mark = InboxSweep(began_at=began, since=since, next_since=began - OVERLAP)
         self._mark = mark
+        self.apart: list[Sweep] = []
 
     @property
     def since(self) -> datetime:
         return self._mark.since
 
+    @property
+    def is_late(self) -> bool:
+        return not self.is_idle and self._began - self._mark.began_at > PATIENCE
+
     def objects(
         self,
         inbox: Objects,
         key_ids: Sequence[str],
-        budget: Budget,
+        allowance: Allowance,
         is_wanted: Callable[[ObjectInfo], bool],
-        now: Callable[[], datetime],
+        most_apart: int = 0,
     ) -> Iterator[ObjectInfo]:
         """What is to be read of these keys' objects, until this round has done enough. Whoever stops earlier has looked at
-        nothing after what they were given last."""
-        ends = now() + budget.longest
-        times = HASTE if self._began - self._mark.began_at > PATIENCE else 1
-        times *= budget.recent_times if self._stretch == RECENT else 1
-        pages, most_reads = budget.pages * times, budget.reads * times
-        pages *= budget.odd_times if self._stretch == ODD else 1
-        reads = most_reads
+        nothing after what they were given last. `most_apart` keys at most are left to sweeps of their own."""
         for key_id in sorted(key_ids):
-            for after, up_to in self._ranges(key_id):
-                begin = max(after, self._mark.reached)
-                while up_to is None or begin < up_to:
-                    if not pages or now() >= ends:
-                        return self._reach(begin)
-                    most = min(pages, MOST_PAGES) * budget.page
-                    found = inbox.list(object_keys.inbox_prefix(key_id), after=begin, up_to=up_to, limit=most)
-                    pages -= len(found) // budget.page
-                    for info in found:
-                        if is_wanted(info):
-                            # One is read, however long it took to list.
-                            if not reads or (reads < most_reads and now() >= ends):
-                                return self._reach(begin)
-                            reads -= 1
-                            yield info
-                        begin = info.key
-                    if len(found) < most:
-                        break
+            has_share = len(key_ids) > 1 and len(self.apart) < most_apart
+            share = allowance.part(_SHARES) if has_share else allowance
+            place = yield from self._objects_of(inbox, key_id, share, is_wanted)
+            if place and (not has_share or allowance.is_spent):
+                return self._reach(place)
+            if place:
+                mark = msgspec.structs.replace(self._mark, reached=place)
+                own = Sweep(self.stretch, mark, self._began, mark.since, mark.since, at_once=False, key_id=key_id)
+                self.apart.append(own)
         return self._reach("")
 
+    def _objects_of(
+        self, inbox: Objects, key_id: str, allowance: Allowance, is_wanted: Callable[[ObjectInfo], bool]
+    ) -> Generator[ObjectInfo, None, str]:
+        """Returns the place that was reached, empty if all of the key's objects were listed."""
+        for after, up_to in self._ranges(key_id):
+            begin = max(after, self._mark.reached)
+            while up_to is None or begin < up_to:
+                most = min(allowance.pages, MOST_PAGES) * allowance.page
+                if not most:
+                    return begin
+                found = inbox.list(object_keys.inbox_prefix(key_id), after=begin, up_to=up_to, limit=most)
+                allowance.listed(len(found) // allowance.page)
+                for info in found:
+                    if is_wanted(info):
+                        if not allowance.may_read:
+                            return begin
+                        allowance.read()
+                        yield info
+                    begin = info.key
+                if len(found) < most:
+                    break
+        return ""
+
     def _ranges(self, key_id: str) -> Iterable[tuple[str, str | None]]:
-        if self._stretch != RECENT:
-            return _bounds(self._stretch, key_id)
+        if self.stretch != RECENT:
+            return _bounds(self.stretch, key_id)
         made = (self._mark.since - LISTED_BACK, self._mark.began_at + LISTED_AHEAD)
         first, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in made)
         return [(first, last)]
@@ -153,12 +230,6 @@ class Sweep:
         return (self._mark.since if self._mark.reached else self._mark.next_since) + OVERLAP
 
 
-RECENT = "recent"
-ODD = "odd"
-STRETCHES = (ODD, "times")
-"""Those whose ids tell nothing of when their objects were written."""
-
-
 def tells_its_time(info: ObjectInfo) -> bool:
     """Whether its id was made about when the object was written."""
     place = object_keys.parse_request(info.key) or object_keys.parse_batch(info.key)
@@ -172,7 +243,7 @@ def _bounds(stretch: str, key_id: str) -> Iterator[tuple[str, str | None]]:
     """The ranges of a key's objects, each after a key and up to another, in their order."""
     prefix = object_keys.inbox_prefix(key_id)
     first, last = (object_keys.request(key_id, ids.uuid7(at, bytes(10))) for at in (_FIRST_IDS, _LAST_IDS))
-    if stretch == "times":
+    if stretch == TIMES:
         yield first, last
     else:
         yield prefix, first
