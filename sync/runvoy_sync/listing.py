@@ -175,7 +175,7 @@ class Listing(threading.Thread):
         while incomplete and not self._is_stopping.is_set():
             if any(one.is_terminal for one in incomplete):
                 self._mirror.await_room()
-            # Whoever copies is idle until the first grants are here: so these are few.
+            # Until the first grants are here nobody has anything to copy: so the first call asks for a few only.
             most = _FIRST_GRANTS if self._mirror.pending() == 0 else len(incomplete)
             part, grants = self._granted(incomplete[:most])
             incomplete = incomplete[len(part) :]
@@ -211,7 +211,7 @@ class Listing(threading.Thread):
         return part, {one.execution_id: one for one in answer if one.chunk_urls or one.chunks}
 
     def _note(self, status: ExecutionStatus) -> bool:
-        """Of one too many to be watched: its status alone."""
+        """Write the status alone of an execution that is one too many to be watched; whether it was not known before."""
         raw = self._tree.read(FOLDER, status.execution_id, "status.json")
         if raw is not None:
             try:
