@@ -591,7 +591,7 @@ def derived() -> dict[str, str]:
         "public_key": KEY.public_key.hex(),
         "playbook_digest": requests.playbook_digest(FULL, ("A",)),
         "request_content_digest": requests.content_digest(FULL).hex(),
-        "id_of_text_deploy-42": KEY.id_of("deploy-42"),
+        "id_of_text_deploy-42": KEY.execution_id_of("deploy-42"),
         "execution_key": EXECUTION_KEY.hex(),
     }
 

@@ -195,7 +195,7 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
         return _Rights(error.message)
     default = known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document
     limit, log_limit = quotas.running_limit(member.user, default), quotas.log_limit(member.user, default)
-    running = counts.number(known.record(running_key), running_key)
+    running = counts.number_in(known, running_key)
     no_place = quotas.why_no_place(member.user, running.value, limit)
     return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, running, log_limit)
 
