@@ -129,7 +129,8 @@ class Listing(threading.Thread):
             return
         began = time.monotonic()
         server_time = self._client.health()[0].time
-        self._sweep(server_time)
+        if not self._sweep(server_time):
+            return
         took = time.monotonic() - began
         with self._done:
             self._ended = number
@@ -137,7 +138,8 @@ class Listing(threading.Thread):
                 self._sweep_at = time.monotonic() + max(_NEWEST_SECONDS, took * _RARELY)
         self._on_swept()
 
-    def _sweep(self, server_time: datetime) -> None:
+    def _sweep(self, server_time: datetime) -> bool:
+        """Have everything mirrored that changed since the last sweep; False if it was stopped before the last page."""
         since = self._state.swept_until
         query = dict(self._query)
         if since is not None:
@@ -152,7 +154,8 @@ class Listing(threading.Thread):
                 self._state.swept_until = server_time
                 if since is None or time.monotonic() - self._saved_at > _SAVE_SECONDS:
                     self._save()
-                return
+                return True
+        return False
 
     def _look_at_the_newest(self) -> None:
         after: str | None = None

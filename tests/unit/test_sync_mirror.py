@@ -178,6 +178,23 @@ def test_who_is_looked_at_again_before_the_last_step_is_not_finished_twice(kept)
     assert one.codes == [(status.execution_id, 0)]
 
 
+def test_a_sweep_that_was_stopped_is_not_over(kept):
+    """The daemon's last line would say of a part of the history that it is all there was."""
+
+    class Stopping(Deployment):
+        def ask(self, *args, **options):
+            page = super().ask(*args, **options)
+            one.listing.stop()
+            return page
+
+    one = kept(Stopping(*(ended(number) for number in range(1, 250))))
+    one.start()
+    one.listing.join(60)
+    assert not one.listing.is_alive()
+    assert not one.listing.has_swept_since(0)
+    assert not one.swept.is_set()
+
+
 def printed(number):
     """A log of many chunks' sizes: some are a few bytes, some are written in several pieces, and none ends where a piece does."""
     line = f"{number} {'x' * (number % 90)} é\n"
