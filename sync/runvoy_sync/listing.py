@@ -103,10 +103,10 @@ class Listing(threading.Thread):
 
     def run(self) -> None:
         failures = 0
-        if not self._mirror.resume():
-            self._state.swept_until = None
+        has_resumed = False
         while not self._is_stopping.is_set():
             try:
+                has_resumed = has_resumed or self._resume()
                 self._round()
                 self._teller.fine("listing")
                 failures = 0
@@ -117,6 +117,12 @@ class Listing(threading.Thread):
                 self._teller.trouble("listing", self.trouble)
                 failures += 1
                 self._is_stopping.wait(pause_after(failures))
+
+    def _resume(self) -> bool:
+        """Have mirrored what an earlier daemon left incomplete; True, for it was done."""
+        if not self._mirror.resume():
+            self._state.swept_until = None  # too many to be watched: a sweep over all finds them again
+        return True
 
     def _round(self) -> None:
         with self._done:
