@@ -444,7 +444,7 @@ BODIES: dict[str, msgspec.Struct] = {
         key_id=KEY.key_id,
         object_sha256=OBJECT_SHA256,
         batch_id=OTHER_ID,
-        request=signed_requests.told(FULL),
+        request=signed_requests.to_signed_request(FULL),
         content_digest=requests.content_digest(FULL).hex(),
         receipt=ACCEPTED,
     ),
