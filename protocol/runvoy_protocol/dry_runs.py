@@ -58,7 +58,7 @@ def refused(code: ErrorCode, message: str, hint: str) -> Refused:
     return Refused(code=code, rule=ERRORS[code].meaning, message=message, hint=hint)
 
 
-def most_of(rate: Rate, timeout_seconds: int) -> int | None:
+def most_nanodollars(rate: Rate, timeout_seconds: int) -> int | None:
     """What a run costs that goes on to its deadline; None where the rate is not known."""
     if rate.nanodollars_per_hour is None:
         return None

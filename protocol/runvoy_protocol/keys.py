@@ -58,7 +58,7 @@ class SigningKey:
         """The 64-byte Ed25519 signature of `message`."""
         return nacl.bindings.crypto_sign(message, self._secret)[: nacl.bindings.crypto_sign_BYTES]
 
-    def id_of(self, text: str) -> str:
+    def execution_id_of(self, text: str) -> str:
         """The execution id that a free-form `--id TEXT` stands for: the same text and key, the same id.
 
         SHA-256 of the key's own signature, which is deterministic (RFC 8032 §5.1.6). Made of anything public, it could be

@@ -60,8 +60,8 @@ class SignedRequestAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
     receipt: Receipt | None = None
 
 
-def told(request: RunRequest) -> SignedRequest:
-    """A request as it is told."""
+def to_signed_request(request: RunRequest) -> SignedRequest:
+    """The request, whose own encoding is a row of values, by the names of its fields."""
     fields = {name: getattr(request, name) for name in request.__struct_fields__ if name != "git"}
     git = request.git
     asked = None if git is None else AskedRepository(repo=git.repo, ref=git.ref, path=git.path)

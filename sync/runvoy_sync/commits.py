@@ -26,7 +26,7 @@ from runvoy_sync import names, request_file
 from runvoy_sync.inbox import FOLDER, REJECTED, OnDecided, reason_of
 from runvoy_sync.outgoing import Outgoing
 from runvoy_sync.submission import NotDecided, Submission, check_size
-from runvoy_sync.tell import Teller
+from runvoy_sync.tell import Teller, fault
 from runvoy_sync.tree import STATE, Tree
 
 _STATE = (*STATE, "committed")
@@ -82,30 +82,40 @@ class Commits(threading.Thread):
                 f"the checkout of {self._tree.root} has no commit yet", "Commit the requests first."
             ) from problem
         self._pull()
-        self._read_tracked()
+        self.tracked = frozenset(one.name for one in self._list())
 
     def run(self) -> None:
+        is_pulled = True  # by `prepare`
         while not self._is_stopping.is_set():
-            pulled_at = time.monotonic()
             try:
-                self._read_tracked()
-                for one in self._list():
-                    if self._is_stopping.is_set():
-                        return
-                    self._submit(one)
+                if not is_pulled:
+                    self._pull()
+                is_pulled = False
+                pulled_at = time.monotonic()
+                if not self._submit_all():
+                    return
                 self.trouble = None
                 self.is_clear.set()
                 self._teller.fine("committed requests")
-                self._is_stopping.wait(max(0.0, self._seconds - (time.monotonic() - pulled_at)))
+                pause = max(0.0, self._seconds - (time.monotonic() - pulled_at))
             except NotDecided:
                 self._teller.trouble("committed requests", "not decided yet")
-                self._is_stopping.wait(_RETRY_SECONDS)
-            except (RunvoyError, OSError) as error:
-                self.trouble = error
-                self._teller.trouble("committed requests", error)
-                self._is_stopping.wait(_RETRY_SECONDS)
-            if not self._is_stopping.is_set():
-                self._pull()
+                pause = _RETRY_SECONDS
+            except Exception as error:  # noqa: BLE001 - told about, whatever it is: a thread that ends is not seen
+                self.trouble = error if isinstance(error, (RunvoyError, OSError)) else fault(error)
+                self._teller.trouble("committed requests", self.trouble)
+                pause = _RETRY_SECONDS
+            self._is_stopping.wait(pause)
+
+    def _submit_all(self) -> bool:
+        """Submit what is new in HEAD's inbox; False if it was stopped before the last one."""
+        found = self._list()
+        self.tracked = frozenset(one.name for one in found)
+        for one in found:
+            if self._is_stopping.is_set():
+                return False
+            self._submit(one)
+        return True
 
     def _pull(self) -> None:
         try:
@@ -121,9 +131,6 @@ class Commits(threading.Thread):
             if "not a git repository" in problem.message:
                 return False
             raise
-
-    def _read_tracked(self) -> None:
-        self.tracked = frozenset(one.name for one in self._list())
 
     def _list(self) -> list[_Committed]:
         """The requests of HEAD's inbox."""

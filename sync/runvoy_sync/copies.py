@@ -37,7 +37,8 @@ class Disturbed(Exception):
 
 
 class GrowingFile:
-    """A file that is to hold certain bytes, which become known bit by bit. It is written behind a prefix that was verified."""
+    """A file that is to hold certain bytes, which become known piece by piece. What the file has already is compared with them; writing
+    begins where the two differ."""
 
     def __init__(self, tree: Tree, *path: str) -> None:
         self._tree = tree
@@ -57,7 +58,7 @@ class GrowingFile:
             self._write(is_last=False)
 
     def finish(self) -> None:
-        """Write the last of it: all is known then, and what stands behind it goes."""
+        """Write the last piece. Everything is known then, so whatever the file has after it is cut off."""
         self._write(is_last=True)
 
     def _write(self, *, is_last: bool) -> None:
@@ -100,14 +101,16 @@ class GrowingFile:
 
 
 class Step(NamedTuple):
-    """What one look brought. `is_done`: all of it is written, not yet durable, and the result is staged."""
+    """What one look brought: whether the copy is done (all of it written, not durable yet, the result staged), and whether there was
+    anything new."""
 
     is_done: bool
     is_news: bool
 
 
 class Copy:
-    """The folder of one execution. Used by one thread; its client, too. `log`: its beginning or reads of it, if they are at hand."""
+    """The folder of one execution, kept up to date until it ends. One thread alone uses it and its client. `log`: the first chunks of
+    its log, or URLs of them, where a listing brought them."""
 
     def __init__(
         self,
@@ -142,7 +145,7 @@ class Copy:
         return self._follower.log_is_whole
 
     def step(self) -> Step:
-        """Take what is new. After any error the copy is of no use any more: another one goes on where the files end."""
+        """Take what is new. After any error this object is of no more use: a new one goes on from what is in the files."""
         if self._follower.status is None:
             self._follower.status = self._shown()
         before = self._text.position
@@ -180,7 +183,7 @@ class Copy:
     def _write_status(self, status: ExecutionStatus) -> None:
         if status.record_version == self._written_version:
             return
-        # What takes the place of nothing may wait for the sync that comes before the result.
+        # A file that replaces none need not be durable at once: it is, before the result gets its name.
         is_durable = not status.is_terminal or self._written_version != 0
         if self._written_version == 0 and not self._has_request():
             write_request(self._tree, self.execution_id, request_of(status), is_durable=is_durable)

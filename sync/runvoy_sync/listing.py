@@ -103,10 +103,10 @@ class Listing(threading.Thread):
 
     def run(self) -> None:
         failures = 0
-        if not self._mirror.resume():
-            self._state.swept_until = None
+        has_resumed = False
         while not self._is_stopping.is_set():
             try:
+                has_resumed = has_resumed or self._resume()
                 self._round()
                 self._teller.fine("listing")
                 failures = 0
@@ -117,6 +117,12 @@ class Listing(threading.Thread):
                 self._teller.trouble("listing", self.trouble)
                 failures += 1
                 self._is_stopping.wait(pause_after(failures))
+
+    def _resume(self) -> bool:
+        """Have mirrored what an earlier daemon left incomplete; True, for it was done."""
+        if not self._mirror.resume():
+            self._state.swept_until = None  # too many to be watched: a sweep over all finds them again
+        return True
 
     def _round(self) -> None:
         with self._done:
@@ -129,7 +135,8 @@ class Listing(threading.Thread):
             return
         began = time.monotonic()
         server_time = self._client.health()[0].time
-        self._sweep(server_time)
+        if not self._sweep(server_time):
+            return
         took = time.monotonic() - began
         with self._done:
             self._ended = number
@@ -137,7 +144,8 @@ class Listing(threading.Thread):
                 self._sweep_at = time.monotonic() + max(_NEWEST_SECONDS, took * _RARELY)
         self._on_swept()
 
-    def _sweep(self, server_time: datetime) -> None:
+    def _sweep(self, server_time: datetime) -> bool:
+        """Have everything mirrored that changed since the last sweep; False if it was stopped before the last page."""
         since = self._state.swept_until
         query = dict(self._query)
         if since is not None:
@@ -152,7 +160,8 @@ class Listing(threading.Thread):
                 self._state.swept_until = server_time
                 if since is None or time.monotonic() - self._saved_at > _SAVE_SECONDS:
                     self._save()
-                return
+                return True
+        return False
 
     def _look_at_the_newest(self) -> None:
         after: str | None = None
@@ -175,7 +184,7 @@ class Listing(threading.Thread):
         while incomplete and not self._is_stopping.is_set():
             if any(one.is_terminal for one in incomplete):
                 self._mirror.await_room()
-            # Whoever copies is idle until the first grants are here: so these are few.
+            # Until the first grants are here nobody has anything to copy: so the first call asks for a few only.
             most = _FIRST_GRANTS if self._mirror.pending() == 0 else len(incomplete)
             part, grants = self._granted(incomplete[:most])
             incomplete = incomplete[len(part) :]
@@ -211,7 +220,7 @@ class Listing(threading.Thread):
         return part, {one.execution_id: one for one in answer if one.chunk_urls or one.chunks}
 
     def _note(self, status: ExecutionStatus) -> bool:
-        """Of one too many to be watched: its status alone."""
+        """Write the status alone of an execution that is one too many to be watched; whether it was not known before."""
         raw = self._tree.read(FOLDER, status.execution_id, "status.json")
         if raw is not None:
             try:

@@ -1,4 +1,4 @@
-"""The executions that are copied now, over a few threads. What is complete is forgotten, so memory does not grow with history."""
+"""The executions that are being copied, by a few threads. What is complete is forgotten, so memory does not grow with history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_BYTES_AT_HAND = 8 * 1024 * 1024  # of such logs, as they came
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 0.7  # of one that runs: a line is to be there 1.5 s after it was printed
 _WAITING_PAUSE_SECONDS = 1.0  # of one that has not begun
-HANDED_OVER = -1.0  # no look is due as long as nothing goes wrong with the last step
+HANDED_OVER = -1.0  # in place of a delay: its last step is Finishing's, and it is looked at again only if that fails
 _GONE = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
 
 OnEnd = Callable[[str, int], None]
@@ -53,7 +53,7 @@ class _Watched:
     ) -> None:
         self.execution_id = execution_id
         self.status = status
-        self.log = log  # what is at hand of it, until it is used
+        self.log = log  # what a listing brought of its log, until it is used
         self.worker = worker
         self.copy: Copy | None = None
         self.pause = _FIRST_PAUSE_SECONDS
@@ -179,7 +179,7 @@ class Mirror:
     # -- for the workers
 
     def look(self, client: Client, one: _Watched) -> float | None:
-        """One look at an execution; in how many seconds the next is due, None if there is none ever."""
+        """One look at an execution; in how many seconds the next is due: HANDED_OVER, or None if there is none to come."""
         if one.is_over:
             return None
         if one.is_handed_over:
@@ -244,7 +244,7 @@ class Mirror:
         return True
 
     def _log_of(self, one: _Watched) -> LogGrant | None:
-        """What is at hand of its log; for who uses it now, and once."""
+        """Take what a listing brought of its log, to be used now: it is given out once."""
         log, one.log = one.log, None
         with self._changed:
             self._bytes_at_hand -= _size_of(log)

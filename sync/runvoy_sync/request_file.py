@@ -31,6 +31,9 @@ FIELDS = (
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
 _ISOLATIONS: tuple[Literal["process", "container"], ...] = ("process", "container")
 _IF_LOCKED: tuple[Literal["wait", "fail"], ...] = ("wait", "fail")
+_NOT_IN_YAML = re.compile(
+    "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"
+)  # they stand in strings alone: it was read as JSON before
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 
 
@@ -96,13 +99,15 @@ def _check_json(path: Path, text: str) -> None:
 
 
 def _as_yaml(text: str) -> str:
-    """JSON as YAML: tabs, of which no string holds one, and characters beyond U+FFFF, which JSON writes as two escapes."""
+    """JSON as YAML means the same: without tabs, of which no string holds one; with characters beyond U+FFFF, which JSON writes as two
+    escapes, as one; and with what YAML takes for the end of a line, or does not take at all, as escapes."""
 
     def joined(match: re.Match[str]) -> str:
         high, low = int(match[2], 16), int(match[3], 16)
         return f"{match[1]}\\U{0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF):08X}"
 
-    return _SURROGATES.sub(joined, text.replace("\t", " "))
+    text = _SURROGATES.sub(joined, text.replace("\t", " "))
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04X}", text)
 
 
 class _Reader(Nodes):

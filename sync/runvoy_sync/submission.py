@@ -21,7 +21,7 @@ from runvoy_protocol.errors import OF_CLOCKS, ErrorCode, RunvoyError
 from runvoy_protocol.playbooks import VARIABLE_PREFIX
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import RunRequest
-from runvoy_protocol.signed_requests import told
+from runvoy_protocol.signed_requests import to_signed_request
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync.copies import FOLDER, write_request
 from runvoy_sync.names import MAX_REQUEST_BYTES
@@ -200,7 +200,7 @@ def _document(entry: Entry) -> dict[str, object]:
     """The request as its file has it, by the names that `runvoy status --request` has. Values of a playbook's parameters are left
     out: some may be secret."""
     request = entry.run_request()
-    fields = msgspec.structs.asdict(told(request))
+    fields = msgspec.structs.asdict(to_signed_request(request))
     for of_a_sending in ("version", "request_id", "issued_at", "expires_at"):
         del fields[of_a_sending]
     is_call = request.playbook is not None

@@ -36,7 +36,7 @@ from runvoy_protocol import playbooks as compiled
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.logs import LogRecord
 from runvoy_protocol.receipts import Receipt
-from runvoy_protocol.signed_requests import SignedRequestAnswer, told
+from runvoy_protocol.signed_requests import SignedRequestAnswer, to_signed_request
 from runvoy_protocol.status import ExecutionStatus
 from runvoy_sync import request_file
 
@@ -322,7 +322,9 @@ GRANT = control.OutboxGrant(
     status_url="https://o.example/status",
     chunk_urls=("https://o.example/chunk1", "https://o.example/chunk2"),
 )
-SIGNED = SignedRequestAnswer(execution_id=ID, state="admitted", key_id=KEY.key_id, request=told(FULL), receipt=ACCEPTED)
+SIGNED = SignedRequestAnswer(
+    execution_id=ID, state="admitted", key_id=KEY.key_id, request=to_signed_request(FULL), receipt=ACCEPTED
+)
 LOG_GRANTS = control.LogGrantsAnswer(
     expires_at=AT, executions=(control.LogGrant(execution_id=ID, chunk_urls=GRANT.chunk_urls, chunks=(b"x",)),)
 )

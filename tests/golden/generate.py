@@ -458,7 +458,7 @@ BODIES: dict[str, msgspec.Struct] = {
         key_id=KEY.key_id,
         object_sha256=OBJECT_SHA256,
         batch_id=OTHER_ID,
-        request=signed_requests.told(FULL),
+        request=signed_requests.to_signed_request(FULL),
         content_digest=requests.content_digest(FULL).hex(),
         receipt=ACCEPTED,
     ),
@@ -611,7 +611,7 @@ def derived() -> dict[str, str]:
         "public_key": KEY.public_key.hex(),
         "playbook_digest": requests.playbook_digest(FULL, ("A",)),
         "request_content_digest": requests.content_digest(FULL).hex(),
-        "id_of_text_deploy-42": KEY.id_of("deploy-42"),
+        "id_of_text_deploy-42": KEY.execution_id_of("deploy-42"),
         "execution_key": EXECUTION_KEY.hex(),
     }
 

@@ -449,7 +449,7 @@ def document() -> dict[str, Any]:
             {"public_key": raw.hex(), "key_id": key_id_of(raw)} for raw in (KEY.public_key, bytes(32), b"\xff" * 32)
         ],
         "pae": [{"type": kind, "payload": raw.hex(), "pae": pae(kind, raw).hex()} for kind, raw in pae_inputs],
-        "uuid8": [{"key_id": KEY.key_id, "text": text, "id": KEY.id_of(text)} for text in texts],
+        "uuid8": [{"key_id": KEY.key_id, "text": text, "id": KEY.execution_id_of(text)} for text in texts],
         "uuid7": [{"ms": int(at.timestamp() * 1000), "random": raw.hex(), "id": ids.uuid7(at, raw)} for raw in randoms],
     }
 

@@ -171,7 +171,7 @@ class Workload:
         # The rare ids that sort before all that are made by time: a listing from some moment on passes over them.
         low = self._rng.random() < 0.2
         number = 0
-        while ((found := signing_key.id_of(f"deploy-{self._count}-{number}")) < LOW_ID) is not low:
+        while ((found := signing_key.execution_id_of(f"deploy-{self._count}-{number}")) < LOW_ID) is not low:
             number += 1
         return found
 

@@ -78,7 +78,7 @@ def test_every_field_and_the_command_line_s_defaults(text: str) -> None:
     assert request.git == GitSource("https://x.example/r", "main")
     assert request.env == {"STAGE": "test", "A": "1"}, "what the line sets comes on top"
     assert request.labels == {"team": "data", "n": "1"}
-    assert request.request_id == KEY.id_of("job-1"), "the id is the one of `submit --id`"
+    assert request.request_id == KEY.execution_id_of("job-1"), "the id is the one of `submit --id`"
 
 
 def test_what_a_line_leaves_out_is_the_command_line_s() -> None:
@@ -153,7 +153,7 @@ def test_a_mistake_in_yaml_is_told_with_its_own_line() -> None:
 
 def test_an_id_for_the_whole_file_numbers_its_runs() -> None:
     found, _ = read('{"command": "a"}\n{"command": "b", "id": "own"}\n', prefix="nightly")
-    assert [one.request_id for one in found] == [KEY.id_of("nightly/1"), KEY.id_of("own")]
+    assert [one.request_id for one in found] == [KEY.execution_id_of("nightly/1"), KEY.execution_id_of("own")]
 
 
 def test_the_error_has_all_and_shows_some() -> None:

@@ -11,7 +11,7 @@ from runvoy_cli.submission import signed_view
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.receipts import Receipt, Resolved
 from runvoy_protocol.requests import GitSource, RunRequest
-from runvoy_protocol.signed_requests import SignedRequestAnswer, told
+from runvoy_protocol.signed_requests import SignedRequestAnswer, to_signed_request
 
 AT = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 ID = "019ab1c2d3e47f0089abcdef01234567"
@@ -43,7 +43,7 @@ def test_all_that_was_signed_and_what_was_made_of_it() -> None:
         git=GitSource("https://example.com/x", "main", "sub"),
         queue_timeout_seconds=9,
     )
-    text = shown(request=told(signed), content_digest="cd", receipt=receipt(resolved=made), batch_id="b1")
+    text = shown(request=to_signed_request(signed), content_digest="cd", receipt=receipt(resolved=made), batch_id="b1")
     for part in ("signed by      k", "batch          b1", "db", "prod", "https://example.com/x main sub", "9.0s", "cd"):
         assert part in text, part
     assert "for ann, isolation container, image alpine (r/alpine:3)" in text
@@ -53,11 +53,13 @@ def test_all_that_was_signed_and_what_was_made_of_it() -> None:
 
 def test_a_playbook_s_parameters_are_named_without_their_values() -> None:
     signed = request(playbook="deploy", env={"PARAM_PIN": "1234-5678", "STAGE": "prod"})
-    text = shown(request=told(signed), receipt=receipt())
+    text = shown(request=to_signed_request(signed), receipt=receipt())
     assert "1234-5678" not in text
     assert "PARAM_PIN=(a parameter; --json has it)" in text
     assert "STAGE=prod" in text
-    assert "PARAM_PIN=1234-5678" in shown(request=told(request(env={"PARAM_PIN": "1234-5678"})), receipt=receipt())
+    assert "PARAM_PIN=1234-5678" in shown(
+        request=to_signed_request(request(env={"PARAM_PIN": "1234-5678"})), receipt=receipt()
+    )
 
 
 def test_what_there_is_none_of_is_said() -> None:
@@ -65,13 +67,13 @@ def test_what_there_is_none_of_is_said() -> None:
     text = shown(state="refused", missing="the object is gone", receipt=refusal)
     for part in ("cannot be shown: the object is gone", "refused", "LOCK_HELD", "it is held", "Wait."):
         assert part in text, part
-    assert "not decided yet" in shown(state="pending", request=told(request()))
+    assert "not decided yet" in shown(state="pending", request=to_signed_request(request()))
 
 
 def test_no_line_of_a_command_or_a_variable_commands_a_ci_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     signed = request(command="true\n::add-path::/tmp/theirs\n  ##[set-output]x", env={"NOTE": "##[add-mask]e"})
-    lines = shown(request=told(signed), receipt=receipt()).splitlines()
+    lines = shown(request=to_signed_request(signed), receipt=receipt()).splitlines()
     assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line]
     assert "  : :add-path::/tmp/theirs" in lines
     assert "NOTE=## [add-mask]e" in lines

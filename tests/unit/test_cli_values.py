@@ -117,7 +117,7 @@ def test_execution_ids_are_taken_in_their_usual_forms():
 def test_a_chosen_id_is_the_id_itself_or_what_a_text_stands_for():
     plain = ids.uuid7(NOW, bytes(10))
     assert values.chosen_id(plain, KEY) == plain
-    assert values.chosen_id("deploy-42", KEY) == KEY.id_of("deploy-42")
+    assert values.chosen_id("deploy-42", KEY) == KEY.execution_id_of("deploy-42")
     assert values.chosen_id("deploy-42", KEY) != values.chosen_id("deploy-43", KEY)
     with pytest.raises(UsageProblem, match="empty"):
         values.chosen_id("", KEY)

@@ -23,7 +23,7 @@ from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.keys import SigningKey
 from runvoy_protocol.members import KeyLimits, Role
 from runvoy_protocol.requests import GitSource, RunRequest
-from runvoy_protocol.signed_requests import SignedRequestAnswer, told
+from runvoy_protocol.signed_requests import SignedRequestAnswer, to_signed_request
 
 if TYPE_CHECKING:
     from tests.unit.conftest import World
@@ -76,7 +76,7 @@ def test_every_field_is_told_as_it_was_signed_and_secrets_by_their_names(world: 
     receipt = world.submit(request)
     assert receipt.outcome == "accepted", receipt
     answer = shown(world, request.request_id)
-    assert answer.request == told(request)
+    assert answer.request == to_signed_request(request)
     assert answer.request.env == request.env
     assert answer.request.command == request.command, "a status cuts it; here it is whole"
     assert (answer.state, answer.key_id, answer.batch_id) == ("admitted", world.signing_key.key_id, None)
@@ -104,11 +104,11 @@ def test_of_a_batch_each_member_has_its_own(world: World) -> None:
     batch_id = submit_batch(world, [*map(batched, made), batched(late), garbage])
     for request in made:
         answer = shown(world, request.request_id)
-        assert (answer.request, answer.batch_id) == (told(request), batch_id)
+        assert (answer.request, answer.batch_id) == (to_signed_request(request), batch_id)
         assert answer.receipt is not None
         assert answer.receipt.outcome == "accepted"
     answer = shown(world, late.request_id)
-    assert (answer.state, answer.request, answer.batch_id) == ("refused", told(late), batch_id)
+    assert (answer.state, answer.request, answer.batch_id) == ("refused", to_signed_request(late), batch_id)
     assert answer.receipt is not None
     assert answer.receipt.code is ErrorCode.REQUEST_EXPIRED
     answer = shown(world, garbage.request_id)
@@ -120,7 +120,7 @@ def test_a_refused_one_has_its_request_and_why(world: World) -> None:
     request = world.request(secrets=("nobody-s",), env={"A": "1"}, cpu=512, memory_mib=1024)
     receipt = world.submit(request)
     answer = shown(world, request.request_id)
-    assert (answer.state, answer.receipt, answer.request) == ("refused", receipt, told(request))
+    assert (answer.state, answer.receipt, answer.request) == ("refused", receipt, to_signed_request(request))
     assert answer.content_digest == requests.content_digest(request).hex()
 
 
@@ -128,7 +128,7 @@ def test_one_that_is_not_decided_is_told_without_a_receipt(world: World) -> None
     request = world.request()
     world.upload(request)
     answer = shown(world, request.request_id)
-    assert (answer.state, answer.receipt, answer.request) == ("pending", None, told(request))
+    assert (answer.state, answer.receipt, answer.request) == ("pending", None, to_signed_request(request))
 
 
 def test_what_nobody_signed_is_not_told_as_a_request(world: World) -> None:
@@ -149,7 +149,7 @@ def test_who_sees_it(world: World) -> None:
     world.submit(request, owner)
     other_key = add_key(world, "dora")
     for signing_key in (owner, other_key, world.add_user("oz", Role.OPERATOR), world.signing_key):
-        assert shown(world, request.request_id, signing_key).request == told(request)
+        assert shown(world, request.request_id, signing_key).request == to_signed_request(request)
     limits = KeyLimits(labels={"team": "data"})
     assert refused(world, request.request_id, add_key(world, "dora", limits)) is ErrorCode.NOT_FOUND
     assert refused(world, request.request_id, world.add_user("dan", Role.DEVELOPER)) is ErrorCode.NOT_FOUND

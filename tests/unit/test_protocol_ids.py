@@ -60,15 +60,15 @@ def test_any_id_tells_a_time_or_none(raw):
 
 @given(st.text(), st.text())
 def test_a_text_and_a_key_make_one_id(one, other):
-    made = KEY.id_of(one)
+    made = KEY.execution_id_of(one)
     assert ids.is_execution_id(made)
     assert uuid.UUID(made).version == 8
-    assert (KEY.id_of(other) == made) == (one == other)
-    assert keys.SigningKey(b"other" + bytes(27)).id_of(one) != made
+    assert (KEY.execution_id_of(other) == made) == (one == other)
+    assert keys.SigningKey(b"other" + bytes(27)).execution_id_of(one) != made
 
 
 def test_a_text_that_is_not_utf_8_makes_an_id_too():
-    assert KEY.id_of("caf\udce9") != KEY.id_of("café")
+    assert KEY.execution_id_of("caf\udce9") != KEY.execution_id_of("café")
 
 
 def test_a_uuid7_takes_ten_random_bytes():

@@ -178,6 +178,38 @@ def test_who_is_looked_at_again_before_the_last_step_is_not_finished_twice(kept)
     assert one.codes == [(status.execution_id, 0)]
 
 
+def test_a_folder_of_executions_that_is_a_link_is_told_and_tried_again(kept, tmp_path):
+    """The listing had died of it, unseen: nothing was copied any more, and `--once` waited for ever."""
+    executions = [ended(1)]
+    one = kept(Deployment(*executions))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "executions").symlink_to(tmp_path / "elsewhere")
+    one.start()
+    one.wait(lambda: one.listing.trouble is not None)
+    assert "not followed" in str(one.listing.trouble)
+    (tmp_path / "executions").unlink()
+    one.wait(lambda: len(one.codes) == 1)
+    one.check(executions)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_sweep_that_was_stopped_is_not_over(kept):
+    """The daemon's last line would say of a part of the history that it is all there was."""
+
+    class Stopping(Deployment):
+        def ask(self, *args, **options):
+            page = super().ask(*args, **options)
+            one.listing.stop()
+            return page
+
+    one = kept(Stopping(*(ended(number) for number in range(1, 250))))
+    one.start()
+    one.listing.join(60)
+    assert not one.listing.is_alive()
+    assert not one.listing.has_swept_since(0)
+    assert not one.swept.is_set()
+
+
 def printed(number):
     """A log of many chunks' sizes: some are a few bytes, some are written in several pieces, and none ends where a piece does."""
     line = f"{number} {'x' * (number % 90)} é\n"

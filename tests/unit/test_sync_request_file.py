@@ -1,5 +1,6 @@
 """Request files: every field, and every mistake with its line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_json_is_read_as_json():
     wanted = read(Path("a.json"), b'\xef\xbb\xbf{\r\n\t"command": "echo \\ud83d\\ude00 \\\\ud83d \\/",\t"timeout": 60}')
     assert wanted.request.command == "echo \U0001f600 \\ud83d /"
     assert wanted.request.timeout_seconds == 60
+
+
+@pytest.mark.parametrize("character", '\x7f\x80\x85\x9f\xa0\u2028\u2029\ufeff\ufffd\ufffe\uffff\U00010000\\"/')
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_json_keeps_every_character(character, is_escaped):
+    """YAML takes some for the end of a line, which it folds, and refuses others."""
+    command = f"echo 'a{character} {character}b'"
+    raw = json.dumps({"command": command}, ensure_ascii=is_escaped).encode()
+    assert read(Path("a.json"), raw).request.command == command
 
 
 def test_the_machine_has_no_part_in_a_request(monkeypatch):

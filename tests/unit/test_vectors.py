@@ -139,7 +139,7 @@ def test_what_is_derived() -> None:
     for vector in VECTORS["pae"]:
         assert pae(vector["type"], bytes.fromhex(vector["payload"])).hex() == vector["pae"]
     for vector in VECTORS["uuid8"]:
-        assert keys.SigningKey(bytes(range(32))).id_of(vector["text"]) == vector["id"]
+        assert keys.SigningKey(bytes(range(32))).execution_id_of(vector["text"]) == vector["id"]
     for vector in VECTORS["uuid7"]:
         at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=vector["ms"])
         assert ids.uuid7(at, bytes.fromhex(vector["random"])) == vector["id"]

@@ -98,7 +98,7 @@ def _serve(ports: Ports, deployment: Deployment, request: Request, routes: Seque
             raise RunvoyError(ErrorCode.TOO_LARGE, f"the body is over {control.MAX_BODY_BYTES:,} bytes")
         if (request.method, request.path) == ("POST", CLAIM_PATH):
             return claims.serve_claim(ports, deployment, request)
-        if run_grants.is_runners(request):
+        if run_grants.is_runner_call(request):
             return run_grants.serve(ports, deployment, request)
         signed = _verify(ports, request)
     except Exception as error:

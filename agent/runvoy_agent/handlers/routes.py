@@ -75,9 +75,9 @@ class About:
 
 
 class Call(NamedTuple):
-    """A request whose caller is known and may do what the route does with what is theirs. `groups` are the parts of its
-    path, decoded; `other` is what it takes with what is somebody else's; `checks` hold a commit to the caller's key and
-    user as they were when they were judged."""
+    """A request whose caller is known, and may do what the route does with what is their own. `groups` are the named parts of its
+    path, decoded; `other` is the right that it takes to do it with what is somebody else's; `checks` hold a commit to the caller's
+    key and user as they were when they were judged."""
 
     ports: Ports
     deployment: Deployment
@@ -97,6 +97,7 @@ class Call(NamedTuple):
         return self.member.key
 
     def may_with_others(self) -> bool:
+        """Whether the caller may do this with what is somebody else's."""
         return self.other is not None and self.member.may(self.other)
 
     def check_others(self) -> None:
@@ -108,7 +109,8 @@ class Call(NamedTuple):
     def concerns(self, subject: str | None = None, execution_id: str | None = None) -> None:
         """Say what the call is about beyond what its path says, before anything is done or refused: its audit record is to
         name it."""
-        self.about.subject = self.about.subject if subject is None else subject
+        if subject is not None:
+            self.about.subject = subject
         if execution_id is not None and is_execution_id(execution_id):
             self.about.execution_id = execution_id
 
@@ -125,8 +127,8 @@ class Call(NamedTuple):
             raise RunvoyError(ErrorCode.CONFLICT, "somebody else changed this at the same moment") from error
 
     def hold(self) -> tuple[Check, ...]:
-        """What holds a commit to the caller, for one that is tried again on a conflict: CONFLICT if the caller's own key or
-        user is what changed."""
+        """The checks of the caller, for a commit that is tried again on a conflict: CONFLICT if the caller's own key or user changed,
+        for then trying again is of no use."""
         for check in self.checks:
             found = self.ports.records.get(check.key)
             if (0 if found is None else found.version) != check.version:
@@ -146,8 +148,8 @@ class Call(NamedTuple):
         execution_id: str | None = None,
         message: str = "",
     ) -> Put:
-        """The record of what this call does, for the commit that does it. What it is about is known already, where it is
-        not said."""
+        """The record of what this call does, for the commit that does it. What is not said here is taken from what the call is
+        about (`concerns`)."""
         return store.audit(
             self.ports.clock,
             self.user.name,

@@ -26,7 +26,7 @@ ACTION = "seed-admin"
 
 
 class Seed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """That `user` shall be an admin who can act. `further_key` asks for a claim token even if they have a good key."""
+    """What is asked: that `user` be an admin who can act. `further_key` asks for a claim token even if they have a good key."""
 
     user: str
     further_key: bool = False

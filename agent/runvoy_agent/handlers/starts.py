@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -76,7 +77,8 @@ def handle(ports: Ports, deployment: Deployment, body: bytes) -> None:
 
 
 def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
-    """Commit QUEUED → STARTING (or the refusal), or one more launch of what is STARTING."""
+    """Commit QUEUED → STARTING (or the refusal), or one more launch of what is STARTING. None where nothing is left to be told or
+    done: it has no record, or has ended here and that was announced."""
     current = store.load_execution(ports.records, message.execution_id)
     execution = current.document
     if execution is None:
@@ -86,14 +88,19 @@ def _begin(ports: Ports, message: StartMessage) -> _Begun | None:
     if waiting.is_superseded(execution, message.tried_at) and lifecycle.expire_for_room(execution, now) is None:
         # Each push that finds no room sends one: without this, two of an execution would be two for as long as it waits.
         return _Begun(current, launch=False)
+    if execution.state is State.QUEUED:
+        return _begin_first(ports, current, execution, now)
     if execution.state is State.STARTING:
         return _begin_again(ports, current, execution)
     if execution.state is State.TERMINATING:
         # It was told to end while an earlier delivery launched it: if that started nothing, nobody else tells of its end.
         is_over = kills.end_unlaunched(ports, execution, lambda changed: _audit(ports, changed))
         return None if is_over else _Begun(current, launch=False)
-    if execution.state is not State.QUEUED:
-        return _Begun(current, launch=False)
+    return _Begun(current, launch=False)
+
+
+def _begin_first(ports: Ports, current: Loaded[Execution], execution: Execution, now: datetime) -> _Begun | None:
+    """What is queued: STARTING, if it was granted and may start; else its end, or its wait for a place."""
     expired = lifecycle.expire_in_queue(execution, now)
     if expired is not None:
         releases.announce(ports, _end_unstarted(ports, current, expired))
@@ -188,7 +195,7 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
         return _Rights(error.message)
     default = known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document
     limit, log_limit = quotas.running_limit(member.user, default), quotas.log_limit(member.user, default)
-    running = counts.number(known.record(running_key), running_key)
+    running = counts.number_in(known, running_key)
     no_place = quotas.why_no_place(member.user, running.value, limit)
     return _Rights(None, (key.check, user.check, *secret_checks), secrets, no_place, limit, running, log_limit)
 

@@ -225,7 +225,7 @@ def id_text(text: str) -> str:
 def chosen_id(text: str, signing_key: SigningKey) -> str:
     """The execution id for `--id TEXT`: the id itself, or the one that a free text stands for."""
     exact = id_text(text)
-    return exact if ids.is_execution_id(exact) else signing_key.id_of(exact)
+    return exact if ids.is_execution_id(exact) else signing_key.execution_id_of(exact)
 
 
 def role(text: str) -> Role:

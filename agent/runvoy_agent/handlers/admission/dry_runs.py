@@ -17,7 +17,7 @@ from runvoy_agent.handlers.locks import queues
 from runvoy_agent.handlers.routes import Call, Response, answer, route
 from runvoy_agent.ports import Records
 from runvoy_protocol import requests
-from runvoy_protocol.dry_runs import DryRunAnswer, DryRunRequest, SecretUse, most_of, refused
+from runvoy_protocol.dry_runs import DryRunAnswer, DryRunRequest, SecretUse, most_nanodollars, refused
 from runvoy_protocol.errors import ErrorCode
 from runvoy_protocol.requests import RunRequest
 from runvoy_protocol.status import LockStatus
@@ -58,7 +58,7 @@ def _allowed(
         locks=locks,
         waits=any(lock.position for lock in locks),
         rate=rate,
-        most_nanodollars=None if rate is None else most_of(rate, execution.timeout_seconds),
+        most_nanodollars=None if rate is None else most_nanodollars(rate, execution.timeout_seconds),
         is_known=is_known,
     )
 

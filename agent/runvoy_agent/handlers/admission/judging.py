@@ -66,7 +66,7 @@ def judge(
     keys = [execution_key, user_key, unfinished_key, store.DEFAULT_QUOTAS_KEY, *lock_keys.values()]
     known = store.Several(ports.records, keys)
     existing, user = known.document(execution_key, Execution), known.document(user_key, User)
-    unfinished = counts.number(known.record(unfinished_key), unfinished_key)
+    unfinished = counts.number_in(known, unfinished_key)
     named = {name: known.document(lock_key, LockRecord) for name, lock_key in lock_keys.items()}
     images = registered.for_request(ports.records, request)
     facts = Facts(

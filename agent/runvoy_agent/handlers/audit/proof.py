@@ -102,8 +102,8 @@ def _decoded(found: Versioned | None) -> Seal | None:
 
 
 def _covering(records: Records, newest: int, at: str) -> int:
-    """The number of the first seal that ends after `at`, by halves; one more than the newest if none does. Where seals are gone
-    it is one near by: who asked sees that some are missing."""
+    """The number of the first seal that ends after `at`, by binary search; one more than the newest if none does. Where seals are
+    gone it is one near by, and whoever asked sees that some are missing."""
     low, high = 1, newest + 1
     while low < high:
         middle = (low + high) // 2

@@ -20,7 +20,7 @@ from runvoy_agent.core import sealing
 from runvoy_agent.core.model import AuditEvent, AuditHead
 from runvoy_agent.handlers.documents import store
 from runvoy_agent.handlers.documents.store import Loaded
-from runvoy_agent.ports import Conflict, Ports, Position, Records
+from runvoy_agent.ports import Conflict, Ports, Position, Put, Records
 from runvoy_protocol import seals
 from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.ids import is_execution_id
@@ -43,6 +43,17 @@ MOST_DAYS = 10
 _SAME_MOMENT_MS = 5 * 60 * 1000
 
 
+class _Chain(NamedTuple):
+    """The end of the chain, at the version of its record; 0 where there is none yet."""
+
+    head: AuditHead
+    version: int
+
+    def put(self, head: AuditHead) -> Put:
+        """The write of another end, if this one is still what is stored."""
+        return store.put(Loaded(store.AUDIT_HEAD_KEY, self.head, self.version), head)
+
+
 class _Found(NamedTuple):
     """A record to be sealed, and where it stands."""
 
@@ -55,29 +66,31 @@ def seal(ports: Ports) -> int:
     now = ports.clock.now()
     horizon = store.stamp((now - SEAL_AFTER).replace(second=0, microsecond=0))
     loaded = store.load(ports.records, store.AUDIT_HEAD_KEY, AuditHead)
-    if loaded.document is None:
+    head = loaded.document
+    if head is None:
         if ports.records.get(store.seal_key(1)) is not None:
             log.error("the audit's head is gone and there are seals: the chain is not begun anew")
             return 0
         # Not all that there ever was: the day before the first round, whole.
         first_day = seals.time_of(horizon).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-        loaded = loaded._replace(document=sealing.beginning(store.stamp(first_day)))
+        head = sealing.beginning(store.stamp(first_day))
+    chain = _Chain(head, loaded.version)
     try:
-        loaded = _seal_until(ports, loaded, horizon, now)
-        return _seal_late(ports, loaded, horizon, now)
+        chain = _seal_until(ports, chain, horizon, now)
+        return _seal_late(ports, chain, horizon, now)
     except Conflict:
         current = ports.records.get(store.AUDIT_HEAD_KEY)
-        if (0 if current is None else current.version) == loaded.version:
-            log.error("seal %d of the audit is there, and the head does not know it", _head(loaded).number + 1)  # noqa: TRY400
+        if (0 if current is None else current.version) == chain.version:
+            log.error("seal %d of the audit is there, and the head does not know it", chain.head.number + 1)  # noqa: TRY400
         else:
             log.info("another reconciler sealed the audit meanwhile")
         return 0
 
 
-def _seal_until(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: datetime) -> Loaded[AuditHead]:
-    """Seal what stands before `horizon`, a seal for each day at least; the head then."""
+def _seal_until(ports: Ports, chain: _Chain, horizon: str, now: datetime) -> _Chain:
+    """Seal what stands before `horizon`, a seal for each day at least; the chain's end then."""
     made = 0
-    scanned_to = _head(loaded).scanned_to
+    scanned_to = chain.head.scanned_to
     for _ in range(MOST_DAYS + MOST_SEALS):
         until = min(horizon, _end_of_day(scanned_to))
         if until <= scanned_to or made == MOST_SEALS:
@@ -89,20 +102,21 @@ def _seal_until(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: date
             reached = found[-1].place
         if found:
             leaves = [one.leaf for one in found]
-            loaded = _commit(ports, loaded, sealing.next_seal(_head(loaded), leaves, (), reached, now))
+            chain = _commit(ports, chain, sealing.next_seal(chain.head, leaves, (), reached, now))
             made += 1
         scanned_to = reached
     # Nothing but an idle time's end: noted now and then, so that it is not looked through again for ever.
-    if seals.time_of(scanned_to) - seals.time_of(_head(loaded).scanned_to) >= LOOK_FOR_LATE_EVERY:
-        head = msgspec.structs.replace(_head(loaded), scanned_to=scanned_to)
-        ports.records.commit([store.put(loaded, head)])
-        loaded = Loaded(loaded.key, head, loaded.version + 1)
-    return loaded
+    if seals.time_of(scanned_to) - seals.time_of(chain.head.scanned_to) >= LOOK_FOR_LATE_EVERY:
+        head = msgspec.structs.replace(chain.head, scanned_to=scanned_to)
+        ports.records.commit([chain.put(head)])
+        chain = _Chain(head, chain.version + 1)
+    return chain
 
 
-def _seal_late(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: datetime) -> int:
-    """Look for records of minutes that were sealed without them: clocks are set back, and an index may lag for long."""
-    head = _head(loaded)
+def _seal_late(ports: Ports, chain: _Chain, horizon: str, now: datetime) -> int:
+    """Look for records of minutes that were sealed without them, for clocks are set back and an index may lag for long; how many
+    there were."""
+    head = chain.head
     if head.number == 0 or (head.late_looked_at and timedelta(0) <= now - head.late_looked_at < LOOK_FOR_LATE_EVERY):
         return 0
     since = max(head.began, store.stamp(seals.time_of(min(head.scanned_to, horizon)) - LATE_BY))
@@ -111,23 +125,23 @@ def _seal_late(ports: Ports, loaded: Loaded[AuditHead], horizon: str, now: datet
         return 0
     unknown = (one for one in _records_between(ports.records, since, head.scanned_to) if one.leaf.event_id not in known)
     late = [one.leaf for one in islice(unknown, seals.MAX_LEAVES)]
-    looked = loaded._replace(document=msgspec.structs.replace(head, late_looked_at=now))
+    looked = chain._replace(head=msgspec.structs.replace(head, late_looked_at=now))
     if late:
         log.warning(
-            "%d records of the audit came after their minute was sealed, the first is %s", len(late), late[0][0]
+            "%d records of the audit came after their minute was sealed, the first is %s", len(late), late[0].event_id
         )
         _commit(ports, looked, sealing.next_seal(head, (), late, head.scanned_to, now))
     else:
-        ports.records.commit([store.put(looked, _head(looked))])
+        ports.records.commit([looked.put(looked.head)])
     return len(late)
 
 
-def _commit(ports: Ports, loaded: Loaded[AuditHead], made: Seal) -> Loaded[AuditHead]:
-    head = sealing.after(_head(loaded), made)
-    ports.records.commit([store.put(loaded, head), store.put_new(store.seal_key(made.number), made)])
+def _commit(ports: Ports, chain: _Chain, made: Seal) -> _Chain:
+    head = sealing.after(chain.head, made)
+    ports.records.commit([chain.put(head), store.put_new(store.seal_key(made.number), made)])
     # Beside the table: who can write there cannot at the same time write the log.
     log.info("sealed the audit until %s: seal %d, %s", made.ends, made.number, head.hash)
-    return Loaded(loaded.key, head, loaded.version + 1)
+    return _Chain(head, chain.version + 1)
 
 
 def _sealed_since(records: Records, head: AuditHead, since: str) -> set[str] | None:
@@ -185,11 +199,6 @@ def _stamp_of(event_id: str, body: bytes) -> str | None:
         return None
     made_ms = int(event_id[:12], 16)
     return store.stamp(at) if abs(at.timestamp() * 1000 - made_ms) < _SAME_MOMENT_MS else None
-
-
-def _head(loaded: Loaded[AuditHead]) -> AuditHead:
-    assert loaded.document is not None  # noqa: S101 - it is made where there is none
-    return loaded.document
 
 
 def _end_of_day(place: str) -> str:

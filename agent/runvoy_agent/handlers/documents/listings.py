@@ -14,6 +14,7 @@ from runvoy_agent.handlers.documents import store
 from runvoy_agent.ports import Position, Records
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 from runvoy_protocol.ids import is_execution_id
+from runvoy_protocol.requests import NO_ID
 
 MAX_PAGE = 200
 DEFAULT_PAGE = 50
@@ -26,7 +27,7 @@ _MOST_DIGITS = 18
 _LONGEST_SORT = 64  # of a time as text; DynamoDB refuses to look behind what is too long for a place in an index
 _FIRST_DAY = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST_DAY = datetime(9000, 1, 1, tzinfo=UTC)
-_LOWEST_ID = "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15
+_LOWEST_ID = NO_ID  # of 1970: before that of everything that is listed
 
 D = TypeVar("D", bound=msgspec.Struct)
 

@@ -31,8 +31,8 @@ def first_grant(ports: Ports, deployment: Deployment, execution_id: str) -> RunG
     return _grant(ports, deployment, execution_id, ports.clock.now())
 
 
-def is_runners(request: Request) -> bool:
-    """Whether a request is for what runners alone may call."""
+def is_runner_call(request: Request) -> bool:
+    """Whether a request is for the one route that is the runners'."""
     return request.method == "POST" and _PATH.match(request.path) is not None
 
 

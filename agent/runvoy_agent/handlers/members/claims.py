@@ -29,6 +29,7 @@ HAND_OVER_LIFETIME = timedelta(minutes=2)
 """Of a token for a key of one's own: it goes from one program of a machine to another."""
 
 _REPEATABLE_FOR = timedelta(days=1)
+"""How long after its expiry a token's record is kept, so that the key that used it can ask for the answer again."""
 
 
 def issue(call: Call, user: User, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
@@ -50,7 +51,7 @@ def issue_own(call: Call, terms: KeyTerms) -> tuple[ClaimTicket, Put]:
 
 
 def issue_of_platform(ports: Ports, deployment: Deployment, user: User, actor: str) -> tuple[ClaimTicket, Put]:
-    """The same, made by whoever administers the platform: by no key, so no revocation of one ends it."""
+    """A token made by whoever administers the platform. No key made it, so no revocation of a key ends it."""
     return _issue(ports, deployment, user, KeyTerms(), created_by=actor)
 
 
@@ -95,7 +96,7 @@ def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: clai
     current = store.load(ports.records, _record_key(deployment, opened.secret), Claim)
     claim = current.document
     key_id = keys.key_id_of(opened.public_key)
-    if claim is None or (claim.used_by != key_id if claim.used_by is not None else claim.expires_at <= now):
+    if claim is None or not _is_good(claim, key_id, now):
         raise _no_such_token()
     user = store.load(ports.records, store.user_key(claim.user), User)
     if user.document is None or user.document.revoked_at is not None or user.document.life != claim.life:
@@ -127,6 +128,11 @@ def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: clai
         ]
     )
     return _answer(user.document, key, deployment)
+
+
+def _is_good(claim: Claim, key_id: str, now: datetime) -> bool:
+    """Whether a token can register this key: unused and not expired, or used by this very key, whose answer may have been lost."""
+    return claim.expires_at > now if claim.used_by is None else claim.used_by == key_id
 
 
 def _issuer_checks(ports: Ports, claim: Claim) -> tuple[Check, ...]:

@@ -96,7 +96,7 @@ def use_of(records: Records, members: Sequence[User], default: DefaultQuotas | N
 
 def _use(known: store.Several, user: User, default: DefaultQuotas | None) -> QuotaUse:
     def value(key: str) -> int:
-        return counts.number(known.record(key), key).value
+        return counts.number_in(known, key).value
 
     return QuotaUse(
         user=user.name,

@@ -47,23 +47,23 @@ def create_user(call: Call) -> Response:
     call.concerns(asked.name)
     current = store.load(call.ports.records, store.user_key(asked.name), User)
     earlier = current.document
-    if earlier is not None and earlier.revoked_at is None:
-        raise RunvoyError(
-            ErrorCode.CONFLICT,
-            f"the user {asked.name} exists",
-            f"For a further key: `runvoy keys create --user {asked.name}`. For another role: `runvoy users role`.",
-        )
-    now = call.ports.clock.now()
-    user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
-    if earlier is not None and earlier.revoked_at is not None:
-        ended = (*earlier.lives_ended_at, earlier.revoked_at)
+    if earlier is None:
+        now = call.ports.clock.now()
+        user = User(name=asked.name, role=asked.role, created_at=now, created_by=call.user.name)
+    elif earlier.revoked_at is not None:
         user = msgspec.structs.replace(
             earlier,
             role=asked.role,
             created_by=call.user.name,
             revoked_at=None,
             life=earlier.life + 1,
-            lives_ended_at=ended,
+            lives_ended_at=(*earlier.lives_ended_at, earlier.revoked_at),
+        )
+    else:
+        raise RunvoyError(
+            ErrorCode.CONFLICT,
+            f"the user {asked.name} exists",
+            f"For a further key: `runvoy keys create --user {asked.name}`. For another role: `runvoy users role`.",
         )
     ticket, write = claims.issue(call, user, KeyTerms())
     call.commit(store.put(current, user), write, call.audit("create-user", message=f"as {user.role.value}"))

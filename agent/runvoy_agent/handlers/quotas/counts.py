@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from runvoy_agent.core.model import Execution
 from runvoy_agent.core.recounts import counts_as_running, counts_as_unfinished
+from runvoy_agent.handlers.documents.store import Several
 from runvoy_agent.ports import Add, Check, Versioned
 
 
@@ -33,7 +34,13 @@ def running_key(user: str) -> str:
     return f"running#{user}"
 
 
+def number_in(known: Several, key: str) -> Number:
+    """One of the numbers that were read together with other records."""
+    return number(known.record(key), key)
+
+
 def number(found: Versioned | None, key: str) -> Number:
+    """The number that a record is; 0 where there is none."""
     return Number(key, 0, 0) if found is None else Number(key, int(found.body), found.version)
 
 

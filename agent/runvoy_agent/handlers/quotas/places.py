@@ -99,7 +99,7 @@ def _in_order(ports: Ports, owner: str, most: int | None = None) -> Iterable[Exe
 def _free(known: store.Several, user: User | None, running_key: str, most: int) -> int:
     if user is None:
         return 0
-    running = counts.number(known.record(running_key), running_key).value
+    running = counts.number_in(known, running_key).value
     default = known.document(store.DEFAULT_QUOTAS_KEY, DefaultQuotas).document
     return quotas.free_places(user, running, default, most)
 

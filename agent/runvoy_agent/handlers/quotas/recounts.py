@@ -25,10 +25,10 @@ from runvoy_agent.ports import Add, Check, Conflict, Ports, Put, Versioned, Writ
 log = logging.getLogger("runvoy.recounts")
 
 _MOST_USERS = 20
-"""So many that seem wrong are counted in one round of the reconciler: each has all of their unfinished executions read twice."""
+"""How many users that seem wrong one round of the reconciler counts: for each of them all unfinished executions are read twice."""
 
 _LONGEST = timedelta(seconds=40)
-"""So long a round of the reconciler goes on to the next user: a function has 300 s, and who is always busy seems wrong nearly always."""
+"""After so long a round counts no further users: a function has 300 s, and users who are always busy nearly always seem wrong."""
 
 _TRIES = 5
 _PAGE = 100
@@ -41,15 +41,14 @@ Hold = Callable[[], Sequence[Check]]
 
 
 class Recounted(NamedTuple):
-    """What was found of one user: what was added to their numbers, which were `unfinished_before` and `running_before`, and by how
-    much they still seem too high, which is told for certain when indexes show more."""
+    """What was found of one user."""
 
     user: str
     unfinished_before: int
     running_before: int
-    unfinished_added: int
+    unfinished_added: int  # to put the number right; negative if it was too high
     running_added: int
-    unfinished_suspected: int = 0
+    unfinished_suspected: int = 0  # it still seems too high by this: whether it is shows when indexes show more
     running_suspected: int = 0
 
     @property
@@ -67,7 +66,7 @@ class Recounted(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What is told of, by user, and how many that seem wrong are left for the next one."""
+    """What was found, by user, and how many users that seem wrong are left for the next round."""
 
     users: list[Recounted]
     left: int
@@ -90,8 +89,8 @@ _Active = dict[str, _Shown]  # by id
 
 
 def recount(ports: Ports, audit: Audit, user: str | None = None, hold: Hold = tuple) -> list[Recounted]:
-    """Compare the numbers of all users, or of one, and put right what is wrong for certain. Those of whom nothing is told are right, or
-    change too much to tell."""
+    """Compare the numbers of all users, or of one, and put right what is wrong for certain. A user who is not in the answer has right
+    numbers, or numbers that change too much to tell."""
     active = _active_by_owner(ports)
     wanted = _users(ports, active) if user is None else [user]
     return list(_recounted(ports, wanted, active, audit, hold))
@@ -103,7 +102,7 @@ def round_of(ports: Ports, audit: Audit) -> Round:
     active = _active_by_owner(ports)
     seeming = _seeming_wrong(ports, _users(ports, active), active)
     if len(seeming) > 1:
-        # Each time others first, so that it is nobody's fate to be left.
+        # In a random order, so that it is not always the same users who are left for the next round.
         seeming.sort(key=lambda _name: ports.clock.random(4))
     taken: list[str] = []
 
@@ -145,7 +144,7 @@ def _active_by_owner(ports: Ports) -> dict[str, _Active]:
 
 
 def _seeming_wrong(ports: Ports, users: Sequence[str], active: Mapping[str, _Active]) -> list[str]:
-    """Those whose numbers are others than what indexes show: cheap to tell, and most users are none of them."""
+    """Those whose numbers differ from what indexes show. That is cheap to tell, and true of few."""
     keys = [key for user in users for key in (counts.unfinished_key(user), counts.running_key(user))]
     kept = {key: counts.number(found, key).value for key, found in zip(keys, _read(ports, keys), strict=True)}
     return [
@@ -161,7 +160,7 @@ def _read(ports: Ports, keys: Sequence[str]) -> Sequence[Versioned | None]:
 
 
 def _recount_one(ports: Ports, user: str, active: _Active, audit: Audit, hold: Hold) -> Recounted | None:
-    """What is told of one user, if anything. Who changes too much meanwhile is left for another time."""
+    """What was found of one user, if anything. Whoever changes too much meanwhile is left for another time."""
     for _ in range(_TRIES):
         try:
             return _compare(ports, user, active, audit, hold)
