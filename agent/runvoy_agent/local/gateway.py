@@ -12,7 +12,6 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -151,7 +150,7 @@ class Gateway:
     def _answer(self, environ: Environ) -> Answer:
         try:
             origin = self._check_source(environ)
-            with self._grants.reached_at(origin) if self._came_by_proxy(environ) else nullcontext():
+            with self._grants.reached_at(origin if self._came_by_proxy(environ) else ""):
                 return self._dispatch(environ)
         except RunvoyError as error:
             return _error(error)

@@ -51,7 +51,7 @@ class Grants:
 
     @contextmanager
     def reached_at(self, base_url: str) -> Iterator[None]:
-        """What this thread signs meanwhile leads to `base_url`, as the caller came."""
+        """What this thread signs meanwhile leads to `base_url`, as the caller came; empty: to the gateway's own."""
         before = _REACHED_AT.set(base_url)
         try:
             yield
