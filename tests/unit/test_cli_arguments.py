@@ -220,6 +220,7 @@ MISTAKES = [
     (["users", "role", "bob", ""], "'' is no role (INVALID_REQUEST)\nhint: A role is one of"),
     (["users", "list", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
     (["images", "register", "--role", "x", "alpine"], "hint: Did you mean --task-role? See"),
+    (["users", "set", "bob", "--role", "viewer"], "hint: Perhaps `runvoy users role` is what you look for."),
     (["users", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
     (
         ["--lock", "a", "run", "x"],

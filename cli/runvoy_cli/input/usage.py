@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # What other programs of this kind call the like: where a group has none of that name, who comes from there is told.
 _CALLED_ELSEWHERE = {
+    "role": ("set", "set-role", "change", "update", "edit"),  # before `create`, which users have as well
     "apply": ("deploy", "create", "up", "upgrade", "update"),
     "create": ("add", "new", "set", "put", "invite"),
     "delete": ("rm", "remove", "del"),
