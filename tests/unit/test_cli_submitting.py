@@ -119,8 +119,9 @@ def test_what_may_have_arrived_is_not_repeated_under_another_id(
     assert failed.value.details["execution_id"] == ID
 
 
-def test_what_never_left_may_be_repeated(server: Any, session: Session) -> None:
+def test_what_never_left_may_be_repeated(server: Any, client_of: Any) -> None:
     server.answers["/api/v1/grants/inbox"] = [(503, b"")]
+    session = Session(client_of(limit=0.05), Console(Settings()), 600, is_embedded=False)
     with (
         pytest.raises(RunvoyError, match="nothing was submitted") as failed,
         submitting.not_to_be_repeated(session, Prepared(REQUEST, has_chosen_id=False)),
