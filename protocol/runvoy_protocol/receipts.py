@@ -44,10 +44,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: dict[str, str] = {}
 
     def error(self) -> RunvoyError | None:
-        """The refusal as an error; None for an accepted request."""
+        """The refusal as an error; None for an accepted request. To ask again never gets another answer, so it is not retryable,
+        though another request may be accepted."""
         if self.outcome == "accepted":
             return None
-        return RunvoyError(self.code or ErrorCode.INTERNAL, self.message, self.hint, self.details)
+        error = RunvoyError(self.code or ErrorCode.INTERNAL, self.message, self.hint, self.details)
+        error.retryable = False
+        return error
 
 
 def encode(receipt: Receipt) -> bytes:

@@ -185,7 +185,7 @@ MISTAKES = [
     (["run", "--imge", "a", "x"], "hint: Did you mean --image? See"),
     (["run", "--timeuot", "5s", "x"], "hint: Did you mean --timeout? See"),
     (["run", "-e", "A=b", "x"], "there is no option -e (INVALID_REQUEST)\nhint: Did you mean --env or --env-file? See"),
-    (["list", "-n", "3"], "there is no option -n (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
+    (["list", "-z", "3"], "there is no option -z (INVALID_REQUEST)\nhint: See `runvoy list --help`."),
     (["list", "--limit", "x"], "--limit: 'x' is no whole number"),
     (["logs", "--tail", "-1", ID], "--tail: -1 is less than 0"),
     (
@@ -220,6 +220,13 @@ MISTAKES = [
     (["users", "role", "bob", ""], "'' is no role (INVALID_REQUEST)\nhint: A role is one of"),
     (["users", "list", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
     (["images", "register", "--role", "x", "alpine"], "hint: Did you mean --task-role? See"),
+    (["run", "-d", "true"], "hint: `runvoy submit` leaves at once;"),
+    (["run", "-it", "sh"], "hint: A command has no terminal, and its stdin is empty"),
+    (["logs", "-n", "5", "@last"], "hint: Did you mean --tail?"),
+    (["list", "-n", "5"], "hint: Did you mean --limit?"),
+    (["list", "-o", "json"], "hint: With --json it prints JSON."),
+    (["status", "--watch", "@last"], "hint: `runvoy logs --follow ID` shows the output as it comes"),
+    (["users", "set", "bob", "--role", "viewer"], "hint: Perhaps `runvoy users role` is what you look for."),
     (["users", "--role", "x"], "hint: `runvoy users create` has it, after its name. See"),
     (
         ["--lock", "a", "run", "x"],

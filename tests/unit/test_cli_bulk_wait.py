@@ -156,3 +156,10 @@ def test_the_bar_shows_counts_by_state() -> None:
     text = screen.text_of(progress.rows(1)[0])
     assert text.startswith("█" * 12 + "░" * 12 + " 3 of 6 ")
     assert "RUNNING 3  SUCCEEDED 3" in text
+
+
+def test_who_leaves_at_the_first_end_knows_all_that_was_told_with_it() -> None:
+    deployment = Deployment(lambda one, _at: status(one, State.FAILED, 3))
+    waiting = deployment.wait(WANTED[:30])
+    assert next(waiting.ends()).exit_code == 3
+    assert waiting.counts() == {"FAILED": 30}

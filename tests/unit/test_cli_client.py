@@ -58,7 +58,9 @@ class Server:
                     return
                 status, content, *headers = answer(seen) if callable(answer) else answer
                 raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
+                self.send_response_only(status)
+                if "Date" not in dict(headers):
+                    self.send_header("Date", self.date_time_string())
                 for name, value in headers:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(raw)))

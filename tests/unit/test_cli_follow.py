@@ -398,11 +398,21 @@ def test_refusals_are_errors_however_they_are_learnt():
         follower.wait()
     assert (caught.value.code, caught.value.exit_code) == (ErrorCode.LOCK_HELD, 122)
     assert caught.value is follower.refusal
+    assert not caught.value.retryable, "to wait again never gets another answer"
     world = World()
     world.grant_answers = [pending("http://h/receipt")]
     world.put(0, "receipt", msgspec.json.encode(refused))
-    with pytest.raises(RunvoyError, match="no"):
+    with pytest.raises(RunvoyError, match="no") as caught:
         world.follower(object_sha256="0" * 64).wait()
+    assert caught.value.retryable, "of who submitted it, and may submit another"
+
+
+def test_what_was_refused_is_not_waited_for_to_begin():
+    world = World()
+    refused = receipt("refused", ErrorCode.FORBIDDEN)
+    world.grant_answers = [OutboxGrant(state="refused", expires_at=NOW, receipt=refused)]
+    with pytest.raises(RunvoyError, match="no"):
+        world.follower().await_start(lambda: pytest.fail("it will never begin"), print)
 
 
 def test_a_run_that_never_began_has_no_log_to_wait_for():

@@ -65,3 +65,11 @@ def test_that_there_are_more_is_told_to_people(runvoy: Run) -> None:
     assert (len(out.splitlines()), err) == (4, "")
     _, _, err = runvoy("list", "--limit", "2")
     assert err == ""
+
+
+@pytest.mark.usefixtures("three")
+def test_states_are_given_one_by_one_or_with_commas(runvoy: Run) -> None:
+    assert listed(runvoy, "--status", "queued,starting") == listed(runvoy, "--status", "queued") == [THREE, TWO, ONE]
+    assert listed(runvoy, "--status", "running, failed", "--status", "stopped") == []
+    code, _, err = runvoy("list", "--status", "queued,nope")
+    assert (code, "'nope' is no state" in err) == (2, True)

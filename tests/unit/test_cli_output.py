@@ -105,3 +105,14 @@ def test_a_table_of_others_words_commands_no_ci_job(monkeypatch, name):
         assert "##[" not in line
     monkeypatch.setenv("GITHUB_ACTIONS", "false")
     assert columns(("NAME", "RUNS"), [(name, "1")])[1].startswith(name)
+
+
+def test_what_is_too_long_for_a_terminal_goes_on_below_its_value() -> None:
+    pairs = [("id", "0" * 32), ("why", "it waits for the lock prod, next in line"), ("command", "a long command, " * 3)]
+    assert facts(pairs, 36) == [
+        f"id       {'0' * 32}",
+        "why      it waits for the lock prod,",
+        "         next in line",
+        f"command  {'a long command, ' * 3}",
+    ]
+    assert facts(pairs, 0) == facts(pairs, 20) == [f"{name.ljust(9)}{value}" for name, value in pairs]

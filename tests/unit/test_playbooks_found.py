@@ -124,3 +124,12 @@ def test_what_cannot_be_read_is_told(home, monkeypatch):
     }.items():
         with pytest.raises(UsageProblem, match=told):
             finding.load(name)
+
+
+def test_a_folder_that_is_gone_is_told_as_that(home, monkeypatch):
+    gone = home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageProblem, match="is not there any more"):
+        finding.find_all()

@@ -78,10 +78,10 @@ class BulkWait:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             is_news = False
-            for known in self._look():
-                is_news = self._note(known) or is_news
-                ended = self._end_of(known)
-                if ended is not None:
+            for page in self._look():
+                for known in page:  # all of it, before anybody leaves at the first end in it
+                    is_news = self._note(known) or is_news
+                for ended in filter(None, map(self._end_of, page)):
                     if ended.status is None:
                         self._states[ended.execution_id] = "REFUSED"
                     del self._open[ended.execution_id]
@@ -94,8 +94,8 @@ class BulkWait:
                 return
             self._sleep(left)
 
-    def _look(self) -> Iterator[KnownExecution]:
-        """What is known of all that have not ended, once round."""
+    def _look(self) -> Iterator[Sequence[KnownExecution]]:
+        """What is known of all that have not ended, once round, answer by answer."""
         asked = list(self._open)
         while asked:
             try:
@@ -105,7 +105,7 @@ class BulkWait:
                     raise
                 return
             self._lost_since = None
-            yield from found
+            yield found
             asked = asked[len(found) :]
             if asked and self._deadline is not None and self._clock() >= self._deadline:
                 return

@@ -29,7 +29,8 @@ def list_executions(
     context: typer.Context,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many to show at most.")] = DEFAULT_LIMIT,
     status: Annotated[
-        list[str] | None, typer.Option(metavar="STATE", help="Only in this state, e.g. RUNNING. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="STATE", help="Only in this state, e.g. RUNNING. Repeatable, or several with commas."),
     ] = None,
     owner: Annotated[str | None, typer.Option(metavar="USER", help="Only this user's; `me` for your own.")] = None,
     label: Annotated[
@@ -46,7 +47,7 @@ def list_executions(
     """
     check_moments(since)
     query = {
-        "status": ",".join(_state(text) for text in status or ()),
+        "status": ",".join(_state(one) for text in status or () for one in text.split(",")),
         "owner": owner or "",
         "label": label_filter(label) if label is not None else "",
     }
@@ -88,7 +89,8 @@ def _state(text: str) -> str:
     wanted = text.strip().upper().replace("-", "_")
     if wanted not in State.__members__:
         raise UsageProblem(
-            f"{text!r} is no state", f"The states are {', '.join(State.__members__)}. For several, repeat --status."
+            f"{text!r} is no state",
+            f"The states are {', '.join(State.__members__)}. For several, put commas between them.",
         )
     return wanted
 

@@ -16,7 +16,7 @@ from runvoy_cli.following.chunks import chunk_of, one_large
 from runvoy_cli.http.transport import Answer, NoAnswer
 from runvoy_cli.input.problems import GaveUp
 from runvoy_protocol.control import OutboxGrant
-from runvoy_protocol.errors import ErrorCode, RunvoyError
+from runvoy_protocol.errors import ERRORS, ErrorCode, RunvoyError
 from runvoy_protocol.logs import Chunk, LogRecord
 from runvoy_protocol.receipts import Receipt
 from runvoy_protocol.states import State
@@ -167,6 +167,8 @@ class Follower:
         A run that prints nothing is not waited for: a few seconds after its start that is what there is.
         """
         grant = self._regrant()
+        if grant.receipt is not None:
+            self._accepted(grant.receipt)
         if grant.state != "pending":
             self._read_status()
         if self.status is not None and self.status.state not in _BEFORE_THE_START:
@@ -374,5 +376,7 @@ class Follower:
     def _accepted(self, receipt: Receipt) -> Receipt:
         self.refusal = receipt.error()
         if self.refusal is not None:
+            if self._object_sha256 is not None:  # of who submitted it, and may submit another
+                self.refusal.retryable = ERRORS[self.refusal.code].retryable
             raise self.refusal
         return receipt

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # What other programs of this kind call the like: where a group has none of that name, who comes from there is told.
 _CALLED_ELSEWHERE = {
+    "role": ("set", "set-role", "change", "update", "edit"),  # before `create`, which users have as well
     "apply": ("deploy", "create", "up", "upgrade", "update"),
     "create": ("add", "new", "set", "put", "invite"),
     "delete": ("rm", "remove", "del"),
@@ -33,6 +34,29 @@ _CALLED_ELSEWHERE = {
 }
 _MOST_NAMED = 2
 _MOST_COMMANDS_NAMED = 3
+# What other programs of this kind have as options, by the command that one meant: what does it here.
+_OPTIONS_ELSEWHERE = (
+    (
+        ("run", "playbook run"),
+        ("-d", "--detach", "--background", "--no-wait", "--async"),
+        "`runvoy submit` leaves at once; Ctrl-C leaves a run, which goes on. ",
+    ),
+    (
+        ("run", "submit", "playbook run"),
+        ("-i", "-t", "--interactive", "--tty", "--stdin"),
+        "A command has no terminal, and its stdin is empty: give it what it needs by --env, --secret or its arguments. ",
+    ),
+    (("list", "audit"), ("-n",), "Did you mean --limit? "),
+    (("list",), ("-a", "--all"), "All are listed, whatever their state, the newest first; --limit N lists more. "),
+    (("logs",), ("-n", "--lines"), "Did you mean --tail? "),
+    (
+        ("list", "status", "run", "submit"),
+        ("-w", "--watch", "--follow", "-f"),
+        "`runvoy logs --follow ID` shows the output as it comes, `runvoy wait ID` waits for the end, and `runvoy run` does both. ",
+    ),
+    (None, ("-o", "--output", "--format"), "With --json it prints JSON. "),
+)
+
 _EXAMPLE = "Example: "
 _ALIKE = 0.65
 _KIND_OF_NUMBER = {"integer", "int range", "float", "float range"}
@@ -97,6 +121,10 @@ def _example(context: Context | None) -> str:
 def _options_way_out(name: str, possible: Sequence[str], context: Context | None) -> str:
     """Which of its own options is longer by a word, which commands have the option, if not this one, or which options it looks
     like."""
+    path = context.command_path.partition(" ")[2] if context is not None else ""
+    for commands, names, way_out in _OPTIONS_ELSEWHERE:
+        if name in names and (commands is None or path in commands):
+            return way_out
     longer = [one for one in _long_options(context) if name.startswith("--") and name[2:] in one[2:].split("-")]
     if longer:
         return f"Did you mean {' or '.join(longer)}? "

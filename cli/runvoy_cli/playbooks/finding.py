@@ -47,7 +47,7 @@ class Found(NamedTuple):
 def find_all() -> list[Found]:
     """Every playbook that a name stands for here, by name; they are not read yet."""
     found: dict[str, Found] = {}
-    for folder, origin in _folders(Path.cwd(), config.home()):
+    for folder, origin in _folders(_here(), config.home()):
         for path in _files(folder):
             found.setdefault(path.stem, Found(path.stem, path, origin))
     return [found[name] for name in sorted(found)]
@@ -55,7 +55,15 @@ def find_all() -> list[Found]:
 
 def places() -> list[Path]:
     """The folders that a playbook's name is looked up in here, whether they are there or not."""
-    return [folder for folder, _ in _folders(Path.cwd(), config.home())]
+    return [folder for folder, _ in _folders(_here(), config.home())]
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        problem = "the folder that this was called in is not there any more, so there are no playbooks to look for"
+        raise UsageProblem(problem, "Change to another folder (`cd`), then call it again.") from error
 
 
 def find(name: str) -> Found:

@@ -202,8 +202,7 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], room: int | No
     are shown in short; and what does not fit then goes on in a line below, for it is mostly what a row is about.
     """
     table = [tuple(one_line(cell) for cell in row) for row in rows]
-    if room is None:
-        room = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    room = _room() if room is None else room
     widths = _widths(header, table)
     if (
         room
@@ -248,11 +247,39 @@ def _row_text(row: Sequence[str], widths: Sequence[int]) -> str:
     return _GAP.join([*padded, *row[len(widths) :]]).rstrip()
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines of `name  value`, without the empty ones."""
-    present = [(name, value) for name, value in pairs if value]
-    width = max((len(name) for name, _ in present), default=0)
-    return [without_workflow_commands(f"{name.ljust(width)}  {one_line(value)}") for name, value in present]
+def facts(pairs: Iterable[tuple[str, str]], room: int | None = None) -> list[str]:
+    """Lines of `name  value`, without the empty ones, for `room` cells as in `columns`: what does not fit goes on below its value.
+
+    A command is never broken, for it is copied.
+    """
+    present = [(name, one_line(value)) for name, value in pairs if value]
+    width = max((len(name) for name, _ in present), default=0) + len(_GAP)
+    room = _room() if room is None else room
+    left = room - width if room - width >= _LEAST_CELLS else 0
+    lines = []
+    for name, value in present:
+        pieces = [value] if not left or name == "command" else _broken(value, left)
+        heads = (name if number == 0 else "" for number in range(len(pieces)))
+        lines += [
+            without_workflow_commands(f"{head.ljust(width)}{piece}") for head, piece in zip(heads, pieces, strict=True)
+        ]
+    return lines
+
+
+def _room() -> int:
+    """The terminal's columns; 0 where stdout is none."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """The text in lines of so many cells, broken between words: one that is longer, as an address, stays whole."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cells(lines[-1]) + 1 + cells(word) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def age(at: datetime, now: datetime | None = None) -> str:
