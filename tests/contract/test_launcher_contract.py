@@ -17,7 +17,7 @@ from typing import Any
 from tests.contract.launching import Machine, wait_until
 
 from runvoy_agent.local.launcher import ProcessLauncher
-from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity, NotLaunched
+from runvoy_agent.ports import Launch, Launched, LaunchRefused, NoCapacity
 from runvoy_protocol.logs import decode_chunk
 
 # --- every launcher ---
@@ -100,9 +100,8 @@ def test_what_is_stopped_while_it_is_launched_runs_or_was_certainly_not_started(
         stopping = threading.Thread(target=stop_on_and_on)
         stopping.start()
         try:
-            launcher.start(launch)
-        except NotLaunched:
-            assert launcher.describe(launch.execution_id, launch.attempt).phase == "missing"
+            if isinstance(launcher.start(launch), NoCapacity):
+                assert launcher.describe(launch.execution_id, launch.attempt).phase == "missing"
         finally:
             is_over.set()
             stopping.join()
@@ -179,6 +178,29 @@ def test_a_payload_that_the_runner_refuses(machine: Machine) -> None:
     assert "malformed" in outcome.message
     assert launcher.describe(launch.execution_id, 1).phase == "missing"
     assert launcher.wait_for_room(0)
+
+
+def test_a_runner_that_cannot_claim_is_tried_again_and_says_why(machine: Machine) -> None:
+    launcher = machine.launcher()
+    launch = machine.launch(f"echo ran >> {machine.folder}/ran")
+    folder = machine.runs / launch.execution_id
+    folder.touch()  # as a disk that takes no folder
+    outcome = launcher.start(launch)
+    assert isinstance(outcome, NoCapacity)
+    assert "the runner cannot be started: " in outcome.message
+    assert launcher.describe(launch.execution_id, 1).phase == "missing"
+    folder.unlink()
+    claims = machine.runs / "claims"
+    claims.rmdir()
+    claims.symlink_to("/proc")
+    outcome = launcher.start(launch)
+    assert isinstance(outcome, NoCapacity)
+    assert "before it claimed the run: the run cannot be claimed: " in outcome.message
+    assert launcher.describe(launch.execution_id, 1).phase == "missing"
+    claims.unlink()
+    assert isinstance(launcher.start(launch), Launched)
+    machine.await_stopped(launch)
+    assert (machine.folder / "ran").read_text() == "ran\n"
 
 
 def test_a_payload_larger_than_a_pipe(machine: Machine) -> None:

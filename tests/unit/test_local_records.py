@@ -105,6 +105,20 @@ def test_dead_threads_leave_no_connections(tmp_path: Path) -> None:
     assert open_files() == 0
 
 
+@pytest.mark.parametrize("length", [504, 505])
+def test_a_path_too_long_for_sqlite_says_so(tmp_path: Path, length: int) -> None:
+    folder = tmp_path.resolve()
+    while length - len(str(folder)) > 200:
+        folder /= "d" * 99
+    folder.mkdir(parents=True)
+    path = folder / ("f" * (length - len(str(folder)) - 1))
+    if length == 504:
+        SqliteRecords(path).commit([Put("k", Item(b""), 0)])
+        return
+    with pytest.raises(Unavailable, match="SQLite takes paths of up to 504 bytes, and it has 505"):
+        SqliteRecords(path)
+
+
 def test_closed_file_newer_schema_and_garbage_are_unavailable(tmp_path: Path) -> None:
     records = SqliteRecords(tmp_path / "r")
     records.commit([Put("a", Item(b"a"), 0)])

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 10.0
 _IDLE_READERS = 8
+_LONGEST_PATH = 504  # SQLite's limit is 512 (MAX_PATHNAME), and it puts a suffix behind it
 _OPENING = threading.Lock()
 
 
@@ -53,6 +54,11 @@ class Database:
         self._closed = False
         self._writing = threading.Lock()  # held by the one that writes for all who wait; guards the next two
         self._synchronous = ""
+        length = len(os.fsencode(path.absolute()))
+        if length > _LONGEST_PATH:
+            raise Unavailable(
+                f"{path} cannot be opened: SQLite takes paths of up to {_LONGEST_PATH} bytes, and it has {length}"
+            )
         with _unavailable(path):
             self._writer = self._open()
             try:

@@ -40,7 +40,6 @@ from runvoy_agent.ports import (
     LaunchOutcome,
     LaunchRefused,
     NoCapacity,
-    NotLaunched,
     TaskState,
     Unavailable,
 )
@@ -105,9 +104,9 @@ class ProcessLauncher:
     # --- the port ---
 
     def start(self, launch: Launch) -> LaunchOutcome:
-        """Returns once a runner has claimed the run, this one's or an earlier one's.
+        """Returns once a runner has claimed the run, this one's or an earlier one's, or has ended without that.
 
-        Raises Unavailable if no runner came that far: nothing was run then, and trying again is safe.
+        Raises Unavailable if none came that far in time: trying again is safe, whatever becomes of it.
         """
         if not is_execution_id(launch.execution_id):
             raise ValueError("an execution id is a UUID in 32 hex digits")
@@ -230,7 +229,7 @@ class ProcessLauncher:
             run_claims.make_folder(self._runs_folder)  # in case somebody removed it: no run could be claimed
             runner = runner_start.spawn(folder, environment)
         except OSError as error:
-            raise NotLaunched(f"the runner cannot be started: {error}") from error
+            return _unstarted(launch, f"the runner cannot be started: {error}")
         deadline = time.monotonic() + _ANSWER_SECONDS
         runner_start.deliver(runner, launch.payload, deadline)
         answer = runner_start.answer(runner, deadline)
@@ -249,7 +248,7 @@ class ProcessLauncher:
         said = runner_start.last_words(folder)
         if exit_code == _EXIT_BAD_PAYLOAD:
             return LaunchRefused(f"the runner refused its payload: {said}")
-        raise NotLaunched(f"the runner ended with {exit_code} before it claimed the run: {said}")
+        return _unstarted(launch, f"the runner ended with {exit_code} before it claimed the run: {said}")
 
     def _adopt(self, launch: Launch, claim: Claim) -> LaunchOutcome:
         if claim.attempt not in (launch.attempt, 0):
@@ -356,6 +355,12 @@ class ProcessLauncher:
     def _end_container(self, execution_id: str) -> None:
         if self._containers is not None:
             self._containers.end(self._folder(execution_id), self._grace_seconds)
+
+
+def _unstarted(launch: Launch, why: str) -> NoCapacity:
+    """No processes, no descriptors, no disk: it is tried again, and its status says for want of what it waits."""
+    _log.warning("execution %s was not started, and is tried again: %s", launch.execution_id, why)
+    return NoCapacity(why)
 
 
 def _task_ref(execution_id: str) -> str:

@@ -13,7 +13,10 @@ import json
 import os
 import sys
 
-_LOCK_FD_FROM = 64  # out of the way of shell scripts, which use 3 to 9 by name, and of dash and bash, which use 10 on
+_LOCK_FD_FROM = (
+    64,
+    20,
+)  # out of the way of shell scripts, which use 3 to 9 by name, and of dash and bash, which use 10 on
 
 
 def claim(run_dir: str, attempt: int) -> int | None:
@@ -62,10 +65,14 @@ def _write(path: str, attempt: int) -> None:
 
 def _open_high(path: str) -> int:
     low = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOCK_FD_FROM)
-    finally:
+    for first in _LOCK_FD_FROM:
+        try:
+            high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, first)
+        except OSError:
+            continue  # more than may be open here
         os.close(low)
+        return high
+    return low
 
 
 def _remove_if_there(path: str) -> None:

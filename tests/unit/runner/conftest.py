@@ -44,11 +44,15 @@ class Run:
             whole | {"env": {}, "secrets": {}, "timeout_seconds": 60, "grace_seconds": 1} | fields
         ).encode()
 
-    def start(self, command: list[str] | str, *, file_size: int | None = None, **fields: Any) -> Run:
-        self.start_with(self.payload(command, **fields), file_size=file_size)
+    def start(
+        self, command: list[str] | str, *, file_size: int | None = None, open_files: int | None = None, **fields: Any
+    ) -> Run:
+        self.start_with(self.payload(command, **fields), file_size=file_size, open_files=open_files)
         return self
 
-    def start_with(self, payload: bytes, *, file_size: int | None = None) -> subprocess.Popen[bytes]:
+    def start_with(
+        self, payload: bytes, *, file_size: int | None = None, open_files: int | None = None
+    ) -> subprocess.Popen[bytes]:
         (self.folder / "runner.log").touch(mode=0o600)
         with (self.folder / "runner.log").open("ab") as log:
             runner = subprocess.Popen(
@@ -62,6 +66,8 @@ class Run:
         self.runners.append(runner)
         if file_size is not None:  # what a full disk looks like; it holds before the payload is there
             resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
+        if open_files is not None:
+            resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
         assert runner.stdin is not None
         with contextlib.suppress(BrokenPipeError), runner.stdin as stdin:
             stdin.write(payload)

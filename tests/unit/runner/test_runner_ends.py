@@ -98,6 +98,13 @@ def test_of_20_runners_one_runs(new_run: NewRun) -> None:
     assert [*run.claim.parent.iterdir(), *run.folder.glob("claim*")] == [run.claim]
 
 
+@pytest.mark.parametrize("open_files", [64, 20])
+def test_few_open_files_are_enough(new_run: NewRun, open_files: int) -> None:
+    run = new_run().start("ulimit -n; exit 4", open_files=open_files)
+    assert run.wait()["exit_code"] == 4
+    assert run.output() == f"{open_files}\n".encode()
+
+
 def test_a_run_that_an_older_version_began_is_not_run_again(new_run: NewRun) -> None:
     """Its claim was in its folder."""
     run = new_run()
