@@ -38,7 +38,7 @@ class RunPage {
 
   async show() {
     this.failure = h("div");
-    this.head = h("header", { class: "run-head" }, h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))));
+    this.head = h("header", { class: "run-head" }, h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), h("p", { class: "muted", role: "status" }, "Loading…"));
     this.side = h("aside", { class: "facts", "aria-label": "About this run" });
     this.logHost = h("section", { class: "log-host", "aria-label": "Log" });
     fill(this.host, this.failure, h("div", { class: "run-page" }, this.head, this.logHost, this.side));
@@ -48,7 +48,7 @@ class RunPage {
     } catch (error) {
       if (this.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
-      if (!this.run) this.logHost.hidden = this.side.hidden = true;
+      if (!this.run) this.head.querySelector("[role=status]")?.remove();
       if (error.isOfTheKey) return; // which the head of the page tells
       fill(this.failure, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
     }
@@ -110,7 +110,6 @@ class RunPage {
     fill(this.head, this.#title("Refused", "FAILED"), h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), problem(error, this.app.may("run") ? change : null));
     this.head.parentElement.classList.add("refused");
     fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
-    this.logHost.hidden = true;
   }
 
   #take(run, isWhole = false) {
@@ -145,7 +144,12 @@ class RunPage {
     fill(
       this.head,
       h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
-      h("h1", { class: text.trim().includes("\n") || (name && text.length > 60) ? "run-title tall" : "run-title" }, name ? h("b", {}, name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(commandText(this.run.command), "the command")),
+      h(
+        "div",
+        { class: text.trim().includes("\n") || (name && text.length > 60) ? "run-title tall" : "run-title" },
+        h("h1", {}, name ? h("b", {}, name) : null, " ", h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim())),
+        copyButton(commandText(this.run.command), "the command"),
+      ),
       this.why,
     );
   }
@@ -226,7 +230,8 @@ class RunPage {
 
   async #kill() {
     const { name, text: command } = whatRan(this.run);
-    const text = `${name ?? command.slice(0, 80)}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
+    const whose = this.run.owner === this.app.whoami?.user ? "" : `, a run of ${this.run.owner}`;
+    const text = `${name ?? command.slice(0, 80)}${whose}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
     this.killing.disabled = true;
     fill(this.failure);

@@ -69,7 +69,7 @@ class RunsPage {
   }
 
   #dayHead() {
-    this.dayName = h("h2");
+    this.dayName = h("h2", {}, "The day");
     const move = (days) => () => {
       this.dayOffset = Math.min(0, this.dayOffset + days);
       this.#drawDay();
