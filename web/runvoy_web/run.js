@@ -231,7 +231,8 @@ class RunPage {
   async #kill() {
     const { name, text: command } = whatRan(this.run);
     const whose = this.run.owner === this.app.whoami?.user ? "" : `, a run of ${this.run.owner}`;
-    const text = `${name ?? command.slice(0, 80)}${whose}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
+    const what = this.run.started_at ? "the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept." : "it has not started, and then never will.";
+    const text = `${name ?? command.slice(0, 80)}${whose}: ${what}`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
     this.killing.disabled = true;
     fill(this.failure);
