@@ -76,6 +76,7 @@ def test_the_command_line_hands_a_browser_over(new_context: Callable[..., Any], 
     page.on("request", lambda request: requests.append(request.url + str(request.headers)))
     page.goto(link)
     assert "claim" not in page.url
+    expect(page.get_by_text("It will act as")).to_contain_text(f"at 127.0.0.1:{stack.endpoint()['port']}.")
     page.get_by_role("button", name=re.compile("^Continue as ")).click()
     expect(page.get_by_role("table", name="Runs")).to_be_visible()
     token = link.partition("#claim=")[2]
@@ -141,6 +142,9 @@ def test_a_revoked_key_is_told_with_the_way_back(page: Any, stack: Any, watched:
     newest = json.loads(stack.ok("keys", "list", "--json"))[-1]
     stack.ok("keys", "revoke", newest["key_id"])
     expect(page.get_by_role("alert")).to_contain_text("This browser's key was revoked.")
+    page.goto(f"{page.url.partition('?')[0]}?execution_id={'0' * 32}")
+    expect(page.get_by_role("alert")).to_contain_text("This browser's key was revoked.")
+    expect(page.get_by_label("About this run")).to_be_hidden()
     # A new link mends it, though a key is here.
     page.goto("about:blank")
     page.goto(stack.ok("web", "--no-open").strip())

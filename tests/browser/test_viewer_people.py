@@ -33,7 +33,7 @@ def seeded(stack: Any) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(new_context: Any, sign_in: Any, seeded: str, axe: str, scheme: str) -> None:
-    page = new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+    page = new_context(color_scheme=scheme, reduced_motion="reduce", timezone_id="Asia/Kabul").new_page()
     page.goto("about:blank")
     sign_in(page)
     root = page.url.partition("?")[0]
@@ -58,15 +58,18 @@ def test_first_use_is_for_everybody_too(page: Any, origin: str, axe: str) -> Non
     assert findings(page, axe) == []
 
 
-def test_a_phone_shows_every_page_without_scrolling_sideways(new_context: Any, sign_in: Any, seeded: str) -> None:
-    page = new_context(viewport={"width": 360, "height": 780}, has_touch=True).new_page()
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_every_page_without_scrolling_sideways(
+    new_context: Any, sign_in: Any, seeded: str, width: int
+) -> None:
+    page = new_context(viewport={"width": width, "height": 780}, has_touch=True, timezone_id="Asia/Kabul").new_page()
     sign_in(page)
     root = page.url.partition("?")[0]
     for query in ("", "?view=locks", "?view=new", "?view=access", f"?execution_id={seeded}"):
         page.goto(root + query)
         page.locator("main h1").first.wait_for(state="attached")
         expect(page.locator("main")).not_to_have_text("")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, query
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, query
     page.goto(root)
     page.get_by_role("link", name=re.compile("seed-runs")).tap()
     expect(page.locator(".run-head")).to_contain_text("Running")
@@ -74,7 +77,10 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(new_context: Any, s
 
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_has_room_for_every_button_of_the_log(new_context: Any, sign_in: Any, seeded: str, width: int) -> None:
-    page = sign_in(new_context(viewport={"width": width, "height": 640}).new_page())
+    page = sign_in(new_context(viewport={"width": width, "height": 640}, timezone_id="Asia/Kabul").new_page())
+    for link in page.get_by_role("navigation").get_by_role("link").all():
+        words = "(one) => { const all = document.createRange(); all.selectNodeContents(one); return all.getClientRects().length }"
+        assert link.evaluate(words) == 1, "the names of pages stand in one line each"
     page.goto(page.url.partition("?")[0] + f"?execution_id={seeded}")
     expect(page.locator(".rv-row").first).to_be_visible()
     page.locator(".rv-field").fill("e")
@@ -173,6 +179,10 @@ def test_it_comes_back_by_itself_when_the_network_does(viewer: Any, stack: Any, 
     expect(viewer.locator(".run-head")).to_contain_text("Running")
     viewer.context.set_offline(True)
     expect(viewer.get_by_role("alert")).to_contain_text("No answer from 127.0.0.1")
+    expect(viewer.get_by_role("alert").locator("time")).to_have_text(re.compile(r"\d\d:\d\d:\d\d UTC"))
+    # It takes its room from the log: what is below it stays in view.
+    assert viewer.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    assert viewer.locator("header.top").bounding_box()["height"] == 48
     stack.wait_until(lambda: stack.status(execution_id)["state"] == "FAILED")
     viewer.context.set_offline(False)
     expect(viewer.locator(".run-head")).to_contain_text("exit code 5")
@@ -217,6 +227,23 @@ def test_the_policy_is_kept_by_the_browser_not_by_the_page(viewer: Any, watched:
     )
     assert tried["hole"] is None
     assert {tried["markup"], tried["policy"], tried["elsewhere"]} == {"TypeError"}
+
+
+def test_it_is_used_within_no_other_page(new_context: Any, static_site: Any, origin: str, watched: Any) -> None:
+    """A deployment has the browser frame nothing. Where a plain server hands the files out the page itself refuses, also to take
+    the token that whoever frames it may put into its address."""
+    watched.expect("frame")
+    address, folder = static_site
+    frames = f'<iframe src="{origin}/"></iframe><iframe src="{address}/web/index.html#claim=rvc1_x"></iframe>'
+    (folder / "frames.html").write_text(f"<!doctype html><title>frames</title><link rel=icon href=data:,>{frames}")
+    page = new_context().new_page()
+    page.goto(f"{address}/frames.html")
+    served, own = page.frame_locator("iframe").nth(0), page.frame_locator("iframe").nth(1)
+    expect(own.get_by_role("alert")).to_contain_text("The viewer is not shown within another page.")
+    own.locator("body").evaluate("() => { location.hash = '#claim=rvc1_y' }")
+    expect(own.get_by_role("alert")).to_contain_text("The viewer is not shown within another page.")
+    assert own.get_by_role("heading").count() == own.get_by_role("button").count() == 0
+    assert served.locator("#view").count() == 0
 
 
 def test_a_page_of_another_origin_calls_only_where_it_was_named(

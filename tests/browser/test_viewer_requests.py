@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+from tests.browser.test_viewer_playbooks import sent_by
 from tests.servers.git_hosts import Repository
 
 VALUE = "correct horse battery"
@@ -228,3 +229,11 @@ def test_json_in_the_form_is_checked(viewer: Any) -> None:
     viewer.get_by_label("Command", exact=True).fill("[")
     viewer.get_by_role("button", name="Run", exact=True).click()
     expect(viewer.get_by_role("alert")).to_contain_text("This is no JSON.")
+
+
+def test_a_variable_may_have_any_name_that_a_shell_has(viewer: Any) -> None:
+    viewer.goto(viewer.url.partition("?")[0] + "?view=new")
+    viewer.get_by_label("Command", exact=True).fill("env")
+    viewer.get_by_label("Variables").fill("__proto__=a=b\nconstructor=c\n_x=")
+    sent = sent_by(viewer, lambda: viewer.get_by_role("button", name="Run", exact=True).click())
+    assert sent.env == {"__proto__": "a=b", "constructor": "c", "_x": ""}

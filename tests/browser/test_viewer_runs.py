@@ -236,6 +236,57 @@ def test_locks_show_the_holder_and_who_waits(viewer: Any, stack: Any) -> None:
     stack.ok("kill", holder)
 
 
+def test_what_one_on_call_asks_first_is_on_the_page(viewer: Any, stack: Any) -> None:
+    holder = stack.ok("submit", "--name", "holds-it", "--lock", "oncall-lock", "echo one; sleep 100").strip()
+    stack.wait_until(lambda: stack.status(holder)["state"] == "RUNNING")
+    waits = stack.ok("submit", "--name", "waits-for-it", "--lock", "oncall-lock", "true").strip()
+    when = rows(viewer, "waits-for-it").locator("time")
+    expect(when).to_have_attribute("title", re.compile("^Accepted\n"))
+    expect(rows(viewer, "holds-it").locator("time")).to_have_attribute("title", re.compile("^Started\n"))
+    viewer.goto(viewer.url.partition("?")[0] + f"?execution_id={waits}")
+    viewer.get_by_role("button", name="Kill").click()
+    expect(viewer.get_by_role("dialog")).to_contain_text("waits-for-it: it has not started, and then never will.")
+    viewer.keyboard.press("Escape")
+    viewer.locator(".why").get_by_role("link").click()
+    assert viewer.url.endswith(holder)
+    expect(viewer.locator(".run-head")).to_contain_text("Running")
+    stack.ok("kill", holder)
+    expect(viewer.locator(".run-head")).to_contain_text(re.compile(r"ended (now|\d+s ago)"))
+    expect(viewer.locator("aside dl > div", has_text="Log").first).to_have_text("Log1 line")
+
+
+def test_killing_another_s_run_says_whose_it_is(new_context: Any, origin: str, stack: Any) -> None:
+    token = json.loads(stack.ok("users", "create", "night-shift", "--role", "operator", "--json"))["token"]
+    execution_id = stack.ok("submit", "--name", "day-shift", "sleep 100").strip()
+    page = new_context().new_page()
+    page.goto(origin)
+    page.get_by_label("API key or claim token").fill(token)
+    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("table", name="Runs").wait_for()
+    page.goto(f"{origin}/?execution_id={execution_id}")
+    page.get_by_role("button", name="Kill").click()
+    owner = stack.status(execution_id)["owner"]
+    expect(page.get_by_role("dialog")).to_contain_text(f"day-shift, a run of {owner}: the command is sent SIGTERM")
+    page.get_by_role("dialog").get_by_role("button", name="Kill").click()
+    expect(page.locator(".run-head")).to_contain_text("Stopped")
+
+
+def test_a_slow_network_shows_that_something_is_awaited(viewer: Any, stack: Any) -> None:
+    execution_id = stack.ok("submit", "echo there").strip()
+    stack.ok("wait", execution_id)
+    held: list[Any] = []
+    viewer.route(re.compile(r"/executions/"), lambda route: held.append(route))
+    viewer.goto(viewer.url.partition("?")[0] + f"?execution_id={execution_id}")
+    expect(viewer.get_by_text("Loading…")).to_be_visible()
+    expect(viewer.locator(".log-host")).to_be_hidden()
+    expect(viewer.get_by_label("About this run")).to_be_hidden()
+    for route in held:
+        route.continue_()
+    viewer.unroute_all()
+    expect(viewer.locator(".log-host")).to_contain_text("there")
+    expect(viewer.get_by_text("Loading…")).to_have_count(0)
+
+
 def test_a_run_that_there_is_not_says_so(viewer: Any, watched: Any) -> None:
     watched.expect("404")
     viewer.goto(viewer.url.partition("?")[0] + "?execution_id=01a213cc0bff7d84b2f4f4ad6a2c0000")

@@ -114,7 +114,7 @@ async function takeOver(app, host, text) {
   fill(
     card,
     h("h1", {}, "Use runvoy in this browser?"),
-    h("p", {}, "It will act as ", h("b", {}, answer.key.user), ` (${answer.role}) of `, h("code", {}, identity.deploymentId), "."),
+    h("p", {}, "It will act as ", h("b", {}, answer.key.user), ` (${answer.role}) of `, h("code", {}, identity.deploymentId), " at ", h("code", {}, new URL(identity.endpoint).host), "."),
     h("p", { class: "muted" }, answer.key.expires_at ? ["Its own key, made here just now, lasts until ", time(answer.key.expires_at), "."] : "Its own key was made here just now."),
     h("div", { class: "row" }, yes, h("button", { type: "button", on: { click: refuse } }, "No")),
   );

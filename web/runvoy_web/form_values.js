@@ -149,14 +149,14 @@ class Fields {
       for (const [key, value] of Object.entries(found)) if (!isName.test(key) || typeof value !== "string") this.#wrong(name, `“${key.slice(0, 40)}” is no ${what} with a text.`);
       return found;
     }
-    const found = {};
+    const found = new Map();
     for (const line of this.#values[name].split("\n").filter((one) => one.trim())) {
       const at = line.indexOf("=");
       const key = line.slice(0, at).trim();
       if (at < 0 || !isName.test(key)) this.#wrong(name, `“${line.slice(0, 40)}” is no ${what}: write NAME=value.`);
-      else found[key] = line.slice(at + 1);
+      else found.set(key, line.slice(at + 1));
     }
-    return found;
+    return Object.fromEntries(found); // whatever a name is: one that is assigned may be a setter's
   }
 
   seconds(name, otherwise) {

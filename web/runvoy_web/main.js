@@ -8,7 +8,7 @@ import { locksView } from "./locks.js";
 import { applyTheme } from "./prefs.js";
 import { runView } from "./run.js";
 import { runsView } from "./runs.js";
-import { applyZone, isAlwaysUtc, otherZone, shortZone, switchZone, zone } from "./times.js";
+import { applyZone, isAlwaysUtc, otherZone, shortZone, switchZone, time, zone } from "./times.js";
 
 const VIEWS = { runs: runsView, locks: locksView, new: formView, access: accessView };
 const TITLES = { runs: "Runs", locks: "Locks", new: "New run", access: "This browser" };
@@ -97,7 +97,7 @@ class App {
 
   #tellLost(client) {
     const { host } = new URL(client.identity.endpoint);
-    fill(this.banner, h("p", { class: "warning", role: "alert" }, h("strong", {}, `No answer from ${host}.`), " What you see may be old. It goes on by itself as soon as there is one."));
+    fill(this.banner, h("p", { class: "warning", role: "alert" }, h("strong", {}, `No answer from ${host}.`), " What you see is as it was at ", time(new Date(client.now()).toISOString()), ". It goes on by itself as soon as there is one."));
     const again = async () => {
       if (!client.isLost || client !== this.client) return;
       await client.call("GET", "/whoami").catch((error) => { if (!error.code) throw error; });
@@ -239,6 +239,9 @@ class App {
   }
 }
 
+// A deployment's headers have browsers frame nothing; whoever else serves the files may not send them, and no text of a page can say it.
+const FRAMED = { message: "The viewer is not shown within another page.", hint: "What is pressed there may not be what it looks like: open it in a tab of its own." };
+
 /** Why this browser cannot hold a key; null if it can. */
 async function lack() {
   const needs = { message: "This browser cannot be used with runvoy.", hint: "" };
@@ -254,7 +257,10 @@ async function lack() {
 
 applyTheme();
 fill(document.getElementById("mark"), icon("SUCCEEDED"));
-const app = new App();
-const missing = await lack();
-if (missing) fill(app.host, problem(missing));
-else await app.start();
+if (top !== self) fill(document.getElementById("view"), problem(FRAMED));
+else {
+  const app = new App();
+  const missing = await lack();
+  if (missing) fill(app.host, problem(missing));
+  else await app.start();
+}

@@ -84,7 +84,7 @@ def security_headers(connect_to: Sequence[str] = ()) -> tuple[tuple[str, str], .
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data:",
+        "img-src 'self'",
         " ".join(("connect-src 'self'", *connect_to)),
         "base-uri 'none'",
         "form-action 'none'",

@@ -7,6 +7,7 @@ import { commandText, cpuText, duration, exitText, hasEnded, imageText, lockText
 import { draftOf } from "./form_values.js";
 import { createLogSource, Outbox } from "./log_source.js";
 import { createLogView } from "./log/view.js";
+import { plural } from "./log/words.js";
 import { publishedCall } from "./playbooks.js";
 import { SignedRequest } from "./request.js";
 import { ago, time, withTimes } from "./times.js";
@@ -37,18 +38,19 @@ class RunPage {
 
   async show() {
     this.failure = h("div");
-    this.head = h("header", { class: "run-head" }, h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))));
+    this.head = h("header", { class: "run-head" }, h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), h("p", { class: "muted", role: "status" }, "Loading…"));
     this.side = h("aside", { class: "facts", "aria-label": "About this run" });
     this.logHost = h("section", { class: "log-host", "aria-label": "Log" });
     fill(this.host, this.failure, h("div", { class: "run-page" }, this.head, this.logHost, this.side));
-    every(1_000, this.signal, () => this.run && !hasEnded(this.run) && this.#tick());
+    every(1_000, this.signal, () => this.run && this.#tick());
     try {
       await this.#follow();
     } catch (error) {
-      if (this.signal.aborted || error.isOfTheKey) return;
+      if (this.signal.aborted) return;
       if (!(error instanceof ApiError)) throw error;
+      if (!this.run) this.head.querySelector("[role=status]")?.remove();
+      if (error.isOfTheKey) return; // which the head of the page tells
       fill(this.failure, problem(error, h("a", { class: "button", href: "?" }, "All runs")));
-      if (!this.run) this.logHost.hidden = this.side.hidden = true;
     }
   }
 
@@ -108,7 +110,6 @@ class RunPage {
     fill(this.head, this.#title("Refused", "FAILED"), h("h1", {}, "Run ", h("code", {}, shortId(this.executionId))), problem(error, this.app.may("run") ? change : null));
     this.head.parentElement.classList.add("refused");
     fill(this.side, this.signed.parts({ owner: this.app.whoami?.user }, true));
-    this.logHost.hidden = true;
   }
 
   #take(run, isWhole = false) {
@@ -143,7 +144,12 @@ class RunPage {
     fill(
       this.head,
       h("div", { class: "row" }, this.pill, this.ran, h("span", { class: "grow" }), this.killing, again),
-      h("h1", { class: text.trim().includes("\n") || (name && text.length > 60) ? "run-title tall" : "run-title" }, name ? h("b", {}, name) : null, h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim()), copyButton(commandText(this.run.command), "the command")),
+      h(
+        "div",
+        { class: text.trim().includes("\n") || (name && text.length > 60) ? "run-title tall" : "run-title" },
+        h("h1", {}, name ? h("b", {}, name) : null, " ", h("code", { tabindex: text.length > 400 ? 0 : null }, text.trim())),
+        copyButton(commandText(this.run.command), "the command"),
+      ),
       this.why,
     );
   }
@@ -172,7 +178,12 @@ class RunPage {
     const words = run.explanation?.words ? `${run.explanation.words.replace(/^./, (first) => first.toUpperCase())}.` : reasonText(run);
     if (!words) return null;
     const kind = hasEnded(run) && run.state !== "SUCCEEDED" ? "why bad" : "why";
-    return h("p", { class: kind }, withTimes(words), run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
+    return h("p", { class: kind }, withTimes(words).map((part) => (part.nodeType ? part : this.#withLinks(part))), run.explanation?.hint ? h("span", { class: "muted" }, " ", prose(run.explanation.hint)) : null);
+  }
+
+  /** A run that is named, by its whole id, is one click away. */
+  #withLinks(words) {
+    return words.split(/\b([0-9a-f]{32})\b/).map((part, at) => (at % 2 ? h("a", { href: this.app.runAddress(part) }, h("code", {}, shortId(part))) : part));
   }
 
   #facts() {
@@ -197,8 +208,8 @@ class RunPage {
       ["Waited", duration(waited)],
       ["Timeout", duration(run.timeout_seconds)],
       ["Cost", costWords(run, now)],
-      ["Log", run.lines === undefined ? "" : `${run.lines.toLocaleString()} lines`],
-      ["Lost output", run.lost_bytes ? `${run.lost_bytes.toLocaleString()} bytes` : ""],
+      ["Log", run.lines === undefined ? "" : plural(run.lines, "line")],
+      ["Lost output", run.lost_bytes ? plural(run.lost_bytes, "byte") : ""],
     ];
     return facts(rows);
   }
@@ -211,13 +222,17 @@ class RunPage {
   #tick() {
     const now = this.app.client.now();
     const ran = ranSeconds(this.run, now);
-    const text = Number.isNaN(ran) ? ago(this.run.admitted_at, now) : duration(ran);
+    const ended = hasEnded(this.run) ? `ended ${ago(this.run.ended_at, now)}` : "";
+    const parts = Number.isNaN(ran) ? [ended || ago(this.run.admitted_at, now)] : [duration(ran), ended];
+    const text = parts.filter(Boolean).join(" · ");
     if (this.ran.textContent !== text) this.ran.textContent = text;
   }
 
   async #kill() {
     const { name, text: command } = whatRan(this.run);
-    const text = `${name ?? command.slice(0, 80)}: the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept.`;
+    const whose = this.run.owner === this.app.whoami?.user ? "" : `, a run of ${this.run.owner}`;
+    const what = this.run.started_at ? "the command is sent SIGTERM, and SIGKILL if it goes on. Its log is kept." : "it has not started, and then never will.";
+    const text = `${name ?? command.slice(0, 80)}${whose}: ${what}`;
     if (!(await confirm("Kill this run?", text, "Kill"))) return;
     this.killing.disabled = true;
     fill(this.failure);

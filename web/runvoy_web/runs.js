@@ -8,7 +8,7 @@ import { DAY_MS, HOUR_MS, spanOf, timeline } from "./timeline.js";
 import { ago, day, timeAgo } from "./times.js";
 
 const GROUPS = { active: ["QUEUED", "STARTING", "RUNNING", "TERMINATING"], failed: ["FAILED", "TIMED_OUT", "UNKNOWN"] };
-const HEADS = { State: "", Command: "", Who: "", Image: "image", Started: "", Duration: "number" };
+const HEADS = { State: "", Command: "", Who: "", Image: "image", When: "", Duration: "number" };
 const MOST_FOR_A_DAY = 1_000;
 const MOST_FOR_A_TEXT = 2_000;
 
@@ -69,7 +69,7 @@ class RunsPage {
   }
 
   #dayHead() {
-    this.dayName = h("h2");
+    this.dayName = h("h2", {}, "The day");
     const move = (days) => () => {
       this.dayOffset = Math.min(0, this.dayOffset + days);
       this.#drawDay();
@@ -262,7 +262,7 @@ class RunsPage {
       ),
       h("td", { class: "who" }, run.owner),
       h("td", { class: "image" }, imageText(run)),
-      h("td", { class: "when" }, timeAgo(at, now)),
+      h("td", { class: "when" }, timeAgo(at, now, run.started_at ? "Started" : "Accepted")),
       h("td", { class: "number ran" }, duration(ranSeconds(run, now))),
       this.hasCost ? h("td", { class: "number cost" }, costText(run)) : null,
     ];

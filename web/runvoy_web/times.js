@@ -9,7 +9,7 @@ const HERE = new Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
 const UTC_NAMES = /^(?:Etc\/)?(?:UTC|UCT|GMT|Zulu|Universal|Greenwich)$/;
 const PREFERENCE = "zone";
 const DAY = { day: "numeric", month: "short" };
-const MINUTE = { hour: "2-digit", minute: "2-digit" };
+const MINUTE = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }; // as logs and the command line have it
 const WHOLE = { ...DAY, year: "numeric", ...MINUTE, second: "2-digit", timeZoneName: "short" };
 
 export const isAlwaysUtc = UTC_NAMES.test(HERE);
@@ -72,8 +72,8 @@ export function withTimes(words) {
   });
 }
 
-/** How long ago it was, as an element whose tooltip has the moment; of what is days ago the day. */
-export const timeAgo = (at, now) => h("time", { datetime: at, title: bothZones(at) }, ago(at, now));
+/** How long ago it was, as an element whose tooltip has the moment, and `what` was then; of what is days ago the day. */
+export const timeAgo = (at, now, what = "") => h("time", { datetime: at, title: [what, bothZones(at)].filter(Boolean).join("\n") }, ago(at, now));
 
 /** As the text of such an element. */
 export function ago(at, now) {
