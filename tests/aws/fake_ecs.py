@@ -167,6 +167,20 @@ class FakeEcs:
                         return {"taskDefinition": revision}
         raise EcsError("ClientException", "The specified task definition does not exist.")
 
+    def list_task_definition_families(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            active = [name for name in self.definitions if self._revisions(name)]
+        return {"families": [name for name in active if name.startswith(request["familyPrefix"])]}
+
+    def list_task_definitions(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            return {"taskDefinitionArns": self._revisions(request["familyPrefix"])}
+
+    def _revisions(self, family: str) -> list[str]:
+        """The active ones of a family."""
+        revisions = self.definitions.get(family, ())
+        return [str(one["taskDefinitionArn"]) for one in revisions if one["status"] == "ACTIVE"]
+
     def _active(self, family: str) -> dict[str, Any]:
         """The newest active revision of a family."""
         for revision in reversed(self.definitions.get(family, [])):
@@ -315,6 +329,8 @@ class FakeEcs:
             "RegisterTaskDefinition": self.register_task_definition,
             "DescribeTaskDefinition": self.describe_task_definition,
             "DeregisterTaskDefinition": self.deregister_task_definition,
+            "ListTaskDefinitionFamilies": self.list_task_definition_families,
+            "ListTaskDefinitions": self.list_task_definitions,
         }
         if operation not in operations:
             raise EcsError("UnknownOperationException", f"{operation} is not part of this ECS")

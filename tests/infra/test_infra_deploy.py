@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 import time
 
 import pytest
 import yaml
-from tests.infra.conftest import Admin, shell
+from tests.aws.fake_ecs import FakeEcs, Idle, Task, serving
+from tests.infra.conftest import RUNVOY, Admin, shell
 from tests.servers.ministack import ACCOUNT, REGION
 
+from runvoy_infra.deploy import holding
 from runvoy_protocol.claims import parse_token
 
 pytestmark = pytest.mark.slow
@@ -182,6 +186,74 @@ def test_destroying_keeps_the_audit_and_takes_the_rest(admin, ministack):
     assert outputs["StagingBucket"] not in {one["Name"] for one in s3.list_buckets()["Buckets"]}
     assert not ssm.get_parameters(Names=[secret])["Parameters"]
     assert admin("destroy", "--yes", "--stack-name", "short-lived").returncode == 1
+
+
+class NeverStops(Idle):
+    """Tasks that were told to stop and go on."""
+
+    def stop(self, task: Task) -> None: ...
+
+
+def states_of_starts(ministack, stack_name):
+    """Whether the queues of starts are read, by the event source mapping's name."""
+    pages = ministack.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack_name)
+    found = {}
+    for one in (one for page in pages for one in page["StackResourceSummaries"]):
+        if one["LogicalResourceId"] in holding.SOURCES:
+            mapping = ministack.client("lambda").get_event_source_mapping(UUID=one["PhysicalResourceId"])
+            found[one["LogicalResourceId"]] = mapping["State"]
+    return found
+
+
+def test_a_destroy_that_was_killed_is_told_of_undone_by_an_apply_and_finished_by_another(admin, ministack):
+    outputs = json.loads(admin.ok("apply", "--yes", "--json", "--stack-name", "cut-off"))["stack"]["outputs"]
+    program = NeverStops()
+    ecs = FakeEcs(program, cluster=outputs["ClusterName"])
+    family = f"{outputs['TaskFamilyPrefix']}image"
+    ecs.register_task_definition({"family": family, "containerDefinitions": [{"name": "main"}]})
+    secret = f"{outputs['ParameterPath']}/secrets/some"
+    ministack.client("ssm").put_parameter(Name=secret, Value="x", Type="SecureString")
+    network = {"awsvpcConfiguration": {"subnets": ["s"]}}
+    started = ecs.run_task(
+        {"cluster": ecs.cluster, "taskDefinition": family, "networkConfiguration": network, "startedBy": "x"}
+    )
+    with serving(ecs):
+        admin = admin._replace(environment={**admin.environment, "AWS_ENDPOINT_URL_ECS": ecs.url})
+        for again in (False, True):
+            kill_while_it_waits(admin, "cut-off")
+            assert states_of_starts(ministack, "cut-off") == {"StartsSource": "Disabled", "BulkSource": "Disabled"}
+            status = admin("status", "--json", "--stack-name", "cut-off")
+            assert status.returncode == 1
+            assert sorted(json.loads(status.stdout)["unread"]) == ["BulkSource", "StartsSource"]
+            assert "unread: StartsSource, by a `destroy`" in admin("status", "--stack-name", "cut-off").stdout
+            if again:
+                break
+            # Nothing that could not be brought back is gone by then, and nothing is changed unasked.
+            assert admin("apply", "--stack-name", "cut-off").returncode == 2
+            assert set(states_of_starts(ministack, "cut-off").values()) == {"Disabled"}
+            applied = admin("apply", "--yes", "--json", "--stack-name", "cut-off")
+            assert applied.returncode == 0, applied
+            assert "~ AWS::Lambda::EventSourceMapping StartsSource  (its queue is not read" in applied.stderr
+            assert json.loads(applied.stdout)["changes"] == 2
+            assert states_of_starts(ministack, "cut-off") == {"StartsSource": "Enabled", "BulkSource": "Enabled"}
+            assert json.loads(admin.ok("status", "--json", "--stack-name", "cut-off"))["unread"] == []
+            assert ministack.client("ssm").get_parameters(Names=[secret])["Parameters"]
+        program.end(ecs.tasks[started["tasks"][0]["taskArn"]], 143, "")
+        admin.ok("destroy", "--yes", "--stop-tasks", "--stack-name", "cut-off")
+        assert ecs.list_task_definition_families({"familyPrefix": family}) == {"families": []}
+    assert not ministack.client("ssm").get_parameters(Names=[secret])["Parameters"]
+    assert admin("status", "--stack-name", "cut-off").returncode == 1
+
+
+def kill_while_it_waits(admin, stack_name):
+    """Kill a `destroy` with -9 once it waits for tasks to stop."""
+    command = [str(RUNVOY), "infra", "destroy", "--yes", "--stop-tasks", "--stack-name", stack_name]
+    with subprocess.Popen(command, env=admin.environment, stderr=subprocess.PIPE, text=True) as destroying:
+        for line in destroying.stderr:
+            if "waiting for 1 tasks to stop" in line:
+                break
+        destroying.kill()
+    assert destroying.returncode == -signal.SIGKILL
 
 
 def test_the_template_is_printed_as_it_is_deployed(admin, bundle):

@@ -11,7 +11,8 @@ from tests.aws.fake_ecs import FakeEcs, Idle, Task, serving
 from runvoy_infra.deploy import holding, service_role
 from runvoy_infra.deploy.apply import Talk
 from runvoy_infra.deploy.aws import Aws
-from runvoy_infra.deploy.destroy import clear_cluster
+from runvoy_infra.deploy.destroy import clear_cluster, destroy
+from runvoy_infra.deploy.stacks import Stack
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 pytest.importorskip("boto3", reason="boto3 is not installed: `uv sync --extra aws`")
@@ -153,22 +154,22 @@ def test_a_deployment_that_stays_goes_on_starting(aws: Aws) -> None:
     assert f"--uuid {STARTS} --enabled" in said[0]
 
 
-def test_an_apply_tells_of_starts_that_a_destroy_left_held(aws: Aws) -> None:
+def test_starts_that_a_destroy_left_held_are_found_and_go_on(aws: Aws) -> None:
     """Whoever kills it lets it put nothing right, and the next template is the same as the last."""
-    said: list[str] = []
     with Stubber(aws.client("lambda")) as stub:
         expect(stub, ("look", STARTS, "Enabled"), ("look", BULK, "Disabled"))
-        holding.tell_of_unread(aws, SOURCES, said.append)
+        expect(stub, ("enable", BULK, "ResourceInUseException"), ("enable", BULK, "Enabling"))
+        found = holding.unread(aws, SOURCES, quiet)
+        assert found == [("BulkSource", BULK)]
+        holding.read_again(aws, found, 0)
         stub.assert_no_pending_responses()
-    assert len(said) == 1
-    assert f"--uuid {BULK} --enabled" in said[0]
 
 
-def test_who_may_not_look_at_starts_has_applied_all_the_same(aws: Aws) -> None:
+def test_who_may_not_look_at_starts_is_told_and_applies_all_the_same(aws: Aws) -> None:
     said: list[str] = []
     with Stubber(aws.client("lambda")) as stub:
         expect(stub, ("look", STARTS, "AccessDeniedException"))
-        holding.tell_of_unread(aws, SOURCES, said.append)
+        assert holding.unread(aws, SOURCES, said.append) == []
         stub.assert_no_pending_responses()
     assert len(said) == 1
     assert "looking whether a queue of starts is read" in said[0]
@@ -180,6 +181,33 @@ def test_a_stack_that_never_came_up_starts_nothing(aws: Aws) -> None:
         made_before_it_failed = [SOURCES[0], SOURCES[1], {**SOURCES[2], "PhysicalResourceId": ""}]
         with holding.starts(aws, made_before_it_failed, 0, quiet):
             stub.assert_no_pending_responses()
+
+
+def test_a_destroy_again_sees_a_deletion_through_that_is_under_way(aws: Aws) -> None:
+    """CloudFormation goes on without whoever asked for it, and what functions made goes with the rest."""
+    stack_id = f"arn:aws:cloudformation:eu-west-1:000000000000:stack/runvoy/{STARTS}"
+    told = {"StackId": stack_id, "StackName": "runvoy", "CreationTime": "2026-01-01T00:00:00Z"}
+    kept = [
+        {"OutputKey": name, "OutputValue": name.lower()} for name in ("ParameterPath", "ClusterName", "StagingBucket")
+    ]
+    under_way = {**told, "StackStatus": "DELETE_IN_PROGRESS", "Outputs": kept}
+    events: dict[str, Any] = {"StackEvents": []}
+    with Stubber(aws.client("cloudformation")) as stub, Stubber(aws.client("ssm")) as ssm:
+        stub.add_response("describe_stacks", {"Stacks": [under_way]})
+        stub.add_response("list_stack_resources", {"StackResourceSummaries": []})
+        stub.add_response("describe_stack_events", events)
+        stub.add_response("describe_stacks", {"Stacks": [under_way]}, {"StackName": stack_id})
+        stub.add_response("describe_stack_events", events)
+        stub.add_response("describe_stacks", {"Stacks": [{**told, "StackStatus": "DELETE_COMPLETE"}]})
+        stub.add_response("describe_stack_events", events)
+        ssm.add_response("get_parameters_by_path", {"Parameters": [{"Name": "parameterpath/own/x"}]})
+        ssm.add_response("delete_parameters", {}, {"Names": ["parameterpath/own/x"]})
+        said: list[str] = []
+        destroyed = destroy(aws, Stack(aws, "runvoy", pause_seconds=0), talk(said), stop_tasks=False)
+        stub.assert_no_pending_responses()
+        ssm.assert_no_pending_responses()
+    assert not destroyed.declined
+    assert "it is being deleted already" in said
 
 
 ROLE = {

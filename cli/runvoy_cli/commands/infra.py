@@ -99,18 +99,18 @@ def status(
         bool, typer.Option("--drift", help="Look for what was changed by hand as well; takes a minute or two.")
     ] = False,
 ) -> None:
-    """Show what stands: the stack's state, its outputs, alarms that ring. Exit 1 if the stack is not well."""
+    """Show what stands: the stack's state, its outputs, alarms that ring. Exit 1 if the stack is not well, or starts nothing."""
     settings: Settings = context.obj
     aws, stack = _open(region, stack_name)
     from runvoy_infra.deploy import status as looking
 
-    found = looking.look(aws, stack, with_drift=drift)
+    found = looking.look(aws, stack, Console(settings).say, with_drift=drift)
     if settings.json:
         print_json(_as_json(stack_name, found))
     else:
         for line in _as_lines(stack_name, found):
             print_line(line)
-    if not found.state.is_good:
+    if not found.state.is_good or found.unread:
         raise typer.Exit(1)
 
 
@@ -247,6 +247,7 @@ def _as_json(name: str, found: Status) -> dict[str, Any]:
         "resources": found.resources,
         "failures": list(found.failures),
         "alarms": list(found.alarms),
+        "unread": list(found.unread),
         "drift": drift,
     }
 
@@ -263,6 +264,10 @@ def _as_lines(name: str, found: Status) -> list[str]:
     )
     lines += [f"failed: {failure}" for failure in found.failures]
     lines += [f"alarm: {alarm}" for alarm in found.alarms]
+    for source in found.unread:
+        lines.append(f"unread: {source}, by a `destroy` that was cut off or by hand: nothing of its queue is started")
+    if found.unread:
+        lines.append("destroy it again, or have its queues read again: runvoy infra apply")
     for one in found.drift or ():
         lines.append(f"drift: {one.status} {one.kind} {one.resource} {'; '.join(one.differences)}".rstrip())
     if found.drift is not None and not found.drift:

@@ -48,25 +48,32 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
         )
     chosen, template_url = _upload(aws, bundle, given, before, talk)
     change_set = changes.create(stack, template_url, chosen, before)
-    if change_set.changes is None:
+    # What a change of the template does not bring back: CloudFormation compares templates.
+    unread = holding.unread(aws, stack.resources(), talk.say) if before is not None else []
+    shown_changes = [str(change) for change in change_set.changes or ()] + [
+        f"~ {holding.MAPPING} {one.resource}  (its queue is not read, by a `destroy` that was cut off or by hand)"
+        for one in unread
+    ]
+    if not shown_changes:
         talk.say("nothing to change")
-        holding.tell_of_unread(aws, stack.resources(), talk.say)
         return Applied(stack.existing(), 0)
-    for change in change_set.changes:
-        talk.say(f"  {change}")
-    count = len(change_set.changes)
+    for line in shown_changes:
+        talk.say(f"  {line}")
+    count = len(shown_changes)
     agreed = False
     try:
         agreed = talk.ask(f"Apply {count} change{'s' if count != 1 else ''} to the stack {stack.name} in {aws.region}?")
     finally:
-        if not agreed:  # nobody to ask and Ctrl-C included
+        if not agreed and change_set.changes is not None:  # nobody to ask and Ctrl-C included
             changes.discard(stack, change_set)
     if not agreed:
         return Applied(before, 0, declined=True)
     if change_set.is_new_stack and (done := service_role.ensure(aws)):
         talk.say(done)
-    state = _execute(stack, change_set, talk)
-    holding.tell_of_unread(aws, stack.resources(), talk.say)  # a template that is the same mends nothing
+    state = stack.existing() if change_set.changes is None else _execute(stack, change_set, talk)
+    if unread:
+        holding.read_again(aws, unread, stack.pause_seconds)
+        talk.say("starts go on; if a `destroy` came further, images must be registered and secrets created again")
     return Applied(state, count)
 
 

@@ -12,6 +12,7 @@ from runvoy_infra.deploy.stacks import Stack, StackState
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 _KEPT = {"InboxBucket": "bucket", "OutboxBucket": "bucket", "TableName": "table"}
+_BEING_DELETED = "DELETE_IN_PROGRESS"
 _BATCH = 10
 _LISTED = 100
 _STOPPED_SECONDS = 600
@@ -19,7 +20,8 @@ _STOPPED_SECONDS = 600
 
 
 class Plan(NamedTuple):
-    """What would be kept (kind and name), and what would go besides the stack's own resources."""
+    """What would be kept (kind and name), and what would go besides the stack's own resources. `is_under_way`: CloudFormation is
+    deleting it, as somebody else or a `destroy` that was killed had it do."""
 
     state: StackState
     kept: tuple[tuple[str, str], ...]
@@ -27,6 +29,7 @@ class Plan(NamedTuple):
     task_definitions: tuple[str, ...]
     running_tasks: tuple[str, ...]
     resources: int
+    is_under_way: bool
 
 
 class Destroyed(NamedTuple):
@@ -45,7 +48,9 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
         talk.say(line)
     if not talk.ask(f"Destroy the stack {stack.name} in {aws.region}?"):
         return Destroyed(plan, declined=True)
-    if "ClusterName" in plan.state.outputs:
+    if plan.is_under_way:
+        talk.say("it is being deleted already")
+    elif "ClusterName" in plan.state.outputs:
         cluster, pause = plan.state.outputs["ClusterName"], stack.pause_seconds
         with holding.starts(aws, stack.resources(), pause, talk.say):
             clear_cluster(aws, cluster, talk, stop_tasks=stop_tasks, pause=pause)
@@ -61,7 +66,9 @@ def destroy(aws: Aws, stack: Stack, talk: Talk, *, stop_tasks: bool) -> Destroye
 def look(aws: Aws, stack: Stack) -> Plan:
     """What destroying would take away. NOT_FOUND without a stack, CONFLICT while it is being changed."""
     state = stack.existing()
-    stack.check_is_at_rest(state)
+    is_under_way = state.status == _BEING_DELETED
+    if not is_under_way:
+        stack.check_is_at_rest(state)
     resources = [one for one in stack.resources() if one["ResourceStatus"] != "DELETE_COMPLETE"]
     outputs = state.outputs
     kept = tuple((kind, outputs[name]) for name, kind in _KEPT.items() if name in outputs)
@@ -70,8 +77,11 @@ def look(aws: Aws, stack: Stack) -> Plan:
         kept=kept,
         parameters=tuple(_parameters(aws, outputs["ParameterPath"])) if "ParameterPath" in outputs else (),
         task_definitions=tuple(_families(aws, outputs["TaskFamilyPrefix"])) if "TaskFamilyPrefix" in outputs else (),
-        running_tasks=tuple(_listed(aws, outputs["ClusterName"], "RUNNING")) if "ClusterName" in outputs else (),
+        running_tasks=tuple(_listed(aws, outputs["ClusterName"], "RUNNING"))
+        if "ClusterName" in outputs and not is_under_way
+        else (),
         resources=len(resources) - len(kept),
+        is_under_way=is_under_way,
     )
 
 
@@ -119,10 +129,9 @@ def clear_cluster(aws: Aws, cluster: str, talk: Talk, *, stop_tasks: bool, pause
 
 
 def _clear(aws: Aws, plan: Plan) -> None:
-    """What functions made, or what would keep CloudFormation from deleting a resource."""
-    for at in range(0, len(plan.parameters), _BATCH):
-        with calling("deleting secrets"):
-            aws.client("ssm").delete_parameters(Names=list(plan.parameters[at : at + _BATCH]))
+    """What would keep CloudFormation from deleting a resource, and what functions made. What nobody can bring back goes last."""
+    if "StagingBucket" in plan.state.outputs and not plan.is_under_way:  # it was emptied before, and may be gone
+        _empty(aws, plan.state.outputs["StagingBucket"])
     for family in plan.task_definitions:
         with calling("deregistering task definitions"):
             pages = (
@@ -130,8 +139,9 @@ def _clear(aws: Aws, plan: Plan) -> None:
             )
             for arn in [arn for page in pages for arn in page["taskDefinitionArns"]]:
                 aws.client("ecs").deregister_task_definition(taskDefinition=arn)
-    if "StagingBucket" in plan.state.outputs:
-        _empty(aws, plan.state.outputs["StagingBucket"])
+    for at in range(0, len(plan.parameters), _BATCH):
+        with calling("deleting secrets"):
+            aws.client("ssm").delete_parameters(Names=list(plan.parameters[at : at + _BATCH]))
 
 
 def _empty(aws: Aws, bucket: str) -> None:
@@ -145,8 +155,9 @@ def _empty(aws: Aws, bucket: str) -> None:
 def _delete(stack: Stack, plan: Plan, talk: Talk) -> None:
     stack_id = plan.state.stack_id
     since = stack.last_event(stack_id)
-    with calling(f"deleting the stack {stack.name}"):
-        stack.client.delete_stack(StackName=stack_id)
+    if not plan.is_under_way:
+        with calling(f"deleting the stack {stack.name}"):
+            stack.client.delete_stack(StackName=stack_id)
     try:
         state = stack.follow(stack_id, since, lambda event: talk.say(f"  {shown(event)}"))
     except KeyboardInterrupt:

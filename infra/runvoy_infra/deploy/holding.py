@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from runvoy_infra.deploy.aws import Aws, calling, code_of
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -13,7 +13,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 SOURCES = ("StartsSource", "BulkSource")
 """The template's event source mappings that feed the function which starts tasks."""
 
-_MAPPING = "AWS::Lambda::EventSourceMapping"
+MAPPING = "AWS::Lambda::EventSourceMapping"
 _SECONDS = 300
 _GONE = "ResourceNotFoundException"
 _CHANGING = "ResourceInUseException"
@@ -27,7 +27,7 @@ def starts(
     instead of being started and stopped in its turn. `resources` are the stack's; `pause` is in seconds.
 
     If the body raises, the queues are read again, for the deployment stays. UNAVAILABLE if Lambda goes on reading them.
-    Whoever is killed in here leaves them unread: `tell_of_unread` says so later.
+    Whoever is killed in here leaves them unread: `unread` finds them later.
     """
     mappings = _mappings(resources)
     try:
@@ -42,25 +42,40 @@ def starts(
         raise
 
 
-def tell_of_unread(aws: Aws, resources: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
-    """Say which queues of starts are left unread, and how that is mended. Not done here, for it may be somebody's will: whoever
-    restores a table does it by hand (docs/aws.md). Where it cannot be found out that is said, and nothing raised: what was applied
-    is."""
+class Unread(NamedTuple):
+    """A queue of starts that is left unread: the event source mapping's name in the template, and its UUID."""
+
+    resource: str
+    mapping: str
+
+
+def unread(aws: Aws, resources: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> list[Unread]:
+    """The queues of starts that are left unread, by a `destroy` that was cut off or by hand. Where it cannot be found out that is
+    said, and nothing raised."""
+    names = {str(one.get("PhysicalResourceId")): str(one["LogicalResourceId"]) for one in resources}
+    found = []
     for mapping in _mappings(resources):
         try:
             state = _state(aws, mapping)
         except RunvoyError as error:
             say(error.message)
-            return
+            break
         if state in ("Disabling", "Disabled"):
-            say(f"a queue of starts is not read, by a `destroy` that was cut off or by hand: {_until(mapping)}")
+            found.append(Unread(names[mapping], mapping))
+    return found
+
+
+def read_again(aws: Aws, found: Sequence[Unread], pause: float) -> None:
+    """Have these queues read, as the template says."""
+    for one in found:
+        _let(aws, one.mapping, pause, be_read=True)
 
 
 def _mappings(resources: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         str(one["PhysicalResourceId"])
         for one in resources
-        if one["ResourceType"] == _MAPPING and one["LogicalResourceId"] in SOURCES and one.get("PhysicalResourceId")
+        if one["ResourceType"] == MAPPING and one["LogicalResourceId"] in SOURCES and one.get("PhysicalResourceId")
     ]
 
 

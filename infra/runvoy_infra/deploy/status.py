@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from runvoy_infra.deploy import holding
 from runvoy_infra.deploy.aws import Aws, calling
 from runvoy_infra.deploy.stacks import Stack, StackState
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -23,17 +25,19 @@ class Drift(NamedTuple):
 
 
 class Status(NamedTuple):
-    """`alarms` are those that ring now. `drift` is None where it was not looked for."""
+    """`alarms` are those that ring now. `unread`: the event source mappings of starts that are disabled, so that nothing is started.
+    `drift` is None where it was not looked for."""
 
     state: StackState
     resources: int
     failures: tuple[str, ...]
     alarms: tuple[str, ...]
+    unread: tuple[str, ...]
     drift: tuple[Drift, ...] | None
 
 
-def look(aws: Aws, stack: Stack, *, with_drift: bool) -> Status:
-    """NOT_FOUND if there is no such stack. Looking for drift takes CloudFormation a minute or so."""
+def look(aws: Aws, stack: Stack, say: Callable[[str], None], *, with_drift: bool) -> Status:
+    """NOT_FOUND if there is no such stack. `say` is told what could not be looked at. Looking for drift takes CloudFormation a minute or so."""
     state = stack.existing()
     resources = stack.resources()
     failures = () if state.is_good else tuple(stack.reasons(state))
@@ -42,6 +46,7 @@ def look(aws: Aws, stack: Stack, *, with_drift: bool) -> Status:
         resources=len(resources),
         failures=failures,
         alarms=tuple(_ringing(aws, resources)),
+        unread=tuple(one.resource for one in holding.unread(aws, resources, say)),
         drift=tuple(_drift(stack)) if with_drift else None,
     )
 
