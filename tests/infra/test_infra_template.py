@@ -574,6 +574,11 @@ def test_members_secrets_are_read_by_two_functions_and_the_deployments_own_writt
     assert [role for role in roles if may(role, "ssm:GetParameter", "secrets")] == ["StartsRole", "ControlRole"]
     assert [role for role in roles if may(role, "ssm:PutParameter", "own")] == ["ControlRole"]
     assert [role for role in roles if may(role, "ssm:DeleteParameters", "own")] == []
+    assert [role for role in roles if may(role, "ssm:GetParametersByPath", "secrets")] == [
+        "ControlRole",
+        "ReconcileRole",
+    ]
+    assert [role for role in roles if may(role, "ssm:GetParametersByPath", "own")] == []
     readers = ["InboxRole", "StartsRole", "EndsRole", "ControlRole"]
     assert [role for role in roles if may(role, "ssm:GetParameter", "own")] == readers
 
