@@ -207,7 +207,8 @@ def states_of_starts(ministack, stack_name):
 
 def test_a_destroy_that_was_killed_is_told_of_undone_by_an_apply_and_finished_by_another(admin, ministack):
     outputs = json.loads(admin.ok("apply", "--yes", "--json", "--stack-name", "cut-off"))["stack"]["outputs"]
-    ecs = FakeEcs(NeverStops(), cluster=outputs["ClusterName"])
+    program = NeverStops()
+    ecs = FakeEcs(program, cluster=outputs["ClusterName"])
     family = f"{outputs['TaskFamilyPrefix']}image"
     ecs.register_task_definition({"family": family, "containerDefinitions": [{"name": "main"}]})
     secret = f"{outputs['ParameterPath']}/secrets/some"
@@ -237,7 +238,7 @@ def test_a_destroy_that_was_killed_is_told_of_undone_by_an_apply_and_finished_by
             assert states_of_starts(ministack, "cut-off") == {"StartsSource": "Enabled", "BulkSource": "Enabled"}
             assert json.loads(admin.ok("status", "--json", "--stack-name", "cut-off"))["unread"] == []
             assert ministack.client("ssm").get_parameters(Names=[secret])["Parameters"]
-        ecs.program.end(ecs.tasks[started["tasks"][0]["taskArn"]], 143, "")
+        program.end(ecs.tasks[started["tasks"][0]["taskArn"]], 143, "")
         admin.ok("destroy", "--yes", "--stop-tasks", "--stack-name", "cut-off")
         assert ecs.list_task_definition_families({"familyPrefix": family}) == {"families": []}
     assert not ministack.client("ssm").get_parameters(Names=[secret])["Parameters"]

@@ -180,6 +180,8 @@ def test_the_table_is_as_the_layout_says(template):
             "Projection": {"ProjectionType": "ALL"},
         }
     assert {one["AttributeType"] for one in properties["AttributeDefinitions"]} == {"S"}
+    assert properties["DeletionProtectionEnabled"] == {"Fn::If": ["ProtectsTable", True, False]}
+    assert template.document["Parameters"]["TableDeletionProtection"]["Default"] == "off"
 
 
 def test_no_role_has_a_wide_action_or_every_resource(template):
@@ -286,6 +288,23 @@ def test_ecs_takes_the_roles_of_tasks_for_this_account_and_region(role, suffix, 
     assert list(conditions[f"ArnLike{suffix}"]) == ["aws:SourceArn"]
 
 
+def test_lambda_takes_the_functions_roles_for_this_account(template):
+    for name in FUNCTIONS:
+        trust = template.properties(template.named(f"{name}Role", "AWS::IAM::Role"))["AssumeRolePolicyDocument"]
+        (statement,) = trust["Statement"]
+        assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
+        assert statement["Condition"] == {"StringEqualsIfExists": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_every_role_can_be_bounded(template):
+    roles = template.of_type("AWS::IAM::Role")
+    assert len(roles) == 8
+    for name, role in roles.items():
+        bounded = {"Fn::If": ["BoundsRoles", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]}
+        assert role["Properties"]["PermissionsBoundary"] == bounded, name
+    assert template.document["Parameters"]["PermissionsBoundary"]["Default"] == ""
+
+
 def test_the_presigning_role_is_assumed_by_two_functions_alone(template):
     role = template.properties(template.named("PresignRole", "AWS::IAM::Role"))
     principals = [one["Principal"] for one in role["AssumeRolePolicyDocument"]["Statement"]]
@@ -308,9 +327,10 @@ def test_the_functions_are_one_zip_in_five_roles(template):
         assert properties["Code"] == {"S3Bucket": {"Ref": "CodeBucket"}, "S3Key": {"Ref": "CodeKey"}}
         assert properties["Handler"] == aws_layout.FUNCTIONS[name.lower()]
         assert properties["Architectures"] == [{"Ref": "Architecture"}]
-        assert properties["ReservedConcurrentExecutions"] == {
-            "Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]
-        }
+        reserved = {"Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
+        if name == "Control":  # the public may call it, and all functions share the account's concurrency
+            reserved = {"Fn::If": ["BoundsControl", {"Ref": "ControlConcurrency"}, reserved]}
+        assert properties["ReservedConcurrentExecutions"] == reserved
         roles.add(json.dumps(properties["Role"]))
     assert len(roles) == 5
     assert template.document["Parameters"]["Architecture"]["Default"] == "arm64"
@@ -357,6 +377,11 @@ ROLE_ARN = "arn:aws:iam::123456789012:role"
             [f"{ROLE_ARN}/*", "*", "terraform"],
         ),
         ("AlarmEmail", ["", "ops@example.com"], ["ops", "a b@example.com"]),
+        (
+            "PermissionsBoundary",
+            ["", "arn:aws:iam::123456789012:policy/team/bound", "arn:aws-us-gov:iam::aws:policy/PowerUserAccess"],
+            ["bound", "arn:aws:iam::123456789012:role/bound", "arn:aws:iam::123456789012:policy/*"],
+        ),
         ("VpcId", ["", "vpc-0a1b"], ["vpc-x", "subnet-0a1b"]),
         ("SubnetIds", ["", "subnet-0a", "subnet-0a,subnet-0b"], ["subnet-0a, subnet-0b", "subnet-0a,", "vpc-0a"]),
     ],
@@ -549,6 +574,11 @@ def test_members_secrets_are_read_by_two_functions_and_the_deployments_own_writt
     assert [role for role in roles if may(role, "ssm:GetParameter", "secrets")] == ["StartsRole", "ControlRole"]
     assert [role for role in roles if may(role, "ssm:PutParameter", "own")] == ["ControlRole"]
     assert [role for role in roles if may(role, "ssm:DeleteParameters", "own")] == []
+    assert [role for role in roles if may(role, "ssm:GetParametersByPath", "secrets")] == [
+        "ControlRole",
+        "ReconcileRole",
+    ]
+    assert [role for role in roles if may(role, "ssm:GetParametersByPath", "own")] == []
     readers = ["InboxRole", "StartsRole", "EndsRole", "ControlRole"]
     assert [role for role in roles if may(role, "ssm:GetParameter", "own")] == readers
 

@@ -59,14 +59,23 @@ class MiniStackTls:
         return session.client(service, endpoint_url=self.url, verify=str(self.certificate))
 
 
+_OF_NO_RESOURCE = {"ssm:GetParametersByPath", "ssm:DeleteParameters"}
+
+
 def as_it_takes_it(template: dict[str, Any]) -> dict[str, Any]:
     """The template with numbers for the concurrency of event sources: of a parameter MiniStack 1.5.33 makes a text, and then
-    compares it with a number."""
+    compares it with a number. And whoever may find or delete some parameters may those of all: it knows no resources for that,
+    where AWS judges by the path that is listed, and by the parameters that are deleted."""
     taken: dict[str, Any] = json.loads(json.dumps(template))
     for resource in taken["Resources"].values():
         if resource["Type"] == "AWS::Lambda::EventSourceMapping":
             scaling = resource["Properties"]["ScalingConfig"]
             scaling["MaximumConcurrency"] = taken["Parameters"][scaling["MaximumConcurrency"]["Ref"]]["Default"]
+        if resource["Type"] == "AWS::IAM::Policy":
+            statements = resource["Properties"]["PolicyDocument"]["Statement"]
+            actions = {action for statement in statements for action in statement["Action"]}
+            if widened := sorted(_OF_NO_RESOURCE & actions):
+                statements.append({"Effect": "Allow", "Action": widened, "Resource": "*"})
     return taken
 
 

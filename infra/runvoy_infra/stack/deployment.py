@@ -54,6 +54,7 @@ class DeploymentStack(Stack):
         self._task_ends()
         self._watch = Watch(self, self._parameters, self._queues, self._functions, self._deployment_id)
         self._outputs()
+        self._bound_roles(acknowledge)
         self.acknowledged = acknowledge.made
 
     def _parameters_under(self, folder: str) -> str:
@@ -124,6 +125,20 @@ class DeploymentStack(Stack):
                     conditions={"ArnEquals": {"aws:SourceArn": rule.attr_arn}},
                 )
             )
+
+    def _bound_roles(self, acknowledge: Acknowledge) -> None:
+        """Where an account lets nobody make a role that has no boundary."""
+        boundary = Fn.condition_if(
+            self._parameters.bounds_roles.logical_id,
+            self._parameters.permissions_boundary.value_as_string,
+            aws_cdk.Aws.NO_VALUE,
+        )
+        for found in self.node.find_all():
+            if isinstance(found, iam.CfnRole):
+                found.permissions_boundary = boundary.to_string()
+                acknowledge(
+                    found, "CloudFormation-Validate::F3033", "The empty default is the branch that is not taken."
+                )
 
     def _outputs(self) -> None:
         storage = self._storage

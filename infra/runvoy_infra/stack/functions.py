@@ -85,7 +85,11 @@ class Functions:
         return iam.Role(
             self._stack,
             f"{name.capitalize()}Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            # For functions of this account alone (the confused deputy); where Lambda does not say for whom, it gets the role.
+            assumed_by=iam.ServicePrincipal(
+                "lambda.amazonaws.com",
+                conditions={"StringEqualsIfExists": {"aws:SourceAccount": aws_cdk.Aws.ACCOUNT_ID}},
+            ),
             description=f"Of runvoy's {name} function",
         )
 
@@ -101,6 +105,9 @@ class Functions:
             parameters.reserved_concurrency.value_as_number,
             aws_cdk.Aws.NO_VALUE,
         )
+        if name == "control":
+            bound = parameters.control_concurrency.value_as_number
+            reserved = Fn.condition_if(parameters.bounds_control.logical_id, bound, reserved)
         function = lambda_.CfnFunction(
             self._stack,
             f"{title}Function",

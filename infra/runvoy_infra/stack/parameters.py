@@ -41,6 +41,10 @@ _PATTERNS = {
         f"({_ORIGIN})?",
         "Origins as browsers write them, by commas: https://host or https://host:port, no path.",
     ),
+    "PermissionsBoundary": (
+        r"(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[\w+=.,@/-]+)?",
+        "The whole ARN of a policy.",
+    ),
     "AlarmEmail": (r"([^@\s]+@[^@\s]+)?", "An e-mail address."),
     "VpcId": (r"(vpc-[0-9a-f]+)?", "The id of a VPC."),
     "SubnetIds": (r"(subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*)?", "Ids of subnets, by commas and without spaces."),
@@ -84,6 +88,11 @@ class Parameters:
             "Origins whose pages may call the deployment beside its own viewer, e.g. https://runs.example.com.",
         )
         self.names_origins = self._condition("NamesWebOrigins", self.web_origins.value_as_list)
+        self.permissions_boundary = self._text(
+            "PermissionsBoundary", "The ARN of a policy that bounds each role that the stack makes. Empty: none.", ""
+        )
+        has_no_boundary = Fn.condition_equals(self.permissions_boundary.value_as_string, "")
+        self.bounds_roles = CfnCondition(stack, "BoundsRoles", expression=Fn.condition_not(has_no_boundary))
         self._concurrency()
         self._retention()
         self.alarm_email = self._text(
@@ -154,11 +163,16 @@ class Parameters:
             "Reserved concurrency of each function, taken from the account's; not below what its queues may use. 0: none, for new "
             "accounts have too little.",
         )
-        self.reserves_concurrency = CfnCondition(
-            self._stack,
-            "ReservesConcurrency",
-            expression=Fn.condition_not(Fn.condition_equals(self.reserved_concurrency.value_as_number, 0)),
+        self.control_concurrency = self._number(
+            "ControlConcurrency",
+            0,
+            0,
+            1000,
+            "Reserved concurrency of the control function, so that calls of its public URL cannot take all of the account's. 0: as "
+            "ReservedConcurrency says.",
         )
+        self.reserves_concurrency = self._is_not_zero("ReservesConcurrency", self.reserved_concurrency)
+        self.bounds_control = self._is_not_zero("BoundsControl", self.control_concurrency)
 
     def _retention(self) -> None:
         self.log_retention = CfnParameter(
@@ -187,6 +201,18 @@ class Parameters:
             36500,
             "How long the records of executions are kept after their end. 0: for ever. The audit and its seals always are.",
         )
+        self.table_protection = self._choice(
+            "TableDeletionProtection",
+            "off",
+            ("off", "on"),
+            "Whether the table can be deleted by nobody before that is taken back. To be switched on once the stack stands: one that does "
+            "not come up could not be rolled back.",
+        )
+        self.protects_table = CfnCondition(
+            self._stack,
+            "ProtectsTable",
+            expression=Fn.condition_equals(self.table_protection.value_as_string, "on"),
+        )
 
     def _text(self, name: str, description: str, default: str | None = None, kind: str = "String") -> CfnParameter:
         pattern, constraint = _PATTERNS.get(name, (None, None))
@@ -213,6 +239,10 @@ class Parameters:
         return CfnParameter(
             self._stack, name, type="Number", description=description, default=default, min_value=least, max_value=most
         )
+
+    def _is_not_zero(self, name: str, parameter: CfnParameter) -> CfnCondition:
+        is_zero = Fn.condition_equals(parameter.value_as_number, 0)
+        return CfnCondition(self._stack, name, expression=Fn.condition_not(is_zero))
 
     def _condition(self, name: str, values: list[str]) -> CfnCondition:
         is_empty = Fn.condition_equals(Fn.join("", values), "")

@@ -22,7 +22,9 @@ _RECORDS = (
     "dynamodb:ConditionCheckItem",
 )
 
-_READ_PARAMETERS = ("ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath")
+_READ_PARAMETERS = ("ssm:GetParameter", "ssm:GetParameters")
+# A value may be in several parameters, which are found by their path; by that path AWS judges who may list.
+_DELETE_PARAMETERS = ("ssm:GetParametersByPath", "ssm:DeleteParameters")
 
 _ARN = "arn:<AWS::Partition>:{service}:<AWS::Region>:<AWS::AccountId>:"
 _STACK_UUID = '{"Fn::Select":[2,{"Fn::Split":["/",{"Ref":"AWS::StackId"}]}]}'
@@ -149,7 +151,7 @@ def of_control(world: World) -> list[iam.PolicyStatement]:
             *(one.dead_letters.queue_arn for one in world.queues.by_name.values()),
         ),
         _read_secrets(world),
-        _allow("WriteSecrets", ("ssm:PutParameter", "ssm:DeleteParameters"), world.secrets),
+        _allow("WriteSecrets", ("ssm:PutParameter", *_DELETE_PARAMETERS), world.secrets),
         _allow("EncryptSecrets", ("kms:Encrypt", "kms:GenerateDataKey"), world.storage.cmk.key_arn, via=(world, "ssm")),
         *_read_own(world),
         _allow("MakeOwnSecret", ("ssm:PutParameter",), world.own),
@@ -171,7 +173,7 @@ def of_reconcile(world: World) -> list[iam.PolicyStatement]:
         _find_tasks(world),
         _allow("StopTasks", ("ecs:StopTask",), world.tasks.tasks, cluster=world),
         # Values that no secret refers to any more. What it finds of them is encrypted, and it may not decrypt.
-        _allow("DeleteSecrets", ("ssm:GetParametersByPath", "ssm:DeleteParameters"), world.secrets),
+        _allow("DeleteSecrets", _DELETE_PARAMETERS, world.secrets),
     ]
 
 

@@ -190,6 +190,7 @@ class Storage:
         made = table.node.default_child
         assert isinstance(made, dynamodb.CfnTable)  # noqa: S101 - an L2 table is made of one
         made.override_logical_id("Records")
+        made.deletion_protection_enabled = Fn.condition_if(self._parameters.protects_table.logical_id, True, False)
         return table
 
 

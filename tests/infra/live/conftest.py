@@ -122,6 +122,8 @@ class Live:
             for one in stack
             if one["ResourceType"] == "AWS::SQS::Queue"
         }
+        self._functions = [one["PhysicalResourceId"] for one in stack if one["ResourceType"] == "AWS::Lambda::Function"]
+        (self.encryption_key,) = [one["PhysicalResourceId"] for one in stack if one["ResourceType"] == "AWS::KMS::Key"]
         self.admin = self.member("admin")
 
     def member(self, name: str) -> Member:
@@ -137,6 +139,10 @@ class Live:
         (found,) = [url for name, url in self._queues.items() if name.startswith(wanted)]
         return found
 
+    def function(self, name: str) -> str:
+        (found,) = [one for one in self._functions if f"-{name}Function" in one]
+        return str(found)
+
     def send(self, queue: str, body: str) -> None:
         self.sqs.send_message(QueueUrl=self.queue_url(queue), MessageBody=body)
 
@@ -149,13 +155,18 @@ class Live:
     def tasks_of(self, execution_id: str) -> list[Task]:
         return [task for task in list(self.ecs.tasks.values()) if task.started_by.startswith(execution_id)]
 
-    def deployment_secret(self) -> bytes:
-        """What runners' keys are derived from, as the account's admin can read it."""
+    @property
+    def clients(self) -> Clients:
+        """The account's admin's."""
 
         class OfAdmin(Clients):
             get = staticmethod(self.server.client)  # type: ignore[assignment]
 
-        own = SsmSecrets(OfAdmin(), f"{self.outputs['ParameterPath']}/own", "")
+        return OfAdmin()
+
+    def deployment_secret(self) -> bytes:
+        """What runners' keys are derived from, as the account's admin can read it."""
+        own = SsmSecrets(self.clients, f"{self.outputs['ParameterPath']}/own", "")
         return base64.b64decode(json.loads(own.get("deployment") or b"")["secret"])
 
     def drained(self) -> bool:

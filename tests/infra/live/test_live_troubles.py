@@ -9,12 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.infra.live.conftest import Live, wait_for
 
+from runvoy_agent.aws.records import DynamoRecords
+from runvoy_agent.aws.secrets import SsmSecrets
+from runvoy_agent.core.model import DiscardedValue
+from runvoy_agent.handlers.documents import store
+from runvoy_agent.local.clock import SystemClock
 from runvoy_protocol import ids
 
 pytestmark = pytest.mark.slow
@@ -201,3 +206,16 @@ def test_an_end_that_nobody_told_is_found_by_the_reconciler(untold: str, live: L
     """It runs every minute here as well; a task is looked at once it was quiet for a minute."""
     assert live.admin("wait", untold).returncode == 4
     wait_for(lambda: released(live, untold), patience=150)
+
+
+def test_a_value_that_no_secret_refers_to_is_deleted_by_the_reconciler(live: Live) -> None:
+    """By its own role, which is what was lacking once: each round warned of it, and the value stayed."""
+    ref = "ab" * 16
+    discarded = DiscardedValue(ref=ref, name="old", at=datetime.now(UTC) - timedelta(hours=1))
+    secrets = SsmSecrets(live.clients, f"{live.outputs['ParameterPath']}/secrets", live.encryption_key)
+    secrets.put(ref, b"x" * 8000)  # in several parts
+    records = DynamoRecords(live.clients, live.outputs["TableName"], SystemClock())
+    records.commit([store.put_new(store.discarded_value_key(ref), discarded)])
+    live.server.client("lambda").invoke(FunctionName=live.function("Reconcile"))
+    wait_for(lambda: secrets.get(ref) is None)
+    wait_for(lambda: records.get(store.discarded_value_key(ref)) is None)
