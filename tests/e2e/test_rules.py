@@ -251,9 +251,8 @@ def test_a_command_that_removes_its_run_folder_keeps_its_lock_while_it_lives(mac
 def test_a_command_that_bends_its_spool_harms_only_itself(machine: Machine) -> None:
     """It kills its runner and puts a link to another file system where its log chunks are taken from."""
     here = machine.home.parent.stat().st_dev
-    others = [
-        path for path in map(Path, ("/dev/shm", "/var/tmp", Path.cwd())) if path.exists() and path.stat().st_dev != here
-    ]
+    folders = (Path("/dev/shm"), Path("/var/tmp"), Path.cwd())
+    others = [folder for folder in folders if folder.exists() and folder.stat().st_dev != here]
     if not others:
         pytest.skip("this machine has one file system")
     elsewhere = others[0] / f"runvoy-test-{os.getpid()}"
