@@ -137,6 +137,7 @@ def _switches(pid: int) -> int:
 
 
 @pytest.mark.parametrize("command", [["run"], ["submit"], ["submit", "--id", "nightly"]], ids=" ".join)
+@pytest.mark.shared
 def test_a_clock_that_was_set_while_a_grant_was_kept_costs_nothing(machine: Machine, command: list[str]) -> None:
     """Nothing of the deployment's is asked before the upload, so its answer is what tells the time."""
     machine.ok("run", "true")
@@ -157,6 +158,7 @@ def test_a_clock_that_was_set_while_a_grant_was_kept_costs_nothing(machine: Mach
 
 
 @pytest.mark.parametrize("way", [[], ["--no-batch"]])
+@pytest.mark.shared
 def test_a_clock_that_was_set_while_a_grant_was_kept_costs_a_file_of_runs_nothing(
     machine: Machine, tmp_path: Path, way: list[str]
 ) -> None:
