@@ -39,7 +39,8 @@ from runvoy_protocol.states import State
 READ_GRANT_LIFETIME = timedelta(minutes=5)
 CHANGES_FOR = LONGEST_LIFE + timedelta(days=2)
 """How long after its admission a changed execution is found: waiting and running for as long as may be asked for, and two days
-until it is settled. One without a queue timeout may wait for longer: `updated_since` does not find it then, a list without it does."""
+until it is settled. One without a queue timeout may wait for longer: `updated_since` does not find it then, a list without it
+does."""
 
 _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most
 _MOST_ID_CHARACTERS = 64
@@ -218,8 +219,8 @@ def list_executions(call: Call) -> Response:
 
 
 def owner_of(call: Call, asked: str | None) -> str | None:
-    """Whose executions a call is about that asks for `asked` (`me`: the caller): None is everybody's. Whoever may see only their own
-    gets these if they ask for nobody's, and FORBIDDEN if for somebody else's."""
+    """Whose executions a call is about that asks for `asked` (`me`: the caller): None is everybody's. Whoever may see only
+    their own gets these if they ask for nobody's, and FORBIDDEN if for somebody else's."""
     owner = call.user.name if asked == "me" else asked
     if owner == call.user.name or call.may_with_others():
         return owner
