@@ -34,8 +34,8 @@ class IndexEntry(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record's content: a JSON document, its places in indexes by the index's name (MAX_PLACE_BYTES each at most), and when it may be
-    forgotten: after `expires_at` it may be deleted at any time, or still be there."""
+    """A record's content: a JSON document, its places in indexes by the index's name (MAX_PLACE_BYTES each at most), and when
+    it may be forgotten: after `expires_at` it may be deleted at any time, or still be there."""
 
     body: bytes
     indexes: Mapping[str, IndexEntry] = {}
@@ -73,9 +73,9 @@ class Check(NamedTuple):
 
 
 class Add(NamedTuple):
-    """Add `amount` to a record that is a number (0 where there is none), if the sum is not over `at_most`. No version is named, so of two
-    who add at once both count. The number is the record's body, in ASCII digits; nothing but Add writes it, and each Add raises its
-    version by one."""
+    """Add `amount` to a record that is a number (0 where there is none), if the sum is not over `at_most`. No version is named,
+    so of two who add at once both count. The number is the record's body, in ASCII digits; nothing but Add writes it, and each
+    Add raises its version by one."""
 
     key: str
     amount: int
@@ -85,7 +85,8 @@ class Add(NamedTuple):
 Write = Put | Delete | Check | Add
 MAX_COMMIT_WRITES = 100
 MAX_KEY_BYTES = 2048
-"""Of a record's key, and of a partition of an index. DynamoDB's limits hold everywhere, so that what breaks them fails on one machine."""
+"""Of a record's key, and of a partition of an index. DynamoDB's limits hold everywhere, so that what breaks them fails on one
+machine."""
 
 MAX_PLACE_BYTES = 1024
 """Of a place in a partition: its sort, its record's key and a byte between them."""
@@ -188,8 +189,9 @@ class Objects(Protocol):
     def list(
         self, prefix: str, *, after: str | None = None, up_to: str | None = None, limit: int = 1000
     ) -> Sequence[ObjectInfo]:
-        """The first `limit` objects whose key begins with `prefix`, in the order of their keys: only those after `after` and not after
-        `up_to`. On S3 a call costs by what it returns, on a folder by all that is in it: there a few large pages are best."""
+        """The first `limit` objects whose key begins with `prefix`, in the order of their keys: only those after `after` and
+        not after `up_to`. On S3 a call costs by what it returns, on a folder by all that is in it: there a few large pages are
+        best."""
         ...
 
     def delete(self, object_key: str) -> None:
@@ -249,8 +251,8 @@ class QueueCare(Protocol):
     def states(self) -> Sequence[QueueState]: ...
 
     def redrive(self, queue: str, most: int) -> int:
-        """Make up to `most` dead letters of a queue due again, as if they were new; how many. If it dies on the way, one of them may be
-        delivered twice; none is lost. ValueError for a queue that does not exist."""
+        """Make up to `most` dead letters of a queue due again, as if they were new; how many. If it dies on the way, one of
+        them may be delivered twice; none is lost. ValueError for a queue that does not exist."""
         ...
 
 
@@ -307,8 +309,8 @@ LaunchOutcome = Launched | NoCapacity | LaunchRefused
 class TaskState(NamedTuple):
     """What the platform knows of an attempt's task.
 
-    A task is `stopped` once no process of it lives any more, and `missing` where the platform knows none: it was never claimed, or
-    was forgotten.
+    A task is `stopped` once no process of it lives any more, and `missing` where the platform knows none: it was never claimed,
+    or was forgotten.
     """
 
     phase: Literal["running", "stopped", "missing"]
@@ -323,8 +325,8 @@ class TaskState(NamedTuple):
 
 
 class Launcher(Protocol):
-    """Starts tasks, at most one per (execution, attempt). Within `relaunch_window` after its first try a launch may be repeated without
-    ever starting a second task; None where that holds for ever."""
+    """Starts tasks, at most one per (execution, attempt). Within `relaunch_window` after its first try a launch may be repeated
+    without ever starting a second task; None where that holds for ever."""
 
     @property
     def relaunch_window(self) -> timedelta | None: ...
@@ -343,8 +345,8 @@ class Launcher(Protocol):
         ...
 
     def survey(self, attempts: Sequence[Attempt]) -> Mapping[Attempt, TaskState]:
-        """What `describe` says of many, in as few calls as possible. An attempt that is missing in the answer (a call failed, or the
-        platform did not list it) may have a task all the same: ask `describe`."""
+        """What `describe` says of many, in as few calls as possible. An attempt that is missing in the answer (a call failed,
+        or the platform did not list it) may have a task all the same: ask `describe`."""
         ...
 
 
@@ -412,8 +414,8 @@ _MAX_VERSION = 2**62
 
 
 def may_be_key(text: str) -> bool:
-    """Whether a record's key, or a partition of an index, is short enough. Nothing is ever stored under a longer one. Reading one is no
-    mistake, since names in calls are a stranger's choice: there is just nothing."""
+    """Whether a record's key, or a partition of an index, is short enough. Nothing is ever stored under a longer one. Reading
+    one is no mistake, since names in calls are a stranger's choice: there is just nothing."""
     return len(text.encode()) <= MAX_KEY_BYTES
 
 

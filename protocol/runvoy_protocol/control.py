@@ -201,9 +201,9 @@ class LogGrantsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Reads of one execution's log from its first chunk on: all of it, or the first 64. A small log may be there itself
-    instead, all its chunks. Neither for an execution that has not ended, whose log has no known end, or of which there is
-    nothing that the caller may see: POST grants/outbox tells more."""
+    """Reads of one execution's log from its first chunk on, as URLs of all its chunks or of the first 64; or, of a small log,
+    all the chunks themselves. Both are empty for an execution that has not ended, whose log's end is not known, or of which the
+    caller may see nothing: POST grants/outbox tells which."""
 
     execution_id: str
     chunk_urls: tuple[str, ...] = ()
@@ -211,8 +211,8 @@ class LogGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LogGrantsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Grants for the first of the executions that were asked for, in that order; as many as one answer can hold, and one at
-    least. All are good until `expires_at`."""
+    """Grants for the executions that were asked for, in that order: as many as one answer can hold, and one at least. The rest
+    is to be asked for again. All are good until `expires_at`."""
 
     expires_at: Instant
     executions: tuple[LogGrant, ...]
@@ -243,7 +243,8 @@ class KnownExecution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class StatusesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The first of the executions that were asked for, in that order; as many as one answer can hold, and one at least."""
+    """The executions that were asked for, in that order: as many as one answer can hold, and one at least. The rest is to be
+    asked for again."""
 
     executions: tuple[KnownExecution, ...]
 
@@ -297,8 +298,8 @@ class RepairAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReconcileAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """POST health/reconcile. `left`: so many executions are left for the next round, for the platform did not say what became of
-    their tasks."""
+    """POST health/reconcile. `left` is how many executions the next round has to look at again, because the platform did not
+    say what became of their tasks."""
 
     repairs: tuple[RepairAnswer, ...]
     left: int = 0

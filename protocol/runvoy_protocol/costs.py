@@ -65,8 +65,8 @@ class CostGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CostPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """GET cost: the sums of one stretch of executions, newest first; `after` asks for the next, and is absent on the last.
 
-    What is told of one key in several pages is to be added up. `total` is of the page's executions, each counted once; in
-    `groups` by label one may be counted under several. `bases` say what the sums are made of.
+    Whoever reads several pages adds up what they say of the same key. `total` counts each of the page's executions once; by
+    label one may be counted in several of the `groups`. `bases` and `prices_of` are of all that is in the sums.
     """
 
     by: GroupBy

@@ -38,7 +38,8 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DryRunAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What would become of the request at this moment. Where only a held lock is in the way, what follows `refused` is there, too."""
+    """What would become of the request at this moment. Where only a held lock is in the way, what follows `refused` is there,
+    too."""
 
     allowed: bool
     refused: Refused | None = None  # why it is not allowed

@@ -104,7 +104,7 @@ def depth(env: Mapping[str, str]) -> int:
 
 
 def credential_problem(env_name: str, repo: str | None) -> str:
-    """Why a secret with this variable is of no use for the clone; empty if it is, or is for the command."""
+    """Why a secret with this variable is of no use for cloning `repo`; empty if it is of use, or is meant for the command."""
     if env_name not in CREDENTIALS:
         return ""
     if repo is None:

@@ -1,4 +1,4 @@
-"""Messages that hold what nobody may read in a log: how they show themselves."""
+"""The repr of messages that hold secrets, which nobody may read in a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 def repr_without(message: msgspec.Struct, *hidden: str) -> str:
-    """The repr of a message, `…` in place of the hidden fields that are set."""
+    """The repr of a message, with `…` in place of the hidden fields that are set."""
     shown = []
     for field in message.__struct_fields__:
         value = getattr(message, field)

@@ -64,10 +64,10 @@ class CreateUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How much of the deployment a user may take up. None: the deployment's default, or of that, what runvoy comes with.
+    """How much of the deployment a user may take up. None is the deployment's default; in that default, None is runvoy's own.
 
-    `max_unfinished`: executions that wait, run, or were not seen stopped. `max_running`: those of them with a task, at once.
-    `max_log_mib`: how much the log of an execution keeps of what its command prints, 1 at least.
+    `max_unfinished`: executions that wait, run, or were not seen stopped. `max_running`: those of them that have a task at once.
+    `max_log_mib`: how much an execution's log keeps of what its command prints, 1 at least.
     """
 
     max_unfinished: int | None = None
@@ -76,8 +76,8 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class QuotaUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a user takes up, and may: their own quotas, or the default. `max_running` None: as many as there is room for;
-    `max_log_mib` None: the deployment is too old to tell."""
+    """What a user takes up, and what they may: `own` quotas where they have some, else the default. A `max_running` of None is
+    as many as the platform has room for; a `max_log_mib` of None comes from a deployment that is too old to tell."""
 
     user: str
     unfinished: int
@@ -89,8 +89,8 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class QuotasAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """GET quotas: the deployment's default as it was set, with its version, and `max_unfinished` and `max_log_mib` as they are; and
-    every user who was not revoked or takes something up, by name."""
+    """GET quotas: the deployment's `default` as an admin set it, with its `version`; `max_unfinished` and `max_log_mib` as they
+    are in force by default; and, by name, every user who was not revoked or still takes something up."""
 
     default: Quotas
     max_unfinished: int
@@ -100,8 +100,8 @@ class QuotasAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class SetQuotas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """PUT quotas (the default) and PUT users/{name}/quotas: all of them anew; CONFLICT if they are not at `version` any more, which
-    is the default's or the user's. The answer is the QuotasAnswer, or the UserAnswer."""
+    """PUT quotas (the default; the answer is a QuotasAnswer) and PUT users/{name}/quotas (a user's own; the answer is a
+    UserAnswer). All quotas are set anew. CONFLICT if the default, or the user, is not at `version` any more."""
 
     version: int
     quotas: Quotas = Quotas()

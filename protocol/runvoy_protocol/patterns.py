@@ -38,7 +38,7 @@ def matches(pattern: str, value: str) -> bool:
 
 
 def longest(pattern: str) -> int:
-    """How many bytes a value may have that is held against the pattern."""
+    """How many bytes a value may have to be compared with the pattern, so that the steps stay below MAX_STEPS."""
     return MAX_STEPS // len(_compiled(pattern).places)
 
 
@@ -68,8 +68,8 @@ class Walk(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where one may be in a pattern. At a character: the bytes that lead on, to the one place after it. Else `allowed` is None,
-    and one is at once at all places after it; behind the last one there is none."""
+    """A state of the automaton that a pattern becomes. With `allowed`: one of these bytes leads on, to the one place in
+    `after`. With None: it leads on at once to all places in `after`; the last place has none, and is where a match ends."""
 
     allowed: frozenset[int] | None
     after: tuple[int, ...]

@@ -71,7 +71,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"must match {self.pattern} as a whole" if self.pattern is not None else ""
 
     def objection(self, value: str) -> str:
-        """Why this exact value is none of the parameter's, in words; empty if it is one."""
+        """Why the parameter cannot have this exact value, in words; empty if it can."""
         if not value and self.may_be_empty:
             return ""
         if not is_utf8(value):
@@ -85,7 +85,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.objection_but_pattern(value)
 
     def objection_but_pattern(self, value: str) -> str:
-        """The same without a look at the pattern. For who has thousands of them from somebody else: each may take a second."""
+        """The same without the pattern, for a deployment that checks thousands of values from somebody else: comparing one may
+        take a second."""
         if self.type == "int" and not _INTEGER.match(value):
             return self.rule()
         if self.allowed is not None and value not in self.allowed:

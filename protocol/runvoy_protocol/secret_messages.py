@@ -1,4 +1,4 @@
-"""Secrets: what one can be, and the bodies of the routes about them. A value stands in three of these and in no repr."""
+"""Secrets: what one can be, and the bodies of the routes about them. Three of these hold a value; no repr shows it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def check_secret(name: str, env_name: str, description: str, shared_with: tuple[
 
 
 def check_value(value: bytes) -> None:
-    """INVALID_REQUEST or TOO_LARGE, telling nothing of it but its size, unless this can be a secret's value."""
+    """INVALID_REQUEST or TOO_LARGE unless this can be a secret's value. The message tells nothing of it."""
     if len(value) > MAX_VALUE_BYTES:
         raise RunvoyError(
             ErrorCode.TOO_LARGE, f"the value has more than the {MAX_VALUE_BYTES:,} bytes that a secret may have"

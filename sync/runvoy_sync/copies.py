@@ -37,8 +37,8 @@ class Disturbed(Exception):
 
 
 class GrowingFile:
-    """A file that is to hold certain bytes, which become known piece by piece. What the file has already is compared with them; writing
-    begins where the two differ."""
+    """A file that is to hold certain bytes, which become known piece by piece. What the file has already is compared with them;
+    writing begins where the two differ."""
 
     def __init__(self, tree: Tree, *path: str) -> None:
         self._tree = tree
@@ -101,16 +101,16 @@ class GrowingFile:
 
 
 class Step(NamedTuple):
-    """What one look brought: whether the copy is done (all of it written, not durable yet, the result staged), and whether there was
-    anything new."""
+    """What one look brought: whether the copy is done (all of it written, not durable yet, the result staged), and whether
+    there was anything new."""
 
     is_done: bool
     is_news: bool
 
 
 class Copy:
-    """The folder of one execution, kept up to date until it ends. One thread alone uses it and its client. `log`: the first chunks of
-    its log, or URLs of them, where a listing brought them."""
+    """The folder of one execution, kept up to date until it ends. One thread alone uses it and its client. `log`: the first
+    chunks of its log, or URLs of them, where a listing brought them."""
 
     def __init__(
         self,

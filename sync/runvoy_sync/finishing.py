@@ -27,8 +27,8 @@ Trouble = RunvoyError | OSError
 
 
 class Finished(NamedTuple):
-    """A copy of which all is written, its result staged. `done` is called after its last step, with None or with what kept it from
-    that."""
+    """A copy of which all is written, its result staged. `done` is called after its last step, with None or with what kept it
+    from that."""
 
     execution_id: str
     line: bytes  # of the index
@@ -83,8 +83,8 @@ class Finishing(threading.Thread):
             return batch
 
     def finish(self, batch: Sequence[Finished]) -> list[tuple[Finished, Trouble | None]]:
-        """Take the last step with all of them; for each, None or what kept it from that. Trouble with one copy's own folder does not
-        keep the others from it."""
+        """Take the last step with all of them; for each, None or what kept it from that. Trouble with one copy's own folder
+        does not keep the others from it."""
         outcomes: list[tuple[Finished, Trouble | None]] = []
 
         def each(step: Callable[[Finished], None], ones: Sequence[Finished]) -> list[Finished]:

@@ -43,8 +43,8 @@ class _Seen(NamedTuple):
 class Inbox:
     """Looks at the inbox, and submits what stands still there, by a few threads.
 
-    `on_decided` is called with a file's name, the execution's id if it was accepted (else None), and the exit code to show if not.
-    `skip` are the names that are not the inbox's own: those that Git tracks.
+    `on_decided` is called with a file's name, the execution's id if it was accepted (else None), and the exit code to show if
+    not. `skip` are the names that are not the inbox's own: those that Git tracks.
     """
 
     def __init__(

@@ -99,8 +99,8 @@ def _check_json(path: Path, text: str) -> None:
 
 
 def _as_yaml(text: str) -> str:
-    """JSON as YAML means the same: without tabs, of which no string holds one; with characters beyond U+FFFF, which JSON writes as two
-    escapes, as one; and with what YAML takes for the end of a line, or does not take at all, as escapes."""
+    """JSON as YAML that means the same: without tabs, of which no string holds one; with characters beyond U+FFFF, which JSON writes
+    as two escapes, as one; and with what YAML takes for the end of a line, or does not take at all, as escapes."""
 
     def joined(match: re.Match[str]) -> str:
         high, low = int(match[2], 16), int(match[3], 16)

@@ -1,4 +1,5 @@
-"""How long the daemon waits before it tries again what failed: a deployment that is away is neither missed for long nor pressed."""
+"""How long the daemon waits before it tries again what failed: a deployment that is away is neither missed for long nor
+pressed."""
 
 from __future__ import annotations
 

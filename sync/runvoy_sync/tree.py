@@ -1,7 +1,7 @@
 """The folder, and nothing outside it: every path is walked from its descriptor, and no symbolic link is followed.
 
-Whole files are written to a temporary name, fsynced and renamed; many at once are synced together. One daemon at a time works on a
-folder (`Tree.lock`), and within it one thread on a file: so a file's temporary name needs nothing to tell it from others.
+Whole files are written to a temporary name, fsynced and renamed; many at once are synced together. One daemon at a time works
+on a folder (`Tree.lock`), and within it one thread on a file: so a file's temporary name needs nothing to tell it from others.
 """
 
 from __future__ import annotations

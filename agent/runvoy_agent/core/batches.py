@@ -55,9 +55,9 @@ def note_reached(batch: TakenBatch, start: int, position: int, now: datetime) ->
 def has_lost_some(batch: TakenBatch, under_way: Iterable[TakenBatch], now: datetime) -> bool:
     """Whether its missing ranges are to be sent again.
 
-    Not while a batch that was taken before it gets on: its ranges stand behind that one's in the queue. And where sending them again
-    changed nothing, only after twice as long as the time before: a queue that nobody reads keeps what is in it, and would hold each
-    range a hundred times when somebody does."""
+    Not while a batch that was taken before it gets on: its ranges stand behind that one's in the queue. And where sending them
+    again changed nothing, only after twice as long as the time before: a queue that nobody reads keeps what is in it, and would
+    hold each range a hundred times when somebody does."""
     if any(other.taken_at < batch.taken_at and now - other.updated_at <= IDLE for other in under_way):
         return False
     again = batch.sent_again_at

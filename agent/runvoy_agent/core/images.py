@@ -82,7 +82,8 @@ def resolve(asked: str, images: Collection[Image]) -> Image:
 
 
 def _meant(asked: str, images: Collection[Image]) -> list[Image]:
-    """Those that `asked` may mean: the one of that name; if there is none, those of that reference; else those that it is short for."""
+    """Those that `asked` may mean: the one of that name; if there is none, those of that reference; else those that it is short
+    for."""
     return (
         [image for image in images if image.name == asked]
         or [image for image in images if image.reference == asked]
@@ -111,7 +112,8 @@ def not_found(asked: str, images: Collection[Image]) -> RunvoyError:
 
 
 def _nearest(asked: str, images: Collection[Image]) -> list[str]:
-    """The names of at most three images that are spelled much like what was asked for: by name, by reference, or by its last part.
+    """The names of at most three images that are spelled much like what was asked for: by name, by reference, or by its last
+    part.
 
     Only the last characters are compared, because the time that it takes grows with the square of the length.
     """

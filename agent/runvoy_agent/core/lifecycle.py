@@ -65,8 +65,8 @@ def wait_for_place(
     *,
     max_log_mib: int | None = None,
 ) -> Execution | None:
-    """It might start, but its owner has as many running as they may. It goes to STARTING and waits there, as if the platform had no
-    room, until it is pushed because there is a place. None if it waits for one already."""
+    """It might start, but its owner has as many running as they may. It goes to STARTING and waits there, as if the platform
+    had no room, until it is pushed because there is a place. None if it waits for one already."""
     if execution.waits_for_place:
         return None
     waiting = execution
@@ -254,9 +254,9 @@ def note_stopped(execution: Execution, now: datetime) -> Execution | None:
 def note_task_end(
     execution: Execution, began: datetime | None, stopped: datetime | None, message: str = ""
 ) -> Execution:
-    """What the platform tells of a task that stopped: since when and until when it charges for it, as far as it says. Its `message`
-    is kept where the runner cannot know it: that a failed command was killed for want of memory, and why one was ended that
-    nobody had asked to end."""
+    """What the platform tells of a task that stopped: since when and until when it charges for it, as far as it says. Its
+    `message` is kept where the runner cannot know it: that a failed command was killed for want of memory, and why one was
+    ended that nobody had asked to end."""
     ran_out = execution.state is State.FAILED and _OUT_OF_MEMORY in message and _OUT_OF_MEMORY not in execution.message
     adds = ran_out or execution.message == ENDED_FROM_OUTSIDE
     return msgspec.structs.replace(
@@ -327,8 +327,8 @@ def expire_start(execution: Execution, now: datetime) -> Execution | None:
 
 
 def expire_run(execution: Execution, now: datetime, grace: timedelta) -> Execution | None:
-    """The backstop of the deadline: the runner enforces it, and only a runner that fails to is late by `grace`. It counts from when
-    the deployment learned of the start, since the runner's clock may be behind; older versions did not keep that."""
+    """The backstop of the deadline: the runner enforces it, and only a runner that fails to is late by `grace`. It counts from
+    when the deployment learned of the start, since the runner's clock may be behind; older versions did not keep that."""
     since = execution.running_since or execution.started_at
     if execution.state is not State.RUNNING or since is None:
         return None

@@ -208,7 +208,8 @@ class LockRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of an execution's life. It is *active*, and holds its locks, until its task was seen stopped: whatever its state.
+    """The record of an execution's life. It is *active*, and holds its locks, until its task was seen stopped: whatever its
+    state.
 
     Fields with a default came later, or are not known from the beginning; a default means what their absence means.
     """

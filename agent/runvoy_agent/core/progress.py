@@ -38,8 +38,8 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Suspicion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user's numbers seemed too high at `at`: by `unfinished` and by `running`. `version` is what the number of unfinished ones was
-    at then; `known` are the recently admitted executions that were looked at. See core.recounts."""
+    """A user's numbers seemed too high at `at`: by `unfinished` and by `running`. `version` is what the number of unfinished
+    ones was at then; `known` are the recently admitted executions that were looked at. See core.recounts."""
 
     at: datetime
     version: int
@@ -56,8 +56,8 @@ class Recount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Retained(msgspec.Struct, frozen=True, kw_only=True):
-    """The last sweep for executions to be forgotten: when it began (`at`), from which time of admission on the next one has to look
-    (`oldest`), and whether it left some that were due (`more`)."""
+    """The last sweep for executions to be forgotten: when it began (`at`), from which time of admission on the next one has to
+    look (`oldest`), and whether it left some that were due (`more`)."""
 
     at: datetime
     oldest: datetime

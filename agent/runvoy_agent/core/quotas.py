@@ -6,7 +6,8 @@ from runvoy_agent.core.model import DefaultQuotas, User
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
 MAX_UNFINISHED = 100_000
-"""Of each user, unless an admin says otherwise: ten of the largest batches, which a round of the reconciler still gets through."""
+"""Of each user, unless an admin says otherwise: ten of the largest batches, which a round of the reconciler still gets
+through."""
 
 MAX_LOG_MIB = 2048
 """Of each execution, unless an admin says otherwise: longer than any log that is read, and an end for what prints for ever."""

@@ -1,13 +1,14 @@
 """Comparing a user's numbers with the records they count, while both go on changing.
 
-No read sees all records at one moment. So the records are looked at twice, and the number is read in between. A record that was the
-same at both looks was so when the number was read; of one that was not, nobody knows. That gives a lower and an upper bound, and a
-number outside of them is wrong for certain. What happens meanwhile does not change by how much it is wrong, because each commit
-changes number and records together. So what was found can be put right later, by adding the difference.
+No read sees all records at one moment. So the records are looked at twice, and the number is read in between. A record that was
+the same at both looks was so when the number was read; of one that was not, nobody knows. That gives a lower and an upper
+bound, and a number outside of them is wrong for certain. What happens meanwhile does not change by how much it is wrong,
+because each commit changes number and records together. So what was found can be put right later, by adding the difference.
 
-An execution that no index showed yet was not looked at. That can only make a number seem too high, so a number that is too low is put
-right at once. One that seems too high is a *suspicion*: it is compared again once indexes must show everything that was admitted
-before it. Whatever of that was not looked at, and may have been admitted before the number was read, is taken to have counted.
+An execution that no index showed yet was not looked at. That can only make a number seem too high, so a number that is too low
+is put right at once. One that seems too high is a *suspicion*: it is compared again once indexes must show everything that was
+admitted before it. Whatever of that was not looked at, and may have been admitted before the number was read, is taken to have
+counted.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ JUDGED_WITHIN = timedelta(minutes=20)
 
 SUSPECTED_FOR = timedelta(days=1)
 MOST_KNOWN = 2_000
-"""So many executions that were admitted within JUDGED_WITHIN are remembered with a suspicion. The number of a user who has more is not
-lowered until they have fewer."""
+"""So many executions that were admitted within JUDGED_WITHIN are remembered with a suspicion. The number of a user who has more
+is not lowered until they have fewer."""
 
 
 class Looked(NamedTuple):
@@ -78,15 +79,17 @@ def running(before: Mapping[str, Looked], after: Mapping[str, Looked]) -> Bounds
 
 
 def excess(number: int, bounds: Bounds) -> int:
-    """By how many the number is too high, or, negative, too low, if everything that counted was looked at; 0 if it may be right."""
+    """By how many the number is too high, or, negative, too low, if everything that counted was looked at; 0 if it may be
+    right."""
     if number > bounds.most:
         return number - bounds.most
     return min(0, number - bounds.least)
 
 
 def unknown(suspicion: Suspicion, admitted: Iterable[Execution]) -> int:
-    """How many of these executions were not looked at when the suspicion came up, and may have counted then. One whose admission read
-    the number at the suspicion's version or a later one was committed after it: every commit that counts raises the version."""
+    """How many of these executions were not looked at when the suspicion came up, and may have counted then. One whose
+    admission read the number at the suspicion's version or a later one was committed after it: every commit that counts raises
+    the version."""
     known = frozenset(suspicion.known)
     return sum(
         one.counted and one.execution_id not in known and one.counted_from < suspicion.version for one in admitted
@@ -108,7 +111,8 @@ def is_stale(suspicion: Suspicion, now: datetime) -> bool:
 
 
 def correction(found: int, confirmed: int) -> int:
-    """What to add to a number that is too high by `found` now (negative: too low) and was too high by `confirmed` at least before.
+    """What to add to a number that is too high by `found` now (negative: too low) and was too high by `confirmed` at least
+    before.
 
     Too low is certain. Too high is believed as far as both agree: now something may not have been looked at, and what was found
     before may have been put right since."""

@@ -36,9 +36,9 @@ f=os.memfd_create("runner")
 os.write(f,b)
 runpy.run_path(f"/proc/self/fd/{f}",run_name="__main__")
 """
-"""All of the runner that is not in its payload. First it makes itself unreadable to other processes (prctl 4 is PR_SET_DUMPABLE),
-then it fetches the payload, a zip file, and runs it from memory. It exits with 66 when it cannot have it: nine tries, with pauses of
-up to a minute; fewer where the URL says that the payload is gone or has expired (403, 404)."""
+"""All of the runner that is not in its payload. First it makes itself unreadable to other processes (prctl 4 is
+PR_SET_DUMPABLE), then it fetches the payload, a zip file, and runs it from memory. It exits with 66 when it cannot have it:
+nine tries, with pauses of up to a minute; fewer where the URL says that the payload is gone or has expired (403, 404)."""
 
 Architecture = Literal["ARM64", "X86_64"]
 """What ECS calls the processors that Fargate has."""

@@ -13,8 +13,8 @@ _LONGEST_CAPACITY_DELAY = timedelta(seconds=30)  # well before the reconciler ta
 
 
 def is_superseded(execution: Execution, tried_at: datetime | None) -> bool:
-    """Whether a push is one too many. `tried_at` is when, as the push was sent, the execution had last been tried (or was admitted):
-    if it was tried since and still waits for room, that later try has sent a push of its own."""
+    """Whether a push is one too many. `tried_at` is when, as the push was sent, the execution had last been tried (or was
+    admitted): if it was tried since and still waits for room, that later try has sent a push of its own."""
     if not lifecycle.waits_for_room(execution) or execution.starting_at is None:
         return False
     return tried_at is not None and tried_at < execution.starting_at

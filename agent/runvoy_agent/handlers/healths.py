@@ -1,5 +1,5 @@
-"""The routes about the deployment's own health: queues, dead letters, and a round of the reconciler on request. `GET health`, which
-anybody may ask, is answered by the control handler."""
+"""The routes about the deployment's own health: queues, dead letters, and a round of the reconciler on request. `GET health`,
+which anybody may ask, is answered by the control handler."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ MAX_DELAY_SECONDS = 900
 
 
 def handle(ports: Ports, deployment: Deployment, body: bytes, work_until: datetime | None = None) -> None:
-    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. From `work_until` on, what is
-    left of a batch's range is left to another delivery."""
+    """Handle one delivery. Returns when all is recorded and answered; repeating it gives the same answer. From `work_until` on,
+    what is left of a batch's range is left to another delivery."""
     delivery = msgspec.json.decode(body, type=InboxDelivery)
     batch = object_keys.parse_batch(delivery.object_key)
     if batch is not None:

@@ -75,9 +75,9 @@ class About:
 
 
 class Call(NamedTuple):
-    """A request whose caller is known, and may do what the route does with what is their own. `groups` are the named parts of its
-    path, decoded; `other` is the right that it takes to do it with what is somebody else's; `checks` hold a commit to the caller's
-    key and user as they were when they were judged."""
+    """A request whose caller is known, and may do what the route does with what is their own. `groups` are the named parts of
+    its path, decoded; `other` is the right that it takes to do it with what is somebody else's; `checks` hold a commit to the
+    caller's key and user as they were when they were judged."""
 
     ports: Ports
     deployment: Deployment
@@ -127,8 +127,8 @@ class Call(NamedTuple):
             raise RunvoyError(ErrorCode.CONFLICT, "somebody else changed this at the same moment") from error
 
     def hold(self) -> tuple[Check, ...]:
-        """The checks of the caller, for a commit that is tried again on a conflict: CONFLICT if the caller's own key or user changed,
-        for then trying again is of no use."""
+        """The checks of the caller, for a commit that is tried again on a conflict: CONFLICT if the caller's own key or user
+        changed, for then trying again is of no use."""
         for check in self.checks:
             found = self.ports.records.get(check.key)
             if (0 if found is None else found.version) != check.version:

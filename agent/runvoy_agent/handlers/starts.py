@@ -168,16 +168,16 @@ class _Rights(NamedTuple):
     max_log_mib: int | None = None
 
     def held_by(self, changed: Execution) -> tuple[Check, ...]:
-        """What the commit of `changed` depends on. A commit that begins to wait for a place depends on there being none: whoever frees
-        one before it cannot know that somebody waits, and whoever frees one after it finds that out."""
+        """What the commit of `changed` depends on. A commit that begins to wait for a place depends on there being none:
+        whoever frees one before it cannot know that somebody waits, and whoever frees one after it finds that out."""
         if self.running is None or not changed.waits_for_place:
             return self.checks
         return (*self.checks, self.running.check)
 
 
 def _rights(ports: Ports, execution: Execution) -> _Rights:
-    """Whether its key and user may still run it, and use an unregistered image if it has one; whether its owner has a place for it; and
-    the values of its secrets, unless it is fixed to some already."""
+    """Whether its key and user may still run it, and use an unregistered image if it has one; whether its owner has a place for
+    it; and the values of its secrets, unless it is fixed to some already."""
     key_key, user_key = store.key_key(execution.key_id), store.user_key(execution.owner)
     running_key = counts.running_key(execution.owner)
     known = store.Several(ports.records, [key_key, user_key, running_key, store.DEFAULT_QUOTAS_KEY])
@@ -201,8 +201,9 @@ def _rights(ports: Ports, execution: Execution) -> _Rights:
 
 
 def _withdraw(ports: Ports, execution: Execution, refused: str) -> None:
-    """Have it end, for it lost its right to run while it waited for room. One that was launched meanwhile goes on: it was launched
-    while it might. Whether it was is told by the count in its record, not by a look at the platform, which may miss a task."""
+    """Have it end, for it lost its right to run while it waited for room. One that was launched meanwhile goes on: it was
+    launched while it might. Whether it was is told by the count in its record, not by a look at the platform, which may miss a
+    task."""
     _end(ports, execution, lambda current: lifecycle.withdraw(current, ports.clock.now(), refused))
 
 
@@ -276,7 +277,8 @@ def _call_off(ports: Ports, launched: Execution) -> None:
 
 
 def _of_that_attempt(ports: Ports, launched: Execution) -> Loaded[Execution]:
-    """The execution as it is now; without a document if another attempt has begun: what is known of this launch is not about that."""
+    """The execution as it is now; without a document if another attempt has begun: what is known of this launch is not about
+    that."""
     current = store.load_execution(ports.records, launched.execution_id)
     is_that = current.document is not None and current.document.attempt == launched.attempt
     return current if is_that else current._replace(document=None)

@@ -39,8 +39,8 @@ class StartMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop. All but the first two
-    fields are the platform's word on a task that stopped."""
+    """Something of a run: its started.json or result.json is in the outbox, or the platform saw its task stop. All but the
+    first two fields are the platform's word on a task that stopped."""
 
     execution_id: str
     event: EndEvent

@@ -45,8 +45,8 @@ def resolved(execution: Execution) -> Resolved:
 
 
 def refused_receipt(refusal: Refusal) -> Receipt:
-    """The receipt of a refusal. Where a wrong clock may be its cause, with the server's time: a client learns the offset of its own
-    clock from that, and tries once more."""
+    """The receipt of a refusal. Where a wrong clock may be its cause, with the server's time: a client learns the offset of its
+    own clock from that, and tries once more."""
     is_of_clocks = refusal.code in OF_CLOCKS
     return Receipt(
         outcome="refused",

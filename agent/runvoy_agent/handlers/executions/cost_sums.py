@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 from runvoy_agent.core import cost_sums
 from runvoy_agent.core.access import Action
 from runvoy_agent.core.cost_sums import Sums
 from runvoy_agent.core.model import Execution
-from runvoy_agent.handlers.documents import listings, store
+from runvoy_agent.handlers.documents import listings
 from runvoy_agent.handlers.documents.listings import Span
-from runvoy_agent.handlers.executions.reads import EXECUTIONS
+from runvoy_agent.handlers.executions.reads import EXECUTIONS, owner_of, partitions_of
 from runvoy_agent.handlers.routes import Call, Response, answer, route
 
 MOST_COUNTED = 1000
@@ -27,18 +28,9 @@ def show_cost(call: Call) -> Response:
     until = listings.instant_of("until", query.pop("until", None))
     after = listings.position_of(query.pop("after", None), EXECUTIONS)
     most = listings.limit_of(query.pop("limit", None), MOST_COUNTED, MOST_COUNTED)
-    owner = query.pop("owner", None)
+    asked_owner = query.pop("owner", None)
     listings.refuse_others(query)
-    if not call.may_with_others():
-        if owner not in (None, "me", call.user.name):
-            call.check_others()
-        owner = "me"
-    owner = call.user.name if owner == "me" else owner
-
-    def partitions(of_day: str) -> list[tuple[str, str]]:
-        if owner is not None:
-            return [(store.INDEX_OWNER, store.owner_partition(owner, of_day))]
-        return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
+    owner = owner_of(call, asked_owner)
 
     def matches(execution: Execution) -> bool:
         if owner is not None and execution.owner != owner:
@@ -47,7 +39,7 @@ def show_cost(call: Call) -> Response:
 
     newest = now + listings.CLOCKS_APART
     oldest = max(since, call.deployment.created_at)
-    span = Span(partitions, oldest, newest if until is None else min(until, newest), after)
+    span = Span(partial(partitions_of, owner), oldest, newest if until is None else min(until, newest), after)
     rows, cursor = listings.page(call.ports.records, EXECUTIONS, span, most, matches)
     sums = Sums(by, now)
     for number, row in enumerate(rows, 1):

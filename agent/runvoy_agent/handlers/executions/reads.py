@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 
@@ -38,7 +39,8 @@ from runvoy_protocol.states import State
 READ_GRANT_LIFETIME = timedelta(minutes=5)
 CHANGES_FOR = LONGEST_LIFE + timedelta(days=2)
 """How long after its admission a changed execution is found: waiting and running for as long as may be asked for, and two days
-until it is settled. One without a queue timeout may wait for longer: `updated_since` does not find it then, a list without it does."""
+until it is settled. One without a queue timeout may wait for longer: `updated_since` does not find it then, a list without it
+does."""
 
 _MOST_ANSWERED_BYTES = 3 * 1024 * 1024  # Lambda answers with 6 MB at most
 _MOST_ID_CHARACTERS = 64
@@ -216,6 +218,24 @@ def list_executions(call: Call) -> Response:
     return answer(ExecutionsPage(executions=found, after=after))
 
 
+def owner_of(call: Call, asked: str | None) -> str | None:
+    """Whose executions a call is about that asks for `asked` (`me`: the caller): None is everybody's. Whoever may see only
+    their own gets these if they ask for nobody's, and FORBIDDEN if for somebody else's."""
+    owner = call.user.name if asked == "me" else asked
+    if owner == call.user.name or call.may_with_others():
+        return owner
+    if owner is not None:
+        call.check_others()
+    return call.user.name
+
+
+def partitions_of(owner: str | None, of_day: str) -> list[tuple[str, str]]:
+    """The partitions, as (index, partition), with the executions that were admitted on a day: of one owner, or of all."""
+    if owner is not None:
+        return [(store.INDEX_OWNER, store.owner_partition(owner, of_day))]
+    return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
+
+
 class _Query:
     """The query of a list call: checked, and with the caller's rights applied."""
 
@@ -226,27 +246,17 @@ class _Query:
         self.states = _states(query.pop("status", None))
         self.label = query.pop("label", None)
         self.updated_since = listings.instant_of("updated_since", query.pop("updated_since", None))
-        self.owner = query.pop("owner", None)
+        owner = query.pop("owner", None)
         listings.refuse_others(query)
-        if self.owner == "me":
-            self.owner = call.user.name
+        self.owner = owner_of(call, owner)
         self.key_id = None if call.key.limits is None else call.key.key_id
-        if not call.may_with_others():
-            if self.owner not in (None, call.user.name):
-                call.check_others()
-            self.owner = call.user.name
         self._oldest = call.deployment.created_at
         if self.updated_since is not None:
             self._oldest = max(self._oldest, self.updated_since - CHANGES_FOR)
         self._newest = call.ports.clock.now() + listings.CLOCKS_APART
 
     def span(self) -> Span:
-        return Span(self._partitions, self._oldest, self._newest, self.after)
-
-    def _partitions(self, of_day: str) -> list[tuple[str, str]]:
-        if self.owner is not None:
-            return [(store.INDEX_OWNER, store.owner_partition(self.owner, of_day))]
-        return [(store.INDEX_DAY, store.shard_partition(of_day, shard)) for shard in range(store.SHARDS)]
+        return Span(partial(partitions_of, self.owner), self._oldest, self._newest, self.after)
 
     def matches(self, execution: Execution) -> bool:
         if self.states and execution.state not in self.states:

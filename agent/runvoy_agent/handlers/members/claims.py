@@ -131,7 +131,8 @@ def _redeem(ports: Ports, deployment: Deployment, request: Request, opened: clai
 
 
 def _is_good(claim: Claim, key_id: str, now: datetime) -> bool:
-    """Whether a token can register this key: unused and not expired, or used by this very key, whose answer may have been lost."""
+    """Whether a token can register this key: unused and not expired, or used by this very key, whose answer may have been
+    lost."""
     return claim.expires_at > now if claim.used_by is None else claim.used_by == key_id
 
 

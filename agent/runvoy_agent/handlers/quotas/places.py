@@ -20,15 +20,17 @@ from runvoy_agent.ports import Ports, Versioned
 from runvoy_protocol.errors import RunvoyError
 
 _SHOWN = 20
-"""So many of those that wait are looked at when a place is free. More than one, for the index may still show some that have got one."""
+"""So many of those that wait are looked at when a place is free. More than one, for the index may still show some that have got
+one."""
 
 _MOST_PUSHED = 1000
 """Of one owner, in a round: as when a limit is raised."""
 
 
 class Waiting:
-    """What a round of the reconciler saw of one owner's executions: the keys of those that wait for a place (`key_ids`), and how many
-    others have no place because the platform had no room (`for_room`); each of those takes a place whenever it is tried again."""
+    """What a round of the reconciler saw of one owner's executions: the keys of those that wait for a place (`key_ids`), and
+    how many others have no place because the platform had no room (`for_room`); each of those takes a place whenever it is
+    tried again."""
 
     __slots__ = ("for_room", "key_ids")
 

@@ -25,7 +25,8 @@ from runvoy_agent.ports import Add, Check, Conflict, Ports, Put, Versioned, Writ
 log = logging.getLogger("runvoy.recounts")
 
 _MOST_USERS = 20
-"""How many users that seem wrong one round of the reconciler counts: for each of them all unfinished executions are read twice."""
+"""How many users that seem wrong one round of the reconciler counts: for each of them all unfinished executions are read
+twice."""
 
 _LONGEST = timedelta(seconds=40)
 """After so long a round counts no further users: a function has 300 s, and users who are always busy nearly always seem wrong."""
@@ -89,8 +90,8 @@ _Active = dict[str, _Shown]  # by id
 
 
 def recount(ports: Ports, audit: Audit, user: str | None = None, hold: Hold = tuple) -> list[Recounted]:
-    """Compare the numbers of all users, or of one, and put right what is wrong for certain. A user who is not in the answer has right
-    numbers, or numbers that change too much to tell."""
+    """Compare the numbers of all users, or of one, and put right what is wrong for certain. A user who is not in the answer has
+    right numbers, or numbers that change too much to tell."""
     active = _active_by_owner(ports)
     wanted = _users(ports, active) if user is None else [user]
     return list(_recounted(ports, wanted, active, audit, hold))

@@ -45,8 +45,8 @@ def for_request(records: Records, request: RunRequest) -> Images:
 
 
 def candidates(records: Records, asked: str) -> Images:
-    """The images that `asked` may mean: the one of that name; if there is none, all, for it may be a reference or a short form. The
-    listing of all may be stale."""
+    """The images that `asked` may mean: the one of that name; if there is none, all, for it may be a reference or a short form.
+    The listing of all may be stale."""
     if is_image_name(asked):
         exact = load(records, asked)
         if exact.document is not None:
