@@ -81,6 +81,23 @@ def test_a_disk_tells_when_its_room_runs_out_and_when_there_is_some_again(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+def test_a_disk_that_cannot_be_written_is_told(disk: Path) -> None:
+    looked_at = Disk(disk)
+    read_only(disk, True)
+    assert looked_at.shortage() == f"the disk of {disk} is read-only"
+    assert looked_at.look().free_bytes == 0
+    read_only(disk, False)
+    assert looked_at.shortage() is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_ours_to_write_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert Disk(tmp_path).shortage() == f"{tmp_path} cannot be written to: permission denied"
+    tmp_path.chmod(0o700)
+    assert Disk(tmp_path).shortage() is None
+
+
 def test_a_disk_that_takes_no_further_files_is_full(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,nr_inodes=8", str(disk)], check=True)
     for number in range(8):

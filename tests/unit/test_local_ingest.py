@@ -16,7 +16,7 @@ from runvoy_agent.local import run_claims
 from runvoy_agent.local.grants import Grants
 from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.objects import FolderObjects
-from runvoy_agent.ports import StoredObject
+from runvoy_agent.ports import StoredObject, Unavailable
 from runvoy_protocol import ids
 
 
@@ -254,6 +254,30 @@ def test_a_run_that_lives_is_neither_removed_nor_forgotten(place: Place, version
         place.ingest.forget(run)
     assert (place.runs / run / "work").is_dir()
     assert run_claims.read(place.runs / run) is not None
+
+
+def test_a_run_whose_folder_was_closed_is_taken_in_and_removed(place: Place) -> None:
+    """By its command. What root may read and remove anyway is told by the mode alone."""
+    run = place.run(*ALL)
+    (place.runs / run).chmod(0)
+    place.ingest.ingest(run)
+    assert place.taken(run) == ALL
+    assert (place.runs / run).stat().st_mode & 0o777 == 0o700
+    (place.runs / run).chmod(0)
+    place.ingest.remove(run)
+    assert place.left() == [f"claims/{run}"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may remove anything")
+def test_a_folder_that_cannot_be_removed_now_is_an_outage(place: Place) -> None:
+    """And no dead letter: nothing is wrong with the run."""
+    run = place.run(*ALL)
+    place.runs.chmod(0o500)
+    with pytest.raises(Unavailable, match="cannot be removed"):
+        place.ingest.remove(run)
+    place.runs.chmod(0o700)
+    place.ingest.remove(run)
+    assert place.left() == [f"claims/{run}"]
 
 
 def test_a_run_that_was_never_claimed_is_removed_whole(place: Place) -> None:

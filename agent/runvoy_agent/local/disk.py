@@ -32,21 +32,20 @@ class Disk:
         """What is free for this user; nothing is where no further file can be made. Raises OSError."""
         found = os.statvfs(self._folder)
         total = found.f_blocks * found.f_frsize
-        can_make_files = found.f_favail > 0 or found.f_files == 0  # some file systems do not count them
-        free = found.f_bavail * found.f_frsize if can_make_files else 0
+        has_files = found.f_favail > 0 or found.f_files == 0  # some file systems do not count them
+        free = found.f_bavail * found.f_frsize if has_files and self._why_closed(found) is None else 0
         return DiskHealth(free_bytes=free, total_bytes=total, needed_bytes=min(_NEEDED_BYTES, total // _NEEDED_PART))
 
     def shortage(self) -> str | None:
         """Why nothing new can be taken in now, if that is so."""
         try:
             found = self.look()
+            closed = self._why_closed(os.statvfs(self._folder))
         except OSError as error:
             return f"the disk of {self._folder} cannot be looked at: {error.strerror}"
         is_short = found.free_bytes < found.needed_bytes
-        words = (
-            f"the disk of {self._folder} has {found.free_bytes / _MIB:.1f} MiB left, "
-            f"and the last {found.needed_bytes / _MIB:.1f} MiB are for what runs"
-        )
+        left = f"the disk of {self._folder} has {found.free_bytes / _MIB:.1f} MiB left"
+        words = closed or f"{left}, and the last {found.needed_bytes / _MIB:.1f} MiB are for what runs"
         with self._lock:
             has_changed, self._is_short = is_short is not self._is_short, is_short
         if has_changed and is_short:
@@ -54,3 +53,10 @@ class Disk:
         elif has_changed:
             log.info("the disk of %s has room again: %.1f MiB", self._folder, found.free_bytes / _MIB)
         return words if is_short else None
+
+    def _why_closed(self, found: os.statvfs_result) -> str | None:
+        if found.f_flag & os.ST_RDONLY:
+            return f"the disk of {self._folder} is read-only"
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            return f"{self._folder} cannot be written to: permission denied"
+        return None

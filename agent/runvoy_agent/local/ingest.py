@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from runvoy_agent.local import run_claims
+from runvoy_agent.local.durable import unavailable
 from runvoy_agent.ports import StoredObject
 from runvoy_protocol import object_keys
 from runvoy_protocol.ids import is_execution_id
@@ -101,14 +102,16 @@ class SpoolIngest:
         folder = self._runs_folder / execution_id
         if run_claims.is_locked(folder):
             return False
+        self._open(folder)
         if folder.is_dir():
             # An older version's lock and claim last: with the lock the run is still found when the stack starts, and removed then.
             last = (run_claims.OLD_LOCK, run_claims.OLD_CLAIM)
-            for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name)):
-                if entry.name not in kept:
-                    self._remove(entry)
-            if not any(folder.iterdir()):
-                folder.rmdir()
+            with unavailable(f"{folder} cannot be removed"):
+                for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name)):
+                    if entry.name not in kept:
+                        self._remove(entry)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
         self._warned = {path for path in self._warned if folder not in path.parents}
         return True
 
@@ -117,8 +120,18 @@ class SpoolIngest:
             raise ValueError("an execution id is a UUID in 32 hex digits")
         return self._locks[int(execution_id[-4:], 16) % _LOCKS]
 
+    def _open(self, folder: Path) -> None:
+        """A command may have closed the folder of its run: what is in it is to be read and removed all the same."""
+        try:
+            info = folder.lstat()
+            if stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                folder.chmod(0o700)
+        except OSError as error:
+            self._warn_of(folder, error)
+
     def _take_in(self, execution_id: str, tell: Callable[[str, Report], None] | None = None) -> None:
         """Move what is there, telling of each report as soon as it is moved: what follows may fail."""
+        self._open(self._runs_folder / execution_id)
         spool = self._runs_folder / execution_id / "spool"
         result = spool / "result.json"
         # Before the chunks are listed: the runner writes the result after its last chunk, so with a result seen here the

@@ -120,6 +120,7 @@ class Spool(Shipper):
     def _repair(self, name: str) -> None:
         """Undo what the command, which shares our user, may have done: or the runner would try for ever."""
         try:
+            os.chmod(self._run_dir, 0o700)  # noqa: PTH101
             for folder in (self._folder, f"{self._folder}/logs"):  # in this order: a closed folder hides the next
                 if os.path.islink(folder) or not os.path.isdir(folder):  # noqa: PTH112, PTH114
                     _put_aside(folder)

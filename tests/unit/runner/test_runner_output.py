@@ -213,6 +213,15 @@ def test_a_run_folder_that_was_removed_ends_the_runner(new_run: NewRun) -> None:
     assert not run.folder.exists()
 
 
+def test_a_run_folder_that_was_closed_is_opened_for_the_result(new_run: NewRun) -> None:
+    """By the command. Root, whom it does not keep out, tells only that it does no harm."""
+    run = new_run().start('echo a; sleep 0.3; echo b; chmod 0 "$(dirname "$PWD")"; exit 3')
+    run.runners[0].wait(60)
+    run.folder.chmod(0o700)
+    assert run.result()["exit_code"] == 3
+    assert run.output() == b"a\nb\n"
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system takes root")
 def test_a_small_file_system(new_run: NewRun, tmp_path: Path, until: Callable[..., None]) -> None:
     run = new_run()
