@@ -39,6 +39,15 @@ def test_what_is_shown_is_whole_and_in_order(new_task: NewTask) -> None:
     assert (task.folder / "runner.out").read_bytes() == task.output(), "the same goes to the platform's log"
 
 
+def test_the_steps_of_a_playbook_keep_their_place(new_task: NewTask) -> None:
+    head = "# playbook x\nmark=${RUNVOY_MARK-}; unset RUNVOY_MARK\n"
+    step = "printf '%s' \"$mark\"; printf '%s%s\\n' \"$mark\" 'step N' >&2; /bin/sh -c 'echo printed N; env | grep -c RUNVOY_MARK'\n"
+    task = new_task().start(head + "".join(step.replace("N", str(number)) for number in (1, 2, 3)))
+    task.wait()
+    text = b"".join(record.data for record in task.records()).decode()
+    assert text == "".join(f"step {number}\nprinted {number}\n0\n" for number in (1, 2, 3))
+
+
 def test_the_payload_is_fetched_once_and_deleted_before_the_command_runs(new_task: NewTask) -> None:
     task = new_task().start("true")
     task.wait()
