@@ -94,7 +94,8 @@ def records(*fields: dict[str, Any]) -> bytes:
 
 class LogServer:
     """Hands logs out by name. `requests` are the chunks that were asked for, in order. `held`: a chunk that is answered only once
-    another of its log was asked for, or after `HELD_SECONDS`, which `overdue` tells."""
+    another of its log was asked for, or after `HELD_SECONDS`, which `overdue` tells. `lost`: logs of which nobody will ever know how
+    many chunks they were to have."""
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[bytes]] = {}
@@ -103,6 +104,7 @@ class LogServer:
         self.pause_seconds = 0.0  # before each chunk, as a bucket takes
         self.held: dict[tuple[str, int], int] = {}
         self.overdue: list[tuple[str, int]] = []
+        self.lost: set[str] = set()
         self.grown = threading.Condition()
         server = self
 
@@ -153,7 +155,7 @@ class LogServer:
     def _answer_log(self, request: http.server.BaseHTTPRequestHandler, name: str, what: str, waits: bool) -> None:
         if what == "state":
             ended = self.ended[name]
-            state = {"ended": ended, "chunks": len(self.chunks[name]) if ended else None}
+            state = {"ended": ended, "chunks": len(self.chunks[name]) if ended and name not in self.lost else None}
             _send(request, 200, json.dumps(state).encode(), "application/json")
             return
         number = int(what)

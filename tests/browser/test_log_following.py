@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from playwright.sync_api import expect
-from tests.browser.log_pages import LogServer, chunked
+from tests.browser.log_pages import LogServer, chunked, records
 from tests.browser.log_steps import eventually, rows, scroller, top, writer
 
 
@@ -87,6 +87,21 @@ def test_what_was_shown_can_be_cleared_and_shown_again(page: Any, logs: LogServe
     eventually(lambda: rows(page) == [(31, "line 31"), (32, "line 32")])
     page.get_by_text("show them").click()
     eventually(lambda: len(rows(page)) > 20)
+
+
+def test_a_log_whose_end_never_comes_is_not_told_as_complete(page: Any, logs: LogServer) -> None:
+    logs.lost.add("lost")
+    page.goto(logs.put("lost", [records({"n": 1, "m": "before its runner was gone\n"})]))
+    expect(page.locator(".rv-state")).to_have_text("ended; waiting for the last lines")
+    expect(page.locator(".rv-state")).to_have_text("not complete: its end never came")
+    expect(page.get_by_label("Pause (p)")).to_be_hidden()
+    # What comes in time completes it.
+    logs.lost.add("late")
+    page.goto(logs.put("late", [records({"n": 1, "m": "one\n"})]))
+    expect(page.locator(".rv-state")).to_have_text("ended; waiting for the last lines")
+    logs.add("late", records({"n": 2, "m": "two\n"}, {"n": 3, "s": "sys", "end": True}), ended=True)
+    expect(page.locator(".rv-state")).to_have_text("complete")
+    expect(page.locator(".rv-lines")).to_have_text("2 lines")
 
 
 def test_a_log_that_may_not_be_read_on_says_so_and_what_to_do(page: Any, logs: LogServer) -> None:

@@ -120,6 +120,20 @@ def test_where_the_machine_has_utc_there_is_nothing_to_switch(viewer: Any, ended
     expect(viewer.get_by_label("Times")).to_have_count(0)
 
 
+def test_a_machine_without_a_zone_that_is_known_has_utc(
+    new_context: Callable[..., Any], sign_in: Callable[..., Any], ended: dict[str, Any]
+) -> None:
+    context = new_context(**IN_KABUL)
+    context.add_init_script(
+        "{ const known = Intl.DateTimeFormat.prototype.resolvedOptions;"
+        " Intl.DateTimeFormat.prototype.resolvedOptions = function () {"
+        " return { ...known.call(this), timeZone: 'Etc/Nowhere' }; }; }"
+    )
+    page = sign_in(context.new_page())
+    page.goto(page.url.partition("?")[0] + f"?execution_id={ended['execution_id']}")
+    expect(fact(page, "Started")).to_have_text(words(ended["started_at"], ZoneInfo("UTC"), "UTC"))
+
+
 def test_a_log_s_times_pass_over_the_hour_that_a_summer_takes(new_context: Callable[..., Any], logs: LogServer) -> None:
     before = int(datetime(2030, 3, 31, 0, 59, 59, 999_000, ZoneInfo("UTC")).timestamp() * 1000 + 0.5)
     chunks = [

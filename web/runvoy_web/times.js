@@ -5,12 +5,23 @@
 import { h } from "./dom.js";
 import { preference, setPreference } from "./prefs.js";
 
-const HERE = new Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
+const HERE = usableZone(new Intl.DateTimeFormat().resolvedOptions().timeZone);
 const UTC_NAMES = /^(?:Etc\/)?(?:UTC|UCT|GMT|Zulu|Universal|Greenwich)$/;
 const PREFERENCE = "zone";
 const DAY = { day: "numeric", month: "short" };
 const MINUTE = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }; // as logs and the command line have it
 const WHOLE = { ...DAY, year: "numeric", ...MINUTE, second: "2-digit", timeZoneName: "short" };
+
+/** A machine may have none (Etc/Unknown), or one that the browser cannot reckon with. */
+function usableZone(name = "UTC") {
+  try {
+    new Intl.DateTimeFormat(undefined, { timeZone: name });
+    return name;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return "UTC";
+  }
+}
 
 export const isAlwaysUtc = UTC_NAMES.test(HERE);
 const wantsUtc = () => isAlwaysUtc || preference(PREFERENCE, "local") === "utc";

@@ -5,7 +5,7 @@ const PAUSE_MS = 500;
 
 /** Reads chunks into a store as they come. `onState` is called when `state` changes. */
 export class Live {
-  state = "opening"; // opening | live | paused | done | failed
+  state = "opening"; // opening | live | paused | done | cut (the run is over, and the end of its log never came) | failed
   #store;
   #source;
   #signal;
@@ -47,8 +47,7 @@ export class Live {
   /** Read on until the log is complete, or an ended run has no more of it. */
   follow() {
     return this.#orFail(async () => {
-      await this.#readOn();
-      this.#set("done");
+      this.#set((await this.#readOn()) ? "done" : "cut");
     });
   }
 
@@ -61,6 +60,7 @@ export class Live {
     }
   }
 
+  /** Whether all of it was read in the end. */
   async #readOn() {
     let endedAt = 0;
     this.#set(this.#store.isComplete ? "done" : "live");
@@ -68,7 +68,7 @@ export class Live {
       if (this.state === "paused") await new Promise((resolve) => (this.#resume = resolve));
       const next = this.#store.chunks + 1;
       const last = await this.#source.lastChunk();
-      if (last !== null && next > last) break;
+      if (last !== null && next > last) return true;
       const isEnded = this.#source.ended();
       const raw = await this.#source.readChunk(next, { wait: !isEnded, signal: this.#signal });
       this.#signal.throwIfAborted();
@@ -76,11 +76,15 @@ export class Live {
         await this.#store.load(next, raw);
         endedAt = 0;
       } else if (isEnded) {
-        endedAt ||= performance.now();
-        if (performance.now() - endedAt > TAIL_MS) break;
+        if (!endedAt) {
+          endedAt = performance.now();
+          this.#onState(); // what it waits for now is no news of a run that goes on
+        }
+        if (performance.now() - endedAt > TAIL_MS) return false;
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       }
     }
+    return true;
   }
 
   get isPaused() {

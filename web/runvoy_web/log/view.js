@@ -309,8 +309,9 @@ class LogView {
 
   #showState() {
     const { state } = this.#live;
-    const status = { opening: "opening …", live: "live", paused: "paused", done: "complete", failed: "stopped" }[state];
-    this.#ui.state.textContent = state === "live" && this.#isFollowing ? "live · following" : status;
+    const live = this.#source.ended() ? "ended; waiting for the last lines" : this.#isFollowing ? "live · following" : "live";
+    const status = { opening: "opening …", live, paused: "paused", done: "complete", cut: "not complete: its end never came", failed: "stopped" }[state];
+    this.#ui.state.textContent = status;
     this.#ui.state.dataset.state = state;
     this.#ui.pause.hidden = state !== "live" && state !== "paused";
     if (state === "paused") relabel(this.#ui.pause, "play", "Resume (p)", "Resume");
@@ -318,7 +319,7 @@ class LogView {
     const { rows, lines } = this.#store;
     this.#ui.lines.textContent = rows ? plural(lines, "line") : "";
     this.#ui.empty.hidden = rows > 0;
-    this.#ui.empty.textContent = { opening: "", done: "Nothing was printed." }[state] ?? "Nothing was printed yet.";
+    this.#ui.empty.textContent = { opening: "", done: "Nothing was printed.", cut: "Nothing of it came." }[state] ?? "Nothing was printed yet.";
     this.#ui.root.style.setProperty("--rv-digits", String(Math.max(3, String(lines).length)));
     this.#showJump(rows === 0 || this.#scroller.isAtEnd);
   }
