@@ -17,7 +17,7 @@ from runvoy_cli.following.output import Lines
 from runvoy_cli.terminal.sanitize import Sanitizer
 from runvoy_protocol.logs import decode_chunk
 
-SEED = int(os.environ.get("RUNVOY_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
+SEED = int(os.environ.get("RUNVOY_TEST_SEED", "20260527"))  # fixed: the same checkout gives the same verdict
 SGR = re.compile(r"\x1b\[[0-9;:]*m")
 HOSTILE_LOGS = 10_000
 AT_ONCE = 100
@@ -102,7 +102,9 @@ SHOW_ALL = """async (logs) => {
     return { host, view };
   });
   const isReady = ({ host }) => host.querySelector("[data-state=done]") && !host.querySelector(".rv-unread");
-  for (let tries = 0; tries < 2000 && !hosts.every(isReady); tries++) await new Promise((resolve) => setTimeout(resolve, 5));
+  const giveUpAt = performance.now() + 120_000;
+  while (performance.now() < giveUpAt && !hosts.every(isReady)) await new Promise((resolve) => setTimeout(resolve, 5));
+  const late = hosts.map(isReady).filter((one) => !one).length;
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
   const allowed = new Set(["DIV", "SPAN", "A", "TIME", "MARK", "BUTTON"]);
   const found = hosts.map(({ host }) => ({
@@ -114,7 +116,7 @@ SHOW_ALL = """async (logs) => {
     strange: [...host.querySelectorAll(".rv-rows *")].map((one) => one.tagName).filter((name) => !allowed.has(name)),
   }));
   for (const { host, view } of hosts) { view.destroy(); host.remove(); }
-  return { found, ran: globalThis.ran ?? null };
+  return { found, late, ran: globalThis.ran ?? null };
 }"""
 
 
@@ -127,7 +129,7 @@ def test_hostile_logs_are_text_and_nothing_else(module_page: Any) -> None:
         answer = module_page.evaluate(
             SHOW_ALL, [[base64.b64encode(one).decode() for one in chunks] for chunks in batch]
         )
-        assert answer["ran"] is None
+        assert (answer["ran"], answer["late"]) == (None, 0)
         for number, (chunks, seen) in enumerate(zip(batch, answer["found"], strict=True), start):
             assert seen["strange"] == [], f"log {number}"
             # The page cuts a very long line; the rest is behind a button.

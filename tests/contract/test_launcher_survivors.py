@@ -38,6 +38,7 @@ def test_a_killed_runner_whose_command_lives(machine: Machine, kind: str) -> Non
     launcher.start(launch)
     folder = machine.runs / launch.execution_id
     wait_until(lambda: (folder / "pid").exists() and bool((folder / "pid").read_text()))
+    wait_until((folder / "spool/started.json").exists)
     time.sleep(0.3)  # until it has become what it is
     command = int(json.loads(json.loads((folder / "spool/started.json").read_bytes())["body"])["pid"])
     os.kill(machine.runner_of(launch), signal.SIGKILL)

@@ -115,7 +115,9 @@ def start(arguments: list[str]) -> None:
 
 def attach(arguments: list[str]) -> None:
     folder = container(arguments[-1])
-    follow(folder, (folder / "out").stat().st_size)
+    position = (folder / "out").stat().st_size
+    (folder / "attached").touch()
+    follow(folder, position)
 
 
 def follow(folder: Path, position: int) -> None:

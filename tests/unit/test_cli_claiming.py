@@ -49,22 +49,23 @@ def test_a_token_registers_a_key_that_was_made_here(world, endpoint, tmp_path):
 
 
 def test_an_address_that_does_not_answer_yet_is_tried_again(world, tmp_path):
-    with socket.socket() as held:
+    with socket.socket() as held:  # so that nobody else is given the port
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    known = token(world, url)
-    redeemed = []
-    thread = threading.Thread(
-        target=lambda: redeemed.append(
-            claiming.redeem(tmp_path, None, known, url, Transport(), 10, patience_seconds=60)
+        url = f"http://127.0.0.1:{port}"
+        known = token(world, url)
+        redeemed = []
+        thread = threading.Thread(
+            target=lambda: redeemed.append(
+                claiming.redeem(tmp_path, None, known, url, Transport(), 10, patience_seconds=60)
+            )
         )
-    )
-    thread.start()
-    while not list(tmp_path.glob("pending_keys/*")):
-        time.sleep(0.01)
-    with served(world, port):
-        thread.join(60)
+        thread.start()
+        while not list(tmp_path.glob("pending_keys/*")):
+            time.sleep(0.01)
+        with served(world, port):
+            thread.join(60)
     assert redeemed[0].key.user == "ada"
 
 

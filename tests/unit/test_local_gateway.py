@@ -18,7 +18,7 @@ import pytest
 from tests.http_server import close_waitress
 from waitress.server import create_server  # type: ignore[import-untyped]
 
-from runvoy_agent.local.changes import Changes
+from runvoy_agent.local.changes import Changes, topic_of
 from runvoy_agent.local.clock import SystemClock
 from runvoy_agent.local.gateway import Answer, ControlCall, Gateway
 from runvoy_agent.local.grants import Grants
@@ -88,6 +88,12 @@ class Served:
             return Reply(response.status, response.read(), response.getheader("ETag"), dict(response.getheaders()))
         finally:
             connection.close()
+
+    def wait_until_waited_for(self, object_key: str) -> None:
+        give_up_at = time.monotonic() + 60
+        while topic_of(object_key) not in self.changes._waiting:
+            assert time.monotonic() < give_up_at, "nobody waits for it"
+            time.sleep(0.01)
 
     def close(self) -> None:
         self.changes.close()
@@ -210,7 +216,7 @@ def test_a_waiting_read_returns_on_the_write(served: Served) -> None:
     replies: list[Reply] = []
     reader = threading.Thread(target=lambda: replies.append(served.send("GET", target, Prefer="wait=25")))
     reader.start()
-    time.sleep(0.2)
+    served.wait_until_waited_for("executions/a/run/logs/00000001")
     served.outbox.put("executions/a/run/logs/00000001", b"chunk", content_type="")
     reader.join(20)
     assert not reader.is_alive(), "the read slept through the write"
@@ -222,7 +228,7 @@ def test_a_wait_ends_early_when_something_else_of_the_execution_changed(served: 
     replies: list[Reply] = []
     reader = threading.Thread(target=lambda: replies.append(served.send("GET", target, Prefer="wait=25")))
     reader.start()
-    time.sleep(0.2)
+    served.wait_until_waited_for("executions/a/run/logs/00000002")
     served.outbox.put("executions/b/status.json", b"{}", content_type="")
     reader.join(0.5)
     assert reader.is_alive(), "another execution's news ended the wait"

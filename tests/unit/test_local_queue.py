@@ -40,10 +40,10 @@ def test_release_brings_it_back_after_the_delay(tmp_path: Path) -> None:
     queue.send("inbox", b"a")
     message = taken(queue)
     released_at = time.monotonic()
-    queue.release(message.message_id, 0.2)
+    queue.release(message.message_id, 1.0)  # on a busy disk the commit alone takes a part of it
     assert queue.counts()["inbox"].delayed == 1
     again = taken(queue)
-    assert time.monotonic() - released_at >= 0.199
+    assert time.monotonic() - released_at >= 0.999
     assert (again.message_id, again.receives) == (message.message_id, 2)
     queue.acknowledge(again.message_id)
     queue.release(again.message_id)  # of one that is gone

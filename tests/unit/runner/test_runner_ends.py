@@ -60,7 +60,7 @@ def test_a_kill(new_run: NewRun, until: Until, number: signal.Signals) -> None:
 
 
 def test_a_kill_that_the_command_answers_with_0(new_run: NewRun, until: Until) -> None:
-    run = new_run().start("trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done")
+    run = new_run().start("trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done", grace_seconds=20)
     until((run.folder / "work/ready").exists)
     run.runners[0].terminate()
     result = run.wait()

@@ -163,7 +163,9 @@ def test_quiet_output_comes_soon_and_steady_output_in_larger_chunks(new_task: Ne
     task = new_task().start("i=0; while [ $i -lt 60 ]; do echo $i; sleep 0.05; i=$((i+1)); done")
     task.wait()
     assert task.output() == b"".join(b"%d\n" % number for number in range(60))
-    assert len(task.chunks()) < 15, "3 seconds of output"
+    times = [record.t for record in task.records() if record.s == "out"]
+    seconds = (times[-1] - times[0]) / 1000  # 3, and more on a busy machine
+    assert len(task.chunks()) < 12 + seconds, "one a second once it is steady"
 
 
 # --- the uploader alone ----------------------------------------------------------------------------------------------
@@ -214,7 +216,9 @@ def test_output_that_could_not_be_shipped_in_time_is_told_of(new_task: NewTask, 
     for _ in range(3):
         output.feed("out", b"lost\n")
     task.server.status = 0
-    until(lambda: not uploader.is_full)
+    until(
+        lambda: len(task.server.uploads) == output.chunks and not uploader.is_full
+    )  # of one left it may be full again
     output.feed("out", b"end\n")
     output.end()
     assert uploader.finish(in_seconds(60))
