@@ -130,6 +130,7 @@ def _switches(pid: int) -> int:
 
 
 @pytest.mark.parametrize("command", ["run", "submit"])
+@pytest.mark.shared
 def test_a_clock_that_was_set_while_a_grant_was_kept_costs_one_more_try(machine: Machine, command: str) -> None:
     """Nothing of the deployment's is asked before the upload, so the receipt is what tells the time."""
     machine.ok("run", "true")
@@ -150,6 +151,7 @@ def test_a_clock_that_was_set_while_a_grant_was_kept_costs_one_more_try(machine:
 
 
 @pytest.mark.parametrize("way", [[], ["--no-batch"]])
+@pytest.mark.shared
 def test_a_clock_that_was_set_while_a_grant_was_kept_costs_a_file_of_runs_nothing(
     machine: Machine, tmp_path: Path, way: list[str]
 ) -> None:
