@@ -34,9 +34,7 @@ def run(run_dir: str, payload: Payload, signals: Signals, alive: int) -> bool:
         return run_in_container(run_dir, payload, signals)
     ending = Ending()
     work_dir = f"{run_dir}/work"
-    # A playbook begins when its output can be read at once: else it all lies there, and nobody can say what stood where.
-    begins_now = payload.git is None and not payload.announces
-    begun = _Begun(run_dir, work_dir, payload, signals, alive, ending) if begins_now else None
+    begun = _Begun(run_dir, work_dir, payload, signals, alive, ending) if payload.git is None else None
     # Only now: the command is running while these load.
     from runvoy_agent.runner.output import Output, masked
     from runvoy_agent.runner.report import Reports
