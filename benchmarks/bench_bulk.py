@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.http.transport import Transport
 from runvoy_cli.http.uploads import CONNECTIONS, Post

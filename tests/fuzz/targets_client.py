@@ -19,7 +19,7 @@ from tests.fuzz.targets import ACCEPTED, ENDED, FULL, ID, KEY, RECORDS, REFUSED,
 
 from runvoy_cli.deployment import short_ids
 from runvoy_cli.deployment.client import Client
-from runvoy_cli.deployment.client import Target as Deployment
+from runvoy_cli.deployment.target import Target as Deployment
 from runvoy_cli.following.follow import Follower
 from runvoy_cli.following.output import Lines
 from runvoy_cli.home import config, config_file

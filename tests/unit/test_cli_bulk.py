@@ -12,7 +12,7 @@ import pytest
 from runvoy_cli.bulk import reader
 from runvoy_cli.bulk.reader import BadBulk, Problem
 from runvoy_cli.bulk.requests import FIELDS, Maker
-from runvoy_cli.deployment.client import Target
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.input.problems import UsageProblem
 from runvoy_protocol import ids
 from runvoy_protocol.keys import SigningKey

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 import pytest
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.http.transport import NoAnswer, Transport
 from runvoy_cli.input.problems import UsageProblem

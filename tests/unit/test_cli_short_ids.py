@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runvoy_cli.deployment import short_ids
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
 from runvoy_cli.deployment.short_ids import Written
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.http.transport import Transport
 from runvoy_cli.input.problems import UsageProblem

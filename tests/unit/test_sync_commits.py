@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.unit.sync_cases import NOW
 
-from runvoy_cli.deployment.client import Target
 from runvoy_cli.deployment.session import Session
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.input.options import Settings
 from runvoy_cli.terminal.render import Console
 from runvoy_protocol.errors import ErrorCode

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 from tests.unit.sync_cases import NOW, ended
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.http.transport import Answer
 from runvoy_cli.input.options import Settings
 from runvoy_cli.terminal.render import Console

@@ -18,7 +18,7 @@ from runvoy_protocol.errors import RunvoyError
 from runvoy_protocol.requests import GitSource, RunRequest
 
 if TYPE_CHECKING:
-    from runvoy_cli.deployment.client import Target
+    from runvoy_cli.deployment.target import Target
 
 
 class _Wrong(Exception):

@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home import config
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.home.files import told_about

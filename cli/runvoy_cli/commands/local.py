@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
 from runvoy_cli.deployment.embedded import Embedded, Endpoint
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home import config
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.home.files import private_folder, told_about, write_private

@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.http.transport import Answer, NoAnswer, Transport, check_led_to
 from runvoy_cli.http.uploads import Form, Upload, Uploads, upload_error
@@ -34,15 +35,6 @@ _FORBIDDEN = 403
 _AS_AFTER_IT_WAS_DONE = frozenset(
     {ErrorCode.CONFLICT, ErrorCode.SECRET_EXISTS, ErrorCode.NOT_FOUND, ErrorCode.IMAGE_NOT_FOUND, ErrorCode.KEY_REVOKED}
 )  # what repeating a change is answered with that went through the first time
-
-
-class Target(NamedTuple):
-    """Which deployment, and as whom. `public_endpoint`: where others reach it, if that is not where this client does."""
-
-    endpoint: str
-    deployment_id: str
-    signing_key: SigningKey
-    public_endpoint: str = ""
 
 
 class Client:

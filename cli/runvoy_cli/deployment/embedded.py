@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runvoy_cli import __version__
-from runvoy_cli.deployment.client import Target
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home.files import private_folder, told_about, write_private
 from runvoy_cli.http.transport import NoAnswer, Transport
 from runvoy_protocol import control

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home import config
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.http.transport import Transport

@@ -6,7 +6,8 @@ import hashlib
 import time
 from pathlib import Path
 
-from runvoy_cli.deployment.client import Client, Target
+from runvoy_cli.deployment.client import Client
+from runvoy_cli.deployment.target import Target
 from runvoy_cli.home import config
 from runvoy_cli.home.cache import Cache
 from runvoy_cli.home.files import told_about

@@ -22,7 +22,7 @@ from runvoy_protocol.requests import NO_ID, NO_TIME, GitSource, RunRequest, chec
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
-    from runvoy_cli.deployment.client import Target
+    from runvoy_cli.deployment.target import Target
 
 LIFETIME = timedelta(minutes=15)
 _SEAL_BYTES = 512  # more than a signature and what names it take
