@@ -137,7 +137,8 @@ HINTS = {
     Cause.NO_SHELL: "The image needs a /bin/sh: use one that has it, or build it in.",
     Cause.LAUNCH_FAILED: "The message is the platform's; an admin finds more in the deployment's log.",
     Cause.LOST: "It may have done its work: look at its output (`runvoy logs`) before you run it again.",
-    Cause.CAPACITY: "It is tried again by itself. An admin can have the quota raised: the platform's, or the user's by `runvoy quotas set`.",
+    Cause.CAPACITY: "It is tried again by itself. An admin can have a quota raised: the platform's, or the user's by `runvoy quotas set`; "
+    "where the message names a disk or a folder, mend that.",
     Cause.LOCK: "`runvoy locks show NAME` shows the queue; operators can release a lock.",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.e2e.conftest import Machine as MachineAt
 
 if TYPE_CHECKING:
-    pass
+    from tests.e2e.conftest import Machine
 
 
 def test_nothing_is_for_other_users_whatever_the_umask(tmp_path: Path) -> None:
@@ -26,3 +26,16 @@ def test_nothing_is_for_other_users_whatever_the_umask(tmp_path: Path) -> None:
         assert [path for path in made if path.stat().st_mode & 0o022] == []
     finally:
         machine.end()
+
+
+def test_a_command_that_kills_its_stack_and_removes_its_folder_runs_once(machine: Machine) -> None:
+    """The stack that comes back has heard of no start, and finds nothing where the run was."""
+    machine.ok("local", "up")
+    ran = machine.home.parent / "ran"
+    line = f'kill -9 {machine.stack_pid()}; rm -rf "$(dirname "$PWD")"; echo ran >> {ran}; sleep 1; echo end >> {ran}'
+    execution_id = machine.ok("submit", line).strip()
+    waited = machine("wait", execution_id)
+    assert waited.returncode == 125, waited
+    assert machine.status(execution_id)["state"] == "UNKNOWN", "its log and its result went with the folder"
+    assert ran.read_text() == "ran\nend\n"
+    machine.wait_until(lambda: not list((machine.home / "local" / "runs" / "claims").iterdir()))

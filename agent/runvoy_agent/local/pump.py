@@ -10,6 +10,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from runvoy_agent.ports import Unavailable
+
 log = logging.getLogger("runvoy.pump")
 
 _THREADS = 2
@@ -65,12 +67,15 @@ class Pump:
                 self._ingest(execution_id)
                 if attempt is not None:
                     self._on_stopped(execution_id, attempt)
+            except Unavailable as error:
+                log.warning("the spool of execution %s waits: %s", execution_id, error)
+                self._again(execution_id, attempt)
             except Exception:
                 log.exception("the spool of execution %s could not be taken in; trying again", execution_id)
-                self._closing.wait(_AFTER_A_FAULT_SECONDS)
                 self._again(execution_id, attempt)
 
     def _again(self, execution_id: str, attempt: int | None) -> None:
+        self._closing.wait(_AFTER_A_FAULT_SECONDS)
         with self._changed:
             if attempt is not None or execution_id not in self._pending:
                 self._pending[execution_id] = attempt
