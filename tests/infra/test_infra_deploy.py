@@ -162,6 +162,8 @@ def test_wrong_parameters_are_refused_before_anything_is_done(admin):
     assert done.returncode == 1
     assert "the template has no parameter LogLvel" in done.stderr
     assert admin("apply", "--yes", "--parameter", "LogLevel").returncode == 2
+    done = admin("apply", "--yes", "--stack-name", "new", "--parameter", "TableDeletionProtection=on")
+    assert "TableDeletionProtection is for a stack that stands" in done.stderr
     done = admin("apply", "--yes", "--parameter", "Architecture=arm64")
     assert "built for x86_64, not for arm64" in done.stderr
 

@@ -18,6 +18,7 @@ CODE_BUCKET = "CodeBucket"
 CODE_KEY = "CodeKey"
 ARCHITECTURE = "Architecture"
 RUNNER_IMAGE = "RunnerImage"
+TABLE_PROTECTION = "TableDeletionProtection"
 
 
 class Talk(NamedTuple):
@@ -41,6 +42,12 @@ def apply(aws: Aws, stack: Stack, bundle: Bundle, given: Mapping[str, str], talk
     Raises RunvoyError with the reason of the resource that failed if CloudFormation rolls back.
     """
     before = _before(stack)
+    if before is None and given.get(TABLE_PROTECTION) == "on":
+        raise RunvoyError(
+            ErrorCode.INVALID_REQUEST,
+            f"{TABLE_PROTECTION} is for a stack that stands: one that does not come up could not be rolled back",
+            "Apply without it first, then with it.",
+        )
     runner = runner_image(bundle, given, before)
     if "@sha256:" not in runner:
         talk.say(
