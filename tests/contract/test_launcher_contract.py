@@ -279,7 +279,7 @@ def test_the_runner_gets_nothing_of_the_stacks(machine: Machine) -> None:
         own = str(machine.runs / launch.execution_id)
 
         def has_its_own_alone() -> bool:
-            targets = [os.readlink(link) for link in (runner / "fd").iterdir() if os.path.lexists(link)]
+            targets = [str(link.readlink()) for link in (runner / "fd").iterdir() if link.is_symlink()]
             return all(target.startswith(("pipe:", own, "/dev/null")) for target in targets)
 
         wait_until(has_its_own_alone)  # it may be ringing the bell
