@@ -182,8 +182,8 @@ def test_a_command_that_names_another_runner_has_its_deadline(machine: Machine, 
         machine.launchers.remove(launcher)
         launcher = machine.launcher(grace_seconds=0.1, runner_seconds=0.1)
         launcher.adopt_all()
-    found = launcher.describe(launch.execution_id, 1)
-    assert (found.phase, found.supervised) == ("running", False)
+    wait_until(lambda: not launcher.describe(launch.execution_id, 1).supervised)  # a busy runner stops a moment later
+    assert launcher.describe(launch.execution_id, 1).phase == "running"
     wait_until(lambda: launcher.stop(launch.execution_id, 1) or (launch.execution_id, 1) in machine.stopped)
 
 

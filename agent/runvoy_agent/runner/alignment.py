@@ -11,9 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runvoy_agent.runner.supervise import Listener
 
-_MOST_HELD_BYTES = (
-    1024 * 1024
-)  # a step that learned the mark could write it on one stream alone, and then print for ever
+# A step that learned the mark could write it on one stream alone, and then print for ever.
+_MOST_HELD_BYTES = 1024 * 1024
 
 
 class Aligned:
