@@ -2,11 +2,32 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from runvoy_protocol import codec
+
+LONGEST_ID = 100
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 * 1024**3  # a whole run takes less than half of it
+
+
+def _is_fit(folder: Path) -> bool:
+    """Whether tests can have their folders there: there is room, and programs in it can be executed."""
+    try:
+        told = os.statvfs(folder)
+    except OSError:
+        return False
+    is_free = told.f_bavail * told.f_frsize >= MEMORY_BYTES
+    return is_free and not told.f_flag & os.ST_NOEXEC and os.access(folder, os.W_OK)
+
+
+# In memory a commit takes a hundredth of what it takes on a disk, and what is killed loses no more there: only a machine could. A
+# `--basetemp`, or this variable, leads elsewhere.
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _is_fit(MEMORY):
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY)
 
 # Tests start many processes; where bytecode is forbidden each of them would compile its imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -32,6 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = item.get_closest_marker("xdist_group")
         if group is not None and group.args[0] in ("servers", "infra"):
             item.add_marker("servers")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Some values are megabytes. Every worker tells the controller all ids, and a test's is in the environment of what it starts."""
+    if isinstance(val, (str, bytes)) and len(val) > LONGEST_ID:
+        return f"{val[:20]!r} and so on, {len(val)} long"
+    return None
 
 
 # A busy machine must not fail a property; the seed is fixed so that the same checkout gives the same verdict.

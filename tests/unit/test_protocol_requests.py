@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import LONGEST_ID
 
 from runvoy_protocol import codec, envelope, keys, requests
 from runvoy_protocol.errors import ErrorCode, RunvoyError
@@ -56,7 +57,7 @@ def refusal(request):
         {"env": {"A" * 255: ""}, "locks": ("l" * 128,)},
         {"image": "tools:1", "playbook": "deploy", "name": "Übung 1", "isolation": "process"},
     ],
-    ids=str,
+    ids=lambda changed: str(changed)[:LONGEST_ID],
 )
 def test_a_good_request_goes_through(fields):
     request = changed(**fields)
@@ -135,7 +136,7 @@ def test_a_good_request_goes_through(fields):
         ({"git": GitSource("/x", "-b")}, "git_ref"),
         ({"git": GitSource("/x", "", "-")}, "git_path"),
     ],
-    ids=str,
+    ids=lambda changed: str(changed)[:LONGEST_ID],
 )
 def test_a_bad_field_is_named(fields, named):
     error = refusal(changed(**fields))
