@@ -117,8 +117,22 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.fixture(scope="session")
+def machine_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One machine, its stack up, for all tests of a worker that are marked as `shared`."""
+    made = Machine(tmp_path_factory.mktemp("shared") / "home")
+    made.ok("local", "up")
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    """One of the test's own. With `shared`, that of the worker: then executions of others are there, of which some may run yet, and
+    what the test locks, labels, names or tells from those has a name that no other test gives."""
+    if request.node.get_closest_marker("shared") is not None:
+        yield request.getfixturevalue("machine_of_worker")
+        return
     made = Machine(tmp_path / "home")
     yield made
     made.end()

@@ -81,5 +81,5 @@ class KeptFolder:
 def stop(process, number=signal.SIGTERM):
     """End a daemon by a signal; its exit code."""
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     return process.returncode

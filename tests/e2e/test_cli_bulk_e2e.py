@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from tests.e2e.conftest import Machine
 
 
@@ -22,6 +23,7 @@ def waited(machine: Machine, ids: list[str], *options: str) -> tuple[int, str]:
     return done.returncode, done.stderr.decode()
 
 
+@pytest.mark.shared
 def test_a_file_is_submitted_and_waited_for_and_sending_it_again_starts_nothing(
     machine: Machine, tmp_path: Path
 ) -> None:
@@ -32,19 +34,19 @@ def test_a_file_is_submitted_and_waited_for_and_sending_it_again_starts_nothing(
     runs[7]["command"] = f"echo 7 >> {seen}; exit 9"
     runs[3]["command"] = f"echo 3 >> {seen}; exit 5"
     file = write(tmp_path / "runs.jsonl", runs)
-    ids = machine.ok("submit", "--bulk", file, "--label", "team=data").split()
+    ids = machine.ok("submit", "--bulk", file, "--label", "team=bulk").split()
     assert len(ids) == 20
     code, told = waited(machine, ids)
     assert code == 5, told
     assert "20 executions: SUCCEEDED 18, FAILED 2" in told
-    assert machine.ok("submit", "--bulk", file, "--label", "team=data").split() == ids
+    assert machine.ok("submit", "--bulk", file, "--label", "team=bulk").split() == ids
     assert waited(machine, ids)[0] == 5
     assert Counter(seen.read_text().split()) == Counter(str(number) for number in range(20))
-    listed = json.loads(machine.ok("list", "--label", "team=data", "--limit", "50", "--json"))
+    listed = json.loads(machine.ok("list", "--label", "team=bulk", "--limit", "50", "--json"))
     assert {one["execution_id"] for one in listed} == set(ids)
     # Another content under the same id is refused, and that one alone.
     runs[0]["command"] = "echo other"
-    again = machine.ok("submit", "--bulk", write(tmp_path / "other.jsonl", runs), "--label", "team=data").split()
+    again = machine.ok("submit", "--bulk", write(tmp_path / "other.jsonl", runs), "--label", "team=bulk").split()
     assert again == ids
     assert Counter(seen.read_text().split())["0"] == 1
 
@@ -62,9 +64,12 @@ def test_a_mistake_anywhere_sends_nothing(machine: Machine, tmp_path: Path) -> N
     assert machine("submit", "--bulk", str(empty)).returncode == 2
 
 
+@pytest.mark.shared
 def test_runs_sent_as_objects_of_their_own_are_those_of_a_batch(machine: Machine, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    runs: list[dict[str, object]] = [{"command": f"echo {number} >> {seen}", "id": f"{number}"} for number in range(40)]
+    runs: list[dict[str, object]] = [
+        {"command": f"echo {number} >> {seen}", "id": f"apart {number}"} for number in range(40)
+    ]
     file = write(tmp_path / "runs.jsonl", runs)
     rows = [json.loads(line) for line in machine.ok("submit", "--bulk", file, "--no-batch", "--json").splitlines()]
     assert [row["line"] for row in rows] == list(range(1, 41))
@@ -75,6 +80,7 @@ def test_runs_sent_as_objects_of_their_own_are_those_of_a_batch(machine: Machine
     assert Counter(seen.read_text().split()) == Counter(str(number) for number in range(40))
 
 
+@pytest.mark.shared
 def test_the_first_end_and_the_first_failure_can_be_waited_for(machine: Machine, tmp_path: Path) -> None:
     runs: list[dict[str, object]] = [{"command": "sleep 300", "labels": {"k": "v"}}, {"command": "exit 4"}]
     runs += [{"command": "true"}, {"command": "true", "secrets": ["no-such"]}]
@@ -108,9 +114,12 @@ def test_a_person_s_run_does_not_wait_for_a_bulk(machine: Machine, tmp_path: Pat
     assert machine.ok("run", "echo through again") == "through again\n"
 
 
+@pytest.mark.shared
 def test_a_batch_survives_the_death_of_the_stack_and_runs_once(machine: Machine, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    runs: list[dict[str, object]] = [{"command": f"echo {number} >> {seen}", "id": f"{number}"} for number in range(60)]
+    runs: list[dict[str, object]] = [
+        {"command": f"echo {number} >> {seen}", "id": f"again {number}"} for number in range(60)
+    ]
     file = write(tmp_path / "runs.jsonl", runs)
     ids = machine.ok("submit", "--bulk", file).split()
     machine.kill_stack()

@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from tests.e2e.conftest import Machine
 
 HOSTILE = r"printf '::error::evil\n  ::add-mask::x\nsome ##[error]evil\n::stop-commands::x\n::x::\n::endgroup::\n'"
@@ -40,6 +41,7 @@ class Runner:
         return self
 
 
+@pytest.mark.shared
 def test_a_hostile_log_is_obeyed_by_nobody_and_arrives_as_it_is(machine: Machine, tmp_path: Path) -> None:
     summary = tmp_path / "summary"
     env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
@@ -72,11 +74,14 @@ def test_a_hostile_log_is_obeyed_by_nobody_and_arrives_as_it_is(machine: Machine
         assert told.stop_token is None
 
 
+@pytest.mark.shared
 def test_a_bulk_is_told_with_its_failures_first(machine: Machine, tmp_path: Path) -> None:
     summary = tmp_path / "summary"
     env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
     file = tmp_path / "runs.jsonl"
-    file.write_text("".join(f'{{"command": "exit {number % 2 * 7}", "id": "{number}"}}\n' for number in range(30)))
+    file.write_text(
+        "".join(f'{{"command": "exit {number % 2 * 7}", "id": "github {number}"}}\n' for number in range(30))
+    )
     ids = tmp_path / "ids"
     ids.write_text(machine.ok("submit", "--bulk", str(file), env=env))
     with ids.open("rb") as stdin:
@@ -88,6 +93,7 @@ def test_a_bulk_is_told_with_its_failures_first(machine: Machine, tmp_path: Path
     assert ["❌" in row for row in rows] == [True] * 15 + [False] * 15
 
 
+@pytest.mark.shared
 def test_errors_of_runvoy_s_own_are_annotated_and_outside_of_github_nothing_is(machine: Machine) -> None:
     done = machine("wait", "0" * 32, env={"GITHUB_ACTIONS": "true"})
     assert done.returncode == 2
@@ -117,6 +123,7 @@ def test_what_others_named_commands_nothing_in_any_listing(machine: Machine) -> 
     assert listed["name"] == name, "JSON means the same"
 
 
+@pytest.mark.shared
 def test_a_summary_that_cannot_be_written_fails_nothing(machine: Machine, tmp_path: Path) -> None:
     env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "folder")}
     done = machine("run", "true", env=env)

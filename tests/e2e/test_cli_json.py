@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
 
@@ -75,20 +77,22 @@ def test_runs(machine: Machine) -> None:
     assert set(json.loads(given_up.stdout)) == keys_of(documented("wait")[0])
 
 
+@pytest.mark.shared
 def test_locks(machine: Machine) -> None:
-    [submitted] = check(machine, "submit", "--lock", "prod", "sleep 30")
+    [submitted] = check(machine, "submit", "--lock", "as-json", "sleep 30")
     holder = submitted["execution_id"]
     machine.wait_until(lambda: machine.status(holder)["state"] == "RUNNING")
-    waiter = machine.ok("submit", "--lock", "prod", "true").strip()
-    machine.wait_until(lambda: json.loads(machine.ok("--json", "locks", "show", "prod"))["length"] == 2)
+    waiter = machine.ok("submit", "--lock", "as-json", "true").strip()
+    machine.wait_until(lambda: json.loads(machine.ok("--json", "locks", "show", "as-json"))["length"] == 2)
     [status] = check(machine, "status", waiter)
     [lock] = documented("status")[1]["locks"]
     assert set(status["locks"][0]) == set(lock)
-    for command, args in (("locks list", ()), ("locks show", ("prod",)), ("locks release", ("prod", "--yes"))):
+    for command, args in (("locks list", ()), ("locks show", ("as-json",)), ("locks release", ("as-json", "--yes"))):
         [printed] = check(machine, command, *args)
         shape = documented(command)[0]
         lock, known = (printed[0], shape[0]) if isinstance(shape, list) else (printed, shape)
         assert set(lock["queue"][0] if lock["queue"] else known["queue"][0]) == set(known["queue"][0])
+    machine.ok("kill", holder)
 
 
 def test_the_rest(machine: Machine) -> None:
@@ -115,6 +119,7 @@ def test_the_rest(machine: Machine) -> None:
     check(machine, "local reset", "--yes")
 
 
+@pytest.mark.shared
 def test_errors_are_json_too(machine: Machine) -> None:
     machine.ok("local", "up")
     [shape] = [json.loads(line) for line in re.findall(r'^\{"error".*$', PAGE, re.MULTILINE)]

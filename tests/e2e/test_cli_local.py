@@ -292,7 +292,7 @@ def test_the_stack_inherits_nothing_of_the_client_that_started_it(own):
             env=own.environment(),
             capture_output=True,
             pass_fds=[write_end],
-            timeout=30,
+            timeout=60,
             check=True,
         )
     finally:
@@ -309,7 +309,7 @@ def test_the_stack_inherits_nothing_of_the_client_that_started_it(own):
 def test_the_stack_leaves_no_core_file(own):
     """Its memory holds the keys and values of secrets; whoever starts it may have asked for core files of their own."""
     line = f"ulimit -c $(ulimit -H -c); exec {sys.executable} -m runvoy_cli.app local up"
-    subprocess.run(["sh", "-c", line], env=own.environment(), timeout=30, check=True, capture_output=True)
+    subprocess.run(["sh", "-c", line], env=own.environment(), timeout=60, check=True, capture_output=True)
     limits = Path(f"/proc/{own.endpoint()['pid']}/limits").read_text().splitlines()
     core = next(one.split() for one in limits if one.startswith("Max core file size"))
     assert core[4] == "0"

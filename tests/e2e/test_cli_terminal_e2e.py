@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import Machine
 
@@ -101,6 +103,7 @@ def held_lock(machine: Machine, name: str) -> str:
     return holder
 
 
+@pytest.mark.shared
 def test_a_run_says_what_runs_and_what_became_of_it(machine: Machine) -> None:
     machine.ok("local", "up")
     with terminal(machine, "run", "--name", "greeting", "printf hello; exit 3") as person:
@@ -117,21 +120,29 @@ def test_a_run_says_what_runs_and_what_became_of_it(machine: Machine) -> None:
     assert b"\x1b[3" not in person.seen  # NO_COLOR
 
 
+@pytest.mark.shared
 def test_who_waits_sees_who_holds_the_lock_and_ctrl_c_twice_ends_the_wait(machine: Machine) -> None:
-    holder = held_lock(machine, "prod")
-    with terminal(machine, "run", "--lock", "prod", "true", NO_COLOR="") as person:
-        at = person.see(b"held by ")
-        person.see(f"{holder[:8]}…{holder[-4:]}".encode(), at)
-        assert b"\x1b[1mQUEUED" in person.seen
-        person.type(b"\x03")
-        person.see(b"Ctrl-C again within 3 s kills it")
-        person.type(b"\x03")
-        assert person.end() == 123, person.seen.decode()
+    holder = held_lock(machine, "waited-for")
+    tries = 3  # it leaves by itself after three seconds, in which a machine that others keep busy may not come to the second one
+    code = 130
+    while code == 130 and tries:
+        tries -= 1
+        with terminal(machine, "run", "--lock", "waited-for", "true", NO_COLOR="") as person:
+            at = person.see(b"held by ")
+            person.see(f"{holder[:8]}…{holder[-4:]}".encode(), at)
+            assert b"\x1b[1mQUEUED" in person.seen
+            person.type(b"\x03")
+            person.see(b"Ctrl-C again within 3 s kills it")
+            person.type(b"\x03")
+            code = person.end()
+    assert code == 123, person.seen.decode()
     assert "✗ STOPPED".encode() in person.seen
+    machine.ok("kill", holder)
 
 
+@pytest.mark.shared
 def test_who_only_looks_is_told_that_it_goes_on(machine: Machine) -> None:
-    holder = held_lock(machine, "prod")
+    holder = held_lock(machine, "looked-at")
     for arguments in (["wait", holder], ["logs", "--follow", holder]):
         with terminal(machine, *arguments) as person:
             person.see(b"RUNNING")
@@ -142,6 +153,7 @@ def test_who_only_looks_is_told_that_it_goes_on(machine: Machine) -> None:
     machine.ok("kill", holder)
 
 
+@pytest.mark.shared
 def test_nothing_is_live_on_a_dumb_terminal_or_with_json(machine: Machine) -> None:
     machine.ok("local", "up")
     cases: list[tuple[list[str], dict[str, Any]]] = [
@@ -155,15 +167,17 @@ def test_nothing_is_live_on_a_dumb_terminal_or_with_json(machine: Machine) -> No
         assert b"submitted " in person.seen
 
 
+@pytest.mark.shared
 def test_releasing_a_lock_is_asked_about(machine: Machine) -> None:
-    holder = held_lock(machine, "prod")
-    for answer, code, told in ((b"n\n", 1, b"nothing was released"), (b"y\n", 0, b"released prod from")):
-        with terminal(machine, "locks", "release", "prod", columns=200) as person:
+    holder = held_lock(machine, "released")
+    for answer, code, told in ((b"n\n", 1, b"nothing was released"), (b"y\n", 0, b"released released from")):
+        with terminal(machine, "locks", "release", "released", columns=200) as person:
             person.see(b"[y/N]")
             person.type(answer)
             assert person.end() == code
         assert told in person.seen
-        assert f"the lock prod is held by {holder}".encode() in person.seen
+        assert f"the lock released is held by {holder}".encode() in person.seen
+    machine.ok("kill", holder)
 
 
 HOSTILE = r"""
@@ -180,6 +194,7 @@ for stream in (sys.stdout.buffer, sys.stderr.buffer):
 """
 
 
+@pytest.mark.shared
 def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
     first = machine.ok("submit", "--name", "first", "sleep 600").strip()
     script = "sleep 600\nKill nothing? " + "x" * 10_000
@@ -211,6 +226,7 @@ def test_killing_by_a_short_id_is_asked_about(machine: Machine) -> None:
     assert machine.status(first)["state"] == "STOPPED"
 
 
+@pytest.mark.shared
 def test_a_hostile_log_puts_nothing_but_text_and_colours_on_the_terminal(machine: Machine) -> None:
     print(f"seed {SEED}")
     seed = str(random.Random(SEED).randrange(1000))

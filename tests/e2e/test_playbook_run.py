@@ -41,6 +41,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.shared
 def test_it_runs_each_command_and_follows(machine: Machine, project: Path) -> None:
     done = machine("playbook", "run", "greet", "--param", f"who={HOSTILE}", cwd=project)
     assert done.returncode == 0, done
@@ -59,6 +60,7 @@ def test_it_stops_at_the_first_failure_and_exits_with_its_code(machine: Machine,
     assert listed["locks"] == [{"name": "greeting", "fence": 1}]
 
 
+@pytest.mark.shared
 def test_what_is_not_the_commands_has_the_codes_of_run(machine: Machine, project: Path) -> None:
     run = ("playbook", "run", "greet", "--param", "who=x")
     assert machine(*run, "--secret", "nobody", cwd=project).returncode == 121
@@ -68,8 +70,10 @@ def test_what_is_not_the_commands_has_the_codes_of_run(machine: Machine, project
     holder = machine.ok("submit", "--lock", "greeting", "sleep 30").strip()
     machine.wait_until(lambda: machine.status(holder)["state"] == "RUNNING")
     assert machine(*run, "--if-locked", "fail", cwd=project).returncode == 122
+    machine.ok("kill", "--wait", holder)
 
 
+@pytest.mark.shared
 def test_the_same_id_is_the_same_run(machine: Machine, project: Path) -> None:
     run = ("--json", "playbook", "run", "greet", "--id", "greet-1", "--param")
     ids = {
@@ -80,6 +84,7 @@ def test_the_same_id_is_the_same_run(machine: Machine, project: Path) -> None:
     assert machine(*run, "who=y", cwd=project).returncode == 121
 
 
+@pytest.mark.shared
 def test_json_has_the_documented_shapes(machine: Machine, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     check(machine, "playbook list")
@@ -90,6 +95,7 @@ def test_json_has_the_documented_shapes(machine: Machine, project: Path, monkeyp
     assert printed[-1]["exit_code"] == 0
 
 
+@pytest.mark.shared
 def test_a_key_made_for_one_playbook_runs_that_and_nothing_else(machine: Machine, project: Path) -> None:
     made = json.loads(machine.ok("--json", "keys", "create", "--only-playbook", "greet", cwd=project))
     endpoint = machine.endpoint()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.e2e.conftest import Machine
 
 SEED = 20260504
@@ -45,8 +47,9 @@ def test_a_running_command_goes_on_and_its_log_and_result_are_there_afterwards(m
     assert machine.ok("logs", execution_id) == "before\nafter\n"
 
 
-def test_following_goes_on_over_a_restart(machine: Machine) -> None:
-    gate = machine.home / "gate"
+@pytest.mark.shared
+def test_following_goes_on_over_a_restart(machine: Machine, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     process = machine.popen("run", f"echo one; while [ ! -e {gate} ]; do sleep 0.05; done; echo two; exit 4")
     assert process.stdout is not None
     assert process.stdout.readline() == b"one\n"
@@ -57,8 +60,9 @@ def test_following_goes_on_over_a_restart(machine: Machine) -> None:
     assert (out, process.returncode) == (b"two\n", 4), err
 
 
-def test_local_down_leaves_commands_running(machine: Machine) -> None:
-    gate = machine.home / "gate"
+@pytest.mark.shared
+def test_local_down_leaves_commands_running(machine: Machine, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     execution_id = machine.ok("submit", f"while [ ! -e {gate} ]; do sleep 0.05; done; echo done").strip()
     machine.wait_until(lambda: machine.status(execution_id)["state"] == "RUNNING")
     machine.ok("local", "down")

@@ -222,8 +222,8 @@ def test_a_playbook_is_called_by_name(folder):
     assert "must match" in folder.rejected()[0].read_text()
 
 
-def test_many_files_at_once_all_run_and_each_once(folder):
-    count = 150
+@pytest.mark.parametrize("count", [50, pytest.param(150, marks=pytest.mark.long)])
+def test_many_files_at_once_all_run_and_each_once(folder, count):
     marks = folder.path / "marks"
     marks.mkdir()
     process = folder.daemon()
@@ -283,13 +283,15 @@ def test_a_full_disk_tears_no_line_and_is_got_over(folder):
     folder.drop("big.yml", "command: seq 10000\n")
     process = folder.daemon(preexec_fn=small_files, stderr=subprocess.PIPE)
     folder.machine.wait_until(folder.done)
-    time.sleep(3)
+    told = b""
+    while b"too large" not in told:
+        told += (line := process.stderr.readline())
+        assert line, told
+    time.sleep(1)  # and tries again
     text = (folder.of("big") / "log.txt").read_bytes() if (folder.of("big") / "log.txt").exists() else b""
     assert text == b"" or text.endswith(b"\n")
     assert not (folder.of("big") / "result.json").exists()
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
-    assert b"too large" in err
+    stop(process)
     assert folder.once().returncode == 0
     assert (folder.of("big") / "log.txt").read_text().splitlines() == [str(n) for n in range(1, 10001)]
     folder.check_whole()
@@ -310,9 +312,13 @@ def test_what_is_asked_wrongly_is_exit_2(folder):
 
 
 def test_once_gives_up_in_time(folder):
+    folder.machine.ok("local", "up")
     folder.drop("a.yml", "command: sleep 600\n")
-    assert folder.once("--timeout", "4s").returncode == 120
-    folder.machine.ok("kill", *folder.ids())
+    for seconds in (2, 8, 32):  # in which a busy machine may not come so far as to submit it
+        assert folder.once("--timeout", f"{seconds}s").returncode == 120
+        if folder.done():
+            break
+    folder.machine.ok("kill", folder.of("a").name)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
