@@ -72,9 +72,10 @@ def test_the_file_is_what_its_script_makes() -> None:
     assert module.text() == (GOLDEN / "vectors.json").read_text(), "run `just vectors`, on purpose only"
 
 
-@pytest.mark.parametrize("vector", ENVELOPES, ids=lambda vector: vector["what"])
-def test_our_code_gives_the_answer(vector: dict[str, Any]) -> None:
-    assert answer_of(vector) == vector["answer"]
+def test_our_code_gives_the_answer() -> None:
+    assert {vector["what"]: answer_of(vector) for vector in ENVELOPES} == {
+        vector["what"]: vector["answer"] for vector in ENVELOPES
+    }
 
 
 def test_another_library_agrees_on_every_signature() -> None:

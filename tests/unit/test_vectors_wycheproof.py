@@ -8,7 +8,6 @@ from collections import Counter
 from importlib import resources
 from typing import Any
 
-import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -42,11 +41,11 @@ def is_signed(public_key: bytes, test: dict[str, Any]) -> bool:
     return keys.is_signed_by(bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]), public_key)
 
 
-@pytest.mark.parametrize(("public_key", "test"), TESTS, ids=[f"tc{test['tcId']}" for _, test in TESTS])
-def test_a_signature_counts_under_a_good_key_only(public_key: bytes, test: dict[str, Any]) -> None:
+def test_a_signature_counts_under_a_good_key_only() -> None:
     """`acceptable` is left to the verifier: keys of small and mixed order. Ours never get registered."""
-    taken = is_registered(public_key) and is_signed(public_key, test)
-    assert taken is (test["result"] == "valid"), (test["comment"], test["flags"])
+    for public_key, test in TESTS:
+        taken = is_registered(public_key) and is_signed(public_key, test)
+        assert taken is (test["result"] == "valid"), (test["tcId"], test["comment"], test["flags"])
 
 
 def test_the_policy_decides_what_the_vectors_leave_open() -> None:

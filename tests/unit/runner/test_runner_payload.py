@@ -28,13 +28,13 @@ def test_the_whole_is_read() -> None:
     assert parse(WHOLE).secrets == {b"TOKEN": b"hunter2-hunter2"}
 
 
-@pytest.mark.parametrize("size", range(len(WHOLE)))
-def test_what_is_said_of_a_part_tells_no_secret(size: int) -> None:
+def test_what_is_said_of_a_part_tells_no_secret() -> None:
     """A launcher may die in the midst of a character as well."""
-    with pytest.raises(PayloadError) as caught:
-        parse(WHOLE[:size])
-    assert caught.value.__cause__ is None
-    assert SECRET[:8] not in f"{caught.value!r} {caught.value}"
+    for size in range(len(WHOLE)):
+        with pytest.raises(PayloadError) as caught:
+            parse(WHOLE[:size])
+        assert caught.value.__cause__ is None, size
+        assert SECRET[:8] not in f"{caught.value!r} {caught.value}", size
 
 
 @pytest.mark.parametrize(
