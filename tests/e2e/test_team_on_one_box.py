@@ -108,6 +108,8 @@ def test_it_takes_containers_and_a_name(machine: Machine) -> None:
         ("--host", "team.example.com/path", "--containers-only"),
         ("--host", "http://team.example.com", "--containers-only"),
         ("--host", "", "--containers-only"),
+        ("--host", "our team.example.com", "--containers-only"),
+        ("--host", "bücher.example", "--containers-only"),
     ):
         refused = machine("local", "up", *arguments)
         assert refused.returncode == 2, (arguments, refused)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -13,11 +14,12 @@ import msgspec
 from runvoy_cli.bulk import reader
 from runvoy_cli.bulk.reader import BadBulk, Problem
 from runvoy_cli.bulk.requests import Maker
-from runvoy_cli.deployment.client import digest
 from runvoy_cli.deployment.session import Session, open_session
 from runvoy_cli.following.follow import Follower
 from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.submission import request as request_options
+from runvoy_cli.submission import submitting
+from runvoy_cli.submission.submitting import Submitted
 from runvoy_cli.terminal.render import write_stderr, written_whole
 from runvoy_cli.terminal.sanitize import json_text
 from runvoy_protocol import batches, ids, requests
@@ -145,12 +147,14 @@ class _Sending:
 
     def _see_the_decision(self, batch_id: str, sealed: bytes) -> None:
         """Raise the refusal of the batch as a whole, if it is told in time."""
+        client = self._session.client
+        submitted = Submitted(batch_id, sealed)
         follower = Follower(
-            self._session.client,
+            client,
             batch_id,
             deadline=time.monotonic() + DECISION_SECONDS,
-            object_sha256=digest(sealed),
-            send_again=lambda: self._session.client.upload_batch(batch_id, sealed),
+            object_sha256=submitted.object_sha256,
+            send_again=partial(submitting.send_again, self._session, submitted, client.upload_batch),
         )
         try:
             follower.receipt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -30,6 +31,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 STOP_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 _SHORTEST_KEEP_SECONDS = 24 * 3600
+_HOST = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _RUNNING = ("STARTING", "RUNNING", "TERMINATING")
 app = new_app()
 
@@ -125,7 +127,13 @@ def _host(text: str) -> str:
     if text.strip().lower() == "none":
         return ""
     url = config.endpoint(f"https://{text.strip().lower().removeprefix('https://')}", "--host")
-    return url.removeprefix("https://").removesuffix(":443")
+    host = url.removeprefix("https://").removesuffix(":443")
+    if not _HOST.fullmatch(host):
+        raise UsageProblem(
+            f"--host: {host[:100]!r} is not how a name stands in an address",
+            "It has letters, digits, dots and hyphens, as runvoy.example.com; a name in other letters begins with xn--.",
+        )
+    return host
 
 
 def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
