@@ -20,7 +20,7 @@ from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsagePr
 from runvoy_cli.submission import request as request_options
 from runvoy_cli.submission import submitting
 from runvoy_cli.submission.submitting import Submitted
-from runvoy_cli.terminal.render import write_stderr, written_whole
+from runvoy_cli.terminal.render import NotWritten, write_stderr, written_whole
 from runvoy_cli.terminal.sanitize import json_text
 from runvoy_protocol import batches, ids, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 DECISION_SECONDS = 5.0
 _TELL_SECONDS = 10.0
-_SEND_AGAIN = "Send the same file again: what has an `id`, or a file sent with --id, is started once."
 
 
 class _Numbered(NamedTuple):
@@ -88,7 +87,7 @@ class _Sending:
             else:
                 self._send_each()
         except KeyboardInterrupt:
-            write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {_SEND_AGAIN}\n")
+            write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {self._way_on()}\n")
             return EXIT_INTERRUPTED
         except RunvoyError as error:
             refused = Refused(self._told(error))
@@ -167,13 +166,24 @@ class _Sending:
 
     def _told(self, error: RunvoyError) -> RunvoyError:
         details = {**error.details, "submitted": self._durable, "of": len(self._numbered)}
-        hint = (
-            f"{_SEND_AGAIN} {error.hint}" if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL) else error.hint
-        )
+        hint = error.hint
+        if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
+            # Of an output that cannot be written the hint is about commands that do one thing.
+            hint = self._way_on(error) if isinstance(error, NotWritten) else f"{self._way_on(error)} {error.hint}"
         told = RunvoyError(error.code, f"{error.message}; {self._where_it_stands(error)}", hint, details)
-        if not self._has_ids and (self._durable or self._is_open(error)):
-            told.retryable = False  # the whole file would be sent, under new ids
+        told.retryable = told.retryable and self._may_be_repeated(error)
         return told
+
+    def _way_on(self, error: RunvoyError | None = None) -> str:
+        if self._has_ids:
+            return "Send the same file again: its runs have ids of their own, and none is started twice."
+        if self._may_be_repeated(error):
+            return "Send the same file again."
+        return "`runvoy list` shows what is there: the same file would start it once more, for its runs have no `id`."
+
+    def _may_be_repeated(self, error: RunvoyError | None) -> bool:
+        """Whether nothing runs twice if the whole file is sent again: runs without ids of their own get new ones."""
+        return self._has_ids or not (self._durable or self._is_open(error))
 
     def _where_it_stands(self, error: RunvoyError | None = None) -> str:
         total = len(self._numbered)

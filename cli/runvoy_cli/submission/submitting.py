@@ -114,9 +114,7 @@ def send(session: Session, request: RunRequest) -> Submitted:
     return Submitted(request.request_id, sealed)
 
 
-def send_again(
-    session: Session, submitted: Submitted, upload: Callable[[str, bytes], None] | None = None
-) -> None:
+def send_again(session: Session, submitted: Submitted, upload: Callable[[str, bytes], None] | None = None) -> None:
     """Upload the same object once more, for who waits for its decision and hears nothing; `upload` is that of a single request
     unless it is given. Nothing runs twice by it: id, key and content are the same, so what was decided of the first is the
     answer to this one. A failure is told and not raised, for the first may yet be decided."""
