@@ -86,8 +86,8 @@ def up(
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
     what the stack's user can, its keys included.
 
-    With --host colleagues on other machines use the stack; it takes --containers-only. The stack listens on 127.0.0.1 all the same:
-    a web server of yours has the certificate, and passes on what comes for that name.
+    With --host colleagues on other machines can use the stack; it needs --containers-only. The stack still listens on
+    127.0.0.1 alone: a web server of yours has the certificate, and passes on what comes for that name.
 
     All of these are remembered, and can be changed while the stack is down.
     """
