@@ -292,6 +292,7 @@ def _show(found: dict[str, Any], settings: Settings) -> None:
         ("stack", f"running, pid {found['pid']}" if found["running"] else "not running"),
         ("endpoint", found.get("endpoint", "")),
         ("for others", f"https://{found['host']}" if found.get("host") else ""),
+        ("commands", "in containers only" if found.get("host_processes") is False else ""),
         ("version", found.get("version", "")),
         ("data", found["data_directory"]),
         (
