@@ -45,9 +45,8 @@ class DryRunAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     refused: Refused | None = None  # why it is not allowed
     resolved: Resolved | None = None  # what an accepting receipt would say
     secrets: tuple[SecretUse, ...] = ()
-    locks: tuple[
-        LockStatus, ...
-    ] = ()  # with the place that it would have in each queue, and who holds the lock since when
+    # With the place that it would have in each queue, and who holds the lock since when.
+    locks: tuple[LockStatus, ...] = ()
     waits: bool = False  # it would wait for a lock
     rate: Rate | None = None  # what an hour of it costs
     most_nanodollars: int | None = None  # what it costs if it goes on to its deadline

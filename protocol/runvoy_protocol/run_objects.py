@@ -90,9 +90,8 @@ class RunnerPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     ship_seconds: int = SHIP_SECONDS  # in a task: how long after the command's end its output may still be uploaded
     grant: RunGrant | None = None  # by which to upload; None where the runner spools on the deployment's own disk
     git: GitCheckout | None = None
-    git_credentials: dict[
-        str, bytes
-    ] = {}  # by the variables of git_sources.CREDENTIALS: for the clone alone, and masked
+    # By the variables of git_sources.CREDENTIALS: for the clone alone, and masked.
+    git_credentials: dict[str, bytes] = {}
     max_log_bytes: int = 0  # what the log keeps of the output, the rest is counted and lost; 0 is no bound
 
     def __repr__(self) -> str:

@@ -31,9 +31,8 @@ FIELDS = (
 CALL_FIELDS = ("playbook", "params", "if_locked", "queue_timeout", "labels", "name", "id")
 _ISOLATIONS: tuple[Literal["process", "container"], ...] = ("process", "container")
 _IF_LOCKED: tuple[Literal["wait", "fail"], ...] = ("wait", "fail")
-_NOT_IN_YAML = re.compile(
-    "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"
-)  # they stand in strings alone: it was read as JSON before
+# These stand in strings alone, for the text was read as JSON before.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 
 

@@ -61,6 +61,15 @@ def test_what_is_done_and_cannot_be_told_is_nothing_to_repeat(machine_of_module:
     assert told["retryable"] is False
 
 
+def test_a_file_whose_ids_cannot_be_written_is_sent_again_only_if_its_runs_have_ids(machine_of_module: Machine) -> None:
+    """To be told to send it again would have all of it run twice."""
+    send = """echo '{"command": "true"}' | runvoy submit --json --bulk - %s> /dev/full"""
+    told = [json.loads(shell(machine_of_module, send % option).stderr)["error"] for option in ("", "--id once ")]
+    assert [one["retryable"] for one in told] == [False, True]
+    assert "would start it once more" in told[0]["hint"]
+    assert told[1]["hint"].startswith("Send the same file again: its runs have ids")
+
+
 @pytest.mark.parametrize(
     "words", ["list --label", "users show", "secrets show", "locks show", "images show", "cost --label"]
 )

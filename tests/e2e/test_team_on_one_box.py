@@ -78,7 +78,8 @@ def test_a_colleague_elsewhere_claims_runs_follows_and_looks(
     (engine / "images" / "tool:1").touch()
     shown = json.loads(machine.ok("local", "up", "--host", proxy.host, "--containers-only", "--json"))
     assert (shown["host"], shown["host_processes"]) == (proxy.host, False)
-    assert f"for others  https://{proxy.host}" in machine.ok("local", "status")
+    status = machine.ok("local", "status")
+    assert f"for others  https://{proxy.host}\ncommands    in containers only\n" in status
     proxy.to_port = machine.endpoint()["port"]
     machine.ok("images", "register", "tool:1", "--default")
 
@@ -108,6 +109,8 @@ def test_it_takes_containers_and_a_name(machine: Machine) -> None:
         ("--host", "team.example.com/path", "--containers-only"),
         ("--host", "http://team.example.com", "--containers-only"),
         ("--host", "", "--containers-only"),
+        ("--host", "our team.example.com", "--containers-only"),
+        ("--host", "bücher.example", "--containers-only"),
     ):
         refused = machine("local", "up", *arguments)
         assert refused.returncode == 2, (arguments, refused)

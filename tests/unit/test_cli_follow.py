@@ -365,6 +365,21 @@ def test_a_request_whose_object_is_gone_is_sent_again_at_once_and_once():
     assert len(sent) == 2
 
 
+def test_who_is_leaving_sends_nothing_again():
+    """An upload that hangs would keep them: they leave in 3 s."""
+    world = World()
+    world.grant_answers = [pending("http://h/receipt")] * 100
+    follower = world.follower(object_sha256="0" * 64, send_again=lambda: pytest.fail("they are leaving"))
+    world.time = SEND_AGAIN_SECONDS
+    follower.leave_at(world.time + 3)
+    with pytest.raises(GaveUp):
+        follower.receipt()
+    assert world.time == pytest.approx(SEND_AGAIN_SECONDS + 3, abs=0.1)
+    world.grant_answers = [RunvoyError(ErrorCode.NOT_FOUND, "there is no execution")]
+    with pytest.raises(RunvoyError, match="there is no execution"):
+        follower.receipt()
+
+
 def test_a_request_that_is_decided_in_time_is_not_sent_again():
     world = World()
     world.grant_answers = [pending("http://h/receipt")]

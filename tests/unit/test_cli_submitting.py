@@ -12,7 +12,7 @@ from tests.unit.test_cli_client import ID, KEY, LOSE, client_of, server
 from runvoy_cli.deployment.session import Session
 from runvoy_cli.input.options import Settings
 from runvoy_cli.submission import submitting
-from runvoy_cli.submission.submitting import Prepared
+from runvoy_cli.submission.submitting import Prepared, Submitted
 from runvoy_cli.terminal.render import Console
 from runvoy_protocol import envelope, requests
 from runvoy_protocol.envelope import PayloadType
@@ -100,6 +100,16 @@ def test_that_it_cannot_be_sent_again_ends_nothing(server: Any, session: Session
     server.answers["/inbox"] = [(204, b""), (400, b"<Error><Code>No</Code></Error>")]
     submitted = submitting.send(session, REQUEST)
     submitting.send_again(session, submitted)
+    assert f"{ID} is not decided yet, and cannot be sent again" in console.said[-1]
+
+
+def test_that_a_batch_cannot_be_sent_again_ends_nothing_either(server: Any, session: Session, console: Kept) -> None:
+    server.answers["/api/v1/grants/inbox"] = [(200, server.grant())]
+    server.answers["/inbox"] = [(204, b""), (400, b"<Error><Code>No</Code></Error>")]
+    batch = Submitted(ID, b"a signed batch")
+    submitting.send_again(session, batch, session.client.upload_batch)
+    submitting.send_again(session, batch, session.client.upload_batch)
+    assert all(f"requests/{KEY.key_id}/{ID}.batch".encode() in body for *_, body in server.sent_to("/inbox"))
     assert f"{ID} is not decided yet, and cannot be sent again" in console.said[-1]
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -13,12 +14,13 @@ import msgspec
 from runvoy_cli.bulk import reader
 from runvoy_cli.bulk.reader import BadBulk, Problem
 from runvoy_cli.bulk.requests import Maker
-from runvoy_cli.deployment.client import digest
 from runvoy_cli.deployment.session import Session, open_session
 from runvoy_cli.following.follow import Follower
 from runvoy_cli.input.problems import EXIT_INTERRUPTED, GaveUp, Refused, UsageProblem
 from runvoy_cli.submission import request as request_options
-from runvoy_cli.terminal.render import write_stderr, written_whole
+from runvoy_cli.submission import submitting
+from runvoy_cli.submission.submitting import Submitted
+from runvoy_cli.terminal.render import NotWritten, write_stderr, written_whole
 from runvoy_cli.terminal.sanitize import json_text
 from runvoy_protocol import batches, ids, requests
 from runvoy_protocol.batches import Batch, BatchedRequest
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 DECISION_SECONDS = 5.0
 _TELL_SECONDS = 10.0
-_SEND_AGAIN = "Send the same file again: what has an `id`, or a file sent with --id, is started once."
 
 
 class _Numbered(NamedTuple):
@@ -86,7 +87,7 @@ class _Sending:
             else:
                 self._send_each()
         except KeyboardInterrupt:
-            write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {_SEND_AGAIN}\n")
+            write_stderr(f"\nrunvoy: {self._where_it_stands()}\nhint: {self._way_on()}\n")
             return EXIT_INTERRUPTED
         except RunvoyError as error:
             refused = Refused(self._told(error))
@@ -145,12 +146,14 @@ class _Sending:
 
     def _see_the_decision(self, batch_id: str, sealed: bytes) -> None:
         """Raise the refusal of the batch as a whole, if it is told in time."""
+        client = self._session.client
+        submitted = Submitted(batch_id, sealed)
         follower = Follower(
-            self._session.client,
+            client,
             batch_id,
             deadline=time.monotonic() + DECISION_SECONDS,
-            object_sha256=digest(sealed),
-            send_again=lambda: self._session.client.upload_batch(batch_id, sealed),
+            object_sha256=submitted.object_sha256,
+            send_again=partial(submitting.send_again, self._session, submitted, client.upload_batch),
         )
         try:
             follower.receipt()
@@ -163,13 +166,24 @@ class _Sending:
 
     def _told(self, error: RunvoyError) -> RunvoyError:
         details = {**error.details, "submitted": self._durable, "of": len(self._numbered)}
-        hint = (
-            f"{_SEND_AGAIN} {error.hint}" if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL) else error.hint
-        )
+        hint = error.hint
+        if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL):
+            # Of an output that cannot be written the hint is about commands that do one thing.
+            hint = self._way_on(error) if isinstance(error, NotWritten) else f"{self._way_on(error)} {error.hint}"
         told = RunvoyError(error.code, f"{error.message}; {self._where_it_stands(error)}", hint, details)
-        if not self._has_ids and (self._durable or self._is_open(error)):
-            told.retryable = False  # the whole file would be sent, under new ids
+        told.retryable = told.retryable and self._may_be_repeated(error)
         return told
+
+    def _way_on(self, error: RunvoyError | None = None) -> str:
+        if self._has_ids:
+            return "Send the same file again: its runs have ids of their own, and none is started twice."
+        if self._may_be_repeated(error):
+            return "Send the same file again."
+        return "`runvoy list` shows what is there: the same file would start it once more, for its runs have no `id`."
+
+    def _may_be_repeated(self, error: RunvoyError | None) -> bool:
+        """Whether nothing runs twice if the whole file is sent again: runs without ids of their own get new ones."""
+        return self._has_ids or not (self._durable or self._is_open(error))
 
     def _where_it_stands(self, error: RunvoyError | None = None) -> str:
         total = len(self._numbered)

@@ -161,7 +161,8 @@ def _problems(found: Health, skew: float, queues: QueuesAnswer | None) -> list[P
     if found.status == "low-disk":
         problems.append(
             Problem(
-                f"the deployment's disk has too little room left{_room(queues)}, or cannot be written to: nothing new is taken in or started",
+                f"the deployment's disk has too little room left{_room(queues)}, or cannot be written to: "
+                "nothing new is taken in or started",
                 "Make room on it; it goes on by itself. What ended and cannot be written down yet waits for that, and seems to run.",
             )
         )

@@ -265,7 +265,9 @@ def _as_lines(name: str, found: Status) -> list[str]:
     lines += [f"failed: {failure}" for failure in found.failures]
     lines += [f"alarm: {alarm}" for alarm in found.alarms]
     for source in found.unread:
-        lines.append(f"unread: {source}, by a `destroy` that was cut off or by hand: nothing of its queue is started")
+        lines.append(
+            f"unread: {source} (a `destroy` was cut off, or somebody disabled it): what waits there is not started"
+        )
     if found.unread:
         lines.append("destroy it again, or have its queues read again: runvoy infra apply")
     for one in found.drift or ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -30,6 +31,7 @@ from runvoy_protocol.errors import ErrorCode, RunvoyError
 STOP_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 _SHORTEST_KEEP_SECONDS = 24 * 3600
+_HOST = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _RUNNING = ("STARTING", "RUNNING", "TERMINATING")
 app = new_app()
 
@@ -84,8 +86,8 @@ def up(
     With --containers-only no command runs as a process of this machine, whoever asks: what colleagues run then cannot read
     what the stack's user can, its keys included.
 
-    With --host colleagues on other machines use the stack; it takes --containers-only. The stack listens on 127.0.0.1 all the same:
-    a web server of yours has the certificate, and passes on what comes for that name.
+    With --host colleagues on other machines can use the stack; it needs --containers-only. The stack still listens on
+    127.0.0.1 alone: a web server of yours has the certificate, and passes on what comes for that name.
 
     All of these are remembered, and can be changed while the stack is down.
     """
@@ -125,7 +127,13 @@ def _host(text: str) -> str:
     if text.strip().lower() == "none":
         return ""
     url = config.endpoint(f"https://{text.strip().lower().removeprefix('https://')}", "--host")
-    return url.removeprefix("https://").removesuffix(":443")
+    host = url.removeprefix("https://").removesuffix(":443")
+    if not _HOST.fullmatch(host):
+        raise UsageProblem(
+            f"--host: {host[:100]!r} is not how a name stands in an address",
+            "It has letters, digits, dots and hyphens, as runvoy.example.com; a name in other letters begins with xn--.",
+        )
+    return host
 
 
 def _remember(stack: Embedded, wanted: dict[str, Any]) -> None:
@@ -284,6 +292,7 @@ def _show(found: dict[str, Any], settings: Settings) -> None:
         ("stack", f"running, pid {found['pid']}" if found["running"] else "not running"),
         ("endpoint", found.get("endpoint", "")),
         ("for others", f"https://{found['host']}" if found.get("host") else ""),
+        ("commands", "in containers only" if found.get("host_processes") is False else ""),
         ("version", found.get("version", "")),
         ("data", found["data_directory"]),
         (

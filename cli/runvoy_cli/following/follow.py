@@ -53,7 +53,8 @@ class Follower:
     """Reads one execution. `deadline` is of the monotonic clock; past it GaveUp is raised.
 
     `object_sha256` is known to who submitted the request: with it the receipt is waited for, not asked for. `send_again` is
-    called once if it is not decided for long, or its object is gone. `grant`: reads that were granted before; others are asked for when these are used up. `chunks`: the log's first ones, which are here and need not be read.
+    called once if it is not decided for long, or its object is gone; not by who is leaving. `grant`: reads that were granted
+    before; others are asked for when these are used up. `chunks`: the log's first ones, which are here and need not be read.
     `interruptible` is entered where an exception, as Ctrl-C's, loses nothing: whoever was interrupted there, or gave up,
     can call the same method again and goes on with the next record.
     """
@@ -311,10 +312,11 @@ class Follower:
         return self._grant
 
     def _sent_again(self) -> bool:
-        """Send the request again, the same bytes under the same id, which starts nothing twice; False if it was before."""
-        send_again, self._send_again = self._send_again, None
-        if send_again is None:
+        """Send the request again, the same bytes under the same id, which starts nothing twice; False if it was before, or if
+        we are leaving: an upload may take longer than is left."""
+        if self._send_again is None or self._is_leaving:
             return False
+        send_again, self._send_again = self._send_again, None
         with self._interruptible():
             send_again()
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -34,6 +34,8 @@ class Prepared(NamedTuple):
 
 
 class Submitted(NamedTuple):
+    """What is durable: the signed request, or a signed batch under its own id."""
+
     execution_id: str
     sealed: bytes
 
@@ -80,8 +82,8 @@ def try_out(context: Context, made: RunRequest) -> int:
 
 @contextlib.contextmanager
 def not_to_be_repeated(session: Session, prepared: Prepared) -> Iterator[None]:
-    """Around sending a request: to a program an error there is no reason to repeat the command line if the request may have arrived,
-    for what is repeated has a new id, and would run as well. With an id of its own it runs once."""
+    """Around sending a request. If it may have arrived, an error tells programs not to repeat the command line: that would run
+    the command once more, under a new id. With a chosen id it runs once, however often it is sent."""
     try:
         yield
     except RunvoyError as error:
@@ -112,19 +114,19 @@ def send(session: Session, request: RunRequest) -> Submitted:
     return Submitted(request.request_id, sealed)
 
 
-def send_again(session: Session, submitted: Submitted) -> None:
-    """Upload what is submitted once more, the same object, for who waits for its decision and hears nothing. Nothing runs twice by
-    it: the id, the key and the content are the same, so what was decided of the first is the answer to this one. That it fails is
-    told and no more, for the first may yet be decided."""
+def send_again(session: Session, submitted: Submitted, upload: Callable[[str, bytes], None] | None = None) -> None:
+    """Upload the same object once more, for who waits for its decision and hears nothing; `upload` is that of a single request
+    unless it is given. Nothing runs twice by it: id, key and content are the same, so what was decided of the first is the
+    answer to this one. A failure is told and not raised, for the first may yet be decided."""
     try:
-        session.client.upload(submitted.execution_id, submitted.sealed)
+        (upload or session.client.upload)(submitted.execution_id, submitted.sealed)
     except RunvoyError as error:
         session.console.remark(
             f"{submitted.execution_id} is not decided yet, and cannot be sent again: {error.message}"
         )
     else:
         session.console.remark(
-            f"{submitted.execution_id} was not decided, and is sent again; it is started once all the same"
+            f"{submitted.execution_id} was not decided, and is sent again; nothing is started twice by that"
         )
 
 
