@@ -2,10 +2,13 @@
 
 // Controls but tabs and newlines, and what Unicode has fonts leave out: what turns the order of letters around, or has no width. What
 // joins letters or chooses between their forms is left to those that have them, once each: emoji, and the scripts of many languages.
+// And so are the flags of England, Scotland and Wales, which are spelt in letters that nobody sees; those hold no other text.
+const FLAGS = "\\u{e0067}\\u{e0062}(?:\\u{e0065}\\u{e006e}\\u{e0067}|\\u{e0073}\\u{e0063}\\u{e0074}|\\u{e0077}\\u{e006c}\\u{e0073})\\u{e007f}";
 const UNSEEN = new RegExp(
   [
     "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]",
-    "(?![\\u200c\\u200d\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}])\\p{Default_Ignorable_Code_Point}",
+    `(?![\\u180b-\\u180f\\u200c\\u200d\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}])\\p{Default_Ignorable_Code_Point}(?<!\\u{1f3f4}(?=${FLAGS})[\\u{e0061}-\\u{e007f}]{1,6})`,
+    "(?<![\\u1820-\\u18aa])[\\u180b-\\u180f]", // Mongolian's own
     "(?<![^\\0-\\x7f\\p{Default_Ignorable_Code_Point}]\\ufe0f?)[\\u200c\\u200d]",
     "(?<![^\\0-\\x7f\\p{Default_Ignorable_Code_Point}])(?!(?<=[0-9#*])\\ufe0f\\u20e3)[\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}]",
   ].join("|"),
