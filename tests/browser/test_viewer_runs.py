@@ -284,9 +284,9 @@ def test_a_slow_network_shows_that_something_is_awaited(viewer: Any, stack: Any)
     expect(viewer.get_by_text("Loading…")).to_be_visible()
     expect(viewer.locator(".log-host")).to_be_hidden()
     expect(viewer.get_by_label("About this run")).to_be_hidden()
+    viewer.unroute_all()  # first, so that none is held that nobody lets go
     for route in held:
         route.continue_()
-    viewer.unroute_all()
     expect(viewer.locator(".log-host")).to_contain_text("there")
     expect(viewer.get_by_text("Loading…")).to_have_count(0)
 
