@@ -72,6 +72,8 @@ HIDING = (
 def test_no_language_and_no_emoji_is_warned_of(module_page: Any) -> None:
     for text, found in zip(ORDINARY, module_page.evaluate(UNSEEN_IN, ORDINARY), strict=True):
         assert found == {"plain": text, "without": text}
+    (cut,) = module_page.evaluate(UNSEEN_IN, ["a\U0001f468\u200d" + 39 * "y" + "\u200b"])
+    assert (cut["count"], cut["excerpt"]) == (1, "…\u200d" + 39 * "y" + "\\u200b")
     for text, found in zip(HIDING, module_page.evaluate(UNSEEN_IN, HIDING), strict=True):
         assert found["count"], text
 

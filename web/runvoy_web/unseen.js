@@ -37,7 +37,9 @@ export function unseenIn(text) {
   const [first] = found;
   const from = text.lastIndexOf("\n", first.index) + 1;
   const end = text.indexOf("\n", first.index);
-  const line = plain(text.slice(Math.max(from, first.index - AROUND), end < 0 ? text.length : end).replace(/^[\udc00-\udfff]/, ""));
+  // What stands before is as it is: cut where it joins letters it would count as unseen.
+  const before = text.slice(Math.max(from, first.index - AROUND), first.index).replace(/^[\udc00-\udfff]/, "");
+  const line = before + plain(text.slice(first.index, end < 0 ? text.length : end));
   const excerpt = [...line].slice(0, 3 * AROUND).join("");
   const isCut = first.index - AROUND > from;
   return { count: found.length, words: kinds.size > 4 ? `${words} and others` : words, excerpt: `${isCut ? "…" : ""}${excerpt}${excerpt.length < line.length ? "…" : ""}` };
