@@ -1,6 +1,7 @@
 """What holds for every test. Fixtures live beside the tests that use them."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def _is_fit(folder: Path) -> bool:
     return is_free and not told.f_flag & os.ST_NOEXEC and os.access(folder, os.W_OK)
 
 
+def remove_folders_of_the_dead(of_user: Path) -> None:
+    """What runs left whose pytest was killed. It would itself keep that for three days, and there it takes memory. `of_user` is
+    the folder of all runs of a user; the lock in each holds the id of its process."""
+    for lock in of_user.glob("pytest-*/.lock"):
+        try:
+            os.kill(int(lock.read_text()), 0)
+        except ProcessLookupError:
+            if not lock.parent.is_symlink():
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except (OSError, ValueError):
+            continue  # one that just begins or ends, or another user's
+
+
 # In memory a commit takes a hundredth of what it takes on a disk, and what is killed loses no more there: only a machine could. A
 # `--basetemp`, or this variable, leads elsewhere.
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _is_fit(MEMORY):
@@ -40,6 +54,12 @@ for number, usual in (
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and os.environ.get("PYTEST_DEBUG_TEMPROOT") == str(MEMORY):
+        for of_user in MEMORY.glob("pytest-of-*"):
+            remove_folders_of_the_dead(of_user)
 
 
 def pytest_collection_finish() -> None:

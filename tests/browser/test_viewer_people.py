@@ -194,6 +194,21 @@ def test_it_comes_back_by_itself_when_the_network_does(viewer: Any, stack: Any, 
     expect(viewer.get_by_role("alert")).to_have_count(0)
 
 
+REACHED = """async () => {
+  const { Client } = await import("/web/api.js");
+  const client = new Client({ deploymentId: "d", endpoint: location.origin });
+  await client.read(location.href);
+  const answered = client.reachedAt;
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  client.lost(new TypeError("nobody answers"));
+  return [client.isLost, client.reachedAt === answered, client.now() > answered];
+}"""
+
+
+def test_what_is_shown_is_as_old_as_the_last_answer_and_not_as_the_failure_after_it(module_page: Any) -> None:
+    assert module_page.evaluate(REACHED) == [True, True, True]
+
+
 @pytest.mark.parametrize("minutes", [-90, 90])
 def test_a_clock_that_is_off_is_allowed_for(new_context: Any, sign_in: Any, watched: Any, minutes: int) -> None:
     watched.expect("401")

@@ -120,18 +120,21 @@ def test_where_the_machine_has_utc_there_is_nothing_to_switch(viewer: Any, ended
     expect(viewer.get_by_label("Times")).to_have_count(0)
 
 
-def test_a_machine_without_a_zone_that_is_known_has_utc(
-    new_context: Callable[..., Any], sign_in: Callable[..., Any], ended: dict[str, Any]
+@pytest.mark.parametrize("known", ["Etc/Nowhere", "Etc/UTC"])
+def test_a_machine_without_a_zone_that_is_known_has_utc_and_one_with_another_name_of_it_as_well(
+    new_context: Callable[..., Any], sign_in: Callable[..., Any], ended: dict[str, Any], known: str
 ) -> None:
     context = new_context(**IN_KABUL)
     context.add_init_script(
         "{ const known = Intl.DateTimeFormat.prototype.resolvedOptions;"
         " Intl.DateTimeFormat.prototype.resolvedOptions = function () {"
-        " return { ...known.call(this), timeZone: 'Etc/Nowhere' }; }; }"
+        " return { ...known.call(this), timeZone: '" + known + "' }; }; }"
     )
     page = sign_in(context.new_page())
     page.goto(page.url.partition("?")[0] + f"?execution_id={ended['execution_id']}")
-    expect(fact(page, "Started")).to_have_text(words(ended["started_at"], ZoneInfo("UTC"), "UTC"))
+    utc = words(ended["started_at"], ZoneInfo("UTC"), "UTC")
+    expect(fact(page, "Started")).to_have_text(utc)
+    expect(fact(page, "Started")).to_have_attribute("title", utc)
 
 
 def test_a_log_s_times_pass_over_the_hour_that_a_summer_takes(new_context: Callable[..., Any], logs: LogServer) -> None:

@@ -49,6 +49,35 @@ def test_what_is_unseen_is_told_and_what_joins_emoji_and_letters_is_not(module_p
     assert len(long["excerpt"]) < 130
 
 
+WALES = "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in "gbwls") + "\U000e007f"
+ORDINARY = (
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f9d1\U0001f3fd\u200d\u2695\ufe0f #\ufe0f\u20e3 \u2122\ufe0f",
+    f"{WALES}{WALES}",
+    "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd",  # Hebrew, with its points
+    "\u0627\u0644\u0633\u0651\u064e\u0644\u064e\u0627\u0645 \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Arabic, Persian
+    "\u0915\u094d\u200d\u0937 \u0d28\u0d4d\u200d \u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Hindi, Malayalam, Sinhala
+    "\u182d\u180e\u1820 \u1824\u182d\u1821\u180b",  # Mongolian
+    "\u845b\U000e0100",  # a form of a Han character
+)
+HIDING = (
+    WALES[:-1],
+    f"{WALES}\U000e0061",
+    WALES[1:],
+    "a\u180b",
+    "\U0001f3f4\U000e0072\U000e006d\U000e007f",
+    "\u0645\u200c\u200c",
+)
+
+
+def test_no_language_and_no_emoji_is_warned_of(module_page: Any) -> None:
+    for text, found in zip(ORDINARY, module_page.evaluate(UNSEEN_IN, ORDINARY), strict=True):
+        assert found == {"plain": text, "without": text}
+    (cut,) = module_page.evaluate(UNSEEN_IN, ["a\U0001f468\u200d" + 39 * "y" + "\u200b"])
+    assert (cut["count"], cut["excerpt"]) == (1, "…\u200d" + 39 * "y" + "\\u200b")
+    for text, found in zip(HIDING, module_page.evaluate(UNSEEN_IN, HIDING), strict=True):
+        assert found["count"], text
+
+
 def test_a_pasted_command_is_warned_of_at_its_field_and_asked_about_before_it_is_signed(viewer: Any, axe: str) -> None:
     viewer.goto(viewer.url.partition("?")[0] + "?view=new")
     command = viewer.get_by_label("Command", exact=True)

@@ -122,9 +122,11 @@ def is_alive(pid: int) -> bool:
 def machine_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """One machine, its stack up, for all tests of a worker that are marked as `shared`."""
     made = Machine(tmp_path_factory.mktemp("shared") / "home")
-    made.ok("local", "up")
-    yield made
-    made.end()
+    try:
+        made.ok("local", "up")
+        yield made
+    finally:
+        made.end()
 
 
 @pytest.fixture
@@ -157,6 +159,8 @@ def machine_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mach
     """One machine, its stack up, for tests that leave nothing behind that another could see. Up, because the first start has
     something to say, and which test comes first depends on what the other workers took."""
     made = Machine(tmp_path_factory.mktemp("machine") / "home")
-    made.ok("local", "up")
-    yield made
-    made.end()
+    try:
+        made.ok("local", "up")
+        yield made
+    finally:
+        made.end()

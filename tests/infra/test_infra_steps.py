@@ -192,7 +192,12 @@ def test_a_destroy_again_sees_a_deletion_through_that_is_under_way(aws: Aws) -> 
     ]
     under_way = {**told, "StackStatus": "DELETE_IN_PROGRESS", "Outputs": kept}
     events: dict[str, Any] = {"StackEvents": []}
-    with Stubber(aws.client("cloudformation")) as stub, Stubber(aws.client("ssm")) as ssm:
+    with (
+        Stubber(aws.client("cloudformation")) as stub,
+        Stubber(aws.client("ssm")) as ssm,
+        Stubber(aws.client("s3")) as s3,
+    ):
+        s3.add_client_error("list_objects_v2", "NoSuchBucket")
         stub.add_response("describe_stacks", {"Stacks": [under_way]})
         stub.add_response("list_stack_resources", {"StackResourceSummaries": []})
         stub.add_response("describe_stack_events", events)
@@ -206,8 +211,35 @@ def test_a_destroy_again_sees_a_deletion_through_that_is_under_way(aws: Aws) -> 
         destroyed = destroy(aws, Stack(aws, "runvoy", pause_seconds=0), talk(said), stop_tasks=False)
         stub.assert_no_pending_responses()
         ssm.assert_no_pending_responses()
+        s3.assert_no_pending_responses()
     assert not destroyed.declined
     assert "it is being deleted already" in said
+
+
+def test_a_deletion_that_failed_is_gone_on_with_where_bucket_and_cluster_went_before(aws: Aws) -> None:
+    """CloudFormation shows the outputs of what it deleted until the stack is gone."""
+    stack_id = f"arn:aws:cloudformation:eu-west-1:000000000000:stack/runvoy/{STARTS}"
+    told = {"StackId": stack_id, "StackName": "runvoy", "CreationTime": "2026-01-01T00:00:00Z"}
+    outputs = [{"OutputKey": name, "OutputValue": name.lower()} for name in ("ClusterName", "StagingBucket")]
+    failed = {**told, "StackStatus": "DELETE_FAILED", "Outputs": outputs}
+    with (
+        Stubber(aws.client("cloudformation")) as stub,
+        Stubber(aws.client("ecs")) as ecs,
+        Stubber(aws.client("s3")) as s3,
+    ):
+        stub.add_response("describe_stacks", {"Stacks": [failed]})
+        for _ in range(2):
+            stub.add_response("list_stack_resources", {"StackResourceSummaries": []})
+        stub.add_response("describe_stack_events", {"StackEvents": []})
+        stub.add_response("delete_stack", {}, {"StackName": stack_id})
+        stub.add_response("describe_stacks", {"Stacks": [{**told, "StackStatus": "DELETE_COMPLETE"}]})
+        stub.add_response("describe_stack_events", {"StackEvents": []})
+        for _ in range(3):  # those that run, for the plan and then; and those that are to stop
+            ecs.add_client_error("list_tasks", "ClusterNotFoundException")
+        s3.add_client_error("list_objects_v2", "NoSuchBucket")
+        destroy(aws, Stack(aws, "runvoy", pause_seconds=0), talk([]), stop_tasks=False)
+        for one in (stub, ecs, s3):
+            one.assert_no_pending_responses()
 
 
 ROLE = {

@@ -42,6 +42,7 @@ export function pause(milliseconds, signal) {
 export class Client extends EventTarget {
   #offset = 0; // of the deployment's clock beyond this machine's, in milliseconds
   #isLost = false;
+  #reachedAt = Date.now();
   #inboxGrant = null;
 
   /** @param {import("./identity.js").Identity} identity */
@@ -63,7 +64,13 @@ export class Client extends EventTarget {
     return this.#offset;
   }
 
+  /** When the last answer came, as `now` tells the time. A try takes long to find that nobody answers. */
+  get reachedAt() {
+    return this.#reachedAt + this.#offset;
+  }
+
   reached() {
+    this.#reachedAt = Date.now();
     if (!this.#isLost) return;
     this.#isLost = false;
     this.dispatchEvent(new Event("reached"));

@@ -97,7 +97,7 @@ class App {
 
   #tellLost(client) {
     const { host } = new URL(client.identity.endpoint);
-    fill(this.banner, h("p", { class: "warning", role: "alert" }, h("strong", {}, `No answer from ${host}.`), " What you see is as it was at ", time(new Date(client.now()).toISOString()), ". It goes on by itself as soon as there is one."));
+    fill(this.banner, h("p", { class: "warning", role: "alert" }, h("strong", {}, `No answer from ${host}.`), " What you see is as it was at ", time(new Date(client.reachedAt).toISOString()), ". It goes on by itself as soon as there is one."));
     const again = async () => {
       if (!client.isLost || client !== this.client) return;
       await client.call("GET", "/whoami").catch((error) => { if (!error.code) throw error; });

@@ -67,8 +67,8 @@ function formatter(parts, timeZone = zone()) {
 /** A moment to the second, with the name of its zone; empty for none. */
 export const moment = (at) => (at ? formatter(WHOLE).format(new Date(at)) : "");
 
-/** What a moment's tooltip says: it in both zones. */
-export const bothZones = (at) => [...new Set([HERE, "UTC"])].map((one) => formatter(WHOLE, one).format(new Date(at))).join("\n");
+/** What a moment's tooltip says: it in both zones, where they are two. */
+export const bothZones = (at) => (isAlwaysUtc ? ["UTC"] : [HERE, "UTC"]).map((one) => formatter(WHOLE, one).format(new Date(at))).join("\n");
 
 /** The same as an element, which follows the zone; null for none. */
 export const time = (at) => (at ? h("time", { datetime: at, title: bothZones(at), dataset: { moment: "" } }, moment(at)) : null);

@@ -2,10 +2,13 @@
 
 // Controls but tabs and newlines, and what Unicode has fonts leave out: what turns the order of letters around, or has no width. What
 // joins letters or chooses between their forms is left to those that have them, once each: emoji, and the scripts of many languages.
+// And so are the flags of England, Scotland and Wales, which are spelt in letters that nobody sees; those hold no other text.
+const FLAGS = "\\u{e0067}\\u{e0062}(?:\\u{e0065}\\u{e006e}\\u{e0067}|\\u{e0073}\\u{e0063}\\u{e0074}|\\u{e0077}\\u{e006c}\\u{e0073})\\u{e007f}";
 const UNSEEN = new RegExp(
   [
     "[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]",
-    "(?![\\u200c\\u200d\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}])\\p{Default_Ignorable_Code_Point}",
+    `(?![\\u180b-\\u180f\\u200c\\u200d\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}])\\p{Default_Ignorable_Code_Point}(?<!\\u{1f3f4}(?=${FLAGS})[\\u{e0061}-\\u{e007f}]{1,6})`,
+    "(?<![\\u1820-\\u18aa])[\\u180b-\\u180f]", // Mongolian's own
     "(?<![^\\0-\\x7f\\p{Default_Ignorable_Code_Point}]\\ufe0f?)[\\u200c\\u200d]",
     "(?<![^\\0-\\x7f\\p{Default_Ignorable_Code_Point}])(?!(?<=[0-9#*])\\ufe0f\\u20e3)[\\ufe00-\\ufe0f\\u{e0100}-\\u{e01ef}]",
   ].join("|"),
@@ -34,7 +37,9 @@ export function unseenIn(text) {
   const [first] = found;
   const from = text.lastIndexOf("\n", first.index) + 1;
   const end = text.indexOf("\n", first.index);
-  const line = plain(text.slice(Math.max(from, first.index - AROUND), end < 0 ? text.length : end).replace(/^[\udc00-\udfff]/, ""));
+  // What stands before is as it is: cut where it joins letters it would count as unseen.
+  const before = text.slice(Math.max(from, first.index - AROUND), first.index).replace(/^[\udc00-\udfff]/, "");
+  const line = before + plain(text.slice(first.index, end < 0 ? text.length : end));
   const excerpt = [...line].slice(0, 3 * AROUND).join("");
   const isCut = first.index - AROUND > from;
   return { count: found.length, words: kinds.size > 4 ? `${words} and others` : words, excerpt: `${isCut ? "…" : ""}${excerpt}${excerpt.length < line.length ? "…" : ""}` };

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from runvoy_infra.deploy import holding
 from runvoy_infra.deploy.apply import Talk, shown
-from runvoy_infra.deploy.aws import Aws, calling
+from runvoy_infra.deploy.aws import Aws, calling, code_of
 from runvoy_infra.deploy.stacks import Stack, StackState
 from runvoy_protocol.errors import ErrorCode, RunvoyError
 
@@ -130,7 +130,7 @@ def clear_cluster(aws: Aws, cluster: str, talk: Talk, *, stop_tasks: bool, pause
 
 def _clear(aws: Aws, plan: Plan) -> None:
     """What would keep CloudFormation from deleting a resource, and what functions made. What nobody can bring back goes last."""
-    if "StagingBucket" in plan.state.outputs and not plan.is_under_way:  # it was emptied before, and may be gone
+    if "StagingBucket" in plan.state.outputs:
         _empty(aws, plan.state.outputs["StagingBucket"])
     for family in plan.task_definitions:
         with calling("deregistering task definitions"):
@@ -145,11 +145,18 @@ def _clear(aws: Aws, plan: Plan) -> None:
 
 
 def _empty(aws: Aws, bucket: str) -> None:
+    """It may be gone: a deletion that is under way, or that failed at something else, took it."""
+    from botocore.exceptions import ClientError
+
     s3 = aws.client("s3")
     with calling(f"emptying the bucket {bucket}"):
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for found in page.get("Contents", ()):
-                s3.delete_object(Bucket=bucket, Key=found["Key"])
+        try:
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+                for found in page.get("Contents", ()):
+                    s3.delete_object(Bucket=bucket, Key=found["Key"])
+        except ClientError as error:
+            if code_of(error) != "NoSuchBucket":
+                raise
 
 
 def _delete(stack: Stack, plan: Plan, talk: Talk) -> None:
@@ -203,7 +210,15 @@ def _living(aws: Aws, cluster: str, tasks: list[str]) -> int:
 
 
 def _listed(aws: Aws, cluster: str, desired: str) -> list[str]:
+    """Tasks that are to be in this status; none where the cluster went before, in a deletion that failed at something else."""
+    from botocore.exceptions import ClientError
+
     with calling("listing tasks"):
         request: dict[str, Any] = {"cluster": cluster, "desiredStatus": desired, "maxResults": _LISTED}
-        pages = aws.client("ecs").get_paginator("list_tasks").paginate(**request)
-        return [arn for page in pages for arn in page["taskArns"]]
+        try:
+            pages = aws.client("ecs").get_paginator("list_tasks").paginate(**request)
+            return [arn for page in pages for arn in page["taskArns"]]
+        except ClientError as error:
+            if code_of(error) != "ClusterNotFoundException":
+                raise
+            return []
