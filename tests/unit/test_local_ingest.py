@@ -268,6 +268,28 @@ def test_a_run_whose_folder_was_closed_is_taken_in_and_removed(place: Place) -> 
     assert place.left() == [f"claims/{run}"]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+@pytest.mark.parametrize("version", ["this", "an older"])
+def test_a_folder_that_a_command_closed_keeps_no_stack_from_starting(place: Place, version: str) -> None:
+    run = place.run(*ALL) if version == "this" else place.of_an_older_version(*ALL)
+    (place.runs / run).chmod(0)
+    assert place.ingest.removed() == ([] if version == "this" else [run])
+    assert run_claims.claimed(place.runs) == ([run] if version == "this" else [])
+    place.ingest.ingest_all()
+    assert place.taken(run) == ALL
+    assert run_claims.claimed(place.runs) == [run]
+
+
+def test_a_folder_that_became_a_link_leads_nowhere(place: Place) -> None:
+    run = place.run()
+    others = place.runs.parent / "others"
+    (place.runs / run).rename(others)
+    (place.runs / run).symlink_to(others)
+    place.ingest.remove(run)
+    assert (others / "work").is_dir()
+    assert place.left() == [f"claims/{run}"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may remove anything")
 def test_a_folder_that_cannot_be_removed_now_is_an_outage(place: Place) -> None:
     """And no dead letter: nothing is wrong with the run."""

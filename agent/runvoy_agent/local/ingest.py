@@ -66,10 +66,13 @@ class SpoolIngest:
     def ingest_all(self) -> None:
         """At the start: take in every spool, and tell again of reports that are in the outbox of runs not yet removed."""
         for folder in sorted(self._runs_folder.iterdir()):
-            if not is_execution_id(folder.name) or not (folder / "spool").is_dir():
+            if not is_execution_id(folder.name):
                 continue
             try:
                 with self._lock(folder.name):
+                    self._open(folder)
+                    if not (folder / "spool").is_dir():
+                        continue
                     self._take_in(folder.name)
                     for report in self._present(folder.name):
                         self._on_event(folder.name, report)
@@ -103,6 +106,8 @@ class SpoolIngest:
         if run_claims.is_locked(folder):
             return False
         self._open(folder)
+        if folder.is_symlink():
+            folder.unlink()  # what it leads to is nothing of the run's
         if folder.is_dir():
             # An older version's lock and claim last: with the lock the run is still found when the stack starts, and removed then.
             last = (run_claims.OLD_LOCK, run_claims.OLD_CLAIM)

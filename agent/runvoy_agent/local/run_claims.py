@@ -61,7 +61,7 @@ def read(run_folder: Path) -> Claim | None:
 def claimed(runs_folder: Path) -> list[str]:
     """The executions with a claim, but for those of an older version whose folder was removed."""
     names = [entry.name for entry in os.scandir(runs_folder / FOLDER)]
-    names += [entry.name for entry in os.scandir(runs_folder) if (Path(entry.path) / OLD_LOCK).exists()]
+    names += [entry.name for entry in os.scandir(runs_folder) if _has_old_lock(entry.path)]
     return sorted({name for name in names if is_execution_id(name) and read(runs_folder / name) is not None})
 
 
@@ -69,9 +69,9 @@ def remains(runs_folder: Path) -> list[str]:
     """The executions of which a claim without a folder is left, or a folder without a claim: nothing of them is still to be taken
     in or to be looked for, as far as files can tell."""
     claims = {entry.name for entry in os.scandir(runs_folder / FOLDER)}
-    folders = {entry.name: Path(entry.path) for entry in os.scandir(runs_folder)}
+    folders = {entry.name: entry.path for entry in os.scandir(runs_folder)}
     alone = [name for name in claims ^ folders.keys() if is_execution_id(name)]
-    return sorted(name for name in alone if name in claims or not (folders[name] / OLD_LOCK).exists())
+    return sorted(name for name in alone if name in claims or not _has_old_lock(folders[name]))
 
 
 def forget(run_folder: Path) -> None:
@@ -111,6 +111,11 @@ def lock_file(run_folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _has_old_lock(run_folder: str) -> bool:
+    """Not in a folder that a command closed, until it is opened (see ingest)."""
+    return os.path.exists(f"{run_folder}/{OLD_LOCK}")  # noqa: PTH110 - Path.exists raises what forbids to look
 
 
 def _open_lock(run_folder: Path) -> int | None:
