@@ -42,8 +42,9 @@ class Aligned:
             self._ended.add(stream)
         while self._goes_on("err", "out") or self._goes_on("out", "err"):
             pass
-        if not data:
-            self._output.feed(stream, b"")
+        for ended in self._ended:
+            if not self._held[ended]:  # else what filters the output took what is held for the beginning of another stream
+                self._output.feed(ended, b"")
 
     def _goes_on(self, stream: str, other: str) -> bool:
         """Hand out what a stream has up to its next mark, if it may; whether it got on."""
