@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from runvoy_agent.local.durable import sync
 from runvoy_protocol.ids import is_execution_id
 
 FOLDER = "claims"
@@ -40,8 +41,17 @@ def path_of(run_folder: Path) -> Path:
 
 
 def make_folder(runs_folder: Path) -> None:
-    """The folder of claims, for this user alone; OSError."""
-    (runs_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    """The folder of claims, for this user alone; OSError. It is on disk before any claim: a crash of the machine that took it would
+    take claims of runs that began."""
+    try:
+        (runs_folder / FOLDER).mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    descriptor = os.open(runs_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(run_folder: Path) -> Claim | None:
