@@ -138,8 +138,8 @@ class ProcessLauncher:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             (folder / processes.KILL_MARKER).touch(mode=0o600)
-        except OSError as error:  # a full disk, or a folder that its command closed: who has claimed the run is told all the same
-            if claim is None:
+        except OSError as error:
+            if claim is None:  # else who has claimed the run is told, be the disk full or its folder closed by its command
                 raise Unavailable(f"{execution_id} cannot be told to end: {error}") from error
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
         claim = self._claim(execution_id)

@@ -42,8 +42,9 @@ class Aligned:
             self._ended.add(stream)
         while self._goes_on("err", "out") or self._goes_on("out", "err"):
             pass
+        # Not before what is held: a filter of the output would take that for the beginning of another stream.
         for ended in self._ended:
-            if not self._held[ended]:  # else what filters the output took what is held for the beginning of another stream
+            if not self._held[ended]:
                 self._output.feed(ended, b"")
 
     def _goes_on(self, stream: str, other: str) -> bool:
