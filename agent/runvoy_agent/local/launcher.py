@@ -139,7 +139,8 @@ class ProcessLauncher:
             folder.mkdir(mode=0o700, exist_ok=True)
             (folder / processes.KILL_MARKER).touch(mode=0o600)
         except OSError as error:
-            if claim is None:  # else who has claimed the run is told, be the disk full or its folder closed by its command
+            # Who has claimed the run is told all the same, be the disk full or its folder closed by its command.
+            if claim is None:
                 raise Unavailable(f"{execution_id} cannot be told to end: {error}") from error
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
         claim = self._claim(execution_id)
