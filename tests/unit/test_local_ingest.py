@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import secrets
+import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.ports import StoredObject, Unavailable
 from runvoy_protocol import ids
+
+NOBODY = 65534
 
 
 class Dying:
@@ -278,6 +281,28 @@ def test_a_folder_that_a_command_closed_keeps_no_stack_from_starting(place: Plac
     place.ingest.ingest_all()
     assert place.taken(run) == ALL
     assert run_claims.claimed(place.runs) == [run]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder is given to another user by root alone")
+def test_a_folder_that_is_another_users_by_now_stays_and_holds_up_nothing() -> None:
+    """A command with other rights gave it away. It is no outage: whoever waited for its end would wait for ever."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, -1)
+        os.seteuid(NOBODY)
+        try:
+            place = Place(Path(folder))
+            run = place.run()
+            os.seteuid(0)
+            os.chown(place.runs / run, 0, -1)
+            (place.runs / run).chmod(0o700)
+            os.seteuid(NOBODY)
+            place.ingest.ingest(run)
+            place.ingest.remove(run)
+            place.ingest.forget(run)
+            assert not place.claim(run).exists()
+        finally:
+            os.seteuid(0)
+        assert (place.runs / run / "work").is_dir()
 
 
 def test_a_folder_that_became_a_link_leads_nowhere(place: Place) -> None:

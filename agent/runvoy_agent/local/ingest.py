@@ -112,10 +112,10 @@ class SpoolIngest:
             # An older version's lock and claim last: with the lock the run is still found when the stack starts, and removed then.
             last = (run_claims.OLD_LOCK, run_claims.OLD_CLAIM)
             with unavailable(f"{folder} cannot be removed"):
-                for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name)):
+                for entry in sorted(self._entries(folder) or (), key=lambda entry: (entry.name in last, entry.name)):
                     if entry.name not in kept:
                         self._remove(entry)
-                if not any(folder.iterdir()):
+                if self._entries(folder) == []:
                     folder.rmdir()
         self._warned = {path for path in self._warned if folder not in path.parents}
         return True
@@ -159,9 +159,9 @@ class SpoolIngest:
         return reports
 
     def _chunks(self, folder: Path) -> list[Path]:
-        if folder.is_symlink() or folder.parent.is_symlink():
-            return []  # not the runner's doing
         try:
+            if folder.is_symlink() or folder.parent.is_symlink():
+                return []  # not the runner's doing
             paths = sorted(folder.iterdir())
         except OSError as error:
             self._warn_of(folder, error)
@@ -182,6 +182,15 @@ class SpoolIngest:
             self._warned.add(path)
             _log.warning("%s is left out: %s, %d bytes", path, stat.filemode(info.st_mode), info.st_size)
         return False
+
+    def _entries(self, folder: Path) -> list[Path] | None:
+        """None of one that a command with other rights made another user's. That is no outage, which would be waited out: it
+        stays, told of."""
+        try:
+            return list(folder.iterdir())
+        except PermissionError as error:
+            self._warn_of(folder, error)
+            return None
 
     def _remove(self, entry: Path) -> None:
         """What cannot be removed stays, told of: a command with other rights may have left another user's files."""
