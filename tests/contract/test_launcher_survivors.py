@@ -15,7 +15,7 @@ import pytest
 from tests.contract.launching import Machine, wait_until
 
 from runvoy_agent.local import processes, run_claims
-from runvoy_agent.ports import Launched
+from runvoy_agent.ports import Launched, Unavailable
 
 KINDS_OF_SURVIVORS = {
     "a command": ["sleep", "1000"],
@@ -315,3 +315,35 @@ def test_a_spoiled_claim_is_still_a_claim(machine: Machine, spoiled: bytes) -> N
     assert launcher.describe(launch.execution_id, 1).phase == "stopped"
     launcher.stop(launch.execution_id, 1)
     assert not (machine.folder / "ran").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_command_that_closed_its_folder_is_stopped_and_adopted(machine: Machine) -> None:
+    closed = machine.folder / "closed"
+    launch = machine.launch(f"chmod 0 ..; touch '{closed}'; sleep 1000")
+    machine.launcher().start(launch)
+    wait_until(closed.exists)
+    next_one = machine.launcher()
+    assert next_one.adopt_all() == 1
+    next_one.stop(launch.execution_id, 1)
+    machine.await_stopped(launch)
+    assert machine.result(launch)["outcome"] == "killed"
+
+
+def test_one_that_cannot_be_marked_is_told_all_the_same(machine: Machine) -> None:
+    """As on a disk that takes no further file."""
+    launcher = machine.launcher()
+    launch = machine.launch("sleep 1000")
+    launcher.start(launch)
+    (machine.runs / launch.execution_id / processes.KILL_MARKER).symlink_to("nowhere/to/be/found")
+    launcher.stop(launch.execution_id, 1)
+    machine.await_stopped(launch)
+    assert machine.result(launch)["outcome"] == "killed"
+
+
+def test_one_that_can_be_neither_marked_nor_told_is_an_outage(machine: Machine) -> None:
+    launch = machine.launch("true")
+    launcher = machine.launcher()
+    (machine.runs / launch.execution_id).touch()
+    with pytest.raises(Unavailable, match="cannot be told to end"):
+        launcher.stop(launch.execution_id, 1)

@@ -262,6 +262,17 @@ def test_a_start_waits_for_no_look_of_before(world: World) -> None:
     assert [repair.subject for repair in world.reconcile(starting_up=True)] == [uploaded]
 
 
+def test_a_look_that_is_busy_for_longer_than_any_can_be_was_marked_by_a_clock_that_is_set_right(world: World) -> None:
+    world.clock.time = datetime.now(UTC).replace(microsecond=0)
+    _grant_uploads(world)
+    assert _delivered(world) == set()
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    busy = msgspec.structs.replace(_mark(world), busy_until=world.clock.now() + timedelta(days=1))
+    world.records.commit([store.put(mark, busy)])
+    uploaded = _upload_made_now(world, 1)
+    assert _delivered(world) == {uploaded}
+
+
 def test_of_what_is_new_each_key_has_its_share(world: World) -> None:
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     other = world.add_user("bob", Role.DEVELOPER)

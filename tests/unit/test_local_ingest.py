@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import secrets
+import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from runvoy_agent.local.ingest import Report, SpoolIngest
 from runvoy_agent.local.objects import FolderObjects
 from runvoy_agent.ports import StoredObject, Unavailable
 from runvoy_protocol import ids
+
+NOBODY = 65534
 
 
 class Dying:
@@ -265,6 +268,50 @@ def test_a_run_whose_folder_was_closed_is_taken_in_and_removed(place: Place) -> 
     assert (place.runs / run).stat().st_mode & 0o777 == 0o700
     (place.runs / run).chmod(0)
     place.ingest.remove(run)
+    assert place.left() == [f"claims/{run}"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+@pytest.mark.parametrize("version", ["this", "an older"])
+def test_a_folder_that_a_command_closed_keeps_no_stack_from_starting(place: Place, version: str) -> None:
+    run = place.run(*ALL) if version == "this" else place.of_an_older_version(*ALL)
+    (place.runs / run).chmod(0)
+    assert place.ingest.removed() == ([] if version == "this" else [run])
+    assert run_claims.claimed(place.runs) == ([run] if version == "this" else [])
+    place.ingest.ingest_all()
+    assert place.taken(run) == ALL
+    assert run_claims.claimed(place.runs) == [run]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder is given to another user by root alone")
+def test_a_folder_that_is_another_users_by_now_stays_and_holds_up_nothing() -> None:
+    """A command with other rights gave it away. It is no outage: whoever waited for its end would wait for ever."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, -1)
+        os.seteuid(NOBODY)
+        try:
+            place = Place(Path(folder))
+            run = place.run()
+            os.seteuid(0)
+            os.chown(place.runs / run, 0, -1)
+            (place.runs / run).chmod(0o700)
+            os.seteuid(NOBODY)
+            place.ingest.ingest(run)
+            place.ingest.remove(run)
+            place.ingest.forget(run)
+            assert not place.claim(run).exists()
+        finally:
+            os.seteuid(0)
+        assert (place.runs / run / "work").is_dir()
+
+
+def test_a_folder_that_became_a_link_leads_nowhere(place: Place) -> None:
+    run = place.run()
+    others = place.runs.parent / "others"
+    (place.runs / run).rename(others)
+    (place.runs / run).symlink_to(others)
+    place.ingest.remove(run)
+    assert (others / "work").is_dir()
     assert place.left() == [f"claims/{run}"]
 
 

@@ -112,7 +112,9 @@ def _of_the_inbox(ports: Ports, starting_up: bool, budgets: Mapping[str, Budget]
     last = mark.document
     if last is not None:
         now = ports.clock.now()
-        if not starting_up and last.busy_until is not None and now < last.busy_until:
+        # A clock that was set back since would make it longer than it can be.
+        is_busy = last.busy_until is not None and now < last.busy_until <= now + LONGEST_ROUND
+        if is_busy and not starting_up:
             log.info("another round looks at the inbox")
             return
         if not _mark(ports, mark, msgspec.structs.replace(last, busy_until=now + LONGEST_ROUND)):

@@ -66,10 +66,13 @@ class SpoolIngest:
     def ingest_all(self) -> None:
         """At the start: take in every spool, and tell again of reports that are in the outbox of runs not yet removed."""
         for folder in sorted(self._runs_folder.iterdir()):
-            if not is_execution_id(folder.name) or not (folder / "spool").is_dir():
+            if not is_execution_id(folder.name):
                 continue
             try:
                 with self._lock(folder.name):
+                    self._open(folder)
+                    if not (folder / "spool").is_dir():
+                        continue
                     self._take_in(folder.name)
                     for report in self._present(folder.name):
                         self._on_event(folder.name, report)
@@ -103,14 +106,16 @@ class SpoolIngest:
         if run_claims.is_locked(folder):
             return False
         self._open(folder)
+        if folder.is_symlink():
+            folder.unlink()  # what it leads to is nothing of the run's
         if folder.is_dir():
             # An older version's lock and claim last: with the lock the run is still found when the stack starts, and removed then.
             last = (run_claims.OLD_LOCK, run_claims.OLD_CLAIM)
             with unavailable(f"{folder} cannot be removed"):
-                for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name in last, entry.name)):
+                for entry in sorted(self._entries(folder) or (), key=lambda entry: (entry.name in last, entry.name)):
                     if entry.name not in kept:
                         self._remove(entry)
-                if not any(folder.iterdir()):
+                if self._entries(folder) == []:
                     folder.rmdir()
         self._warned = {path for path in self._warned if folder not in path.parents}
         return True
@@ -154,9 +159,9 @@ class SpoolIngest:
         return reports
 
     def _chunks(self, folder: Path) -> list[Path]:
-        if folder.is_symlink() or folder.parent.is_symlink():
-            return []  # not the runner's doing
         try:
+            if folder.is_symlink() or folder.parent.is_symlink():
+                return []  # not the runner's doing
             paths = sorted(folder.iterdir())
         except OSError as error:
             self._warn_of(folder, error)
@@ -177,6 +182,15 @@ class SpoolIngest:
             self._warned.add(path)
             _log.warning("%s is left out: %s, %d bytes", path, stat.filemode(info.st_mode), info.st_size)
         return False
+
+    def _entries(self, folder: Path) -> list[Path] | None:
+        """None of one that a command with other rights made another user's. That is no outage, which would be waited out: it
+        stays, told of."""
+        try:
+            return list(folder.iterdir())
+        except PermissionError as error:
+            self._warn_of(folder, error)
+            return None
 
     def _remove(self, entry: Path) -> None:
         """What cannot be removed stays, told of: a command with other rights may have left another user's files."""

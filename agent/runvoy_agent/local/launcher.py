@@ -135,8 +135,13 @@ class ProcessLauncher:
         claim = self._claim(execution_id)
         if claim is not None and not self._lives(execution_id, claim):
             return
-        folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / processes.KILL_MARKER).touch(mode=0o600)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / processes.KILL_MARKER).touch(mode=0o600)
+        except OSError as error:
+            # Who has claimed the run is told all the same, be the disk full or its folder closed by its command.
+            if claim is None:
+                raise Unavailable(f"{execution_id} cannot be told to end: {error}") from error
         # The runner looks for the marker after its claim: it sees the marker, or we see the claim.
         claim = self._claim(execution_id)
         if claim is None and not self._is_found(execution_id):

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from runvoy_agent.local.durable import sync
 from runvoy_protocol.ids import is_execution_id
 
 FOLDER = "claims"
@@ -40,8 +41,17 @@ def path_of(run_folder: Path) -> Path:
 
 
 def make_folder(runs_folder: Path) -> None:
-    """The folder of claims, for this user alone; OSError."""
-    (runs_folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    """The folder of claims, for this user alone; OSError. It is on disk before any claim: a crash of the machine that took it would
+    take claims of runs that began."""
+    try:
+        (runs_folder / FOLDER).mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    descriptor = os.open(runs_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read(run_folder: Path) -> Claim | None:
@@ -61,7 +71,7 @@ def read(run_folder: Path) -> Claim | None:
 def claimed(runs_folder: Path) -> list[str]:
     """The executions with a claim, but for those of an older version whose folder was removed."""
     names = [entry.name for entry in os.scandir(runs_folder / FOLDER)]
-    names += [entry.name for entry in os.scandir(runs_folder) if (Path(entry.path) / OLD_LOCK).exists()]
+    names += [entry.name for entry in os.scandir(runs_folder) if _has_old_lock(entry.path)]
     return sorted({name for name in names if is_execution_id(name) and read(runs_folder / name) is not None})
 
 
@@ -69,9 +79,9 @@ def remains(runs_folder: Path) -> list[str]:
     """The executions of which a claim without a folder is left, or a folder without a claim: nothing of them is still to be taken
     in or to be looked for, as far as files can tell."""
     claims = {entry.name for entry in os.scandir(runs_folder / FOLDER)}
-    folders = {entry.name: Path(entry.path) for entry in os.scandir(runs_folder)}
+    folders = {entry.name: entry.path for entry in os.scandir(runs_folder)}
     alone = [name for name in claims ^ folders.keys() if is_execution_id(name)]
-    return sorted(name for name in alone if name in claims or not (folders[name] / OLD_LOCK).exists())
+    return sorted(name for name in alone if name in claims or not _has_old_lock(folders[name]))
 
 
 def forget(run_folder: Path) -> None:
@@ -111,6 +121,11 @@ def lock_file(run_folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _has_old_lock(run_folder: str) -> bool:
+    """Not in a folder that a command closed, until it is opened (see ingest)."""
+    return os.path.exists(f"{run_folder}/{OLD_LOCK}")  # noqa: PTH110 - Path.exists raises what forbids to look
 
 
 def _open_lock(run_folder: Path) -> int | None:

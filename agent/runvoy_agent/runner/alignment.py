@@ -41,8 +41,10 @@ class Aligned:
             self._ended.add(stream)
         while self._goes_on("err", "out") or self._goes_on("out", "err"):
             pass
-        if not data:
-            self._output.feed(stream, b"")
+        # Not before what is held: a filter of the output would take that for the beginning of another stream.
+        for ended in self._ended:
+            if not self._held[ended]:
+                self._output.feed(ended, b"")
 
     def _goes_on(self, stream: str, other: str) -> bool:
         """Hand out what a stream has up to its next mark, if it may; whether it got on."""

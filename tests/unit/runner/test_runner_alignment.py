@@ -101,3 +101,19 @@ def test_a_stream_that_ends_is_not_waited_for() -> None:
     aligned.feed("out", MARK + b"printed" + MARK[:4])
     aligned.feed("out", b"")
     assert taken.parts == [("out", b"printed" + MARK[:4])]
+
+
+class Flushed(Taken):
+    def feed(self, stream: str, data: bytes) -> None:
+        self.parts.append((stream, data))
+
+
+def test_the_end_of_a_stream_is_told_behind_what_was_held_of_it() -> None:
+    """Or a secret that is cut there would be shown in two halves, of which neither is one."""
+    taken = Flushed()
+    aligned = Aligned(taken, MARK)
+    aligned.feed("out", b"hun" + MARK + b"ter2")
+    aligned.feed("out", b"")
+    assert taken.parts == [("out", b"hun")]
+    aligned.feed("err", MARK + b"step 1\n")
+    assert taken.parts[1:] == [("err", b"step 1\n"), ("out", b"ter2"), ("out", b"")]
