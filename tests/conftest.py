@@ -11,18 +11,19 @@ from hypothesis import HealthCheck, settings
 from runvoy_protocol import codec
 
 LONGEST_ID = 100
-MEMORY = Path("/dev/shm")
+MEMORY = Path(f"/dev/shm/runvoy-{os.getuid()}")
 MEMORY_BYTES = 2 * 1024**3  # a whole run takes less than half of it
 
 
 def _is_fit(folder: Path) -> bool:
-    """Whether tests can have their folders there: there is room, and programs in it can be executed."""
+    """Whether tests can have their folders in this one: it is ours, there is room, and programs in it can be executed."""
     try:
+        folder.mkdir(mode=0o700, exist_ok=True)
         told = os.statvfs(folder)
+        is_ours = folder.lstat().st_uid == os.getuid()
     except OSError:
         return False
-    is_free = told.f_bavail * told.f_frsize >= MEMORY_BYTES
-    return is_free and not told.f_flag & os.ST_NOEXEC and os.access(folder, os.W_OK)
+    return is_ours and told.f_bavail * told.f_frsize >= MEMORY_BYTES and not told.f_flag & os.ST_NOEXEC
 
 
 def remove_folders_of_the_dead(of_user: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_disk_tells_when_its_room_runs_out_and_when_there_is_some_again(
     disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     looked_at = Disk(disk)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "runvoy.disk")  # tests that expect refusals silence `runvoy`
     assert looked_at.shortage() is None
     found = looked_at.look()
     assert found.free_bytes > found.needed_bytes == found.total_bytes // 20
