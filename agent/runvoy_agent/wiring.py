@@ -58,9 +58,8 @@ _VISIBILITY_SECONDS = 300.0
 _RANGE_LASTS = timedelta(seconds=60)
 _LOOK_AGAIN_SECONDS = 5.0
 _SPARE_GATEWAY_THREADS = 16
-INLINE_LOG_BYTES = (
-    1024 * 1024
-)  # compressed, as nearly all logs have: a read of its own takes either end a millisecond and more
+# Compressed, as nearly all logs have: a read of its own takes either end a millisecond and more.
+INLINE_LOG_BYTES = 1024 * 1024
 
 
 def stack_route(serve: Callable[[Call], Response]) -> Route:

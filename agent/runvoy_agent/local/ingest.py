@@ -25,9 +25,8 @@ from runvoy_protocol.ids import is_execution_id
 
 _log = logging.getLogger(__name__)
 _CHUNK_NAME = re.compile(r"[0-9]{8}\Z")
-_MAX_CHUNK_BYTES = (
-    16 * 1024 * 1024
-)  # a runner closes a chunk at 4 MiB of output, which compresses to a little over that
+# A runner closes a chunk at 4 MiB of output, which compresses to a little over that at worst.
+_MAX_CHUNK_BYTES = 16 * 1024 * 1024
 _MAX_REPORT_BYTES = 64 * 1024
 _LOCKS = 64
 

@@ -13,10 +13,8 @@ import json
 import os
 import sys
 
-_LOCK_FD_FROM = (
-    64,
-    20,
-)  # out of the way of shell scripts, which use 3 to 9 by name, and of dash and bash, which use 10 on
+# Out of the way of shell scripts, which use 3 to 9 by name, and of dash and bash, which use 10 on.
+_LOCK_FD_FROM = (64, 20)
 
 
 def claim(run_dir: str, attempt: int) -> int | None:

@@ -62,9 +62,8 @@ def open_session(settings: Settings, calls_are_limited: bool = True, *, begins: 
             has_begun = stack.has_begun()
         if not has_begun:
             raise NothingRanHere(home)
-    lock = (
-        threading.Lock()
-    )  # siblings of the client may ask at the same time, and the stack's own calls are for one thread
+    # Siblings of the client may ask at the same time, and the stack's own calls are for one thread.
+    lock = threading.Lock()
 
     def revive() -> Target:
         with lock:

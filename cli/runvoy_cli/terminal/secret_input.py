@@ -25,9 +25,7 @@ def read(name: str, console: Console, trim_newline: bool) -> bytes:
     """
     if sys.stdin.isatty():
         return _typed(name, console)
-    value = sys.stdin.buffer.read(
-        MAX_VALUE_BYTES + 3
-    )  # more than a value and its newline: then it is too long for sure
+    value = sys.stdin.buffer.read(MAX_VALUE_BYTES + 3)  # more than a value and its newline is too long for sure
     if trim_newline:
         return value.removesuffix(b"\r\n") if value.endswith(b"\r\n") else value.removesuffix(b"\n")
     if value.endswith(b"\n"):
