@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -18,7 +19,7 @@ from runvoy_agent.local.clock import SystemClock
 from runvoy_cli.deployment.client import Client
 from runvoy_cli.proofs.audit import DayCheck, DayProof
 from runvoy_cli.proofs.signed_request import check_request
-from runvoy_protocol import aws_layout, control, object_keys
+from runvoy_protocol import aws_layout, control, ids, object_keys
 from runvoy_protocol.seals import SealHead
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def client_of(deployment: Deployment) -> Client:
     return cast(Client, cast(Any, FunctionClient(deployment)))
 
 
-def admitted(deployment: Deployment) -> RunRequest:
-    request = deployment.request()
+def admitted(deployment: Deployment, **fields: object) -> RunRequest:
+    request = deployment.request(**fields)
     object_key = object_keys.request(deployment.signing_key.key_id, request.request_id)
     services = deployment.services
     services.ports.inbox.put(object_key, deployment.sealed(request), content_type="")
@@ -133,7 +134,8 @@ def test_dead_letters_are_told_and_put_back(deployment: Deployment) -> None:
 
 
 def test_the_reconciler_forgets_records_where_it_is_told_to(deployment: Deployment) -> None:
-    request = admitted(deployment)
+    # An id that tells when it was made is kept for as long from then on.
+    request = admitted(deployment, request_id=ids.uuid8(secrets.token_bytes(16)))
     assert deployment.call("DELETE", f"/api/v1/executions/{request.request_id}")["statusCode"] == 200
     current = store.load_execution(deployment.services.ports.records, request.request_id)
     assert current.document is not None

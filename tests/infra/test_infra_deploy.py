@@ -227,7 +227,9 @@ def test_a_destroy_that_was_killed_is_told_of_undone_by_an_apply_and_finished_by
             status = admin("status", "--json", "--stack-name", "cut-off")
             assert status.returncode == 1
             assert sorted(json.loads(status.stdout)["unread"]) == ["BulkSource", "StartsSource"]
-            assert "unread: StartsSource, by a `destroy`" in admin("status", "--stack-name", "cut-off").stdout
+            assert (
+                "unread: StartsSource (a `destroy` was cut off, " in admin("status", "--stack-name", "cut-off").stdout
+            )
             if again:
                 break
             # Nothing that could not be brought back is gone by then, and nothing is changed unasked.
