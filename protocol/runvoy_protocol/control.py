@@ -112,6 +112,10 @@ class DiskHealth(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int
     needed_bytes: int
 
+    @property
+    def is_short(self) -> bool:
+        return self.free_bytes < self.needed_bytes
+
 
 class QueuesAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """GET health/queues: the queues, when the last whole round of the reconciler began, until when the audit is sealed, and the disk."""

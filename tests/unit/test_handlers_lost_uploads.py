@@ -251,13 +251,18 @@ def test_a_look_that_failed_or_died_keeps_no_other_waiting_for_long(world: World
     assert _delivered(world) == {uploaded}
 
 
+def _be_busy(world: World, lasts: timedelta) -> None:
+    """A round marked the inbox as looked at by it, for so long."""
+    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
+    busy = msgspec.structs.replace(_mark(world), busy_until=world.clock.now() + lasts)
+    world.records.commit([store.put(mark, busy)])
+
+
 def test_a_start_waits_for_no_look_of_before(world: World) -> None:
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     _grant_uploads(world)
     assert _delivered(world) == set()
-    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    busy = msgspec.structs.replace(_mark(world), busy_until=world.clock.now() + timedelta(minutes=5))
-    world.records.commit([store.put(mark, busy)])
+    _be_busy(world, timedelta(minutes=5))
     uploaded = _upload_made_now(world, 1)
     assert [repair.subject for repair in world.reconcile(starting_up=True)] == [uploaded]
 
@@ -266,9 +271,7 @@ def test_a_look_that_is_busy_for_longer_than_any_can_be_was_marked_by_a_clock_th
     world.clock.time = datetime.now(UTC).replace(microsecond=0)
     _grant_uploads(world)
     assert _delivered(world) == set()
-    mark = store.load(world.records, store.RECONCILED_INBOX_KEY, Reconciled)
-    busy = msgspec.structs.replace(_mark(world), busy_until=world.clock.now() + timedelta(days=1))
-    world.records.commit([store.put(mark, busy)])
+    _be_busy(world, timedelta(days=1))
     uploaded = _upload_made_now(world, 1)
     assert _delivered(world) == {uploaded}
 

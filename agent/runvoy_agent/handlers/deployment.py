@@ -39,10 +39,7 @@ class Deployment(NamedTuple):
     @property
     def has_room(self) -> bool:
         """Whether there is room on its disk to take something in."""
-        if self.disk is None:
-            return True
-        found = self.disk()
-        return found.free_bytes >= found.needed_bytes
+        return self.disk is None or not self.disk().is_short
 
     def capabilities_for(self, request: RunRequest, has_default_image: bool = False) -> Capabilities:
         """What it can do with this request: looked up anew only where that is a container, for an engine comes and goes."""

@@ -30,20 +30,15 @@ class Disk:
 
     def look(self) -> DiskHealth:
         """What is free for this user; nothing is where no further file can be made. Raises OSError."""
-        found = os.statvfs(self._folder)
-        total = found.f_blocks * found.f_frsize
-        has_files = found.f_favail > 0 or found.f_files == 0  # some file systems do not count them
-        free = found.f_bavail * found.f_frsize if has_files and self._why_closed(found) is None else 0
-        return DiskHealth(free_bytes=free, total_bytes=total, needed_bytes=min(_NEEDED_BYTES, total // _NEEDED_PART))
+        return self._look()[0]
 
     def shortage(self) -> str | None:
         """Why nothing new can be taken in now, if that is so."""
         try:
-            found = self.look()
-            closed = self._why_closed(os.statvfs(self._folder))
+            found, closed = self._look()
         except OSError as error:
             return f"the disk of {self._folder} cannot be looked at: {error.strerror}"
-        is_short = found.free_bytes < found.needed_bytes
+        is_short = found.is_short
         left = f"the disk of {self._folder} has {found.free_bytes / _MIB:.1f} MiB left"
         words = closed or f"{left}, and the last {found.needed_bytes / _MIB:.1f} MiB are for what runs"
         with self._lock:
@@ -53,6 +48,16 @@ class Disk:
         elif has_changed:
             log.info("the disk of %s has room again: %.1f MiB", self._folder, found.free_bytes / _MIB)
         return words if is_short else None
+
+    def _look(self) -> tuple[DiskHealth, str | None]:
+        """What is free, and why nothing can be written if it is not for want of room."""
+        found = os.statvfs(self._folder)
+        closed = self._why_closed(found)
+        total = found.f_blocks * found.f_frsize
+        has_files = found.f_favail > 0 or found.f_files == 0  # some file systems do not count them
+        free = found.f_bavail * found.f_frsize if has_files and closed is None else 0
+        needed = min(_NEEDED_BYTES, total // _NEEDED_PART)
+        return DiskHealth(free_bytes=free, total_bytes=total, needed_bytes=needed), closed
 
     def _why_closed(self, found: os.statvfs_result) -> str | None:
         if found.f_flag & os.ST_RDONLY:

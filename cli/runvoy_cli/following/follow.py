@@ -84,7 +84,8 @@ class Follower:
         self._send_again_at = clock() + SEND_AGAIN_SECONDS
         self._on_status = on_status
         self._interruptible = interruptible
-        self._clock, self._sleep = clock, sleep
+        self._clock = clock
+        self._sleep = sleep
         self._grant = grant
         self._chunks = chunks
         self._status_etag = ""
@@ -261,7 +262,8 @@ class Follower:
 
     def _pending_receipt(self, grant: OutboxGrant) -> Receipt | None:
         """Wait a while for the receipt of a pending request."""
-        began, url = self._clock(), grant.receipt_url
+        began = self._clock()
+        url = grant.receipt_url
         answer = self._read(lambda: url, wait_seconds=self._span()) if url is not None else None
         if answer is None or answer.status != _OK:
             self._rest_if_early(began)
@@ -353,12 +355,15 @@ class Follower:
 
     def _span(self) -> float:
         """How long a read may wait: less where the deadline is near."""
-        return WAIT_SECONDS if self.deadline is None else max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
+        if self.deadline is None:
+            return WAIT_SECONDS
+        return max(0.0, min(WAIT_SECONDS, self.deadline - self._clock()))
 
     def _in_time(self) -> Client:
         """The client, for a call that may not outlast the deadline if we leave then. A waiting read's answer comes just by it."""
-        left = None if self.deadline is None or not self._is_leaving else max(0.0, self.deadline - self._clock())
-        return self._client if left is None else self._client.within(left + _SLACK_SECONDS)
+        if self.deadline is None or not self._is_leaving:
+            return self._client
+        return self._client.within(max(0.0, self.deadline - self._clock()) + _SLACK_SECONDS)
 
     def _rest_if_early(self, began: float) -> None:
         if self._clock() - began < WAIT_SECONDS / 2:
